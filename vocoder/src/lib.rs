@@ -1,1 +1,5 @@
 //! Placeholder.
+/// a
+pub mod conv;
+/// a
+pub mod layers;

@@ -1,0 +1,502 @@
+//! Layers shared by the networks, each in two forms: `forward` for whole clips, and `step` for a stream that keeps
+//! the past that the layer still needs. Once the clip's start and end are out of reach, both give the same frames.
+//!
+//! Legend of shapes: B batch, C channels, H height (frequency), T time.
+
+use candle_core::{D, Result, Tensor};
+use candle_nn::{Init, VarBuilder};
+
+use crate::conv::{Conv2dSpec, PadMode, conv_transpose2d, conv2d};
+
+/// Slope of every LeakyReLU in HARD (and, by the trial that it came from, in the pitch-aligned network).
+pub const LEAKY_SLOPE: f64 = 0.2;
+
+/// A weight tensor, plain or as weight norm (Salimans and Kingma, 2016) splits it.
+#[derive(Clone, Debug)]
+enum Weight {
+    Plain(Tensor),
+    /// `direction` is scaled to the length `magnitude` over all axes but the first.
+    Normed {
+        magnitude: Tensor,
+        direction: Tensor,
+    },
+}
+
+impl Weight {
+    fn new(
+        vb: &VarBuilder,
+        shape: (usize, usize, usize, usize),
+        bound: f64,
+        norm: bool,
+    ) -> Result<Self> {
+        let init = Init::Uniform {
+            lo: -bound,
+            up: bound,
+        };
+        if !norm {
+            return Ok(Self::Plain(vb.get_with_hints(shape, "weight", init)?));
+        }
+        let direction = vb.get_with_hints(shape, "weight_v", init)?;
+        let length = (bound * bound / 3.0 * (shape.1 * shape.2 * shape.3) as f64).sqrt();
+        let magnitude = vb.get_with_hints((shape.0, 1, 1, 1), "weight_g", Init::Const(length))?;
+        Ok(Self::Normed {
+            magnitude,
+            direction,
+        })
+    }
+
+    fn tensor(&self) -> Result<Tensor> {
+        match self {
+            Self::Plain(weight) => Ok(weight.clone()),
+            Self::Normed {
+                magnitude,
+                direction,
+            } => fold_weight_norm(magnitude, direction),
+        }
+    }
+}
+
+/// The plain weight of a weight-normed layer: `magnitude * direction / |direction|`, lengths over all axes but the
+/// first.
+///
+/// # Errors
+/// If the shapes do not broadcast.
+pub fn fold_weight_norm(magnitude: &Tensor, direction: &Tensor) -> Result<Tensor> {
+    let length = direction.sqr()?.flatten_from(1)?.sum(1)?.sqrt()?;
+    let scale = (magnitude.flatten_all()? / length)?.reshape(magnitude.shape())?;
+    direction.broadcast_mul(&scale)
+}
+
+/// Sizes of a convolution layer.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvConfig {
+    /// Input channels.
+    pub input: usize,
+    /// Output channels.
+    pub output: usize,
+    /// Kernel (height, width).
+    pub kernel: (usize, usize),
+    /// Geometry and fused activations.
+    pub spec: Conv2dSpec,
+    /// Whether the weight is split by weight norm (while training) or plain (folded).
+    pub weight_norm: bool,
+}
+
+impl ConvConfig {
+    /// Odd kernel at unit stride whose padding keeps the size; edges replicated, LeakyReLU on the output.
+    pub fn same(input: usize, output: usize, kernel: (usize, usize)) -> Self {
+        Self {
+            input,
+            output,
+            kernel,
+            spec: Conv2dSpec {
+                padding: (kernel.0 / 2, kernel.1 / 2),
+                pad_mode: PadMode::Replicate,
+                output_slope: Some(LEAKY_SLOPE),
+                ..Conv2dSpec::default()
+            },
+            weight_norm: false,
+        }
+    }
+
+    /// The same without activation.
+    #[must_use]
+    pub fn linear(mut self) -> Self {
+        self.spec.output_slope = None;
+        self
+    }
+
+    /// The same with strides (height, width).
+    #[must_use]
+    pub fn strided(mut self, stride: (usize, usize)) -> Self {
+        self.spec.stride = stride;
+        self
+    }
+
+    /// The same with other padding (height, width).
+    #[must_use]
+    pub fn padded(mut self, padding: (usize, usize)) -> Self {
+        self.spec.padding = padding;
+        self
+    }
+
+    /// The same with another padding mode.
+    #[must_use]
+    pub fn pad_mode(mut self, mode: PadMode) -> Self {
+        self.spec.pad_mode = mode;
+        self
+    }
+
+    /// The same with its weight split by weight norm if `norm` holds.
+    #[must_use]
+    pub fn weight_norm(mut self, norm: bool) -> Self {
+        self.weight_norm = norm;
+        self
+    }
+}
+
+/// A convolution with bias: (B, C, H, T) to (B, C', H', T').
+#[derive(Clone, Debug)]
+pub struct Conv {
+    weight: Weight,
+    bias: Tensor,
+    config: ConvConfig,
+}
+
+impl Conv {
+    /// Reads or creates `weight` (or `weight_g`, `weight_v`) and `bias`.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
+    pub fn new(config: ConvConfig, vb: &VarBuilder) -> Result<Self> {
+        let (h, w) = config.kernel;
+        let bound = 1.0 / ((config.input * h * w) as f64).sqrt();
+        Ok(Self {
+            weight: Weight::new(
+                vb,
+                (config.output, config.input, h, w),
+                bound,
+                config.weight_norm,
+            )?,
+            bias: vb.get_with_hints(
+                config.output,
+                "bias",
+                Init::Uniform {
+                    lo: -bound,
+                    up: bound,
+                },
+            )?,
+            config,
+        })
+    }
+
+    /// A layer with given weights.
+    #[must_use]
+    pub fn from_tensors(weight: Tensor, bias: Tensor, config: ConvConfig) -> Self {
+        Self {
+            weight: Weight::Plain(weight),
+            bias,
+            config,
+        }
+    }
+
+    /// (B, C, H, T) to (B, C', H', T').
+    ///
+    /// # Errors
+    /// If the input does not fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        conv2d(x, &self.weight.tensor()?, &self.bias, self.config.spec)
+    }
+
+    /// Frames that the layer must see after a frame to compute it.
+    #[must_use]
+    pub fn look_ahead_frames(&self) -> usize {
+        self.reach() - self.config.spec.padding.1
+    }
+
+    /// Frames between the first and the last tap.
+    fn reach(&self) -> usize {
+        (self.config.kernel.1 - 1) * self.config.spec.dilation.1
+    }
+
+    /// Takes the next frames and gives those that they complete, if any. For layers of unit stride in time.
+    ///
+    /// # Errors
+    /// If the input does not fit.
+    pub fn step(&self, past: &mut Past, x: &Tensor) -> Result<Option<Tensor>> {
+        let spec = self.config.spec;
+        let Some(x) = past.extend(x, spec.padding.1, spec.pad_mode, self.reach())? else {
+            return Ok(None);
+        };
+        let spec = Conv2dSpec {
+            padding: (spec.padding.0, 0),
+            ..spec
+        };
+        conv2d(&x, &self.weight.tensor()?, &self.bias, spec).map(Some)
+    }
+}
+
+/// A transposed convolution with bias that upsamples the height and keeps the time: (B, C, H, T) to
+/// (B, C', H * stride, T).
+#[derive(Clone, Debug)]
+pub struct Upsample {
+    weight: Weight,
+    bias: Tensor,
+    spec: Conv2dSpec,
+    kernel: (usize, usize),
+}
+
+impl Upsample {
+    /// Kernel (stride, 3) with stride (stride, 1), as HARD's decoder has it.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
+    pub fn new(
+        input: usize,
+        output: usize,
+        stride: usize,
+        norm: bool,
+        vb: &VarBuilder,
+    ) -> Result<Self> {
+        let kernel = (stride, 3);
+        let bound = 1.0 / ((output * kernel.0 * kernel.1) as f64).sqrt();
+        Ok(Self {
+            weight: Weight::new(vb, (input, output, kernel.0, kernel.1), bound, norm)?,
+            bias: vb.get_with_hints(
+                output,
+                "bias",
+                Init::Uniform {
+                    lo: -bound,
+                    up: bound,
+                },
+            )?,
+            spec: Conv2dSpec {
+                stride: (stride, 1),
+                padding: (0, kernel.1 / 2),
+                ..Conv2dSpec::default()
+            },
+            kernel,
+        })
+    }
+
+    /// (B, C, H, T) to (B, C', H * stride, T).
+    ///
+    /// # Errors
+    /// If the input does not fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        conv_transpose2d(x, &self.weight.tensor()?, &self.bias, self.spec)
+    }
+
+    /// As [`Conv::step`].
+    ///
+    /// # Errors
+    /// If the input does not fit.
+    pub fn step(&self, past: &mut Past, x: &Tensor) -> Result<Option<Tensor>> {
+        let reach = self.kernel.1 - 1;
+        let Some(x) = past.extend(x, self.spec.padding.1, PadMode::Zero, reach)? else {
+            return Ok(None);
+        };
+        let spec = Conv2dSpec {
+            padding: (0, reach),
+            ..self.spec
+        };
+        conv_transpose2d(&x, &self.weight.tensor()?, &self.bias, spec).map(Some)
+    }
+}
+
+/// The last frames that a layer has seen.
+#[derive(Clone, Debug, Default)]
+pub struct Past {
+    frames: Option<Tensor>,
+    started: bool,
+}
+
+impl Past {
+    /// The kept frames followed by `x`, or nothing while they are no more than `reach`; then keeps the last `reach`.
+    /// The first frames of all are preceded by `padding` frames by `mode`.
+    pub fn extend(
+        &mut self,
+        x: &Tensor,
+        padding: usize,
+        mode: PadMode,
+        reach: usize,
+    ) -> Result<Option<Tensor>> {
+        let mut frames = match self.frames.take() {
+            Some(past) => Tensor::cat(&[&past, x], D::Minus1)?,
+            None => x.clone(),
+        };
+        if !self.started {
+            if mode == PadMode::Reflect && frames.dim(D::Minus1)? <= padding {
+                self.frames = Some(frames);
+                return Ok(None);
+            }
+            self.started = true;
+            frames = lead_in(&frames, padding, mode)?;
+        }
+        let count = frames.dim(D::Minus1)?;
+        if reach > 0 {
+            let keep = count.min(reach);
+            self.frames = Some(frames.narrow(D::Minus1, count - keep, keep)?.contiguous()?);
+        }
+        Ok((count > reach).then_some(frames))
+    }
+}
+
+/// Puts `padding` frames by `mode` before the first.
+fn lead_in(x: &Tensor, padding: usize, mode: PadMode) -> Result<Tensor> {
+    if padding == 0 {
+        return Ok(x.clone());
+    }
+    if mode == PadMode::Zero {
+        return x.pad_with_zeros(D::Minus1, padding, 0);
+    }
+    let mut frames = (1..=padding)
+        .rev()
+        .map(|i| x.narrow(D::Minus1, if mode == PadMode::Reflect { i } else { 0 }, 1))
+        .collect::<Result<Vec<_>>>()?;
+    frames.push(x.clone());
+    Tensor::cat(&frames, D::Minus1)
+}
+
+/// Frames waiting for those of another path.
+#[derive(Clone, Debug, Default)]
+pub struct FrameQueue(Option<Tensor>);
+
+impl FrameQueue {
+    /// Frames waiting.
+    pub fn frames(&self) -> usize {
+        self.0
+            .as_ref()
+            .map_or(0, |t| t.dims().last().copied().unwrap_or(0))
+    }
+
+    /// Appends frames along the last axis.
+    ///
+    /// # Errors
+    /// If the other axes differ from those before.
+    pub fn push(&mut self, x: &Tensor) -> Result<()> {
+        self.0 = Some(match self.0.take() {
+            Some(waiting) => Tensor::cat(&[&waiting, x], D::Minus1)?,
+            None => x.clone(),
+        });
+        Ok(())
+    }
+
+    /// Takes the oldest `count` frames.
+    ///
+    /// # Errors
+    /// If fewer are waiting.
+    pub fn take(&mut self, count: usize) -> Result<Tensor> {
+        let waiting = self.frames();
+        let Some(frames) = self.0.take().filter(|_| count <= waiting) else {
+            candle_core::bail!("frame queue expects at least {count} frames, found {waiting}");
+        };
+        if count < waiting {
+            let rest = frames.narrow(D::Minus1, count, waiting - count)?;
+            self.0 = Some(rest.contiguous()?);
+        }
+        frames.narrow(D::Minus1, 0, count)
+    }
+}
+
+/// One layer of a [`Stack`].
+#[derive(Clone, Debug)]
+pub enum Block {
+    /// A convolution.
+    Conv(Conv),
+    /// A transposed convolution along the height.
+    Upsample(Upsample),
+    /// `x + second(first(x))`, both with their LeakyReLU.
+    Residual(Conv, Conv),
+    /// (B, C, H, T) to (B, C * H, 1, T).
+    Flatten,
+}
+
+impl Block {
+    /// A residual block of two 3x3 convolutions.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
+    pub fn residual(config: ConvConfig, vb: &VarBuilder) -> Result<Self> {
+        Ok(Self::Residual(
+            Conv::new(config, &vb.pp("0"))?,
+            Conv::new(config, &vb.pp("1"))?,
+        ))
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Conv(conv) => conv.forward(x),
+            Self::Upsample(up) => up.forward(x),
+            Self::Residual(first, second) => second.forward(&first.forward(x)?)? + x,
+            Self::Flatten => flatten(x),
+        }
+    }
+
+    fn step(&self, state: &mut BlockState, x: &Tensor) -> Result<Option<Tensor>> {
+        match self {
+            Self::Conv(conv) => conv.step(&mut state.past[0], x),
+            Self::Upsample(up) => up.step(&mut state.past[0], x),
+            Self::Residual(first, second) => {
+                state.skip.push(x)?;
+                let Some(y) = first.step(&mut state.past[0], x)? else {
+                    return Ok(None);
+                };
+                let Some(y) = second.step(&mut state.past[1], &y)? else {
+                    return Ok(None);
+                };
+                let skip = state.skip.take(y.dim(D::Minus1)?)?;
+                (y + skip).map(Some)
+            }
+            Self::Flatten => flatten(x).map(Some),
+        }
+    }
+
+    fn look_ahead_frames(&self) -> usize {
+        match self {
+            Self::Conv(conv) => conv.look_ahead_frames(),
+            Self::Upsample(up) => up.kernel.1 - 1 - up.spec.padding.1,
+            Self::Residual(first, second) => first.look_ahead_frames() + second.look_ahead_frames(),
+            Self::Flatten => 0,
+        }
+    }
+}
+
+fn flatten(x: &Tensor) -> Result<Tensor> {
+    let (b, c, h, t) = x.dims4()?;
+    x.reshape((b, c * h, 1, t))
+}
+
+/// Layers one after another, all of unit stride in time.
+#[derive(Clone, Debug)]
+pub struct Stack(Vec<Block>);
+
+/// What a [`Stack`] remembers between steps.
+#[derive(Clone, Debug, Default)]
+pub struct StackState(Vec<BlockState>);
+
+#[derive(Clone, Debug, Default)]
+struct BlockState {
+    past: [Past; 2],
+    skip: FrameQueue,
+}
+
+impl Stack {
+    /// The layers in their order.
+    #[must_use]
+    pub fn new(blocks: Vec<Block>) -> Self {
+        Self(blocks)
+    }
+
+    /// Runs a whole clip.
+    ///
+    /// # Errors
+    /// If the input does not fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.0
+            .iter()
+            .try_fold(x.clone(), |x, block| block.forward(&x))
+    }
+
+    /// Takes the next frames and gives those that they complete, if any.
+    ///
+    /// # Errors
+    /// If the input does not fit.
+    pub fn step(&self, state: &mut StackState, x: &Tensor) -> Result<Option<Tensor>> {
+        state.0.resize_with(self.0.len(), BlockState::default);
+        let mut x = x.clone();
+        for (block, state) in self.0.iter().zip(&mut state.0) {
+            match block.step(state, &x)? {
+                Some(y) => x = y,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(x))
+    }
+
+    /// Frames that the stack must see after a frame to compute it.
+    #[must_use]
+    pub fn look_ahead_frames(&self) -> usize {
+        self.0.iter().map(Block::look_ahead_frames).sum()
+    }
+}
