@@ -1,0 +1,10 @@
+//! Audio as the library takes it and gives it back.
+
+/// A whole clip of audio, one buffer per channel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AudioClip {
+    /// Samples per second of each channel.
+    pub sample_rate_hz: u32,
+    /// The channels, `(channel, sample)`; all have the same length. Full scale is -1 to 1.
+    pub channels: Vec<Vec<f32>>,
+}

@@ -1,0 +1,196 @@
+//! The log-mel front end against librosa, and the stream against the whole clip.
+
+use std::collections::BTreeMap;
+
+use vocoder::{LogMel, MEL_FLOOR, MelConfig, MelFilterBank, MelSpectrogram, MelStream};
+
+/// Music at 22,050 Hz (see `data/README.md`).
+fn music() -> Vec<f32> {
+    include_bytes!("data/music_excerpt.i16")
+        .chunks_exact(2)
+        .map(|bytes| f32::from(i16::from_le_bytes([bytes[0], bytes[1]])) / 32768.0)
+        .collect()
+}
+
+fn whole_clip(config: &MelConfig, samples: &[f32]) -> LogMel {
+    MelSpectrogram::new(config).unwrap().log_mel(samples)
+}
+
+fn streamed(config: &MelConfig, samples: &[f32], push_samples: usize) -> LogMel {
+    let mut stream = MelStream::new(config).unwrap();
+    let mut mel = LogMel::new(config.n_mels);
+    for piece in samples.chunks(push_samples) {
+        stream.push(piece, &mut mel);
+    }
+    stream.finish(&mut mel);
+    mel
+}
+
+// import json, librosa, numpy as np
+// x = (np.fromfile("music_excerpt.i16", "<i2") / 32768).astype(np.float32)
+// S = np.abs(librosa.stft(np.pad(x, 768, mode="reflect"), n_fft=2048, hop_length=512, center=False))
+// mel = librosa.filters.mel(sr=22050, n_fft=2048, n_mels=128, fmin=0, fmax=11025) @ S
+// r = np.log(np.maximum(mel, 1e-5))
+// json.dump({str(f): [round(float(v), 5) for v in r[:, f]] for f in (0, 6, 12)}, open("mel_reference.json", "w"))
+#[test]
+fn music_gives_the_numbers_of_librosa() {
+    let reference: BTreeMap<usize, Vec<f32>> =
+        serde_json::from_str(include_str!("data/mel_reference.json")).unwrap();
+    let mel = whole_clip(&MelConfig::default(), &music());
+    assert_eq!(mel.frames(), 13);
+    for (frame, expected) in reference {
+        for (band, (found, expected)) in mel.frame(frame).iter().zip(&expected).enumerate() {
+            let error = (found - expected).abs();
+            assert!(
+                error < 1e-4,
+                "frame {frame}, band {band}: {found}, librosa has {expected}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_stream_gives_the_whole_clip_bit_for_bit() {
+    let config = MelConfig::default();
+    let music = music();
+    for clip_samples in [0, 1, 2, 511, 512, 600, 1024, 1279, 1280, 2048, 5000, 6700] {
+        let whole = whole_clip(&config, &music[..clip_samples]);
+        assert_eq!(whole.frames(), config.frames(clip_samples));
+        for push_samples in [1, 7, 512, 700, 4096] {
+            let stream = streamed(&config, &music[..clip_samples], push_samples);
+            assert!(
+                stream == whole,
+                "{clip_samples} samples in pushes of {push_samples}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_frame_appears_with_its_last_sample() {
+    let config = MelConfig::default();
+    let mut stream = MelStream::new(&config).unwrap();
+    let mut mel = LogMel::new(config.n_mels);
+    for (pushed, sample) in music().into_iter().enumerate() {
+        stream.push(&[sample], &mut mel);
+        let complete = (pushed + 1 + 512).saturating_sub(1280) / 512;
+        assert_eq!(mel.frames(), complete, "after {} samples", pushed + 1);
+    }
+}
+
+#[test]
+fn a_stream_starts_afresh_after_finish_and_reset() {
+    let config = MelConfig::default();
+    let music = music();
+    let whole = whole_clip(&config, &music);
+    let mut stream = MelStream::new(&config).unwrap();
+    stream.push(&music[..3000], &mut LogMel::new(config.n_mels));
+    stream.reset();
+    for _ in 0..2 {
+        let mut mel = LogMel::new(config.n_mels);
+        stream.push(&music, &mut mel);
+        stream.finish(&mut mel);
+        assert!(mel == whole);
+    }
+}
+
+// numpy.pad reflects a clip shorter than its padding again and again:
+// x = np.sin(0.1 * np.arange(600)).astype(np.float32), then as above, r[[0, 9, 20, 60], 0]
+#[test]
+fn a_clip_shorter_than_its_padding_is_reflected_again_and_again() {
+    let clip: Vec<f32> = (0..600).map(|n| (0.1 * n as f32).sin()).collect();
+    let mel = whole_clip(&MelConfig::default(), &clip);
+    assert_eq!(mel.frames(), 1);
+    for (band, expected) in SHORT_CLIP {
+        let found = mel.frame(0)[band];
+        assert!((found - expected).abs() < 1e-4, "{found}, not {expected}");
+    }
+}
+
+const SHORT_CLIP: [(usize, f32); 4] = [(0, 0.56898), (9, 1.55865), (20, 0.25762), (60, -2.57726)];
+
+#[test]
+fn no_input_gives_anything_but_finite_numbers() {
+    let config = MelConfig::default();
+    let silence = whole_clip(&config, &[0.0; 4096]);
+    assert!(
+        silence
+            .values()
+            .iter()
+            .all(|&value| value == MEL_FLOOR.ln())
+    );
+    for sample in [1.0, -1.0, f32::MIN_POSITIVE, f32::NAN] {
+        let mel = whole_clip(&config, &[sample; 4096]);
+        assert!(mel.values().iter().all(|value| value.is_finite()));
+    }
+}
+
+#[test]
+fn every_band_of_the_default_has_bins() {
+    let config = MelConfig::default();
+    let filter_bank = MelFilterBank::new(&config).unwrap();
+    let mut mel = vec![0.0; filter_bank.n_mels()];
+    filter_bank.apply(&vec![1.0; filter_bank.n_bins()], &mut mel);
+    assert!(mel.iter().all(|&value| value > 0.0));
+}
+
+#[test]
+fn settings_that_make_no_sense_are_refused_by_name() {
+    let good = MelConfig::default();
+    let refused = [
+        (
+            "sample_rate_hz",
+            MelConfig {
+                sample_rate_hz: 0,
+                ..good.clone()
+            },
+        ),
+        (
+            "n_fft",
+            MelConfig {
+                n_fft: 2047,
+                ..good.clone()
+            },
+        ),
+        (
+            "hop_length",
+            MelConfig {
+                hop_length: 0,
+                ..good.clone()
+            },
+        ),
+        (
+            "hop_length",
+            MelConfig {
+                hop_length: 4096,
+                ..good.clone()
+            },
+        ),
+        (
+            "n_mels",
+            MelConfig {
+                n_mels: 0,
+                ..good.clone()
+            },
+        ),
+        (
+            "f_max_hz",
+            MelConfig {
+                f_max_hz: f32::NAN,
+                ..good.clone()
+            },
+        ),
+        (
+            "f_min_hz",
+            MelConfig {
+                f_min_hz: 12_000.0,
+                ..good.clone()
+            },
+        ),
+    ];
+    for (setting, config) in refused {
+        let error = MelSpectrogram::new(&config).err().unwrap().to_string();
+        assert!(error.starts_with(setting), "{error}");
+    }
+    assert!(LogMel::from_values(128, vec![0.0; 129]).is_err());
+}
