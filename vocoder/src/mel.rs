@@ -93,6 +93,30 @@ impl MelConfig {
     pub fn frames(&self, samples: usize) -> usize {
         samples / self.hop_length
     }
+
+    /// Centre of a band, in hertz; fractions of a band lie between on Slaney's scale.
+    #[must_use]
+    pub fn band_centre_hz(&self, band: f64) -> f64 {
+        let (lowest, step) = self.band_grid_mels();
+        mel_to_hz(lowest + band * step)
+    }
+
+    /// The band, as a fraction, whose centre is at `hz`; below zero or above `n_mels - 1` beyond the outermost centres.
+    #[must_use]
+    pub fn band_at_hz(&self, hz: f64) -> f64 {
+        let (lowest, step) = self.band_grid_mels();
+        (hz_to_mel(hz) - lowest) / step
+    }
+
+    /// Centre of the lowest band and distance between centres, in Slaney mels.
+    fn band_grid_mels(&self) -> (f64, f64) {
+        let (low, high) = (
+            hz_to_mel(self.f_min_hz.into()),
+            hz_to_mel(self.f_max_hz.into()),
+        );
+        let step = (high - low) / (self.n_mels + 1) as f64;
+        (low + step, step)
+    }
 }
 
 /// A log-mel spectrogram: frames of `n_mels` values, one frame after the other.

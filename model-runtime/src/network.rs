@@ -1,0 +1,202 @@
+//! The networks behind one interface: encode, rotate, decode.
+
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+use serde::{Deserialize, Serialize};
+use vocoder::MelConfig;
+
+use crate::hard::{self, Hard, HardConfig};
+use crate::latent::{Latent, Latents, roll_channels, shift_notes};
+use crate::pitch_aligned::{self, PitchAligned, PitchAlignedConfig};
+
+/// Which network, and its sizes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Architecture {
+    /// HARD as published.
+    Hard(HardConfig),
+    /// The network that Graft ships.
+    PitchAligned(PitchAlignedConfig),
+}
+
+/// An encoder and decoder of log-mel spectrograms (B, 1, n_mels, T) with a harmony and a rhythm latent.
+#[derive(Clone, Debug)]
+pub enum Network {
+    /// HARD as published.
+    Hard(Hard),
+    /// The network that Graft ships.
+    PitchAligned(PitchAligned),
+}
+
+/// What [`Network::encode_step`] remembers.
+#[derive(Clone, Debug)]
+pub enum EncoderState {
+    /// Of [`Network::Hard`].
+    Hard(hard::EncoderState),
+    /// Of [`Network::PitchAligned`].
+    PitchAligned(pitch_aligned::EncoderState),
+}
+
+/// What [`Network::decode_step`] remembers.
+#[derive(Clone, Debug)]
+pub enum DecoderState {
+    /// Of [`Network::Hard`].
+    Hard(hard::DecoderState),
+    /// Of [`Network::PitchAligned`].
+    PitchAligned(pitch_aligned::DecoderState),
+}
+
+impl Network {
+    /// Reads or creates the weights; `weight_norm` splits those of HARD for training.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
+    pub fn new(
+        architecture: &Architecture,
+        mel: &MelConfig,
+        weight_norm: bool,
+        vb: &VarBuilder,
+    ) -> Result<Self> {
+        match architecture {
+            Architecture::Hard(config) => Hard::new(config, mel, weight_norm, vb).map(Self::Hard),
+            Architecture::PitchAligned(config) => {
+                PitchAligned::new(config, mel, vb).map(Self::PitchAligned)
+            }
+        }
+    }
+
+    /// Mel frames for each frame of the harmony latent.
+    #[must_use]
+    pub fn pool_frames(&self) -> usize {
+        match self {
+            Self::Hard(_) => 1,
+            Self::PitchAligned(network) => network.config().pool_frames,
+        }
+    }
+
+    /// Both latents of a log-mel (B, 1, n_mels, T).
+    ///
+    /// # Errors
+    /// If the shape is another.
+    pub fn encode(&self, mel: &Tensor) -> Result<Latents> {
+        match self {
+            Self::Hard(network) => network.encode(mel),
+            Self::PitchAligned(network) => network.encode(mel),
+        }
+    }
+
+    /// Harmony of one log-mel and rhythm of another of the same shape, for training on two views.
+    ///
+    /// # Errors
+    /// If a shape is another.
+    pub fn encode_views(&self, harmony: &Tensor, rhythm: &Tensor) -> Result<(Latent, Latent)> {
+        match self {
+            Self::Hard(network) => Ok((
+                network.encode(harmony)?.harmony,
+                network.encode(rhythm)?.rhythm,
+            )),
+            Self::PitchAligned(network) => Ok((
+                network.encode_harmony(harmony)?,
+                network.encode_rhythm(rhythm)?,
+            )),
+        }
+    }
+
+    /// Transposes each batch element of a harmony latent by its number of semitones.
+    ///
+    /// # Errors
+    /// If there is not one number for each batch element.
+    pub fn rotate(&self, harmony: &Tensor, semitones: &[i32]) -> Result<Tensor> {
+        match self {
+            Self::Hard(_) => roll_channels(harmony, semitones),
+            Self::PitchAligned(_) => shift_notes(harmony, semitones),
+        }
+    }
+
+    /// Log-mel (B, 1, n_mels, T) from both latents.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn decode(&self, harmony: &Tensor, rhythm: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Hard(network) => network.decode(harmony, rhythm),
+            Self::PitchAligned(network) => network.decode(harmony, rhythm),
+        }
+    }
+
+    /// A fresh state for [`Self::encode_step`].
+    #[must_use]
+    pub fn encoder_state(&self) -> EncoderState {
+        match self {
+            Self::Hard(_) => EncoderState::Hard(Default::default()),
+            Self::PitchAligned(_) => EncoderState::PitchAligned(Default::default()),
+        }
+    }
+
+    /// A fresh state for [`Self::decode_step`].
+    #[must_use]
+    pub fn decoder_state(&self) -> DecoderState {
+        match self {
+            Self::Hard(_) => DecoderState::Hard(Default::default()),
+            Self::PitchAligned(_) => DecoderState::PitchAligned(Default::default()),
+        }
+    }
+
+    /// Takes the next log-mel frames (B, 1, n_mels, n) and gives the means of the harmony and rhythm latents that they
+    /// complete.
+    ///
+    /// # Errors
+    /// If the shape is another, or the state belongs to another network.
+    pub fn encode_step(
+        &self,
+        state: &mut EncoderState,
+        mel: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        match (self, state) {
+            (Self::Hard(network), EncoderState::Hard(state)) => network.encode_step(state, mel),
+            (Self::PitchAligned(network), EncoderState::PitchAligned(state)) => {
+                network.encode_step(state, mel)
+            }
+            _ => candle_core::bail!("encoder state of another network"),
+        }
+    }
+
+    /// Takes the next latent frames and gives the log-mel frames (B, 1, n_mels, t) that they complete.
+    ///
+    /// # Errors
+    /// If the shapes do not fit, or the state belongs to another network.
+    pub fn decode_step(
+        &self,
+        state: &mut DecoderState,
+        harmony: Option<&Tensor>,
+        rhythm: Option<&Tensor>,
+    ) -> Result<Option<Tensor>> {
+        match (self, state) {
+            (Self::Hard(network), DecoderState::Hard(state)) => {
+                network.decode_step(state, harmony, rhythm)
+            }
+            (Self::PitchAligned(network), DecoderState::PitchAligned(state)) => {
+                network.decode_step(state, harmony, rhythm)
+            }
+            _ => candle_core::bail!("decoder state of another network"),
+        }
+    }
+
+    /// Mel frames that must be known after a frame before both its latents are.
+    #[must_use]
+    pub fn encoder_look_ahead_frames(&self) -> usize {
+        match self {
+            Self::Hard(network) => network.encoder_look_ahead_frames(),
+            Self::PitchAligned(network) => network.encoder_look_ahead_frames(),
+        }
+    }
+
+    /// Frames of latents that must be known after a frame before its mel is decoded.
+    #[must_use]
+    pub fn decoder_look_ahead_frames(&self) -> usize {
+        match self {
+            Self::Hard(network) => network.decoder_look_ahead_frames(),
+            Self::PitchAligned(network) => network.decoder_look_ahead_frames(),
+        }
+    }
+}

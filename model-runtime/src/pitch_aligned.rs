@@ -1,0 +1,416 @@
+//! The network that Graft ships: HARD (Wu, DAFx 2023) with its harmony latent laid out on the pitch axis.
+//!
+//! Rotating the harmony latent is then a shift along real semitones, and a translation of the music becomes a
+//! translation of the latent because everything above it is a convolution along pitch. The harmony is averaged over a
+//! few frames, so that no rhythm fits through it; the rhythm latent is narrow and has no pitch axis.
+//!
+//! Legend of shapes: B batch, C channels, T mel frames, P = T / `pool_frames` pooled frames (rounded up).
+
+use candle_core::{D, DType, Device, Result, Tensor};
+use candle_nn::VarBuilder;
+use serde::{Deserialize, Serialize};
+use vocoder::MelConfig;
+use vocoder::conv::{Conv2dSpec, PadMode, conv2d};
+use vocoder::layers::{Block, Conv, ConvConfig, FrameQueue, Past, Stack, StackState};
+
+use crate::latent::{Latent, Latents};
+
+/// Lowest note of the harmony latent, as a MIDI number (65.4 Hz).
+const LOWEST_NOTE: f64 = 36.0;
+/// Notes of the harmony latent: MIDI 36 to 123.
+pub const NOTES: usize = 88;
+/// Convolutions along pitch that see an octave.
+const OCTAVE: (usize, usize) = (13, 1);
+
+/// Sizes of the network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PitchAlignedConfig {
+    /// Channels of the harmony encoder and of the harmony side of the decoder.
+    pub harmony_channels: usize,
+    /// Latents a note.
+    pub harmony_latents: usize,
+    /// Mel frames that one harmony frame averages.
+    pub pool_frames: usize,
+    /// Channels of the rhythm encoder's first layer; each of its three stages doubles them.
+    pub rhythm_channels: usize,
+    /// Latents a frame.
+    pub rhythm_latents: usize,
+    /// Channels of the rhythm side of the decoder on the mel axis.
+    pub rhythm_planes: usize,
+    /// Channels of the decoder on the mel axis.
+    pub decoder_channels: usize,
+    /// Mean of the training data's log-mel, in nepers.
+    pub mel_mean: f64,
+    /// Standard deviation of the training data's log-mel, in nepers.
+    pub mel_deviation: f64,
+}
+
+/// Encoder and decoder.
+#[derive(Clone, Debug)]
+pub struct PitchAligned {
+    config: PitchAlignedConfig,
+    n_mels: usize,
+    mel_to_rows: Tensor,
+    note_to_mel: Tensor,
+    harmony_encoder: Stack,
+    rhythm_encoder: Stack,
+    harmony_decoder: Stack,
+    rhythm_decoder: Stack,
+    mel_decoder: Stack,
+}
+
+impl PitchAligned {
+    /// Reads or creates the weights.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
+    pub fn new(config: &PitchAlignedConfig, mel: &MelConfig, vb: &VarBuilder) -> Result<Self> {
+        let c = config;
+        let (harmony, planes, width) = (c.harmony_channels, c.rhythm_planes, c.decoder_channels);
+        let same = ConvConfig::same;
+        let conv = |config: ConvConfig, vb: VarBuilder| Conv::new(config, &vb).map(Block::Conv);
+        let residual = |channels: usize, vb: VarBuilder| {
+            Block::residual(same(channels, channels, (3, 3)), &vb)
+        };
+
+        let he = vb.pp("harmony_encoder");
+        let harmony_encoder = Stack::new(vec![
+            conv(same(1, harmony, (5, 3)).strided((2, 1)), he.pp("0"))?,
+            residual(harmony, he.pp("1"))?,
+            conv(same(harmony, harmony, OCTAVE), he.pp("2"))?,
+            residual(harmony, he.pp("3"))?,
+            conv(
+                same(harmony, 2 * c.harmony_latents, (1, 1)).linear(),
+                he.pp("4"),
+            )?,
+        ]);
+
+        let re = vb.pp("rhythm_encoder");
+        let mut blocks = vec![conv(same(1, c.rhythm_channels, (3, 3)), re.pp("0"))?];
+        let (mut channels, mut rows) = (c.rhythm_channels, mel.n_mels);
+        for stage in 0..3 {
+            let vb = re.pp(format!("stage{stage}"));
+            blocks.push(conv(same(channels, 2 * channels, (3, 3)), vb.pp("0"))?);
+            channels *= 2;
+            let down = same(channels, channels, (4, 3))
+                .strided((4, 1))
+                .padded((0, 1))
+                .linear();
+            blocks.push(conv(down, vb.pp("1"))?);
+            rows /= 4;
+            blocks.push(residual(channels, vb.pp("2"))?);
+        }
+        blocks.push(Block::Flatten);
+        blocks.push(conv(same(channels * rows, channels, (1, 3)), re.pp("1"))?);
+        blocks.push(conv(
+            same(channels, 2 * c.rhythm_latents, (1, 1)).linear(),
+            re.pp("2"),
+        )?);
+        let rhythm_encoder = Stack::new(blocks);
+
+        let hd = vb.pp("harmony_decoder");
+        let harmony_decoder = Stack::new(vec![
+            conv(same(c.harmony_latents, harmony, (3, 3)), hd.pp("0"))?,
+            residual(harmony, hd.pp("1"))?,
+            conv(same(harmony, harmony, OCTAVE), hd.pp("2"))?,
+        ]);
+
+        let rd = vb.pp("rhythm_decoder");
+        let rhythm_decoder = Stack::new(vec![
+            conv(same(c.rhythm_latents, channels, (1, 3)), rd.pp("0"))?,
+            conv(same(channels, channels, (1, 3)), rd.pp("1"))?,
+            conv(
+                same(channels, planes * mel.n_mels, (1, 1)).linear(),
+                rd.pp("2"),
+            )?,
+        ]);
+
+        let md = vb.pp("mel_decoder");
+        let mel_decoder = Stack::new(vec![
+            conv(same(harmony + planes, width, (3, 3)), md.pp("0"))?,
+            residual(width, md.pp("1"))?,
+            residual(width, md.pp("2"))?,
+            conv(same(width, 1, (1, 1)).linear(), md.pp("3"))?,
+        ]);
+
+        Ok(Self {
+            n_mels: mel.n_mels,
+            mel_to_rows: mel_to_rows(mel, vb.dtype(), vb.device())?,
+            note_to_mel: note_to_mel(mel, vb.dtype(), vb.device())?,
+            config: config.clone(),
+            harmony_encoder,
+            rhythm_encoder,
+            harmony_decoder,
+            rhythm_decoder,
+            mel_decoder,
+        })
+    }
+
+    /// Its sizes.
+    #[must_use]
+    pub fn config(&self) -> &PitchAlignedConfig {
+        &self.config
+    }
+
+    fn standardise(&self, mel: &Tensor) -> Result<Tensor> {
+        mel.affine(
+            1.0 / self.config.mel_deviation,
+            -self.config.mel_mean / self.config.mel_deviation,
+        )
+    }
+
+    /// Both latents of a log-mel (B, 1, n_mels, T).
+    ///
+    /// # Errors
+    /// If the shape is another.
+    pub fn encode(&self, mel: &Tensor) -> Result<Latents> {
+        Ok(Latents {
+            harmony: self.encode_harmony(mel)?,
+            rhythm: self.encode_rhythm(mel)?,
+        })
+    }
+
+    /// Log-mel (B, 1, n_mels, T) to the harmony latent (B, harmony_latents, [`NOTES`], P).
+    ///
+    /// # Errors
+    /// If the shape is another.
+    pub fn encode_harmony(&self, mel: &Tensor) -> Result<Latent> {
+        let (batch, _, n_mels, frames) = mel.dims4()?;
+        let pool = self.config.pool_frames;
+        let missing = frames.next_multiple_of(pool) - frames;
+        let x = mel.pad_with_same(D::Minus1, 0, missing)?;
+        let pooled = x
+            .reshape((batch, 1, n_mels, (frames + missing) / pool, pool))?
+            .mean(D::Minus1)?;
+        Latent::from_raw(&self.harmony_encoder.forward(&self.pitch_rows(&pooled)?)?)
+    }
+
+    /// Pooled log-mel (B, 1, n_mels, P), its level taken off, on the half-semitone grid (B, 1, 2 * NOTES, P).
+    fn pitch_rows(&self, pooled: &Tensor) -> Result<Tensor> {
+        let (batch, _, n_mels, frames) = pooled.dims4()?;
+        let x = self.standardise(pooled)?;
+        let x = x.broadcast_sub(&x.mean_keepdim(2)?)?;
+        matrix_on_height(&self.mel_to_rows, &x.reshape((batch, n_mels, 1, frames))?)?.reshape((
+            batch,
+            1,
+            2 * NOTES,
+            frames,
+        ))
+    }
+
+    /// Log-mel (B, 1, n_mels, T) to the rhythm latent (B, rhythm_latents, 1, T).
+    ///
+    /// # Errors
+    /// If the shape is another.
+    pub fn encode_rhythm(&self, mel: &Tensor) -> Result<Latent> {
+        Latent::from_raw(&self.rhythm_encoder.forward(&self.standardise(mel)?)?)
+    }
+
+    /// Harmony (B, harmony_latents, NOTES, P) and rhythm (B, rhythm_latents, 1, T) to log-mel (B, 1, n_mels, T).
+    ///
+    /// # Errors
+    /// If the shapes are others.
+    pub fn decode(&self, harmony: &Tensor, rhythm: &Tensor) -> Result<Tensor> {
+        let frames = rhythm.dim(D::Minus1)?;
+        let h = self.to_mel_rows(&self.harmony_decoder.forward(harmony)?)?;
+        let edge = h.pad_with_same(D::Minus1, 1, 1)?;
+        let h = stretch(&edge, self.config.pool_frames)?.narrow(D::Minus1, 0, frames)?;
+        let r = self.rhythm_rows(&self.rhythm_decoder.forward(rhythm)?)?;
+        self.to_log_mel(&self.mel_decoder.forward(&Tensor::cat(&[h, r], 1)?)?)
+    }
+
+    /// (B, C, NOTES, P) to (B, C, n_mels, P).
+    fn to_mel_rows(&self, h: &Tensor) -> Result<Tensor> {
+        let (batch, channels, notes, frames) = h.dims4()?;
+        let by_note =
+            h.transpose(1, 2)?
+                .contiguous()?
+                .reshape((batch, notes, 1, channels * frames))?;
+        matrix_on_height(&self.note_to_mel, &by_note)?
+            .reshape((batch, self.n_mels, channels, frames))?
+            .transpose(1, 2)?
+            .contiguous()
+    }
+
+    fn rhythm_rows(&self, r: &Tensor) -> Result<Tensor> {
+        let (batch, _, _, frames) = r.dims4()?;
+        r.reshape((batch, self.config.rhythm_planes, self.n_mels, frames))
+    }
+
+    fn to_log_mel(&self, x: &Tensor) -> Result<Tensor> {
+        x.affine(self.config.mel_deviation, self.config.mel_mean)
+    }
+
+    /// Mel frames that must be known after a frame before both its latents are.
+    #[must_use]
+    pub fn encoder_look_ahead_frames(&self) -> usize {
+        let pool = self.config.pool_frames;
+        let harmony = pool - 1 + pool * self.harmony_encoder.look_ahead_frames();
+        harmony.max(self.rhythm_encoder.look_ahead_frames())
+    }
+
+    /// Frames of latents that must be known after a frame before its mel is decoded.
+    #[must_use]
+    pub fn decoder_look_ahead_frames(&self) -> usize {
+        let harmony = self.config.pool_frames * (self.harmony_decoder.look_ahead_frames() + 1);
+        harmony.max(self.rhythm_decoder.look_ahead_frames()) + self.mel_decoder.look_ahead_frames()
+    }
+
+    /// Takes the next log-mel frames (B, 1, n_mels, n) and gives the latent means that they complete: harmony
+    /// (B, harmony_latents, NOTES, p), rhythm (B, rhythm_latents, 1, t).
+    ///
+    /// # Errors
+    /// If the shape is another.
+    pub fn encode_step(
+        &self,
+        state: &mut EncoderState,
+        mel: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (batch, _, n_mels, _) = mel.dims4()?;
+        let pool = self.config.pool_frames;
+        state.unpooled.push(mel)?;
+        let whole = state.unpooled.frames() / pool;
+        let harmony = if whole > 0 {
+            let frames = state.unpooled.take(whole * pool)?;
+            let pooled = frames
+                .reshape((batch, 1, n_mels, whole, pool))?
+                .mean(D::Minus1)?;
+            self.harmony_encoder
+                .step(&mut state.harmony, &self.pitch_rows(&pooled)?)?
+        } else {
+            None
+        };
+        let rhythm = self
+            .rhythm_encoder
+            .step(&mut state.rhythm, &self.standardise(mel)?)?;
+        let mean = |raw: Option<Tensor>| {
+            raw.map(|raw| Latent::from_raw(&raw).map(|latent| latent.mean))
+                .transpose()
+        };
+        Ok((mean(harmony)?, mean(rhythm)?))
+    }
+
+    /// Takes the next latent frames and gives the log-mel frames (B, 1, n_mels, t) that they complete.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn decode_step(
+        &self,
+        state: &mut DecoderState,
+        harmony: Option<&Tensor>,
+        rhythm: Option<&Tensor>,
+    ) -> Result<Option<Tensor>> {
+        if let Some(harmony) = harmony
+            && let Some(h) = self.harmony_decoder.step(&mut state.harmony, harmony)?
+            && let Some(h) =
+                state
+                    .stretch
+                    .extend(&self.to_mel_rows(&h)?, 1, PadMode::Replicate, 2)?
+        {
+            state
+                .harmony_rows
+                .push(&stretch(&h, self.config.pool_frames)?)?;
+        }
+        if let Some(rhythm) = rhythm
+            && let Some(r) = self.rhythm_decoder.step(&mut state.rhythm, rhythm)?
+        {
+            state.rhythm_rows.push(&self.rhythm_rows(&r)?)?;
+        }
+        let frames = state.harmony_rows.frames().min(state.rhythm_rows.frames());
+        if frames == 0 {
+            return Ok(None);
+        }
+        let rows = [
+            state.harmony_rows.take(frames)?,
+            state.rhythm_rows.take(frames)?,
+        ];
+        let Some(y) = self
+            .mel_decoder
+            .step(&mut state.mel, &Tensor::cat(&rows, 1)?)?
+        else {
+            return Ok(None);
+        };
+        self.to_log_mel(&y).map(Some)
+    }
+}
+
+/// What [`PitchAligned::encode_step`] remembers.
+#[derive(Clone, Debug, Default)]
+pub struct EncoderState {
+    unpooled: FrameQueue,
+    harmony: StackState,
+    rhythm: StackState,
+}
+
+/// What [`PitchAligned::decode_step`] remembers.
+#[derive(Clone, Debug, Default)]
+pub struct DecoderState {
+    harmony: StackState,
+    stretch: Past,
+    rhythm: StackState,
+    harmony_rows: FrameQueue,
+    rhythm_rows: FrameQueue,
+    mel: StackState,
+}
+
+/// Applies a matrix (out, in) to the second axis of (B, in, 1, T): (B, out, 1, T).
+fn matrix_on_height(matrix: &Tensor, x: &Tensor) -> Result<Tensor> {
+    let (rows, columns) = matrix.dims2()?;
+    let no_bias = Tensor::zeros(rows, matrix.dtype(), matrix.device())?;
+    let kernel = matrix.reshape((rows, columns, 1, 1))?;
+    conv2d(&x.contiguous()?, &kernel, &no_bias, Conv2dSpec::default())
+}
+
+/// Linear interpolation in time, as PyTorch's `interpolate` (`align_corners=False`): (B, C, H, P + 2), whose first and
+/// last frames are context only, to (B, C, H, P * factor).
+fn stretch(x: &Tensor, factor: usize) -> Result<Tensor> {
+    let (batch, channels, height, padded) = x.dims4()?;
+    let frames = padded - 2;
+    let [before, here, after] = [0, 1, 2].map(|start| x.narrow(D::Minus1, start, frames));
+    let (before, here, after) = (before?, here?, after?);
+    let phases = (0..factor)
+        .map(|phase| {
+            let position = (phase as f64 + 0.5) / factor as f64 - 0.5;
+            let neighbour = if position < 0.0 { &before } else { &after };
+            (&here * (1.0 - position.abs()))? + (neighbour * position.abs())?
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Tensor::stack(&phases, D::Minus1)?.reshape((batch, channels, height, frames * factor))
+}
+
+/// Interpolation matrix from `positions.len()` rows to `columns` sample points; positions beyond the ends take them.
+fn interpolation(
+    positions: &[f64],
+    columns: usize,
+    dtype: DType,
+    device: &Device,
+) -> Result<Tensor> {
+    let mut matrix = vec![0f64; positions.len() * columns];
+    for (row, &position) in matrix.chunks_exact_mut(columns).zip(positions) {
+        let position = position.clamp(0.0, (columns - 1) as f64);
+        let below = (position as usize).min(columns - 2);
+        row[below] = 1.0 - (position - below as f64);
+        row[below + 1] = position - below as f64;
+    }
+    Tensor::from_vec(matrix, (positions.len(), columns), device)?.to_dtype(dtype)
+}
+
+/// Half-semitone rows, a quarter below and above each note, from mel bands: (2 * NOTES, n_mels).
+fn mel_to_rows(mel: &MelConfig, dtype: DType, device: &Device) -> Result<Tensor> {
+    let positions = (0..2 * NOTES)
+        .map(|row| {
+            let note = LOWEST_NOTE - 0.25 + row as f64 / 2.0;
+            mel.band_at_hz(440.0 * ((note - 69.0) / 12.0).exp2())
+        })
+        .collect::<Vec<_>>();
+    interpolation(&positions, mel.n_mels, dtype, device)
+}
+
+/// Mel bands from notes: (n_mels, NOTES).
+fn note_to_mel(mel: &MelConfig, dtype: DType, device: &Device) -> Result<Tensor> {
+    let positions = (0..mel.n_mels)
+        .map(|band| 69.0 + 12.0 * (mel.band_centre_hz(band as f64) / 440.0).log2() - LOWEST_NOTE)
+        .collect::<Vec<_>>();
+    interpolation(&positions, NOTES, dtype, device)
+}
