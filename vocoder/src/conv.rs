@@ -72,7 +72,7 @@ impl Conv2dSpec {
         }
         // The backward pass tells from an output's sign which side of the LeakyReLU it was on.
         let slopes = [self.input_slope, self.output_slope];
-        if slopes.into_iter().flatten().any(|s| !(s > 0.0)) {
+        if slopes.into_iter().flatten().any(|s| s <= 0.0 || s.is_nan()) {
             bail!("convolution expects LeakyReLU slopes above zero, found {self:?}");
         }
         Ok(())
@@ -385,7 +385,7 @@ impl Geometry {
 }
 
 /// A float that the kernels compute with.
-trait Real: WithDType + std::ops::AddAssign + std::ops::Mul<Output = Self> {}
+trait Real: WithDType + std::ops::AddAssign + std::ops::MulAssign {}
 impl Real for f32 {}
 impl Real for f64 {}
 
@@ -502,7 +502,7 @@ impl Taps<'_> {
             if let Some(slope) = slope {
                 p.iter_mut().for_each(|v| {
                     if *v < T::zero() {
-                        *v = *v * slope;
+                        *v *= slope;
                     }
                 });
             }
@@ -704,7 +704,7 @@ fn through_leaky<T: Real>(gradient: &mut [T], sign_source: &[T], slope: Option<f
     };
     for (g, &s) in gradient.iter_mut().zip(sign_source) {
         if s < T::zero() {
-            *g = *g * slope;
+            *g *= slope;
         }
     }
 }
