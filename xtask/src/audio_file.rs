@@ -379,6 +379,17 @@ mod tests {
         }
     }
 
+    /// Vorbis packets at the end of a page whose length symphonia misjudges.
+    // ffmpeg -i music.ogg -t 2.3 -ac 1 -ar 22050 -c:a libvorbis -q:a 0 short_blocks.ogg
+    #[test]
+    fn no_samples_are_lost_between_pages() {
+        let folder = TestFolder::new("pages");
+        let path = folder.path().join("short_blocks.ogg");
+        fs::write(&path, include_bytes!("../fixtures/short_blocks.ogg")).unwrap();
+        // soundfile.info("short_blocks.ogg").frames
+        assert_eq!(read(&path).unwrap().channels[0].len(), 50_656);
+    }
+
     #[test]
     fn bad_files_are_named_with_what_is_wrong() {
         let folder = TestFolder::new("bad");
