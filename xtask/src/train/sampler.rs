@@ -198,8 +198,12 @@ impl CropSampler {
     pub fn stream(mut self, first_index: u64) -> BatchStream {
         let (sender, batches) = sync_channel(QUEUE_BATCHES);
         thread::spawn(move || {
-            // Nobody waits for batches any more when sending fails.
-            let _ = (first_index..).try_for_each(|index| sender.send(self.batch(index)));
+            for index in first_index.. {
+                if sender.send(self.batch(index)).is_err() {
+                    // Nobody waits for batches any more.
+                    break;
+                }
+            }
         });
         BatchStream { batches }
     }
