@@ -15,6 +15,7 @@
 
 pub mod conv;
 mod error;
+pub mod hpss;
 pub mod layers;
 mod mel;
 mod stft;
