@@ -6,7 +6,7 @@ use realfft::num_complex::Complex32;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::stft::{FrameFft, SampleBuffer, hann_window, magnitude_of};
+use crate::stft::{FrameTransform, SampleBuffer, magnitude_of};
 
 /// Mel magnitudes are raised to this value before the logarithm.
 pub const MEL_FLOOR: f32 = 1e-5;
@@ -323,6 +323,8 @@ fn mel_to_hz(mel: f64) -> f64 {
 }
 
 /// Log-mel spectrograms of whole clips.
+///
+/// Samples that are not finite, or beyond any sound (1e6), count as silence; so the values always are finite.
 pub struct MelSpectrogram {
     stream: MelStream,
 }
@@ -356,12 +358,10 @@ impl MelSpectrogram {
 /// frame `i` after `i * hop_length + (n_fft + hop_length) / 2` samples.
 pub struct MelStream {
     config: MelConfig,
-    window: Vec<f32>,
     filter_bank: MelFilterBank,
-    fft: FrameFft,
+    transform: FrameTransform,
     input: SampleBuffer,
     next_frame: usize,
-    windowed: Vec<f32>,
     spectrum: Vec<Complex32>,
     magnitude: Vec<f32>,
     mel: Vec<f32>,
@@ -376,11 +376,9 @@ impl MelStream {
     pub fn new(config: &MelConfig) -> Result<Self> {
         let filter_bank = MelFilterBank::new(config)?;
         Ok(Self {
-            window: hann_window(config.n_fft),
-            fft: FrameFft::new(config.n_fft),
+            transform: FrameTransform::new(config.n_fft),
             input: SampleBuffer::default(),
             next_frame: 0,
-            windowed: vec![0.0; config.n_fft],
             spectrum: vec![Complex32::default(); config.n_bins()],
             magnitude: vec![0.0; config.n_bins()],
             mel: vec![0.0; config.n_mels],
@@ -416,7 +414,7 @@ impl MelStream {
 
     /// Forgets everything pushed so far.
     pub fn reset(&mut self) {
-        self.input = SampleBuffer::default();
+        self.input.clear();
         self.next_frame = 0;
     }
 
@@ -432,9 +430,8 @@ impl MelStream {
 
     fn append_frame(&mut self, out: &mut LogMel) {
         let start = self.frame_start(self.next_frame);
-        self.input
-            .read_windowed(start, &self.window, &mut self.windowed);
-        self.fft.forward(&mut self.windowed, &mut self.spectrum);
+        self.transform
+            .forward_at(&self.input, start, &mut self.spectrum);
         for (magnitude, bin) in self.magnitude.iter_mut().zip(&self.spectrum) {
             *magnitude = magnitude_of(bin);
         }
