@@ -15,6 +15,8 @@
 
 pub mod conv;
 mod error;
+pub mod guided;
+pub mod hpss;
 pub mod layers;
 mod mel;
 mod stft;

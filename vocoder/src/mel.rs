@@ -6,7 +6,7 @@ use realfft::num_complex::Complex32;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::stft::{FrameFft, hann_window};
+use crate::stft::{FrameTransform, SampleBuffer, magnitude_of};
 
 /// Mel magnitudes are raised to this value before the logarithm.
 pub const MEL_FLOOR: f32 = 1e-5;
@@ -323,6 +323,8 @@ fn mel_to_hz(mel: f64) -> f64 {
 }
 
 /// Log-mel spectrograms of whole clips.
+///
+/// Samples that are not finite, or beyond any sound (1e6), count as silence; so the values always are finite.
 pub struct MelSpectrogram {
     stream: MelStream,
 }
@@ -356,14 +358,10 @@ impl MelSpectrogram {
 /// frame `i` after `i * hop_length + (n_fft + hop_length) / 2` samples.
 pub struct MelStream {
     config: MelConfig,
-    window: Vec<f32>,
     filter_bank: MelFilterBank,
-    fft: FrameFft,
-    /// Samples that frames still need; the first one is sample number `buffer_start`.
-    buffer: Vec<f32>,
-    buffer_start: usize,
+    transform: FrameTransform,
+    input: SampleBuffer,
     next_frame: usize,
-    windowed: Vec<f32>,
     spectrum: Vec<Complex32>,
     magnitude: Vec<f32>,
     mel: Vec<f32>,
@@ -378,12 +376,9 @@ impl MelStream {
     pub fn new(config: &MelConfig) -> Result<Self> {
         let filter_bank = MelFilterBank::new(config)?;
         Ok(Self {
-            window: hann_window(config.n_fft),
-            fft: FrameFft::new(config.n_fft),
-            buffer: Vec::new(),
-            buffer_start: 0,
+            transform: FrameTransform::new(config.n_fft),
+            input: SampleBuffer::default(),
             next_frame: 0,
-            windowed: vec![0.0; config.n_fft],
             spectrum: vec![Complex32::default(); config.n_bins()],
             magnitude: vec![0.0; config.n_bins()],
             mel: vec![0.0; config.n_mels],
@@ -398,16 +393,11 @@ impl MelStream {
     ///
     /// When `out` has another number of mel bands.
     pub fn push(&mut self, samples: &[f32], out: &mut LogMel) {
-        self.buffer.extend_from_slice(samples);
-        let pushed = self.buffer_start + self.buffer.len();
-        while self.frame_end(self.next_frame) <= pushed {
-            self.append_frame(pushed, out);
+        self.input.push(samples);
+        while self.frame_end(self.next_frame) <= self.input.end() {
+            self.append_frame(out);
         }
-        let needed_from = self.frame_start(self.next_frame).max(0) as usize;
-        if needed_from > self.buffer_start {
-            self.buffer.drain(..needed_from - self.buffer_start);
-            self.buffer_start = needed_from;
-        }
+        self.input.discard_before(self.frame_start(self.next_frame));
     }
 
     /// Ends the clip: appends the frames that reach into the reflection at its end, and starts again for another one.
@@ -416,17 +406,15 @@ impl MelStream {
     ///
     /// When `out` has another number of mel bands.
     pub fn finish(&mut self, out: &mut LogMel) {
-        let samples = self.buffer_start + self.buffer.len();
-        while self.next_frame < self.config.frames(samples) {
-            self.append_frame(samples, out);
+        while self.next_frame < self.config.frames(self.input.end()) {
+            self.append_frame(out);
         }
         self.reset();
     }
 
     /// Forgets everything pushed so far.
     pub fn reset(&mut self) {
-        self.buffer.clear();
-        self.buffer_start = 0;
+        self.input.clear();
         self.next_frame = 0;
     }
 
@@ -440,24 +428,12 @@ impl MelStream {
         frame * self.config.hop_length + self.config.n_fft - self.config.padding_samples()
     }
 
-    fn append_frame(&mut self, clip_samples: usize, out: &mut LogMel) {
+    fn append_frame(&mut self, out: &mut LogMel) {
         let start = self.frame_start(self.next_frame);
-        if start >= 0 && self.frame_end(self.next_frame) <= clip_samples {
-            let frame = &self.buffer[start as usize - self.buffer_start..][..self.config.n_fft];
-            for ((windowed, sample), weight) in
-                self.windowed.iter_mut().zip(frame).zip(&self.window)
-            {
-                *windowed = sample * weight;
-            }
-        } else {
-            for (n, (windowed, weight)) in self.windowed.iter_mut().zip(&self.window).enumerate() {
-                let sample = reflect(start + n as isize, clip_samples) - self.buffer_start;
-                *windowed = self.buffer[sample] * weight;
-            }
-        }
-        self.fft.forward(&mut self.windowed, &mut self.spectrum);
+        self.transform
+            .forward_at(&self.input, start, &mut self.spectrum);
         for (magnitude, bin) in self.magnitude.iter_mut().zip(&self.spectrum) {
-            *magnitude = bin.norm();
+            *magnitude = magnitude_of(bin);
         }
         self.filter_bank.apply(&self.magnitude, &mut self.mel);
         for value in &mut self.mel {
@@ -466,18 +442,4 @@ impl MelStream {
         out.push_frame(&self.mel);
         self.next_frame += 1;
     }
-}
-
-/// The sample of a clip of `samples` samples that stands at `index` when the clip is mirrored at its first and last sample
-/// again and again.
-fn reflect(index: isize, samples: usize) -> usize {
-    let last = samples.saturating_sub(1) as isize;
-    if last == 0 {
-        return 0;
-    }
-    let mut index = index;
-    while !(0..=last).contains(&index) {
-        index = if index < 0 { -index } else { 2 * last - index };
-    }
-    index as usize
 }

@@ -1,37 +1,218 @@
-//! What all short-time Fourier transforms here share: the window and the transform of one frame.
+//! What all short-time Fourier transforms here share: the input of frames, their transform, and their sum.
 
 use std::f64::consts::TAU;
 use std::sync::Arc;
 
 use realfft::num_complex::Complex32;
-use realfft::{RealFftPlanner, RealToComplex};
+use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
+
+/// Samples beyond this magnitude, or not finite, are no sound: they count as silence.
+const SAMPLE_LIMIT: f32 = 1e6;
 
 /// Periodic Hann window, as in `torch.hann_window` and `scipy.signal.get_window("hann", n)`.
-pub(crate) fn hann_window(length_samples: usize) -> Vec<f32> {
+fn hann_window(length_samples: usize) -> Vec<f32> {
     (0..length_samples)
         .map(|n| (0.5 - 0.5 * (TAU * n as f64 / length_samples as f64).cos()) as f32)
         .collect()
 }
 
-/// Real FFT of one frame, with scratch memory of its own: transforms do not allocate.
-pub(crate) struct FrameFft {
+/// Hann-windowed real Fourier transform of frames and back, with scratch memory of its own: nothing is allocated on the
+/// way.
+pub(crate) struct FrameTransform {
     forward: Arc<dyn RealToComplex<f32>>,
+    inverse: Arc<dyn ComplexToReal<f32>>,
     forward_scratch: Vec<Complex32>,
+    inverse_scratch: Vec<Complex32>,
+    window: Vec<f32>,
+    frame: Vec<f32>,
 }
 
-impl FrameFft {
+impl FrameTransform {
+    /// For frames of `n_fft` samples, an even number.
     pub(crate) fn new(n_fft: usize) -> Self {
-        let forward = RealFftPlanner::new().plan_fft_forward(n_fft);
+        let mut planner = RealFftPlanner::new();
+        let forward = planner.plan_fft_forward(n_fft);
+        let inverse = planner.plan_fft_inverse(n_fft);
         Self {
             forward_scratch: forward.make_scratch_vec(),
+            inverse_scratch: inverse.make_scratch_vec(),
             forward,
+            inverse,
+            window: hann_window(n_fft),
+            frame: vec![0.0; n_fft],
         }
     }
 
-    /// Transforms `frame` (`n_fft` samples, overwritten) to `spectrum` (`n_fft / 2 + 1` bins).
-    pub(crate) fn forward(&mut self, frame: &mut [f32], spectrum: &mut [Complex32]) {
+    pub(crate) fn window(&self) -> &[f32] {
+        &self.window
+    }
+
+    /// Windows the frame of `input` that starts at sample `start` and writes its `n_fft / 2 + 1` bins to `spectrum`.
+    pub(crate) fn forward_at(
+        &mut self,
+        input: &SampleBuffer,
+        start: isize,
+        spectrum: &mut [Complex32],
+    ) {
+        input.read_windowed(start, &self.window, &mut self.frame);
         self.forward
-            .process_with_scratch(frame, spectrum, &mut self.forward_scratch)
+            .process_with_scratch(&mut self.frame, spectrum, &mut self.forward_scratch)
             .expect("frame and spectrum have the planned lengths");
+    }
+
+    /// The windowed frame of `spectrum`, which is overwritten.
+    pub(crate) fn inverse(&mut self, spectrum: &mut [Complex32]) -> &[f32] {
+        // The first and the last bin of a real signal are real.
+        spectrum[0].im = 0.0;
+        spectrum[self.frame.len() / 2].im = 0.0;
+        self.inverse
+            .process_with_scratch(spectrum, &mut self.frame, &mut self.inverse_scratch)
+            .expect("frame and spectrum have the planned lengths");
+        let scale = 1.0 / self.frame.len() as f32;
+        for (sample, weight) in self.frame.iter_mut().zip(&self.window) {
+            *sample *= weight * scale;
+        }
+        &self.frame
+    }
+}
+
+/// Magnitude of one bin; unlike `norm` it does not guard against overflow, and compiles to vector instructions.
+#[inline(always)]
+pub(crate) fn magnitude_of(bin: &Complex32) -> f32 {
+    bin.norm_sqr().sqrt()
+}
+
+/// The part of a signal that frames still need, mirrored at its first and its last sample.
+#[derive(Default)]
+pub(crate) struct SampleBuffer {
+    samples: Vec<f32>,
+    /// Number of the first sample that is kept.
+    start: usize,
+}
+
+impl SampleBuffer {
+    pub(crate) fn push(&mut self, samples: &[f32]) {
+        let sound = |&sample: &f32| {
+            if sample.abs() <= SAMPLE_LIMIT {
+                sample
+            } else {
+                0.0
+            }
+        };
+        self.samples.extend(samples.iter().map(sound));
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.samples.clear();
+        self.start = 0;
+    }
+
+    /// Number of samples pushed so far.
+    pub(crate) fn end(&self) -> usize {
+        self.start + self.samples.len()
+    }
+
+    /// Lets go of samples that come before the first sample of every frame to come.
+    pub(crate) fn discard_before(&mut self, frame_start: isize) {
+        let unneeded = (frame_start.max(0) as usize).saturating_sub(self.start);
+        let unneeded = unneeded.min(self.samples.len());
+        self.samples.drain(..unneeded);
+        self.start += unneeded;
+    }
+
+    /// Writes the samples from number `start` on, times `window`, to `frame`. Where the frame reaches beyond the samples
+    /// pushed so far, these are taken for the whole clip and mirrored, as often as it takes.
+    fn read_windowed(&self, start: isize, window: &[f32], frame: &mut [f32]) {
+        let offset = start - self.start as isize;
+        if offset >= 0 && offset as usize + window.len() <= self.samples.len() {
+            let samples = &self.samples[offset as usize..][..window.len()];
+            for ((value, sample), weight) in frame.iter_mut().zip(samples).zip(window) {
+                *value = sample * weight;
+            }
+        } else {
+            for (n, (value, weight)) in frame.iter_mut().zip(window).enumerate() {
+                let sample = reflect(start + n as isize, self.end()) - self.start;
+                *value = self.samples[sample] * weight;
+            }
+        }
+    }
+}
+
+/// The sample that stands at `index` when `samples` samples are mirrored at the first and the last one.
+fn reflect(index: isize, samples: usize) -> usize {
+    let last = samples.saturating_sub(1) as isize;
+    if last == 0 {
+        return 0;
+    }
+    let folded = index.rem_euclid(2 * last);
+    folded.min(2 * last - folded) as usize
+}
+
+/// Windowed frames added up, and the sum of their squared windows that this is divided by.
+pub(crate) struct OverlapAdd {
+    /// Number of the first sample that was not pulled yet.
+    start: usize,
+    /// Per channel.
+    sums: Vec<Vec<f32>>,
+    window_power: Vec<f32>,
+}
+
+impl OverlapAdd {
+    pub(crate) fn new(channels: usize) -> Self {
+        Self {
+            start: 0,
+            sums: vec![Vec::new(); channels],
+            window_power: Vec::new(),
+        }
+    }
+
+    pub(crate) fn channels(&self) -> usize {
+        self.sums.len()
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.start = 0;
+        self.sums.iter_mut().for_each(Vec::clear);
+        self.window_power.clear();
+    }
+
+    /// Adds a windowed frame of one channel.
+    pub(crate) fn add(&mut self, frame_start: isize, channel: usize, frame: &[f32]) {
+        let offset = frame_start - self.start as isize;
+        add_at(&mut self.sums[channel], offset, frame.iter().copied());
+    }
+
+    /// Takes note of the window that the frames which start there were analysed and synthesised with.
+    pub(crate) fn add_window(&mut self, frame_start: isize, window: &[f32]) {
+        let offset = frame_start - self.start as isize;
+        add_at(&mut self.window_power, offset, window.iter().map(|w| w * w));
+    }
+
+    /// Appends the samples before number `end` to `out`.
+    pub(crate) fn pull(&mut self, end: usize, out: &mut [Vec<f32>]) {
+        let samples = end.saturating_sub(self.start);
+        if self.window_power.len() < samples {
+            self.window_power.resize(samples, 0.0);
+        }
+        for (sums, out) in self.sums.iter_mut().zip(out) {
+            sums.resize(self.window_power.len(), 0.0);
+            let covered = sums.drain(..samples).zip(&self.window_power);
+            out.extend(covered.map(|(sum, &power)| if power > 0.0 { sum / power } else { 0.0 }));
+        }
+        self.window_power.drain(..samples);
+        self.start += samples;
+    }
+}
+
+/// Adds `frame` to `sums` from `offset` on; what comes before the first sample is dropped.
+fn add_at(sums: &mut Vec<f32>, offset: isize, frame: impl ExactSizeIterator<Item = f32>) {
+    let before = offset.min(0).unsigned_abs();
+    let offset = offset.max(0) as usize;
+    let end = (offset + frame.len()).saturating_sub(before);
+    if sums.len() < end {
+        sums.resize(end, 0.0);
+    }
+    for (sum, sample) in sums[offset..].iter_mut().zip(frame.skip(before)) {
+        *sum += sample;
     }
 }

@@ -1,16 +1,11 @@
 //! The log-mel front end against librosa, and the stream against the whole clip.
 
+mod signals;
+
 use std::collections::BTreeMap;
 
+use signals::music;
 use vocoder::{LogMel, MEL_FLOOR, MelConfig, MelFilterBank, MelSpectrogram, MelStream};
-
-/// Music at 22,050 Hz (see `data/README.md`).
-fn music() -> Vec<f32> {
-    include_bytes!("data/music_excerpt.i16")
-        .chunks_exact(2)
-        .map(|bytes| f32::from(i16::from_le_bytes([bytes[0], bytes[1]])) / 32768.0)
-        .collect()
-}
 
 fn whole_clip(config: &MelConfig, samples: &[f32]) -> LogMel {
     MelSpectrogram::new(config).unwrap().log_mel(samples)
@@ -119,7 +114,14 @@ fn no_input_gives_anything_but_finite_numbers() {
             .iter()
             .all(|&value| value == MEL_FLOOR.ln())
     );
-    for sample in [1.0, -1.0, f32::MIN_POSITIVE, f32::NAN] {
+    for sample in [
+        1.0,
+        -1.0,
+        f32::MIN_POSITIVE,
+        f32::MAX,
+        f32::INFINITY,
+        f32::NAN,
+    ] {
         let mel = whole_clip(&config, &[sample; 4096]);
         assert!(mel.values().iter().all(|value| value.is_finite()));
     }

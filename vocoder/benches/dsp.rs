@@ -1,0 +1,57 @@
+//! Cost of the signal processing: each benchmark handles one second of audio, so that its time in milliseconds over ten is
+//! the share of one core in percent.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use vocoder::guided::{GuidedConfig, GuidedVoice};
+use vocoder::{LogMel, MelConfig, MelStream};
+
+fn noise(samples: usize) -> Vec<f32> {
+    let mut state = 1u32;
+    (0..samples)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state as f32 / u32::MAX as f32 - 0.5
+        })
+        .collect()
+}
+
+fn mel(criterion: &mut Criterion) {
+    let config = MelConfig::default();
+    let mut stream = MelStream::new(&config).expect("the default is valid");
+    let second = noise(config.sample_rate_hz as usize);
+    let mut out = LogMel::new(config.n_mels);
+    criterion.bench_function("mel, 1 s", |bencher| {
+        bencher.iter(|| {
+            out = LogMel::new(config.n_mels);
+            stream.push(black_box(&second), &mut out);
+        });
+    });
+}
+
+fn guided(criterion: &mut Criterion) {
+    for rate in [44_100, 48_000, 96_000] {
+        let mut voice = GuidedVoice::new(&GuidedConfig::new(rate, 2)).expect("a valid setting");
+        let second = noise(rate as usize);
+        let channels = [second.as_slice(), second.as_slice()];
+        let frames = 43;
+        let decoded = LogMel::from_values(128, vec![0.0; frames * 128]).expect("whole frames");
+        let mut out = vec![Vec::new(); 2];
+        criterion.bench_function(&format!("guided voice, stereo {rate} Hz, 1 s"), |bencher| {
+            bencher.iter(|| {
+                voice
+                    .push_audio(&channels, &channels)
+                    .expect("two channels");
+                voice
+                    .push_mel(&decoded, &[0.5; 43], &[0.5; 43])
+                    .expect("as many knob values as frames");
+                out.iter_mut().for_each(Vec::clear);
+                voice.pull(&mut out).expect("two channels");
+            });
+        });
+    }
+}
+
+criterion_group!(benches, mel, guided);
+criterion_main!(benches);

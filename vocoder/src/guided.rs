@@ -1,0 +1,408 @@
+//! The guided voice: keeps the sources' own sound and gates it until its mel becomes the decoded mel.
+//!
+//! Both sources are split into a harmonic and a percussive part ([`crate::hpss`]), the parts are mixed by the two knobs,
+//! and the mixture is weighted in time and frequency so that its mel spectrogram becomes the one that the model decoded. The
+//! phases stay as they were. It works at any sample rate, in mono or stereo: its frames are aligned in time with the model's
+//! mel frames, its masks and gains are common to both channels, and sound above the model's highest band follows that band.
+//!
+//! Shapes: a frame has `n_bins` bins of the host-rate transform; spectra are kept per source and channel.
+
+mod grid;
+mod mixer;
+
+use std::collections::VecDeque;
+
+use realfft::num_complex::Complex32;
+
+use crate::error::{Error, Result};
+use crate::hpss::{HpssConfig, HpssMasks, HpssStream};
+use crate::mel::{LogMel, MelConfig};
+use crate::stft::{FrameTransform, OverlapAdd, SampleBuffer, magnitude_of};
+
+use grid::FrameGrid;
+use mixer::{DecodedFrame, Mixer, SeparatedFrame};
+
+/// Settings of a [`GuidedVoice`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct GuidedConfig {
+    /// Sample rate of the audio, in and out.
+    pub sample_rate_hz: u32,
+    /// Channels of either source and of the output: 1 or 2.
+    pub channels: usize,
+    /// The mel spectrogram that the model decodes.
+    pub mel: MelConfig,
+    /// Length of the separation's median filter along time, in mel frames; odd. Half of it is look-ahead.
+    pub median_frames: usize,
+    /// Length of the separation's median filter along frequency, in bins; odd.
+    pub median_bins: usize,
+    /// Largest gain of a mel band (a factor).
+    pub gain_limit: f32,
+}
+
+impl GuidedConfig {
+    /// The default settings for audio of this rate and number of channels.
+    pub fn new(sample_rate_hz: u32, channels: usize) -> Self {
+        Self {
+            sample_rate_hz,
+            channels,
+            mel: MelConfig::default(),
+            median_frames: 11,
+            median_bins: 31,
+            gain_limit: 6.0,
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        self.mel.validate()?;
+        if !(8_000..=768_000).contains(&self.sample_rate_hz) {
+            let expected = "8000 to 768000";
+            return Err(Error::setting(
+                "sample_rate_hz",
+                expected,
+                self.sample_rate_hz,
+            ));
+        }
+        if !(1..=2).contains(&self.channels) {
+            return Err(Error::setting("channels", "1 or 2", self.channels));
+        }
+        if self.mel.n_fft < 2 * self.mel.hop_length {
+            let expected = format!("at most half of n_fft = {}", self.mel.n_fft);
+            return Err(Error::setting("hop_length", expected, self.mel.hop_length));
+        }
+        if !(0.0..=1e6).contains(&self.gain_limit) {
+            return Err(Error::setting("gain_limit", "0 to 1e6", self.gain_limit));
+        }
+        Ok(())
+    }
+}
+
+/// One of the two inputs: its samples, its latest spectra and its separation.
+struct Source {
+    /// Per channel.
+    input: Vec<SampleBuffer>,
+    hpss: HpssStream,
+    /// Spectra of the frames that the separation still holds, at position `frame % spectra.len()`; channels one after the
+    /// other.
+    spectra: Vec<Vec<Complex32>>,
+    analysed_frames: usize,
+    separated_frames: usize,
+    magnitude: Vec<f32>,
+}
+
+impl Source {
+    fn new(config: &GuidedConfig, n_bins: usize) -> Result<Self> {
+        let hpss = HpssStream::new(
+            n_bins,
+            &HpssConfig {
+                median_frames: config.median_frames,
+                median_bins: config.median_bins,
+                ..HpssConfig::default()
+            },
+        )?;
+        let spectra = vec![Complex32::default(); config.channels * n_bins];
+        Ok(Self {
+            input: (0..config.channels)
+                .map(|_| SampleBuffer::default())
+                .collect(),
+            spectra: vec![spectra; hpss.delay_frames() + 1],
+            hpss,
+            analysed_frames: 0,
+            separated_frames: 0,
+            magnitude: vec![0.0; n_bins],
+        })
+    }
+
+    fn reset(&mut self) {
+        self.input.iter_mut().for_each(SampleBuffer::clear);
+        self.hpss.reset();
+        self.analysed_frames = 0;
+        self.separated_frames = 0;
+    }
+
+    /// Transforms the frame that starts at `start`; gives the one whose masks that completes.
+    fn analyse(
+        &mut self,
+        start: isize,
+        transform: &mut FrameTransform,
+    ) -> Option<SeparatedFrame<'_>> {
+        let slot = self.analysed_frames % self.spectra.len();
+        let n_bins = self.magnitude.len();
+        self.magnitude.fill(0.0);
+        let share = 1.0 / self.input.len() as f32;
+        for (input, spectrum) in self
+            .input
+            .iter()
+            .zip(self.spectra[slot].chunks_exact_mut(n_bins))
+        {
+            transform.forward_at(input, start, spectrum);
+            for (magnitude, bin) in self.magnitude.iter_mut().zip(&*spectrum) {
+                *magnitude += share * magnitude_of(bin);
+            }
+        }
+        self.analysed_frames += 1;
+        let masks = self.hpss.push(&self.magnitude)?;
+        Some(separated(masks, &self.spectra, &mut self.separated_frames))
+    }
+
+    /// After the last frame was analysed: the frames whose masks had waited for more.
+    fn drain(&mut self) -> Option<SeparatedFrame<'_>> {
+        let masks = self.hpss.drain()?;
+        Some(separated(masks, &self.spectra, &mut self.separated_frames))
+    }
+}
+
+fn separated<'a>(
+    masks: HpssMasks<&'a [f32]>,
+    spectra: &'a [Vec<Complex32>],
+    separated_frames: &mut usize,
+) -> SeparatedFrame<'a> {
+    let slot = *separated_frames % spectra.len();
+    *separated_frames += 1;
+    SeparatedFrame {
+        spectra: &spectra[slot],
+        harmonic: masks.harmonic,
+        percussive: masks.percussive,
+    }
+}
+
+/// The guided voice as a stream; a whole clip is a stream that is finished. Output is the same, bit for bit, however
+/// audio and mel frames are cut into pushes.
+///
+/// Sources are pushed as they come in, decoded mel frames as the model gives them; [`pull`](Self::pull) hands out
+/// what is final. Output sample `n` belongs to input sample `n`.
+pub struct GuidedVoice {
+    config: GuidedConfig,
+    grid: FrameGrid,
+    main: Source,
+    sidechain: Source,
+    transform: FrameTransform,
+    synthesis: Synthesis,
+    pushed_samples: usize,
+}
+
+/// The second half of the voice: from separated frames to sound.
+struct Synthesis {
+    mixer: Mixer,
+    /// Decoded frames that were not played yet.
+    pending: VecDeque<DecodedFrame>,
+    /// The latest frame taken from `pending`.
+    current: Option<DecodedFrame>,
+    frames: usize,
+    output: OverlapAdd,
+}
+
+impl Synthesis {
+    /// Plays the next frame, with the next decoded frame or, if there is none, the last one again.
+    fn add_frame(
+        &mut self,
+        start: isize,
+        main: &SeparatedFrame,
+        sidechain: &SeparatedFrame,
+        transform: &mut FrameTransform,
+    ) {
+        self.frames += 1;
+        if let Some(next) = self.pending.pop_front() {
+            self.current = Some(next);
+        }
+        let Some(decoded) = &self.current else { return };
+        let spectra = self.mixer.mix(decoded, main, sidechain);
+        let n_bins = spectra.len() / self.output.channels();
+        self.output.add_window(start, transform.window());
+        for (channel, spectrum) in spectra.chunks_exact_mut(n_bins).enumerate() {
+            self.output.add(start, channel, transform.inverse(spectrum));
+        }
+    }
+}
+
+impl GuidedVoice {
+    /// A voice at the beginning of a clip.
+    ///
+    /// # Errors
+    ///
+    /// Names the setting that is out of range.
+    pub fn new(config: &GuidedConfig) -> Result<Self> {
+        config.validate()?;
+        let grid = FrameGrid::new(config);
+        let n_bins = grid.n_fft / 2 + 1;
+        Ok(Self {
+            main: Source::new(config, n_bins)?,
+            sidechain: Source::new(config, n_bins)?,
+            synthesis: Synthesis {
+                mixer: Mixer::new(config, grid.n_fft),
+                pending: VecDeque::new(),
+                current: None,
+                frames: 0,
+                output: OverlapAdd::new(config.channels),
+            },
+            transform: FrameTransform::new(grid.n_fft),
+            grid,
+            pushed_samples: 0,
+            config: config.clone(),
+        })
+    }
+
+    /// Mel frames beyond the one being played whose audio the separation looks at: half its median filter along time.
+    pub fn look_ahead_frames(&self) -> usize {
+        self.config.median_frames / 2
+    }
+
+    /// Latency of this voice alone, if decoded mel frames were there at once: by how many samples the newest input is ahead of
+    /// the newest final output, at most. It is one window and the look-ahead.
+    pub fn latency_samples(&self) -> usize {
+        self.grid.n_fft - 1 + self.grid.hops_in_samples(self.look_ahead_frames())
+    }
+
+    /// How many input samples must be pushed before the first `output_samples` samples are final.
+    pub fn samples_needed(&self, output_samples: usize) -> usize {
+        let last_frame = self.frames_needed(output_samples).checked_sub(1);
+        last_frame.map_or(0, |frame| self.grid.end(frame + self.look_ahead_frames()))
+    }
+
+    /// How many mel frames must be pushed before the first `output_samples` samples are final.
+    pub fn frames_needed(&self, output_samples: usize) -> usize {
+        let last_sample = output_samples.checked_sub(1);
+        last_sample.map_or(0, |sample| self.grid.last_frame_at(sample) + 1)
+    }
+
+    /// Takes the next samples of both sources, one slice per channel, all of the same length.
+    ///
+    /// # Errors
+    ///
+    /// When the number of channels or a length differs; nothing is taken then.
+    pub fn push_audio(&mut self, main: &[&[f32]], sidechain: &[&[f32]]) -> Result<()> {
+        let samples = main.first().map_or(0, |channel| channel.len());
+        for (what, channels) in [
+            ("channels of the main source", main),
+            ("channels of the sidechain", sidechain),
+        ] {
+            check_length(what, self.config.channels, channels.len())?;
+            for channel in channels {
+                check_length("samples of a channel", samples, channel.len())?;
+            }
+        }
+        for (source, channels) in [(&mut self.main, main), (&mut self.sidechain, sidechain)] {
+            for (input, samples) in source.input.iter_mut().zip(channels) {
+                input.push(samples);
+            }
+        }
+        self.pushed_samples += samples;
+        self.advance();
+        Ok(())
+    }
+
+    /// Takes the next decoded mel frames, with the knobs at each of them: 0 = main, 1 = sidechain.
+    ///
+    /// # Errors
+    ///
+    /// When the number of mel bands or a length differs; nothing is taken then.
+    pub fn push_mel(&mut self, decoded: &LogMel, harmony: &[f32], rhythm: &[f32]) -> Result<()> {
+        check_length("mel bands", self.config.mel.n_mels, decoded.n_mels())?;
+        check_length("harmony values", decoded.frames(), harmony.len())?;
+        check_length("rhythm values", decoded.frames(), rhythm.len())?;
+        for (frame, (&harmony, &rhythm)) in harmony.iter().zip(rhythm).enumerate() {
+            self.synthesis.pending.push_back(DecodedFrame {
+                log_mel: decoded.frame(frame).to_vec(),
+                harmony: share(harmony),
+                rhythm: share(rhythm),
+            });
+        }
+        self.advance();
+        Ok(())
+    }
+
+    /// Appends all samples that are final and were not pulled before to `out`, one vector per channel.
+    ///
+    /// # Errors
+    ///
+    /// When the number of channels differs.
+    pub fn pull(&mut self, out: &mut [Vec<f32>]) -> Result<()> {
+        check_length("channels of the output", self.config.channels, out.len())?;
+        let end = self.grid.start(self.synthesis.frames).max(0) as usize;
+        self.synthesis.output.pull(end, out);
+        Ok(())
+    }
+
+    /// Ends the clip: appends the rest, so that as many samples came out as were pushed, and starts again for another one.
+    ///
+    /// Audio beyond the last mel frame is played as that one; without any, the rest is silent.
+    ///
+    /// # Errors
+    ///
+    /// When the number of channels differs.
+    pub fn finish(&mut self, out: &mut [Vec<f32>]) -> Result<()> {
+        check_length("channels of the output", self.config.channels, out.len())?;
+        if self.synthesis.current.is_some() || !self.synthesis.pending.is_empty() {
+            while self.grid.centre(self.main.analysed_frames) < self.pushed_samples {
+                self.analyse_frame();
+            }
+            while let (Some(main), Some(sidechain)) = (self.main.drain(), self.sidechain.drain()) {
+                let start = self.grid.start(self.synthesis.frames);
+                self.synthesis
+                    .add_frame(start, &main, &sidechain, &mut self.transform);
+            }
+        }
+        self.synthesis.output.pull(self.pushed_samples, out);
+        self.reset();
+        Ok(())
+    }
+
+    /// Forgets everything pushed so far and starts at sample 0 and frame 0 again.
+    pub fn reset(&mut self) {
+        self.main.reset();
+        self.sidechain.reset();
+        self.synthesis.pending.clear();
+        self.synthesis.current = None;
+        self.synthesis.frames = 0;
+        self.synthesis.output.reset();
+        self.pushed_samples = 0;
+    }
+
+    /// Plays all frames for which both audio and mel are there. Audio waits as samples, not as spectra, until its mel
+    /// frames come.
+    fn advance(&mut self) {
+        while !self.synthesis.pending.is_empty()
+            && self.grid.end(self.main.analysed_frames) <= self.pushed_samples
+        {
+            self.analyse_frame();
+        }
+    }
+
+    /// Analyses the next frame of both sources and plays the frame whose separation that completes.
+    fn analyse_frame(&mut self) {
+        let start = self.grid.start(self.main.analysed_frames);
+        let main = self.main.analyse(start, &mut self.transform);
+        let sidechain = self.sidechain.analyse(start, &mut self.transform);
+        if let (Some(main), Some(sidechain)) = (main, sidechain) {
+            let start = self.grid.start(self.synthesis.frames);
+            self.synthesis
+                .add_frame(start, &main, &sidechain, &mut self.transform);
+        }
+        let next_start = self.grid.start(self.main.analysed_frames);
+        for source in [&mut self.main, &mut self.sidechain] {
+            for input in &mut source.input {
+                input.discard_before(next_start);
+            }
+        }
+    }
+}
+
+fn check_length(what: &'static str, expected: usize, found: usize) -> Result<()> {
+    if expected == found {
+        Ok(())
+    } else {
+        Err(Error::Length {
+            what,
+            expected,
+            found,
+        })
+    }
+}
+
+/// A knob's value as a share; what is no number counts as 0, the main source.
+fn share(knob: f32) -> f32 {
+    if knob.is_nan() {
+        0.0
+    } else {
+        knob.clamp(0.0, 1.0)
+    }
+}

@@ -1,0 +1,82 @@
+//! Frames on the host's time axis.
+
+use super::GuidedConfig;
+
+/// Where the model's mel frames lie on the host's time axis.
+///
+/// Where a hop is not a whole number of samples it alternates between the two nearest ones, so frames never drift.
+#[derive(Clone, Debug)]
+pub(super) struct FrameGrid {
+    sample_rate_hz: u64,
+    mel_rate_hz: u64,
+    hop_length: u64,
+    /// Length of window and transform.
+    pub(super) n_fft: usize,
+}
+
+impl FrameGrid {
+    pub(super) fn new(config: &GuidedConfig) -> Self {
+        let (rate, mel_rate) = (config.sample_rate_hz, config.mel.sample_rate_hz);
+        let same_duration = config.mel.n_fft as f64 * f64::from(rate) / f64::from(mel_rate);
+        Self {
+            sample_rate_hz: u64::from(rate),
+            mel_rate_hz: u64::from(mel_rate),
+            hop_length: config.mel.hop_length as u64,
+            n_fft: fft_length_near(same_duration),
+        }
+    }
+
+    /// The sample nearest to the centre of mel frame `frame`, at `(frame + 1/2) * hop_length` model samples.
+    pub(super) fn centre(&self, frame: usize) -> usize {
+        let model_half_samples = (2 * frame as u64 + 1) * self.hop_length;
+        let numerator = model_half_samples * self.sample_rate_hz + self.mel_rate_hz;
+        (numerator / (2 * self.mel_rate_hz)) as usize
+    }
+
+    /// First sample of a frame; before the clip for the first frames.
+    pub(super) fn start(&self, frame: usize) -> isize {
+        self.centre(frame) as isize - (self.n_fft / 2) as isize
+    }
+
+    /// Samples to be pushed before a frame is complete.
+    pub(super) fn end(&self, frame: usize) -> usize {
+        self.centre(frame) + self.n_fft / 2
+    }
+
+    /// What `frames` hops are in samples, rounded up.
+    pub(super) fn hops_in_samples(&self, frames: usize) -> usize {
+        let numerator = frames as u64 * self.hop_length * self.sample_rate_hz;
+        numerator.div_ceil(self.mel_rate_hz) as usize
+    }
+
+    /// The last frame that contributes to output sample `sample`.
+    pub(super) fn last_frame_at(&self, sample: usize) -> usize {
+        let half_hops = 2 * (sample + self.n_fft / 2) as u64 * self.mel_rate_hz
+            / (self.hop_length * self.sample_rate_hz);
+        let about = (half_hops / 2) as usize;
+        let reaches = |frame: &usize| self.start(*frame) <= sample as isize;
+        (about.saturating_sub(1)..=about + 1)
+            .rev()
+            .find(reaches)
+            .unwrap_or(0)
+    }
+}
+
+/// The length nearest to `target` with no prime factor above 5 and a multiple of 4, which transforms fast.
+fn fft_length_near(target: f64) -> usize {
+    let smooth = |length: &usize| {
+        let mut rest = *length;
+        for factor in [2, 3, 5] {
+            while rest.is_multiple_of(factor) {
+                rest /= factor;
+            }
+        }
+        rest == 1
+    };
+    let distance = |length: &usize| (*length as f64 - target).abs();
+    (4..2 * target as usize + 8)
+        .step_by(4)
+        .filter(smooth)
+        .min_by(|a, b| distance(a).total_cmp(&distance(b)))
+        .unwrap_or(4)
+}

@@ -1,0 +1,186 @@
+//! The mixture of the sources' parts, and the gains that turn its mel into the decoded one.
+
+use realfft::num_complex::Complex32;
+
+use super::GuidedConfig;
+use crate::mel::MelFilterBank;
+use crate::stft::magnitude_of;
+
+/// Added to the mixture's mel before the division, so that near silence is not raised.
+const MEL_OFFSET: f32 = 1e-4;
+
+/// A frame of one source whose masks are known.
+pub(super) struct SeparatedFrame<'a> {
+    /// Channels one after the other.
+    pub(super) spectra: &'a [Complex32],
+    pub(super) harmonic: &'a [f32],
+    pub(super) percussive: &'a [f32],
+}
+
+/// What the model says about one frame.
+pub(super) struct DecodedFrame {
+    pub(super) log_mel: Vec<f32>,
+    pub(super) harmony: f32,
+    pub(super) rhythm: f32,
+}
+
+/// Spectra and gains of the frame in work.
+pub(super) struct Mixer {
+    filter_bank: MelFilterBank,
+    band_to_bin: BandToBin,
+    /// Brings magnitudes of the host-rate transform to those of the model's.
+    magnitude_scale: f32,
+    gain_limit: f32,
+    main_weights: Vec<f32>,
+    sidechain_weights: Vec<f32>,
+    /// Channels one after the other.
+    mixture: Vec<Complex32>,
+    /// Magnitude of the mixture's mono sum.
+    magnitude: Vec<f32>,
+    band_gains: Vec<f32>,
+    bin_gains: Vec<f32>,
+}
+
+impl Mixer {
+    pub(super) fn new(config: &GuidedConfig, n_fft: usize) -> Self {
+        let sample_rate_hz = f64::from(config.sample_rate_hz);
+        let filter_bank = MelFilterBank::for_analysis(&config.mel, sample_rate_hz, n_fft);
+        let n_bins = filter_bank.n_bins();
+        Self {
+            band_to_bin: BandToBin::new(&filter_bank),
+            magnitude_scale: config.mel.n_fft as f32 / n_fft as f32,
+            gain_limit: config.gain_limit,
+            main_weights: vec![0.0; n_bins],
+            sidechain_weights: vec![0.0; n_bins],
+            mixture: vec![Complex32::default(); config.channels * n_bins],
+            magnitude: vec![0.0; n_bins],
+            band_gains: vec![0.0; config.mel.n_mels + 1],
+            bin_gains: vec![0.0; n_bins],
+            filter_bank,
+        }
+    }
+
+    /// Spectra of the output frame, channels one after the other.
+    pub(super) fn mix(
+        &mut self,
+        decoded: &DecodedFrame,
+        main: &SeparatedFrame,
+        sidechain: &SeparatedFrame,
+    ) -> &mut [Complex32] {
+        let (harmony, rhythm) = (decoded.harmony, decoded.rhythm);
+        set_weights(&mut self.main_weights, main, 1.0 - harmony, 1.0 - rhythm);
+        set_weights(&mut self.sidechain_weights, sidechain, harmony, rhythm);
+        let n_bins = self.bin_gains.len();
+        let sources = main
+            .spectra
+            .chunks_exact(n_bins)
+            .zip(sidechain.spectra.chunks_exact(n_bins));
+        for (mixture, (main, sidechain)) in self.mixture.chunks_exact_mut(n_bins).zip(sources) {
+            let weights = self.main_weights.iter().zip(&self.sidechain_weights);
+            let bins = main.iter().zip(sidechain).zip(weights);
+            for (mixture, ((main, sidechain), (main_weight, sidechain_weight))) in
+                mixture.iter_mut().zip(bins)
+            {
+                *mixture = main * main_weight + sidechain * sidechain_weight;
+            }
+        }
+        self.set_gains(&decoded.log_mel);
+        for mixture in self.mixture.chunks_exact_mut(n_bins) {
+            for (bin, gain) in mixture.iter_mut().zip(&self.bin_gains) {
+                *bin *= gain;
+            }
+        }
+        &mut self.mixture
+    }
+
+    fn set_gains(&mut self, log_mel: &[f32]) {
+        let n_bins = self.magnitude.len();
+        let channels = self.mixture.len() / n_bins;
+        let scale = self.magnitude_scale / channels as f32;
+        for (bin, magnitude) in self.magnitude.iter_mut().enumerate() {
+            let mono: Complex32 = self.mixture[bin..].iter().step_by(n_bins).sum();
+            *magnitude = scale * magnitude_of(&mono);
+        }
+        let n_mels = log_mel.len();
+        self.filter_bank
+            .apply(&self.magnitude, &mut self.band_gains[..n_mels]);
+        for (gain, log_mel) in self.band_gains.iter_mut().zip(log_mel) {
+            *gain = (log_mel.exp() / (*gain + MEL_OFFSET))
+                .max(0.0)
+                .min(self.gain_limit);
+        }
+        self.band_gains[n_mels] = self.band_gains[n_mels - 1];
+        self.band_to_bin
+            .spread(&self.band_gains, &mut self.bin_gains);
+    }
+}
+
+fn set_weights(weights: &mut [f32], frame: &SeparatedFrame, harmonic: f32, percussive: f32) {
+    let masks = frame.harmonic.iter().zip(frame.percussive);
+    for (weight, (harmonic_mask, percussive_mask)) in weights.iter_mut().zip(masks) {
+        *weight = harmonic * harmonic_mask + percussive * percussive_mask;
+    }
+}
+
+/// Spreads gains of mel bands to bins by the normalised transpose of the filter bank.
+///
+/// No bin lies in more than two of the triangles, so that is an interpolation between neighbouring bands. Bins in no triangle
+/// follow the nearest bin below that is in one, or the first: above the model's range the top band decides.
+struct BandToBin {
+    weights: Vec<BinWeight>,
+}
+
+/// Filter weights of one bin.
+#[derive(Clone, Copy)]
+struct BinWeight {
+    band: usize,
+    of_band: f32,
+    of_next_band: f32,
+}
+
+impl BandToBin {
+    fn new(filter_bank: &MelFilterBank) -> Self {
+        let mut covered: Vec<Option<BinWeight>> = vec![None; filter_bank.n_bins()];
+        for (band, (bins, weights)) in filter_bank.bands().enumerate() {
+            for (bin, &weight) in covered[bins].iter_mut().zip(weights) {
+                match bin {
+                    Some(bin) => bin.of_next_band = weight,
+                    None => {
+                        *bin = Some(BinWeight {
+                            band,
+                            of_band: weight,
+                            of_next_band: 0.0,
+                        });
+                    }
+                }
+            }
+        }
+        let first = covered.iter().find_map(|bin| *bin);
+        let mut nearest = first.unwrap_or(BinWeight {
+            band: 0,
+            of_band: 1.0,
+            of_next_band: 0.0,
+        });
+        let weights = covered
+            .into_iter()
+            .map(|bin| {
+                nearest = bin.unwrap_or(nearest);
+                let total = nearest.of_band + nearest.of_next_band;
+                BinWeight {
+                    band: nearest.band,
+                    of_band: nearest.of_band / total,
+                    of_next_band: nearest.of_next_band / total,
+                }
+            })
+            .collect();
+        Self { weights }
+    }
+
+    /// `band_gains` holds one value more than there are bands: a neighbour for the top band.
+    fn spread(&self, band_gains: &[f32], bin_gains: &mut [f32]) {
+        for (gain, bin) in bin_gains.iter_mut().zip(&self.weights) {
+            *gain =
+                bin.of_band * band_gains[bin.band] + bin.of_next_band * band_gains[bin.band + 1];
+        }
+    }
+}

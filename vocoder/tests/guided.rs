@@ -1,0 +1,426 @@
+//! The guided voice: what it keeps, what it changes, and when its output is final.
+
+mod signals;
+
+use signals::{error_db, music, noise, rms, tone};
+use vocoder::guided::{GuidedConfig, GuidedVoice};
+use vocoder::{LogMel, MelSpectrogram};
+
+/// Host rates with whole and with broken hops.
+const RATES_HZ: [u32; 6] = [22_050, 44_100, 48_000, 88_200, 96_000, 192_000];
+
+/// A clip for the voice: both sources, decoded mel and knobs.
+struct Clip {
+    main: Vec<Vec<f32>>,
+    sidechain: Vec<Vec<f32>>,
+    decoded: LogMel,
+    harmony: Vec<f32>,
+    rhythm: Vec<f32>,
+}
+
+fn refs(channels: &[Vec<f32>]) -> Vec<&[f32]> {
+    channels.iter().map(Vec::as_slice).collect()
+}
+
+/// As many frames as the model makes of a clip.
+fn model_frames(samples: usize, sample_rate_hz: u32) -> usize {
+    samples * 22_050 / sample_rate_hz as usize / 512
+}
+
+/// A mel above everything, so that every gain is at its limit.
+fn loud_mel(frames: usize) -> LogMel {
+    LogMel::from_values(128, vec![20.0; frames * 128]).unwrap()
+}
+
+/// Limits all gains to 1.
+fn transparent(sample_rate_hz: u32, channels: usize) -> GuidedConfig {
+    GuidedConfig {
+        gain_limit: 1.0,
+        ..GuidedConfig::new(sample_rate_hz, channels)
+    }
+}
+
+fn whole(config: &GuidedConfig, clip: &Clip) -> Vec<Vec<f32>> {
+    let mut voice = GuidedVoice::new(config).unwrap();
+    let mut out = vec![Vec::new(); config.channels];
+    voice
+        .push_audio(&refs(&clip.main), &refs(&clip.sidechain))
+        .unwrap();
+    voice
+        .push_mel(&clip.decoded, &clip.harmony, &clip.rhythm)
+        .unwrap();
+    voice.finish(&mut out).unwrap();
+    out
+}
+
+fn stereo_noise(seed: u32, samples: usize) -> Vec<Vec<f32>> {
+    vec![noise(seed, samples), noise(seed + 1, samples)]
+}
+
+#[test]
+fn one_source_at_unit_gain_comes_out_as_it_went_in() {
+    for rate in RATES_HZ {
+        for channels in [1, 2] {
+            let samples = rate as usize / 2 + 77;
+            let frames = model_frames(samples, rate);
+            for knob in [0.0, 1.0] {
+                let clip = Clip {
+                    main: stereo_noise(1, samples)[..channels].to_vec(),
+                    sidechain: stereo_noise(3, samples)[..channels].to_vec(),
+                    decoded: loud_mel(frames),
+                    harmony: vec![knob; frames],
+                    rhythm: vec![knob; frames],
+                };
+                let out = whole(&transparent(rate, channels), &clip);
+                let source = if knob == 0.0 {
+                    &clip.main
+                } else {
+                    &clip.sidechain
+                };
+                for (out, source) in out.iter().zip(source) {
+                    let error = error_db(out, source);
+                    assert!(error < -110.0, "{rate} Hz, knobs at {knob}: {error} dB");
+                }
+            }
+        }
+    }
+}
+
+/// Deterministic material in which everything moves.
+fn lively_clip(rate: u32, samples: usize) -> Clip {
+    let frames = model_frames(samples, rate);
+    let values = noise(9, frames * 128).iter().map(|x| 2.0 * x).collect();
+    Clip {
+        main: stereo_noise(5, samples),
+        sidechain: vec![tone(440.0, rate, samples), tone(660.0, rate, samples)],
+        decoded: LogMel::from_values(128, values).unwrap(),
+        harmony: (0..frames).map(|i| (i % 5) as f32 / 4.0).collect(),
+        rhythm: (0..frames).map(|i| (i % 3) as f32 / 2.0).collect(),
+    }
+}
+
+#[test]
+fn output_does_not_depend_on_how_the_input_is_cut() {
+    for (rate, samples) in [
+        (22_050, 15_000),
+        (48_000, 30_001),
+        (44_100, 600),
+        (44_100, 100),
+    ] {
+        let config = GuidedConfig::new(rate, 2);
+        let clip = lively_clip(rate, samples);
+        let expected = whole(&config, &clip);
+        assert!(expected.iter().all(|channel| channel.len() == samples));
+        let frames = clip.decoded.frames();
+        for (push_samples, push_frames) in [(1, 1), (64, 7), (1000, 3), (4096, frames.max(1))] {
+            let mut voice = GuidedVoice::new(&config).unwrap();
+            let mut out = vec![Vec::new(); 2];
+            let mut next_frame = 0;
+            for start in (0..samples).step_by(push_samples) {
+                let end = (start + push_samples).min(samples);
+                let piece = |source: &[Vec<f32>]| -> Vec<Vec<f32>> {
+                    source
+                        .iter()
+                        .map(|channel| channel[start..end].to_vec())
+                        .collect()
+                };
+                let (main, sidechain) = (piece(&clip.main), piece(&clip.sidechain));
+                voice.push_audio(&refs(&main), &refs(&sidechain)).unwrap();
+                // Mel frames come late, as they do from a model.
+                while (next_frame + push_frames) * 2600 < end {
+                    push_mel_frames(&mut voice, &clip, next_frame, next_frame + push_frames);
+                    next_frame += push_frames;
+                }
+                voice.pull(&mut out).unwrap();
+            }
+            push_mel_frames(&mut voice, &clip, next_frame, frames);
+            voice.finish(&mut out).unwrap();
+            assert!(
+                out == expected,
+                "{rate} Hz, pushes of {push_samples} and {push_frames}"
+            );
+        }
+    }
+}
+
+fn push_mel_frames(voice: &mut GuidedVoice, clip: &Clip, start: usize, end: usize) {
+    let (start, end) = (start.min(clip.harmony.len()), end.min(clip.harmony.len()));
+    let mut decoded = LogMel::new(128);
+    (start..end).for_each(|frame| decoded.push_frame(clip.decoded.frame(frame)));
+    voice
+        .push_mel(
+            &decoded,
+            &clip.harmony[start..end],
+            &clip.rhythm[start..end],
+        )
+        .unwrap();
+}
+
+#[test]
+fn output_is_final_exactly_when_it_says_so() {
+    for (rate, median_frames) in [(22_050, 9), (44_100, 11), (48_000, 17)] {
+        let config = GuidedConfig {
+            median_frames,
+            ..GuidedConfig::new(rate, 1)
+        };
+        let signal = noise(2, 40_000);
+        let mut voice = GuidedVoice::new(&config).unwrap();
+        voice
+            .push_mel(&loud_mel(100), &[0.0; 100], &[0.0; 100])
+            .unwrap();
+        let mut out = [Vec::new()];
+        let mut most_behind = 0;
+        for (newest, sample) in signal.iter().enumerate() {
+            voice.push_audio(&[&[*sample]], &[&[0.0]]).unwrap();
+            voice.pull(&mut out).unwrap();
+            let (pushed, pulled) = (newest + 1, out[0].len());
+            assert!(voice.samples_needed(pulled) <= pushed);
+            assert!(voice.samples_needed(pulled + 1) > pushed);
+            // Output sample `pulled` is still missing now that input sample `newest` is in.
+            most_behind = most_behind.max((newest + 1).saturating_sub(pulled));
+        }
+        assert_eq!(most_behind, voice.latency_samples(), "{rate} Hz");
+    }
+}
+
+#[test]
+fn output_waits_for_its_mel_frames_and_no_longer() {
+    let mut voice = GuidedVoice::new(&GuidedConfig::new(48_000, 1)).unwrap();
+    let signal = noise(2, 60_000);
+    voice.push_audio(&[&signal], &[&signal]).unwrap();
+    let mut out = [Vec::new()];
+    for frames in 1..30 {
+        voice.push_mel(&loud_mel(1), &[0.0], &[0.0]).unwrap();
+        voice.pull(&mut out).unwrap();
+        let pulled = out[0].len();
+        assert!(voice.frames_needed(pulled) <= frames);
+        assert!(voice.frames_needed(pulled + 1) > frames);
+    }
+}
+
+#[test]
+fn a_reset_voice_starts_afresh() {
+    let config = GuidedConfig::new(44_100, 2);
+    let clip = lively_clip(44_100, 12_000);
+    let expected = whole(&config, &clip);
+    let mut voice = GuidedVoice::new(&config).unwrap();
+    voice
+        .push_audio(&refs(&clip.sidechain), &refs(&clip.main))
+        .unwrap();
+    voice
+        .push_mel(&clip.decoded, &clip.rhythm, &clip.harmony)
+        .unwrap();
+    voice.reset();
+    for _ in 0..2 {
+        let mut out = vec![Vec::new(); 2];
+        voice
+            .push_audio(&refs(&clip.main), &refs(&clip.sidechain))
+            .unwrap();
+        voice
+            .push_mel(&clip.decoded, &clip.harmony, &clip.rhythm)
+            .unwrap();
+        voice.finish(&mut out).unwrap();
+        assert!(out == expected);
+    }
+}
+
+#[test]
+fn the_mel_of_the_output_becomes_the_decoded_mel() {
+    let config = GuidedConfig::new(22_050, 1);
+    let music = music();
+    let mut analysis = MelSpectrogram::new(&config.mel).unwrap();
+    let source = analysis.log_mel(&music);
+    // Louder, softer, and with every second octave or so taken back.
+    let decoded: Vec<f32> = (source.values().iter().enumerate())
+        .map(|(i, value)| value + [0.7, -0.7, -2.0][i % 128 / 16 % 3])
+        .collect();
+    let decoded = LogMel::from_values(128, decoded).unwrap();
+    let frames = decoded.frames();
+    let clip = Clip {
+        main: vec![music.clone()],
+        sidechain: vec![vec![0.0; music.len()]],
+        decoded: decoded.clone(),
+        harmony: vec![0.0; frames],
+        rhythm: vec![0.0; frames],
+    };
+    let found = analysis.log_mel(&whole(&config, &clip)[0]);
+    let distance = |a: &LogMel| {
+        let differences = a
+            .values()
+            .iter()
+            .zip(decoded.values())
+            .map(|(a, b)| (a - b).abs());
+        differences.sum::<f32>() / a.values().len() as f32
+    };
+    let (before, after) = (distance(&source), distance(&found));
+    assert!(
+        after < 0.15 * before,
+        "mel distance from {before} to {after}"
+    );
+}
+
+#[test]
+fn knobs_choose_tone_and_strokes_by_source() {
+    let rate = 44_100;
+    let samples = 2 * rate as usize;
+    let frames = model_frames(samples, rate);
+    let strokes = |offset: usize| -> Vec<f32> {
+        let mut signal = vec![0.0; samples];
+        (offset..samples)
+            .step_by(20_000)
+            .for_each(|n| signal[n] = 1.0);
+        signal
+    };
+    let sum = |a: &[f32], b: &[f32]| -> Vec<f32> { a.iter().zip(b).map(|(a, b)| a + b).collect() };
+    let (main_tone, main_strokes) = (tone(500.0, rate, samples), strokes(7_000));
+    let (sidechain_tone, sidechain_strokes) = (tone(800.0, rate, samples), strokes(16_000));
+    for (harmony, rhythm) in [(0.0, 1.0), (1.0, 0.0)] {
+        let clip = Clip {
+            main: vec![sum(&main_tone, &main_strokes)],
+            sidechain: vec![sum(&sidechain_tone, &sidechain_strokes)],
+            decoded: loud_mel(frames),
+            harmony: vec![harmony; frames],
+            rhythm: vec![rhythm; frames],
+        };
+        let out = &whole(&transparent(rate, 1), &clip)[0];
+        let expected = if harmony == 0.0 {
+            sum(&main_tone, &sidechain_strokes)
+        } else {
+            sum(&sidechain_tone, &main_strokes)
+        };
+        // The ends are left out: the mirrored tone is a stroke there.
+        let inside = 8_000..samples - 8_000;
+        let error = error_db(&out[inside.clone()], &expected[inside]);
+        assert!(
+            error < -15.0,
+            "harmony {harmony}, rhythm {rhythm}: {error} dB"
+        );
+    }
+}
+
+#[test]
+fn the_stereo_image_stays() {
+    let samples = 20_000;
+    let frames = model_frames(samples, 44_100);
+    let left = noise(1, samples);
+    let right: Vec<f32> = left.iter().map(|x| -0.25 * x).collect();
+    let clip = Clip {
+        main: vec![left.clone(), right],
+        sidechain: vec![left.clone(), left],
+        decoded: lively_clip(44_100, samples).decoded,
+        harmony: vec![0.0; frames],
+        rhythm: vec![0.0; frames],
+    };
+    let out = whole(&GuidedConfig::new(44_100, 2), &clip);
+    let expected: Vec<f32> = out[0].iter().map(|x| -0.25 * x).collect();
+    assert!(rms(&out[0]) > 1e-3);
+    assert!(error_db(&out[1], &expected) < -100.0);
+}
+
+#[test]
+fn sound_above_the_models_range_follows_the_top_band() {
+    let (rate, samples) = (44_100, 40_000);
+    let frames = model_frames(samples, rate);
+    let air = tone(15_000.0, rate, samples);
+    let level_with_top_band_at = |log_mel: f32| {
+        let mut values = vec![0.0; frames * 128];
+        values
+            .iter_mut()
+            .skip(127)
+            .step_by(128)
+            .for_each(|value| *value = log_mel);
+        let clip = Clip {
+            main: vec![air.clone()],
+            sidechain: vec![vec![0.0; samples]],
+            decoded: LogMel::from_values(128, values).unwrap(),
+            harmony: vec![0.0; frames],
+            rhythm: vec![0.0; frames],
+        };
+        rms(&whole(&transparent(rate, 1), &clip)[0])
+    };
+    assert!((level_with_top_band_at(5.0) / rms(&air) - 1.0).abs() < 1e-3);
+    assert!(level_with_top_band_at(-20.0) < 1e-2 * rms(&air));
+}
+
+#[test]
+fn no_input_gives_anything_but_finite_numbers() {
+    let (rate, samples) = (44_100, 15_000);
+    let frames = model_frames(samples, rate);
+    let silence = vec![0.0; samples];
+    let mut strange = noise(1, samples);
+    for (n, value) in [f32::NAN, f32::INFINITY, f32::MAX, -f32::MAX]
+        .into_iter()
+        .enumerate()
+    {
+        strange[1000 * n + 500] = value;
+    }
+    for signal in [
+        silence.clone(),
+        vec![1.0; samples],
+        noise(4, samples),
+        strange,
+    ] {
+        for log_mel in [-11.5, 0.0, 100.0, f32::NAN, f32::NEG_INFINITY] {
+            let clip = Clip {
+                main: vec![signal.clone()],
+                sidechain: vec![silence.clone()],
+                decoded: LogMel::from_values(128, vec![log_mel; frames * 128]).unwrap(),
+                harmony: vec![f32::NAN; frames],
+                rhythm: vec![-3.0; frames],
+            };
+            let out = &whole(&GuidedConfig::new(rate, 1), &clip)[0];
+            assert!(out.iter().all(|x| x.is_finite()));
+            if signal == silence {
+                assert!(*out == silence);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_in_so_many_words() {
+    let good = GuidedConfig::new(44_100, 2);
+    let refused = [
+        (
+            "sample_rate_hz",
+            GuidedConfig {
+                sample_rate_hz: 100,
+                ..good.clone()
+            },
+        ),
+        (
+            "channels",
+            GuidedConfig {
+                channels: 3,
+                ..good.clone()
+            },
+        ),
+        (
+            "median_frames",
+            GuidedConfig {
+                median_frames: 8,
+                ..good.clone()
+            },
+        ),
+        (
+            "gain_limit",
+            GuidedConfig {
+                gain_limit: f32::NAN,
+                ..good.clone()
+            },
+        ),
+    ];
+    for (setting, config) in refused {
+        let error = GuidedVoice::new(&config).err().unwrap().to_string();
+        assert!(error.starts_with(setting), "{error}");
+    }
+
+    let mut voice = GuidedVoice::new(&good).unwrap();
+    let (short, long) = (&[0.0; 10][..], &[0.0; 11][..]);
+    assert!(voice.push_audio(&[short], &[short, short]).is_err());
+    assert!(voice.push_audio(&[short, short], &[short, long]).is_err());
+    assert!(voice.push_mel(&LogMel::new(80), &[], &[]).is_err());
+    assert!(voice.push_mel(&loud_mel(2), &[0.0], &[0.0, 0.0]).is_err());
+    assert!(voice.pull(&mut [Vec::new()]).is_err());
+    assert!(voice.finish(&mut []).is_err());
+}
