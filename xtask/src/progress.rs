@@ -1,0 +1,25 @@
+//! Progress on the terminal. Nothing is drawn where the output is not a terminal.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A bar for a task of `length` steps, with the time that is left.
+pub fn bar(message: &'static str, length: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} [{wide_bar}] {percent:>3} %, {eta} left")
+        .expect("the template is valid")
+        .progress_chars("=> ");
+    ProgressBar::new(length)
+        .with_style(style)
+        .with_message(message)
+}
+
+/// A turning wheel with the time so far, for a task whose length is not known.
+pub fn spinner(message: &'static str) -> ProgressBar {
+    let spinner = ProgressBar::new_spinner().with_message(message);
+    spinner.set_style(
+        ProgressStyle::with_template("{spinner} {msg}, {elapsed}").expect("the template is valid"),
+    );
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    spinner
+}
