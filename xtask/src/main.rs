@@ -1,21 +1,64 @@
-//! Placeholder.
+//! `cargo xtask`: everything that one does with Graft outside a DAW, in one program.
+
+#[allow(dead_code)]
 mod audio_file;
+mod bundle;
+mod install;
+#[allow(dead_code)]
+mod plot;
 mod progress;
+mod system_packages;
+mod test;
 #[cfg(test)]
 mod test_folder;
 mod train;
-fn main() -> anyhow::Result<()> {
-    let args: Vec<String> = std::env::args().collect();
-    train::train(&train::Job {
-        recipe: args[2].clone().into(),
-        data: vec![args[3].clone().into()],
-        run: args[4].clone().into(),
-        until: match args[5].strip_suffix('m') {
-            Some(m) => {
-                train::Until::Time(std::time::Duration::from_secs_f64(m.parse::<f64>()? * 60.0))
-            }
-            None => train::Until::Step(args[5].parse()?),
-        },
-        resume: args.len() > 6,
-    })
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Build, install, test and try out Graft, the plugin that remixes two tracks.
+///
+/// New here? Start with `cargo xtask install`.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    Install(install::Install),
+    Test(test::Test),
+    Bundle(bundle::Bundle),
+    Train(train::Train),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Install(task) => task.run(),
+        Task::Test(task) => task.run(),
+        Task::Bundle(task) => task.run(),
+        Task::Train(task) => task.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
 }

@@ -10,21 +10,23 @@ pub mod recipe;
 pub mod sampler;
 pub mod shifted_mel;
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use model_runtime::Network;
 use serde_json::json;
 use vocoder::MelConfig;
 
 use checkpoint::Header;
-use dataset::{Dataset, Split};
+use dataset::{Dataset, Split, Track};
 use loss::Views;
 use optim::{RAdam, RAdamConfig};
 use parameters::Parameters;
@@ -38,101 +40,125 @@ const VALIDATION_CROPS: usize = 32;
 /// Steps between two lines of training figures.
 const METRICS_STEPS: u64 = 10;
 
+/// Train a model on your own music.
+///
+/// Audio is read once and cached in target/cache. The run folder receives the checkpoint, the validation split and
+/// metrics.jsonl. A model file comes of it by `cargo xtask export`.
+#[derive(Args)]
+pub struct Train {
+    /// What to train and how, e.g. xtask/recipes/graft.toml.
+    recipe: PathBuf,
+    /// Folders of music (WAV, FLAC, Ogg Vorbis, MP3), searched with all that is below them.
+    #[arg(long, required = true, num_args = 1.., value_name = "DIR")]
+    data: Vec<PathBuf>,
+    /// Folder of the run.
+    #[arg(long, value_name = "DIR")]
+    run: PathBuf,
+    /// Stop when the run has done this many steps in all.
+    #[arg(long, required_unless_present = "minutes", conflicts_with = "minutes")]
+    steps: Option<u64>,
+    /// Stop after this many minutes of this call.
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// Go on from the run's checkpoint.
+    #[arg(long)]
+    resume: bool,
+}
+
 /// When to stop.
 #[derive(Clone, Copy, Debug)]
-pub enum Until {
+enum Until {
     /// At this step of the run.
     Step(u64),
     /// After this much time of this call.
     Time(Duration),
 }
 
-/// One call of the trainer.
-pub struct Job {
-    /// The recipe file.
-    pub recipe: PathBuf,
-    /// Folders of music.
-    pub data: Vec<PathBuf>,
-    /// Folder of the run.
-    pub run: PathBuf,
-    /// When to stop.
-    pub until: Until,
-    /// Whether to go on from the run's checkpoint.
-    pub resume: bool,
+impl Train {
+    /// Trains until the given end; saves at intervals and at the end.
+    pub fn run(&self) -> Result<()> {
+        let until = match (self.steps, self.minutes) {
+            (Some(steps), _) => Until::Step(steps),
+            (None, Some(minutes)) if minutes.is_finite() && minutes > 0.0 => {
+                Until::Time(Duration::from_secs_f64(minutes * 60.0))
+            }
+            (None, minutes) => bail!("--minutes: expected a number above 0, found {minutes:?}"),
+        };
+        let recipe = Recipe::load(&self.recipe)?;
+        let exists = checkpoint::path(&self.run).exists();
+        let folder = self.run.display();
+        ensure!(
+            self.resume || !exists,
+            "{folder} holds a run already: go on with --resume, or name another folder"
+        );
+        ensure!(
+            exists || !self.resume,
+            "{folder} holds no checkpoint to resume from"
+        );
+        fs::create_dir_all(&self.run).with_context(|| format!("cannot create {folder}"))?;
+        let mut run = Run::new(recipe, &self.run, self.resume)?;
+
+        let mel = MelConfig::default();
+        let dataset = Dataset::load(&self.data, Path::new(CACHE_FOLDER), mel.sample_rate_hz)?;
+        let split = Split::load_or_draw(&self.run, &dataset, run.header.recipe.crops.seed)?;
+        let parts = dataset.partition(&split)?;
+        let settings = run.header.recipe.crop_settings();
+        let validation = validation_set(&parts.validation, &mel, &settings, &run.device)?;
+        let mut batches =
+            CropSampler::new(&parts.training, &mel, settings)?.stream(run.header.step);
+
+        let bar = progress_bar(until, run.header.step);
+        let (begin, begin_seconds) = (Instant::now(), run.header.train_seconds);
+        loop {
+            let done = match until {
+                Until::Step(last) => run.header.step >= last,
+                Until::Time(limit) => begin.elapsed() >= limit,
+            };
+            if done {
+                break;
+            }
+            let line = run.step(&Views::new(batches.next_batch()?, &run.device)?)?;
+            run.header.train_seconds = begin_seconds + begin.elapsed().as_secs_f64();
+            match until {
+                Until::Step(_) => bar.inc(1),
+                Until::Time(_) => bar.set_position(begin.elapsed().as_secs()),
+            }
+            bar.set_message(line);
+            let optimiser = &run.header.recipe.optimiser;
+            let validate = run.header.step.is_multiple_of(optimiser.validation_steps);
+            let save = run.header.step.is_multiple_of(optimiser.checkpoint_steps);
+            if validate {
+                let line = run.validate(&validation)?;
+                bar.suspend(|| println!("{line}"));
+            }
+            if save {
+                run.save()?;
+            }
+        }
+        bar.finish_and_clear();
+        println!("{}", run.validate(&validation)?);
+        run.save()
+    }
 }
 
-/// Trains until the end that the job names; saves at intervals and at the end.
-pub fn train(job: &Job) -> Result<()> {
-    let recipe = Recipe::load(&job.recipe)?;
-    let exists = checkpoint::path(&job.run).exists();
-    if exists && !job.resume {
-        bail!(
-            "{} holds a run already: go on with --resume, or name another folder",
-            job.run.display()
-        );
-    }
-    ensure!(
-        exists || !job.resume,
-        "{} holds no checkpoint to resume from",
-        job.run.display()
-    );
-    std::fs::create_dir_all(&job.run)
-        .with_context(|| format!("cannot create {}", job.run.display()))?;
-    let mut run = Run::new(recipe, &job.run, job.resume)?;
-
-    let mel = MelConfig::default();
-    let dataset = Dataset::load(&job.data, Path::new(CACHE_FOLDER), mel.sample_rate_hz)?;
-    let split = Split::load_or_draw(&job.run, &dataset, run.header.recipe.crops.seed)?;
-    let parts = dataset.partition(&split)?;
-    let settings = run.header.recipe.crop_settings();
-    let mut validation = CropSampler::new(
-        &parts.validation,
-        &mel,
-        CropSettings {
-            gain_nepers: 0.0,
-            unshifted_share: 0.0,
-            two_views: true,
-            ..settings.clone()
-        },
-    )?;
-    let validation = (0..VALIDATION_CROPS.div_ceil(settings.batch) as u64)
-        .map(|index| Views::new(validation.batch(index)?, &run.device))
-        .collect::<Result<Vec<_>>>()?;
-    let mut batches = CropSampler::new(&parts.training, &mel, settings)?.stream(run.header.step);
-
-    let bar = progress_bar(job.until, run.header.step);
-    let (begin, begin_seconds) = (Instant::now(), run.header.train_seconds);
-    loop {
-        let done = match job.until {
-            Until::Step(last) => run.header.step >= last,
-            Until::Time(limit) => begin.elapsed() >= limit,
-        };
-        if done {
-            break;
-        }
-        let line = run.step(Views::new(batches.next_batch()?, &run.device)?)?;
-        run.header.train_seconds = begin_seconds + begin.elapsed().as_secs_f64();
-        match job.until {
-            Until::Step(_) => bar.inc(1),
-            Until::Time(_) => bar.set_position(begin.elapsed().as_secs()),
-        }
-        bar.set_message(line);
-        let every = |steps: u64| run.header.step.is_multiple_of(steps);
-        let (validate, save) = (
-            every(run.header.recipe.optimiser.validation_steps),
-            every(run.header.recipe.optimiser.checkpoint_steps),
-        );
-        if validate {
-            let line = run.validate(&validation)?;
-            bar.suspend(|| println!("{line}"));
-        }
-        if save {
-            run.save()?;
-        }
-    }
-    bar.finish_and_clear();
-    println!("{}", run.validate(&validation)?);
-    run.save()
+/// The same crops at every validation, shifted but not otherwise changed.
+fn validation_set(
+    tracks: &[Arc<Track>],
+    mel: &MelConfig,
+    settings: &CropSettings,
+    device: &Device,
+) -> Result<Vec<Views>> {
+    let settings = CropSettings {
+        gain_nepers: 0.0,
+        unshifted_share: 0.0,
+        two_views: true,
+        ..settings.clone()
+    };
+    let batches = VALIDATION_CROPS.div_ceil(settings.batch) as u64;
+    let mut crops = CropSampler::new(tracks, mel, settings)?;
+    (0..batches)
+        .map(|index| Views::new(crops.batch(index)?, device))
+        .collect()
 }
 
 /// A run in progress.
@@ -198,11 +224,11 @@ impl Run {
     }
 
     /// One step; returns a line on how it went.
-    fn step(&mut self, views: Views) -> Result<String> {
+    fn step(&mut self, views: &Views) -> Result<String> {
         let recipe = &self.header.recipe;
         let step = self.header.step;
         let noise_seed = recipe.crops.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ step;
-        let loss = loss::step_loss(&self.network, &views, &recipe.loss, noise_seed)?;
+        let loss = loss::step_loss(&self.network, views, &recipe.loss, noise_seed)?;
         let learning_rate = recipe.learning_rate(step);
         let norm = self
             .optimiser
