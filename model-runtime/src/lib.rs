@@ -3,14 +3,22 @@
 mod audio;
 pub mod credit;
 pub mod delay;
+mod error;
 pub mod hard;
 pub mod latent;
+pub mod model_file;
 pub mod network;
 pub mod packet;
 pub mod pitch_aligned;
+mod remixer;
+mod resample;
 pub mod status;
 pub mod worker;
 
 pub use audio::AudioClip;
+pub use error::{Error, Result};
+pub use model_file::Model;
 pub use network::{Architecture, Network};
 pub use packet::Controls;
+pub use remixer::{RemixSettings, Remixer, Voice};
+pub use resample::{Resampler, resample};
