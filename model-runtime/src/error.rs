@@ -43,11 +43,11 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    pub(crate) fn input(
-        what: &'static str,
-        expected: impl ToString,
-        found: impl ToString,
-    ) -> Self {
-        Self::Input { what, expected: expected.to_string(), found: found.to_string() }
+    pub(crate) fn input(what: &'static str, expected: impl ToString, found: impl ToString) -> Self {
+        Self::Input {
+            what,
+            expected: expected.to_string(),
+            found: found.to_string(),
+        }
     }
 }

@@ -13,6 +13,7 @@ pub mod pitch_aligned;
 mod remixer;
 mod resample;
 pub mod status;
+mod stream;
 pub mod worker;
 
 pub use audio::AudioClip;
@@ -22,3 +23,4 @@ pub use network::{Architecture, Network};
 pub use packet::Controls;
 pub use remixer::{RemixSettings, Remixer, Voice};
 pub use resample::{Resampler, resample};
+pub use stream::{RemixStream, StreamLatency, StreamSettings};

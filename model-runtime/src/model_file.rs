@@ -104,8 +104,10 @@ impl Model {
     /// When the file cannot be read, or is not a model that this version can use; the message says what was expected
     /// and what was found.
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path)
-            .map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let bytes = std::fs::read(path).map_err(|source| Error::Read {
+            path: path.to_owned(),
+            source,
+        })?;
         Self::from_bytes(&bytes)
     }
 
@@ -116,14 +118,21 @@ impl Model {
     /// As [`Self::load`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let damaged = |error: &dyn std::fmt::Display| {
-            Error::Model(format!("expected a whole safetensors file, found damage: {error}"))
+            Error::Model(format!(
+                "expected a whole safetensors file, found damage: {error}"
+            ))
         };
         let file = SafeTensors::deserialize(bytes).map_err(|error| damaged(&error))?;
-        let (_, metadata) =
-            SafeTensors::read_metadata(bytes).map_err(|error| damaged(&error))?;
-        let header = metadata.metadata().as_ref().and_then(|map| map.get(HEADER_KEY)).ok_or_else(
-            || Error::Model(format!("expected the entry \"{HEADER_KEY}\" in its metadata, found none")),
-        )?;
+        let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(&error))?;
+        let header = metadata
+            .metadata()
+            .as_ref()
+            .and_then(|map| map.get(HEADER_KEY))
+            .ok_or_else(|| {
+                Error::Model(format!(
+                    "expected the entry \"{HEADER_KEY}\" in its metadata, found none"
+                ))
+            })?;
         let header: Header = serde_json::from_str(header)
             .map_err(|error| Error::Model(format!("in its metadata: {error}")))?;
         if header.format != FORMAT {
@@ -144,12 +153,23 @@ impl Model {
 
         let weights = Weights::read(&file)?;
         let builder = weights.builder();
-        let network =
-            Network::new(&header.architecture, &header.mel, false, &builder.pp("network"))
-                .map_err(|error| Error::Model(root_cause(&error)))?;
+        let network = Network::new(
+            &header.architecture,
+            &header.mel,
+            false,
+            &builder.pp("network"),
+        )
+        .map_err(|error| Error::Model(root_cause(&error)))?;
         weights.expect_all_used()?;
-        let sha256 = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { header, sha256, network })
+        let sha256 = Sha256::digest(bytes)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        Ok(Self {
+            header,
+            sha256,
+            network,
+        })
     }
 
     /// What the file says of itself.
@@ -219,11 +239,16 @@ impl Weights {
                 .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
                 .collect();
             if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-                return Err(Error::Model(format!("{name}: expected finite weights, found {value}")));
+                return Err(Error::Model(format!(
+                    "{name}: expected finite weights, found {value}"
+                )));
             }
             tensors.insert(name, Tensor::from_vec(values, view.shape(), &Device::Cpu)?);
         }
-        Ok(Self { tensors: Arc::new(tensors), used: Arc::default() })
+        Ok(Self {
+            tensors: Arc::new(tensors),
+            used: Arc::default(),
+        })
     }
 
     fn builder(&self) -> VarBuilder<'static> {
@@ -231,9 +256,19 @@ impl Weights {
     }
 
     fn expect_all_used(&self) -> Result<()> {
-        let used = self.used.lock().expect("no thread panics while it holds the names");
-        match self.tensors.keys().filter(|name| !used.contains(*name)).min() {
-            Some(name) => Err(Error::Model(format!("found a tensor that nothing needs: {name}"))),
+        let used = self
+            .used
+            .lock()
+            .expect("no thread panics while it holds the names");
+        match self
+            .tensors
+            .keys()
+            .filter(|name| !used.contains(*name))
+            .min()
+        {
+            Some(name) => Err(Error::Model(format!(
+                "found a tensor that nothing needs: {name}"
+            ))),
             None => Ok(()),
         }
     }
@@ -250,7 +285,10 @@ impl SimpleBackend for Weights {
     ) -> candle_core::Result<Tensor> {
         let tensor = self.get_unchecked(name, DType::F32, &Device::Cpu)?;
         if tensor.shape() != &shape {
-            candle_core::bail!("{name}: expected shape {shape:?}, found {:?}", tensor.shape());
+            candle_core::bail!(
+                "{name}: expected shape {shape:?}, found {:?}",
+                tensor.shape()
+            );
         }
         Ok(tensor)
     }

@@ -121,7 +121,11 @@ impl Network {
     ///
     /// # Errors
     /// If a shape is another.
-    pub fn encode_views(&self, harmony: &Tensor, rhythm: &Tensor) -> candle_core::Result<(Latent, Latent)> {
+    pub fn encode_views(
+        &self,
+        harmony: &Tensor,
+        rhythm: &Tensor,
+    ) -> candle_core::Result<(Latent, Latent)> {
         match self {
             Self::Hard(network) => Ok((
                 network.encode(harmony)?.harmony,

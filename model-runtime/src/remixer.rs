@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use candle_core::{D, Device, Tensor};
 use serde::{Deserialize, Serialize};
-use vocoder::{GriffinLim, GuidedConfig, GuidedVoice, LogMel, MelSpectrogram};
+use vocoder::griffin_lim::{self, GriffinLim};
+use vocoder::guided::{GuidedConfig, GuidedVoice};
+use vocoder::{LogMel, MelSpectrogram};
 
 use crate::audio::AudioClip;
 use crate::error::{Error, Result};
@@ -41,7 +43,10 @@ impl Default for RemixSettings {
     /// Main's harmony with the sidechain's rhythm.
     fn default() -> Self {
         Self {
-            controls: Controls { harmony: 0.0, rhythm: 1.0 },
+            controls: Controls {
+                harmony: 0.0,
+                rhythm: 1.0,
+            },
             transpose_semitones: 0,
             voice: Voice::default(),
         }
@@ -76,9 +81,10 @@ impl Remixer {
     ) -> Result<AudioClip> {
         check_clip("main", main)?;
         check_clip("sidechain", sidechain)?;
-        for (name, value) in
-            [("harmony", settings.controls.harmony), ("rhythm", settings.controls.rhythm)]
-        {
+        for (name, value) in [
+            ("harmony", settings.controls.harmony),
+            ("rhythm", settings.controls.rhythm),
+        ] {
             if !(0.0..=1.0).contains(&value) {
                 return Err(Error::input(name, "0 to 1", value));
             }
@@ -94,23 +100,28 @@ impl Remixer {
             }
             Voice::GriffinLim => {
                 let sources = [main.channels.as_slice(), &sidechain].concat();
-                let mut voice = GriffinLim::new(
-                    &self.model.header().mel,
-                    vocoder::griffin_lim::DEFAULT_ITERATIONS,
-                )?;
+                let mut voice =
+                    GriffinLim::new(&self.model.header().mel, griffin_lim::DEFAULT_ITERATIONS)?;
                 self.decode(&sources, main.sample_rate_hz, settings)?
                     .iter()
                     .map(|mel| self.to_rate(&voice.samples(mel)?, main.sample_rate_hz))
                     .collect::<Result<Vec<_>>>()?
             }
             Voice::HifiGan => {
-                return Err(Error::input("voice", "a model with a HiFi-GAN generator", "none in it"));
+                return Err(Error::input(
+                    "voice",
+                    "a model with a HiFi-GAN generator",
+                    "none in it",
+                ));
             }
         };
         for channel in &mut channels {
             channel.resize(samples, 0.0);
         }
-        Ok(AudioClip { sample_rate_hz: main.sample_rate_hz, channels })
+        Ok(AudioClip {
+            sample_rate_hz: main.sample_rate_hz,
+            channels,
+        })
     }
 
     /// The decoded log-mels of the remix, one for each channel of the remix. `sources` holds the channels of main, then as
@@ -162,7 +173,11 @@ impl Remixer {
     }
 
     fn to_rate(&self, samples: &[f32], sample_rate_hz: u32) -> Result<Vec<f32>> {
-        resample(samples, self.model.header().mel.sample_rate_hz, sample_rate_hz)
+        resample(
+            samples,
+            self.model.header().mel.sample_rate_hz,
+            sample_rate_hz,
+        )
     }
 }
 
@@ -173,13 +188,26 @@ fn as_slices(channels: &[Vec<f32>]) -> Vec<&[f32]> {
 fn check_clip(what: &'static str, clip: &AudioClip) -> Result<()> {
     let found = clip.channels.len();
     if !(1..=2).contains(&found) {
-        return Err(Error::input(what, "one or two channels", format!("{found}")));
+        return Err(Error::input(
+            what,
+            "one or two channels",
+            format!("{found}"),
+        ));
     }
     let lengths = clip.channels.iter().map(Vec::len).collect::<Vec<_>>();
     if lengths.iter().any(|&length| length != lengths[0]) {
-        return Err(Error::input(what, "channels of the same length", format!("{lengths:?}")));
+        return Err(Error::input(
+            what,
+            "channels of the same length",
+            format!("{lengths:?}"),
+        ));
     }
-    if clip.channels.iter().flatten().any(|sample| !sample.is_finite()) {
+    if clip
+        .channels
+        .iter()
+        .flatten()
+        .any(|sample| !sample.is_finite())
+    {
         return Err(Error::input(what, "finite samples", "NaN or infinity"));
     }
     Ok(())
@@ -189,7 +217,11 @@ fn check_clip(what: &'static str, clip: &AudioClip) -> Result<()> {
 pub(crate) fn check_transpose(model: &Model, semitones: i32) -> Result<()> {
     let most = model.header().max_shift_semitones;
     if semitones.unsigned_abs() > most {
-        return Err(Error::input("transpose", format!("-{most} to {most} semitones"), semitones));
+        return Err(Error::input(
+            "transpose",
+            format!("-{most} to {most} semitones"),
+            semitones,
+        ));
     }
     Ok(())
 }
@@ -222,7 +254,11 @@ pub(crate) fn mono(channels: &[Vec<f32>]) -> Vec<f32> {
 /// Log-mels of the same length as one tensor (B, 1, n_mels, T).
 pub(crate) fn to_tensor(mels: &[LogMel]) -> Result<Tensor> {
     let (frames, n_mels) = (mels[0].frames(), mels[0].n_mels());
-    let values = mels.iter().flat_map(LogMel::values).copied().collect::<Vec<_>>();
+    let values = mels
+        .iter()
+        .flat_map(LogMel::values)
+        .copied()
+        .collect::<Vec<_>>();
     let by_frame = Tensor::from_vec(values, (mels.len(), 1, frames, n_mels), &Device::Cpu)?;
     Ok(by_frame.transpose(2, 3)?.contiguous()?)
 }
@@ -232,7 +268,12 @@ pub(crate) fn to_log_mels(mels: &Tensor) -> Result<Vec<LogMel>> {
     let (batch, _, n_mels, _) = mels.dims4()?;
     let by_frame = mels.transpose(2, 3)?.contiguous()?;
     (0..batch)
-        .map(|b| Ok(LogMel::from_values(n_mels, by_frame.get(b)?.flatten_all()?.to_vec1()?)?))
+        .map(|b| {
+            Ok(LogMel::from_values(
+                n_mels,
+                by_frame.get(b)?.flatten_all()?.to_vec1()?,
+            )?)
+        })
         .collect()
 }
 

@@ -40,8 +40,16 @@ impl Resampler {
                 format!("{from_hz} Hz and {to_hz} Hz"),
             ));
         }
-        let engine = (from_hz != to_hz).then(|| Engine::new(from_hz, to_hz)).transpose()?;
-        Ok(Self { from_hz, to_hz, engine, pushed_samples: 0, pulled_samples: 0 })
+        let engine = (from_hz != to_hz)
+            .then(|| Engine::new(from_hz, to_hz))
+            .transpose()?;
+        Ok(Self {
+            from_hz,
+            to_hz,
+            engine,
+            pushed_samples: 0,
+            pulled_samples: 0,
+        })
     }
 
     /// By how many input samples the newest input is ahead of the newest output, at most.
@@ -175,18 +183,29 @@ mod tests {
 
     fn sine(rate_hz: u32, samples: usize) -> Vec<f32> {
         let step = std::f64::consts::TAU * 440.0 / f64::from(rate_hz);
-        (0..samples).map(|n| (0.5 * (step * n as f64).sin()) as f32).collect()
+        (0..samples)
+            .map(|n| (0.5 * (step * n as f64).sin()) as f32)
+            .collect()
     }
 
     #[test]
     fn a_sine_keeps_its_phase_at_every_rate() {
-        for (from, to) in [(44_100, 22_050), (48_000, 22_050), (22_050, 48_000), (96_000, 22_050), (8_000, 22_050)] {
+        for (from, to) in [
+            (44_100, 22_050),
+            (48_000, 22_050),
+            (22_050, 48_000),
+            (96_000, 22_050),
+            (8_000, 22_050),
+        ] {
             let out = resample(&sine(from, from as usize), from, to).unwrap();
             assert_eq!(out.len(), to as usize);
             let expected = sine(to, to as usize);
             let edge = to as usize / 10;
             for n in edge..out.len() - edge {
-                assert!((out[n] - expected[n]).abs() < 1e-3, "{from} to {to} Hz, sample {n}");
+                assert!(
+                    (out[n] - expected[n]).abs() < 1e-3,
+                    "{from} to {to} Hz, sample {n}"
+                );
             }
         }
     }
@@ -202,7 +221,11 @@ mod tests {
                 resampler.push(chunk, &mut out).unwrap();
                 let pushed = (i * size + chunk.len()) as f64;
                 let due = (pushed - resampler.latency_samples() as f64) * 22_050.0 / 48_000.0;
-                assert!(out.len() as f64 >= due.floor(), "{} of {due} samples", out.len());
+                assert!(
+                    out.len() as f64 >= due.floor(),
+                    "{} of {due} samples",
+                    out.len()
+                );
             }
             resampler.finish(&mut out).unwrap();
             assert!(out == whole, "pushes of {size}");

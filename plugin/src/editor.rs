@@ -243,7 +243,7 @@ fn figures(ui: &mut Ui, readout: &Readout) {
             ui.label(text);
             ui.end_row();
         };
-        row("Model", processor::model_name().to_owned());
+        row("Model", processor::model_name());
         row("Latency", readout.latency_text());
         row(
             "Real-time factor",

@@ -94,7 +94,7 @@ impl Plugin for Graft {
                 && buffer_config.process_mode == ProcessMode::Offline,
         };
         let status = &self.readout.status;
-        let processor = match processor::processor(config.sample_rate_hz, config.window_samples()) {
+        let processor = match processor::processor(config.sample_rate_hz) {
             Ok(processor) => Some(processor),
             Err(error) => {
                 status.report_fault(error.to_string());

@@ -3,6 +3,7 @@
 #[allow(dead_code)]
 mod audio_file;
 mod bundle;
+mod export;
 mod install;
 #[allow(dead_code)]
 mod plot;
@@ -34,6 +35,7 @@ enum Task {
     Test(test::Test),
     Bundle(bundle::Bundle),
     Train(train::Train),
+    Export(export::Export),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Task::Test(task) => task.run(),
         Task::Bundle(task) => task.run(),
         Task::Train(task) => task.run(),
+        Task::Export(task) => task.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,6 @@
 //! The trained tensors, created on first request from a seed and kept in the order of their names.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Device, Result, Shape, Tensor, Var, bail};
@@ -37,31 +37,6 @@ impl Parameters {
             .lock()
             .expect("no thread panics while it holds the variables")
             .clone()
-    }
-
-    /// The values, detached.
-    pub fn tensors(&self) -> BTreeMap<String, Tensor> {
-        self.vars()
-            .into_iter()
-            .map(|(name, var)| (name, var.as_detached_tensor()))
-            .collect()
-    }
-
-    /// Gives every variable the value of its name.
-    pub fn load(&self, tensors: &HashMap<String, Tensor>) -> anyhow::Result<()> {
-        for (name, var) in self.vars() {
-            let tensor = tensors
-                .get(&name)
-                .ok_or_else(|| anyhow::anyhow!("expected a tensor \"{name}\", found none"))?;
-            anyhow::ensure!(
-                tensor.dims() == var.dims(),
-                "{name}: expected shape {:?}, found {:?}",
-                var.dims(),
-                tensor.dims()
-            );
-            var.set(&tensor.to_device(var.device())?)?;
-        }
-        Ok(())
     }
 }
 
