@@ -1,0 +1,98 @@
+//! Signals and small networks for the tests.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::f32::consts::TAU;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::{VarBuilder, VarMap};
+use model_runtime::hard::HardConfig;
+use model_runtime::pitch_aligned::PitchAlignedConfig;
+use model_runtime::{Architecture, AudioClip, Network};
+use vocoder::{MelConfig, MelSpectrogram};
+
+/// A chord that changes every half second, with decaying noise bursts on another grid; `seed` chooses both.
+pub fn music(rate: u32, seconds: f32, seed: u32) -> Vec<f32> {
+    let mut noise = 12_345 + seed;
+    (0..(rate as f32 * seconds) as usize)
+        .map(|n| {
+            let time = n as f32 / rate as f32;
+            let chord = (time * 2.0) as u32 * 3 + seed * 2;
+            let tones: f32 = [0, 4, 7]
+                .map(|step| {
+                    let note = 48 + (chord % 12) + step;
+                    let hz = 440.0 * ((note as f32 - 69.0) / 12.0).exp2();
+                    (TAU * (hz * time).fract()).sin()
+                        + 0.4 * (TAU * (2.0 * hz * time).fract()).sin()
+                })
+                .iter()
+                .sum();
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let beat = 0.2 + 0.05 * seed as f32;
+            let burst = (-(time % beat) * 40.0).exp() * ((noise >> 8) as f32 / 8_388_608.0 - 1.0);
+            0.08 * tones + 0.3 * burst
+        })
+        .collect()
+}
+
+/// A stereo clip whose right channel is a delayed, softer left.
+pub fn stereo(rate: u32, left: &[f32]) -> AudioClip {
+    let right = (0..left.len())
+        .map(|n| if n < 20 { 0.0 } else { 0.7 * left[n - 20] })
+        .collect();
+    AudioClip {
+        sample_rate_hz: rate,
+        channels: vec![left.to_vec(), right],
+    }
+}
+
+/// A log-mel (1, 1, 128, frames) of [`music`].
+pub fn log_mel(frames: usize) -> Tensor {
+    let samples = music(22_050, frames as f32 * 512.0 / 22_050.0 + 0.1, 1);
+    let mel = MelSpectrogram::new(&MelConfig::default())
+        .unwrap()
+        .log_mel(&samples[..frames * 512]);
+    Tensor::from_vec(mel.values().to_vec(), (1, 1, frames, 128), &Device::Cpu)
+        .unwrap()
+        .transpose(2, 3)
+        .unwrap()
+        .contiguous()
+        .unwrap()
+}
+
+/// An untrained network.
+pub fn network(architecture: &Architecture) -> Network {
+    let vars = VarMap::new();
+    let builder = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
+    Network::new(architecture, &MelConfig::default(), true, &builder).unwrap()
+}
+
+/// A narrow pitch-aligned network.
+pub fn small_pitch_aligned(pool_frames: usize) -> Network {
+    network(&Architecture::PitchAligned(PitchAlignedConfig {
+        harmony_channels: 6,
+        harmony_latents: 2,
+        pool_frames,
+        rhythm_channels: 4,
+        rhythm_latents: 3,
+        rhythm_planes: 2,
+        decoder_channels: 5,
+        mel_mean: -4.5,
+        mel_deviation: 2.2,
+    }))
+}
+
+/// A narrow HARD.
+pub fn small_hard() -> Network {
+    network(&Architecture::Hard(HardConfig {
+        channels: 4,
+        latents: 12,
+    }))
+}
+
+/// Energy of the difference over that of the reference, in dB.
+pub fn error_db(actual: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(actual.len(), expected.len());
+    let energy = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
+    let difference = energy(&mut actual.iter().zip(expected).map(|(a, b)| f64::from(a - b)));
+    10.0 * (difference / energy(&mut expected.iter().map(|&v| f64::from(v)))).log10()
+}
