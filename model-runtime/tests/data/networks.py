@@ -1,0 +1,155 @@
+"""Reference numbers of both networks from PyTorch: python networks.py > networks.json
+
+Weights and input follow a formula, so that only a few outputs need to be stored.
+"""
+import json
+
+import torch
+import torch.nn.functional as F
+
+torch.set_default_dtype(torch.float64)
+MELS, FRAMES, NOTES = 128, 21, 88
+
+
+def values(name, shape, scale):
+    n = torch.arange(torch.Size(shape).numel(), dtype=torch.float64)
+    return (scale * torch.sin(0.7 * n + len(name))).reshape(shape)
+
+
+class Weights:
+    def __init__(self, path=""):
+        self.path = path
+
+    def __truediv__(self, name):
+        return Weights(f"{self.path}.{name}" if self.path else name)
+
+    def tensors(self, shape, fan_in, out):
+        scale = 1.5 / fan_in**0.5
+        return values(self.path + ".weight", shape, scale), values(self.path + ".bias", [out], scale)
+
+
+def leaky(x, on=True):
+    return F.leaky_relu(x, 0.2) if on else x
+
+
+def conv(w, x, out, kernel, stride=(1, 1), pad=None, mode="replicate", act=True):
+    weight, bias = w.tensors([out, x.shape[1], *kernel], x.shape[1] * kernel[0] * kernel[1], out)
+    pad = (kernel[0] // 2, kernel[1] // 2) if pad is None else pad
+    x = F.pad(x, (pad[1], pad[1], pad[0], pad[0]), mode=mode) if any(pad) else x
+    return leaky(F.conv2d(x, weight, bias, stride), act)
+
+
+def residual(w, x, mode="replicate"):
+    y = conv(w / "0", x, x.shape[1], (3, 3), mode=mode)
+    return x + conv(w / "1", y, x.shape[1], (3, 3), mode=mode)
+
+
+def latent(raw):
+    mean, spread = raw.chunk(2, 1)
+    return mean, F.softplus(spread) + 1e-3
+
+
+def hz_to_mel(hz):
+    return hz * 3 / 200 if hz < 1000 else 15 + torch.log(torch.tensor(hz / 1000)).item() * 27 / torch.log(torch.tensor(6.4)).item()
+
+
+def mel_to_hz(mel):
+    return mel * 200 / 3 if mel < 15 else 1000 * 6.4 ** ((mel - 15) / 27)
+
+
+STEP = hz_to_mel(11025.0) / (MELS + 1)
+
+
+def interpolation(positions, columns):
+    matrix = torch.zeros(len(positions), columns)
+    for row, position in enumerate(positions):
+        position = min(max(position, 0), columns - 1)
+        below = min(int(position), columns - 2)
+        matrix[row, below], matrix[row, below + 1] = 1 - (position - below), position - below
+    return matrix
+
+
+def pitch_aligned(mel, w, c=6, hl=2, pool=4, rc=4, rl=3, planes=2, width=5, mean=-4.5, deviation=2.2):
+    x = (mel - mean) / deviation
+    h = F.pad(x, (0, -x.shape[-1] % pool, 0, 0), mode="replicate")
+    h = h.reshape(*h.shape[:3], -1, pool).mean(-1)
+    h = h - h.mean(2, keepdim=True)
+    rows = [(hz_to_mel(440 * 2 ** ((36 - 0.25 + k / 2 - 69) / 12)) - STEP) / STEP for k in range(2 * NOTES)]
+    h = torch.einsum("rm,bcmt->bcrt", interpolation(rows, MELS), h)
+    e = w / "harmony_encoder"
+    h = conv(e / 0, h, c, (5, 3), stride=(2, 1))
+    h = residual(e / 1, h)
+    h = conv(e / 2, h, c, (13, 1))
+    h = residual(e / 3, h)
+    harmony, harmony_spread = latent(conv(e / 4, h, 2 * hl, (1, 1), act=False))
+
+    e = w / "rhythm_encoder"
+    r, n = conv(e / 0, x, rc, (3, 3)), rc
+    for stage in range(3):
+        v, n = e / f"stage{stage}", 2 * n
+        r = conv(v / 0, r, n, (3, 3))
+        r = conv(v / 1, r, n, (4, 3), stride=(4, 1), pad=(0, 1), act=False)
+        r = residual(v / 2, r)
+    r = r.reshape(r.shape[0], -1, 1, r.shape[-1])
+    r = conv(e / 1, r, n, (1, 3))
+    rhythm, rhythm_spread = latent(conv(e / 2, r, 2 * rl, (1, 1), act=False))
+
+    d = w / "harmony_decoder"
+    h = conv(d / 0, harmony, c, (3, 3))
+    h = residual(d / 1, h)
+    h = conv(d / 2, h, c, (13, 1))
+    bands = [69 + 12 * torch.log2(torch.tensor(mel_to_hz(STEP * (k + 1)) / 440)).item() - 36 for k in range(MELS)]
+    h = torch.einsum("mn,bcnt->bcmt", interpolation(bands, NOTES), h)
+    b, _, _, p = h.shape
+    h = F.interpolate(h.reshape(b, -1, p), scale_factor=pool, mode="linear").reshape(b, c, MELS, -1)
+    h = h[..., : x.shape[-1]]
+    d = w / "rhythm_decoder"
+    r = conv(d / 0, rhythm, n, (1, 3))
+    r = conv(d / 1, r, n, (1, 3))
+    r = conv(d / 2, r, planes * MELS, (1, 1), act=False).reshape(b, planes, MELS, -1)
+    d = w / "mel_decoder"
+    y = conv(d / 0, torch.cat([h, r], 1), width, (3, 3))
+    y = residual(d / 2, residual(d / 1, y))
+    y = conv(d / 3, y, 1, (1, 1), act=False) * deviation + mean
+    return harmony, harmony_spread, rhythm, rhythm_spread, y
+
+
+def hard(mel, w, c=4, latents=12):
+    def same(w, x, out, kernel, **more):
+        return conv(w, x, out, kernel, mode="reflect", **more)
+
+    e = w / "trunk"
+    x, n = same(e / "first", mel, c, (3, 3)), c
+    for stage in range(3):
+        v, n = e / f"stage{stage}", 2 * n
+        x = same(v / "widen", x, n, (3, 3))
+        x = same(v / "down", x, n, (4, 3), stride=(4, 1), pad=(0, 1), act=False)
+        x = residual(v / "residual", x, "reflect")
+    x = same(e / "last", x, 2 * latents, (1, 1), act=False)
+
+    def branch(v):
+        y = residual(v / 1, residual(v / 0, x, "reflect"), "reflect")
+        return latent(same(v / 2, y, 2 * latents, (1, 1), act=False))
+
+    (harmony, harmony_spread), (rhythm, rhythm_spread) = branch(w / "harmony"), branch(w / "rhythm")
+    d = w / "decoder"
+    y = same(d / "first", torch.cat([harmony, rhythm], 1), n, (3, 3), act=False)
+    for stage in range(3):
+        v = d / f"stage{stage}"
+        y = residual(v / "residual", y, "reflect")
+        weight, bias = (v / "up").tensors([n, n // 2, 4, 3], n // 2 * 12, n // 2)
+        y, n = F.conv_transpose2d(y, weight, bias, stride=(4, 1), padding=(0, 1)), n // 2
+    y = same(d / "last", y, 1, (1, 1), act=False)
+    return harmony, harmony_spread, rhythm, rhythm_spread, y
+
+
+mel = values("input", [2, 1, MELS, FRAMES], 2.0) - 4
+names = ["harmony", "harmony_spread", "rhythm", "rhythm_spread", "mel"]
+report = {}
+for network in (pitch_aligned, hard):
+    outputs = network(mel, Weights())
+    report[network.__name__] = {
+        name: {"shape": list(y.shape), "values": [round(v, 7) for v in y.flatten()[:: y.numel() // 40][:40].tolist()]}
+        for name, y in zip(names, outputs)
+    }
+print(json.dumps(report, indent=1))

@@ -1,0 +1,193 @@
+//! Both networks against PyTorch. `data/networks.py` made the reference numbers.
+
+mod common;
+
+use candle_core::{DType, Device, Result, Shape, Tensor, bail};
+use candle_nn::Init;
+use candle_nn::var_builder::{SimpleBackend, VarBuilder};
+use common::{log_mel, small_hard, small_pitch_aligned};
+use model_runtime::hard::HardConfig;
+use model_runtime::latent::Latent;
+use model_runtime::pitch_aligned::PitchAlignedConfig;
+use model_runtime::{Architecture, Network};
+use vocoder::MelConfig;
+
+/// `scale * sin(0.7 n + len(name))`, as in the script.
+fn formula(name: &str, shape: &Shape, scale: f64) -> Result<Tensor> {
+    let values: Vec<f64> = (0..shape.elem_count())
+        .map(|n| scale * (0.7 * n as f64 + name.len() as f64).sin())
+        .collect();
+    Tensor::from_vec(values, shape, &Device::Cpu)
+}
+
+struct Formula;
+
+impl SimpleBackend for Formula {
+    fn get(&self, shape: Shape, name: &str, init: Init, _: DType, _: &Device) -> Result<Tensor> {
+        // The bound of the initial values is one over the root of the fan-in.
+        let Init::Uniform { up, .. } = init else {
+            bail!("{name}: unexpected {init:?}")
+        };
+        formula(name, &shape, 1.5 * up)
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> Result<Tensor> {
+        bail!("{name}: no shape")
+    }
+
+    fn contains_tensor(&self, _: &str) -> bool {
+        true
+    }
+}
+
+fn check(name: &str, architecture: &Architecture) {
+    let builder = VarBuilder::from_backend(Box::new(Formula), DType::F64, Device::Cpu);
+    let network = Network::new(architecture, &MelConfig::default(), false, &builder).unwrap();
+    let mel = (formula("input", &(2, 1, 128, 21).into(), 2.0).unwrap() - 4.0).unwrap();
+    let latents = network.encode(&mel).unwrap();
+    let decoded = network
+        .decode(&latents.harmony.mean, &latents.rhythm.mean)
+        .unwrap();
+    let reference: serde_json::Value =
+        serde_json::from_str(include_str!("data/networks.json")).unwrap();
+    for (part, actual) in [
+        ("harmony", &latents.harmony.mean),
+        ("harmony_spread", &latents.harmony.spread),
+        ("rhythm", &latents.rhythm.mean),
+        ("rhythm_spread", &latents.rhythm.spread),
+        ("mel", &decoded),
+    ] {
+        let expected = &reference[name][part];
+        let shape: Vec<usize> = serde_json::from_value(expected["shape"].clone()).unwrap();
+        assert_eq!(actual.dims(), shape, "{name} {part}");
+        let expected: Vec<f64> = serde_json::from_value(expected["values"].clone()).unwrap();
+        let actual = actual.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        let stride = actual.len() / 40;
+        for (i, expected) in expected.iter().enumerate() {
+            let actual = actual[i * stride];
+            assert!(
+                (actual - expected).abs() < 1e-5,
+                "{name} {part} {i}: {actual}, {expected}"
+            );
+        }
+    }
+}
+
+#[test]
+fn pitch_aligned_equals_pytorch() {
+    check(
+        "pitch_aligned",
+        &Architecture::PitchAligned(PitchAlignedConfig {
+            harmony_channels: 6,
+            harmony_latents: 2,
+            pool_frames: 4,
+            rhythm_channels: 4,
+            rhythm_latents: 3,
+            rhythm_planes: 2,
+            decoder_channels: 5,
+            mel_mean: -4.5,
+            mel_deviation: 2.2,
+        }),
+    );
+}
+
+#[test]
+fn hard_equals_pytorch() {
+    check(
+        "hard",
+        &Architecture::Hard(HardConfig {
+            channels: 4,
+            latents: 12,
+        }),
+    );
+}
+
+#[test]
+fn hard_as_published_has_about_the_6_7_million_parameters_of_the_paper() {
+    let vars = candle_nn::VarMap::new();
+    let builder = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
+    let architecture = Architecture::Hard(HardConfig {
+        channels: 32,
+        latents: 64,
+    });
+    Network::new(&architecture, &MelConfig::default(), false, &builder).unwrap();
+    let parameters: usize = vars.all_vars().iter().map(|var| var.elem_count()).sum();
+    assert!((6_500_000..6_800_000).contains(&parameters), "{parameters}");
+}
+
+/// Standard normal divergence: `0.5 (mean^2 + spread^2 - 1 - ln spread^2)`; and `mean + spread * noise`.
+#[test]
+fn latents_diverge_and_are_drawn_as_gaussians() {
+    let tensor = |values: [f32; 2]| Tensor::new(&values, &Device::Cpu).unwrap();
+    let latent = Latent {
+        mean: tensor([1.0, 0.0]),
+        spread: tensor([1.0, 2.0]),
+    };
+    let kl = latent.kl().unwrap().to_scalar::<f32>().unwrap();
+    let expected = 0.5 * (0.5 + 0.5 * (4.0 - 1.0 - 4f32.ln()));
+    assert!((kl - expected).abs() < 1e-6, "{kl}, {expected}");
+    let drawn = latent
+        .sample(&tensor([2.0, -1.0]))
+        .unwrap()
+        .to_vec1::<f32>()
+        .unwrap();
+    assert_eq!(drawn, [3.0, -2.0]);
+}
+
+#[test]
+fn rotation_moves_notes_and_wraps_only_in_hard() {
+    let harmony = Tensor::arange(0f32, 88.0, &Device::Cpu).unwrap();
+    let notes = harmony.reshape((1, 1, 88, 1)).unwrap();
+    let up = small_pitch_aligned(4).rotate(&notes, &[3]).unwrap();
+    let up = up.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!((&up[..4], up[87]), (&[0.0, 0.0, 0.0, 0.0][..], 84.0));
+    let down = small_pitch_aligned(4).rotate(&notes, &[-3]).unwrap();
+    let down = down.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!((down[0], &down[84..]), (3.0, &[87.0, 0.0, 0.0, 0.0][..]));
+
+    let channels = harmony.reshape((1, 88, 1, 1)).unwrap();
+    let rolled = small_hard().rotate(&channels, &[3]).unwrap();
+    let rolled = rolled.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!(
+        (&rolled[..4], rolled[87]),
+        (&[85.0, 86.0, 87.0, 0.0][..], 84.0)
+    );
+}
+
+/// Each batch element has its own shift.
+#[test]
+fn a_batch_is_rotated_element_by_element() {
+    let network = small_pitch_aligned(4);
+    let mel = log_mel(16);
+    let harmony = network.encode(&mel).unwrap().harmony.mean;
+    let batch = Tensor::cat(&[&harmony, &harmony], 0).unwrap();
+    let rotated = network.rotate(&batch, &[5, -2]).unwrap();
+    for (b, shift) in [5, -2].into_iter().enumerate() {
+        let alone = network.rotate(&harmony, &[shift]).unwrap();
+        let difference = (rotated.narrow(0, b, 1).unwrap() - alone)
+            .unwrap()
+            .abs()
+            .unwrap();
+        assert_eq!(
+            difference.sum_all().unwrap().to_scalar::<f32>().unwrap(),
+            0.0
+        );
+    }
+    assert!(network.rotate(&batch, &[5]).is_err());
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_errors() {
+    let mel = log_mel(16);
+    for network in [small_pitch_aligned(4), small_hard()] {
+        let narrow = mel.narrow(2, 0, 100).unwrap().contiguous().unwrap();
+        assert!(network.encode(&narrow).is_err());
+        let latents = network.encode(&mel).unwrap();
+        assert!(
+            network
+                .decode(&latents.rhythm.mean, &latents.harmony.mean)
+                .is_err()
+                || matches!(network, Network::Hard(_))
+        );
+    }
+}
