@@ -154,7 +154,7 @@ fn tap_major<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Resu
 }
 
 /// Lends the storages of tensors on the CPU.
-fn cpu<'a>(storage: &'a Storage) -> Result<&'a CpuStorage> {
+fn cpu(storage: &Storage) -> Result<&CpuStorage> {
     match storage {
         Storage::Cpu(storage) => Ok(storage),
         _ => bail!("convolution gradient expects tensors on the CPU"),
