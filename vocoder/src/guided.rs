@@ -151,6 +151,7 @@ impl Source {
     }
 }
 
+/// Puts the masks that became known beside the spectra of their frame.
 fn separated<'a>(
     masks: HpssMasks<&'a [f32]>,
     spectra: &'a [Vec<Complex32>],

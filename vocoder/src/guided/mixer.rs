@@ -35,7 +35,8 @@ pub(super) struct Mixer {
     sidechain_weights: Vec<f32>,
     /// Channels one after the other.
     mixture: Vec<Complex32>,
-    /// Magnitude of the mixture's mono sum.
+    /// Magnitude of the mixture's mono sum, which is what the model hears. With the channels' mean magnitude in its place, the
+    /// mel of a wide stereo track gives that track back with an error of -19 dB instead of -39 dB.
     magnitude: Vec<f32>,
     band_gains: Vec<f32>,
     bin_gains: Vec<f32>,
