@@ -1,0 +1,212 @@
+//! Model files: what is written is read again, and what is damaged is refused in words.
+
+mod common;
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::{VarBuilder, VarMap};
+use model_runtime::hard::HardConfig;
+use model_runtime::model_file::{Card, FORMAT, HEADER_KEY, Header, to_bytes};
+use model_runtime::{Architecture, Error, Model, Network};
+use safetensors::SafeTensors;
+use vocoder::MelConfig;
+
+fn header() -> Header {
+    Header {
+        format: FORMAT,
+        architecture: Architecture::Hard(HardConfig {
+            channels: 2,
+            latents: 3,
+        }),
+        mel: MelConfig::default(),
+        max_shift_semitones: 7,
+        card: Card {
+            name: "small".to_owned(),
+            ..Card::default()
+        },
+    }
+}
+
+fn weights() -> HashMap<String, Tensor> {
+    let vars = VarMap::new();
+    let builder = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu).pp("network");
+    Network::new(
+        &header().architecture,
+        &MelConfig::default(),
+        false,
+        &builder,
+    )
+    .unwrap();
+    let vars = vars.data().lock().unwrap();
+    vars.iter()
+        .map(|(name, var)| (name.clone(), var.as_detached_tensor()))
+        .collect()
+}
+
+/// The file with its header replaced, without the check that `to_bytes` makes.
+fn with_header(header: &str, weights: &HashMap<String, Tensor>) -> Vec<u8> {
+    let metadata = HashMap::from([(HEADER_KEY.to_owned(), header.to_owned())]);
+    safetensors::serialize(weights, Some(metadata)).unwrap()
+}
+
+fn refusal(bytes: &[u8]) -> String {
+    match Model::from_bytes(bytes) {
+        Err(error @ (Error::Model(_) | Error::Vocoder(_))) => error.to_string(),
+        Err(error) => panic!("an error of another kind: {error}"),
+        Ok(_) => panic!("the model was taken"),
+    }
+}
+
+fn assert_refused(bytes: &[u8], words: &[&str]) {
+    let message = refusal(bytes);
+    for word in words {
+        assert!(message.contains(word), "\"{word}\" is not in: {message}");
+    }
+}
+
+#[test]
+fn a_model_survives_its_file() {
+    let weights = weights();
+    let bytes = to_bytes(&header(), &weights).unwrap();
+    let model = Model::from_bytes(&bytes).unwrap();
+    assert_eq!(model.header(), &header());
+    assert_eq!(model.sha256().len(), 64);
+    let mel = common::log_mel(8);
+    let builder = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu).pp("network");
+    let network = Network::new(
+        &header().architecture,
+        &MelConfig::default(),
+        false,
+        &builder,
+    )
+    .unwrap();
+    let values = |network: &Network| {
+        let mean = network.encode(&mel).unwrap().harmony.mean;
+        mean.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    assert_eq!(values(model.network()), values(&network));
+}
+
+#[test]
+fn the_built_in_model_is_whole_and_shared() {
+    let model = Model::built_in().unwrap();
+    assert!(matches!(
+        model.header().architecture,
+        Architecture::PitchAligned(_)
+    ));
+    assert!(std::sync::Arc::ptr_eq(&model, &Model::built_in().unwrap()));
+}
+
+#[test]
+fn every_truncation_is_refused() {
+    let bytes = to_bytes(&header(), &weights()).unwrap();
+    for length in [0, 1, 7, 8, 9, 100, bytes.len() / 2, bytes.len() - 1] {
+        assert_refused(&bytes[..length], &["expected a whole safetensors file"]);
+    }
+}
+
+#[test]
+fn bytes_that_are_no_model_are_refused() {
+    assert_refused(b"RIFF....WAVEfmt ", &["safetensors"]);
+    assert_refused(&[0xff; 64], &["safetensors"]);
+    let bare = safetensors::serialize(weights(), None).unwrap();
+    assert_refused(&bare, &[HEADER_KEY, "found none"]);
+}
+
+#[test]
+fn a_wrong_shape_names_the_tensor_and_both_shapes() {
+    let mut weights = weights();
+    let name = "network.trunk.first.bias";
+    weights.insert(
+        name.to_owned(),
+        Tensor::zeros(5, DType::F32, &Device::Cpu).unwrap(),
+    );
+    let bytes = with_header(&serde_json::to_string(&header()).unwrap(), &weights);
+    assert_refused(&bytes, &[name, "expected shape [2]", "found [5]"]);
+}
+
+#[test]
+fn missing_and_superfluous_tensors_are_named() {
+    let json = serde_json::to_string(&header()).unwrap();
+    let mut weights = weights();
+    let extra = weights.remove("network.decoder.last.bias").unwrap();
+    assert_refused(
+        &with_header(&json, &weights),
+        &["network.decoder.last.bias", "found none"],
+    );
+    weights.insert("network.decoder.last.bias".to_owned(), extra.clone());
+    weights.insert("network.surprise".to_owned(), extra);
+    assert_refused(&with_header(&json, &weights), &["network.surprise"]);
+}
+
+#[test]
+fn weights_that_are_not_finite_are_refused() {
+    let json = serde_json::to_string(&header()).unwrap();
+    let name = "network.trunk.first.bias";
+    for value in [f32::NAN, f32::INFINITY] {
+        let mut weights = weights();
+        weights.insert(
+            name.to_owned(),
+            Tensor::new(&[0.0, value], &Device::Cpu).unwrap(),
+        );
+        assert_refused(&with_header(&json, &weights), &[name, "finite"]);
+    }
+}
+
+#[test]
+fn weights_of_another_type_are_refused() {
+    let mut weights = weights();
+    let name = "network.trunk.first.bias";
+    let double = weights[name].to_dtype(DType::F64).unwrap();
+    weights.insert(name.to_owned(), double);
+    let bytes = with_header(&serde_json::to_string(&header()).unwrap(), &weights);
+    assert_refused(&bytes, &[name, "32-bit", "F64"]);
+}
+
+#[test]
+fn unknown_or_senseless_header_fields_are_refused() {
+    let weights = weights();
+    let change = |path: &str, value: serde_json::Value| {
+        let mut json = serde_json::to_value(header()).unwrap();
+        let (object, key) = path.rsplit_once('/').unwrap();
+        json.pointer_mut(object).unwrap()[key] = value;
+        with_header(&json.to_string(), &weights)
+    };
+    assert_refused(&change("/surprise", 1.into()), &["surprise"]);
+    assert_refused(&change("/card/surprise", 1.into()), &["surprise"]);
+    assert_refused(&change("/architecture/surprise", 1.into()), &["surprise"]);
+    assert_refused(
+        &change("/architecture/kind", "vae".into()),
+        &["vae", "pitch-aligned"],
+    );
+    assert_refused(
+        &change("/format", 99.into()),
+        &["expected file format 1", "99"],
+    );
+    assert_refused(
+        &change("/architecture/channels", 0.into()),
+        &["channels", "expected 1 to"],
+    );
+    assert_refused(
+        &change("/architecture/channels", 1_000_000_000.into()),
+        &["channels"],
+    );
+    assert_refused(&change("/mel/n_mels", 80.into()), &["80", "128"]);
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = Model::load(std::path::Path::new("no/such model é.safetensors")).unwrap_err();
+    assert!(
+        error.to_string().contains("no/such model é.safetensors"),
+        "{error}"
+    );
+}
+
+#[test]
+fn tensors_keep_their_names() {
+    let bytes = to_bytes(&header(), &weights()).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    assert!(file.names().iter().all(|name| name.starts_with("network.")));
+}

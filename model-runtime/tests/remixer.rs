@@ -1,0 +1,142 @@
+//! The remix of whole clips.
+
+mod common;
+
+use common::{error_db, music, stereo};
+use model_runtime::{AudioClip, Controls, Error, Model, RemixSettings, Remixer, Voice};
+
+fn remixer() -> Remixer {
+    Remixer::new(Model::built_in().unwrap())
+}
+
+fn clip(rate: u32, seed: u32) -> AudioClip {
+    stereo(rate, &music(rate, 2.0, seed))
+}
+
+#[test]
+fn the_remix_has_mains_rate_channels_and_length() {
+    for (main_rate, side_rate) in [(8_000, 44_100), (44_100, 22_050), (96_000, 48_000)] {
+        let mut main = clip(main_rate, 1);
+        let sidechain = clip(side_rate, 2);
+        for channels in [2, 1] {
+            main.channels.truncate(channels);
+            for voice in [Voice::Guided, Voice::GriffinLim] {
+                let settings = RemixSettings {
+                    voice,
+                    ..RemixSettings::default()
+                };
+                let out = remixer().remix(&main, &sidechain, &settings).unwrap();
+                assert_eq!(out.sample_rate_hz, main_rate);
+                assert_eq!(out.channels.len(), channels);
+                for channel in &out.channels {
+                    assert_eq!(channel.len(), main.channels[0].len());
+                    assert!(channel.iter().all(|sample| sample.is_finite()));
+                    assert!(
+                        channel.iter().any(|sample| sample.abs() > 1e-3),
+                        "{voice:?} is silent"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_short_sidechain_is_followed_by_silence() {
+    let main = clip(44_100, 1);
+    let mut short = clip(44_100, 2);
+    short
+        .channels
+        .iter_mut()
+        .for_each(|channel| channel.truncate(30_000));
+    let mut padded = short.clone();
+    padded
+        .channels
+        .iter_mut()
+        .for_each(|channel| channel.resize(main.channels[0].len(), 0.0));
+    let settings = RemixSettings::default();
+    let (a, b) = (
+        remixer().remix(&main, &short, &settings).unwrap(),
+        remixer().remix(&main, &padded, &settings).unwrap(),
+    );
+    assert_eq!(a, b);
+}
+
+#[test]
+fn clips_shorter_than_a_frame_pass() {
+    for samples in [0, 1, 100, 600] {
+        let main = AudioClip {
+            sample_rate_hz: 44_100,
+            channels: vec![vec![0.1; samples]],
+        };
+        let out = remixer()
+            .remix(&main, &main, &RemixSettings::default())
+            .unwrap();
+        assert_eq!(out.channels[0].len(), samples);
+    }
+}
+
+#[test]
+fn the_knobs_choose_the_source() {
+    let (main, sidechain) = (clip(44_100, 1), clip(44_100, 2));
+    let remix = |harmony: f32, rhythm: f32| {
+        let settings = RemixSettings {
+            controls: Controls { harmony, rhythm },
+            ..RemixSettings::default()
+        };
+        remixer()
+            .remix(&main, &sidechain, &settings)
+            .unwrap()
+            .channels
+            .remove(0)
+    };
+    let swapped = remixer()
+        .remix(
+            &sidechain,
+            &main,
+            &RemixSettings {
+                controls: Controls {
+                    harmony: 1.0,
+                    rhythm: 1.0,
+                },
+                ..RemixSettings::default()
+            },
+        )
+        .unwrap();
+    assert!(error_db(&remix(0.0, 0.0), &swapped.channels[0]) < -80.0);
+    assert!(error_db(&remix(0.0, 1.0), &remix(0.0, 0.0)) > -20.0);
+}
+
+#[test]
+fn bad_input_is_refused_in_words() {
+    let good = clip(44_100, 1);
+    let refusal =
+        |main: &AudioClip, settings: &RemixSettings| match remixer().remix(main, &good, settings) {
+            Err(error @ Error::Input { .. }) => error.to_string(),
+            other => panic!("expected a refusal, found {:?}", other.map(|_| "a remix")),
+        };
+    let defaults = RemixSettings::default();
+    let six = AudioClip {
+        sample_rate_hz: 44_100,
+        channels: vec![vec![0.0; 100]; 6],
+    };
+    assert!(refusal(&six, &defaults).contains("one or two channels, found 6"));
+    let mut broken = good.clone();
+    broken.channels[1][7] = f32::NAN;
+    assert!(refusal(&broken, &defaults).contains("finite"));
+    broken.channels[1].truncate(7);
+    assert!(refusal(&broken, &defaults).contains("same length"));
+    let loud = RemixSettings {
+        controls: Controls {
+            harmony: 1.5,
+            rhythm: 0.0,
+        },
+        ..defaults
+    };
+    assert!(refusal(&good, &loud).contains("0 to 1, found 1.5"));
+    let high = RemixSettings {
+        transpose_semitones: 40,
+        ..defaults
+    };
+    assert!(refusal(&good, &high).contains("found 40"));
+}
