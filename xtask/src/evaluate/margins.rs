@@ -10,6 +10,7 @@ use anyhow::{Result, ensure};
 use model_runtime::AudioClip;
 use vocoder::{LogMel, MelConfig, MelFilterBank, MelSpectrogram};
 
+use super::chroma::{ChromaCqt, PITCH_CLASSES};
 use super::stft::Stft;
 use crate::audio_file;
 
@@ -17,15 +18,12 @@ use crate::audio_file;
 pub const SAMPLE_RATE_HZ: u32 = 22_050;
 
 const HOP_LENGTH: usize = 512;
-/// Long enough to tell semitones apart from 130 Hz on.
-const CHROMA_N_FFT: usize = 4096;
 const ONSET_N_FFT: usize = 2048;
-const PITCH_CLASSES: usize = 12;
 
 /// What of a clip is compared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Features {
-    /// Energy of the pitch classes from C to B, one array a frame.
+    /// Strength of the pitch classes from C to B, one array a frame.
     pub chroma: Vec<[f32; PITCH_CLASSES]>,
     /// Onset strength, one value a frame.
     pub onset_strength: Vec<f32>,
@@ -35,9 +33,7 @@ pub struct Features {
 
 /// Computes [`Features`].
 pub struct FeatureExtractor {
-    chroma_stft: Stft,
-    /// `[bin][pitch class]`.
-    chroma_filters: Vec<[f32; PITCH_CLASSES]>,
+    chroma: ChromaCqt,
     onset_stft: Stft,
     mel_filters: MelFilterBank,
     mel: MelSpectrogram,
@@ -48,15 +44,14 @@ impl FeatureExtractor {
     ///
     /// # Errors
     ///
-    /// When the mel filters cannot be made.
+    /// When the filters cannot be made.
     pub fn new() -> Result<Self> {
         let mel = MelConfig {
             sample_rate_hz: SAMPLE_RATE_HZ,
             ..MelConfig::default()
         };
         Ok(Self {
-            chroma_stft: Stft::new(CHROMA_N_FFT, HOP_LENGTH),
-            chroma_filters: chroma_filters(CHROMA_N_FFT),
+            chroma: ChromaCqt::new(SAMPLE_RATE_HZ, HOP_LENGTH)?,
             onset_stft: Stft::new(ONSET_N_FFT, HOP_LENGTH),
             mel_filters: MelFilterBank::new(&mel)?,
             mel: MelSpectrogram::new(&mel)?,
@@ -72,28 +67,10 @@ impl FeatureExtractor {
         let mono = audio_file::mono(clip);
         let samples = audio_file::resample(&mono, clip.sample_rate_hz, SAMPLE_RATE_HZ)?;
         Ok(Features {
-            chroma: self.chroma(&samples)?,
+            chroma: self.chroma.analyse(&samples)?,
             onset_strength: self.onset_strength(&samples)?,
             log_mel: self.mel.log_mel(&samples),
         })
-    }
-
-    /// `librosa.feature.chroma_stft(y=samples, sr=22050, n_fft=4096, hop_length=512, tuning=0, norm=None)`.
-    fn chroma(&self, samples: &[f32]) -> Result<Vec<[f32; PITCH_CLASSES]>> {
-        let spectra = self.chroma_stft.analyse(samples)?;
-        let frames = spectra.chunks_exact(self.chroma_stft.n_bins());
-        Ok(frames
-            .map(|spectrum| {
-                let mut chroma = [0.0; PITCH_CLASSES];
-                for (bin, filter) in spectrum.iter().zip(&self.chroma_filters) {
-                    let power = bin.norm_sqr();
-                    for (chroma, weight) in chroma.iter_mut().zip(filter) {
-                        *chroma += weight * power;
-                    }
-                }
-                chroma
-            })
-            .collect())
     }
 
     /// `librosa.onset.onset_strength(y=samples, sr=22050, hop_length=512, center=False)`: the rise of
@@ -132,47 +109,6 @@ impl FeatureExtractor {
         }));
         Ok(strength)
     }
-}
-
-/// `librosa.filters.chroma(sr=22050, n_fft=n_fft, tuning=0)`, transposed, after D. Ellis, "Chroma Feature
-/// Analysis and Synthesis" (2007): Gaussians around the pitch classes, the more weight the nearer
-/// the bin is to 440 * 2 Hz.
-fn chroma_filters(n_fft: usize) -> Vec<[f32; PITCH_CLASSES]> {
-    const CLASSES: f64 = PITCH_CLASSES as f64;
-    const CENTRE_OCTAVE: f64 = 5.0;
-    const OCTAVE_WIDTH: f64 = 2.0;
-    /// Pitch classes are counted from C, octaves from the A of 27.5 Hz.
-    const C_ABOVE_A: usize = 3;
-
-    let pitch = |bin: usize| {
-        let hz = bin as f64 * f64::from(SAMPLE_RATE_HZ) / n_fft as f64;
-        CLASSES * (hz / 27.5).log2()
-    };
-    (0..=n_fft / 2)
-        .map(|bin| {
-            // There is no pitch at 0 Hz; librosa puts it one and a half octaves below the next bin.
-            let this = if bin > 0 {
-                pitch(bin)
-            } else {
-                pitch(1) - 1.5 * CLASSES
-            };
-            let width = (pitch(bin + 1) - this).max(1.0);
-            let mut weights = [0.0f64; PITCH_CLASSES];
-            for (class, weight) in weights.iter_mut().enumerate() {
-                let above_a = ((class + C_ABOVE_A) % PITCH_CLASSES) as f64;
-                let distance = (this - above_a + CLASSES / 2.0).rem_euclid(CLASSES) - CLASSES / 2.0;
-                *weight = (-0.5 * (2.0 * distance / width).powi(2)).exp();
-            }
-            let norm = weights
-                .iter()
-                .map(|weight| weight * weight)
-                .sum::<f64>()
-                .sqrt();
-            let octaves_off = (this / CLASSES - CENTRE_OCTAVE) / OCTAVE_WIDTH;
-            let emphasis = (-0.5 * octaves_off.powi(2)).exp();
-            weights.map(|weight| (weight / norm * emphasis) as f32)
-        })
-        .collect()
 }
 
 /// Mean over all frames of the cosine between the chroma vectors, from 0 to 1; a frame that is silent in
@@ -255,72 +191,14 @@ impl Margins {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Three plucked notes with five harmonics each, one second.
-    fn plucks() -> AudioClip {
-        let mut samples = vec![0.0f64; SAMPLE_RATE_HZ as usize];
-        for (start, hz, decay) in [(0.1, 261.63, 6.0), (0.35, 392.0, 9.0), (0.6, 329.63, 4.0)] {
-            for (n, sample) in samples.iter_mut().enumerate() {
-                let since = n as f64 / f64::from(SAMPLE_RATE_HZ) - start;
-                for harmonic in (1..=5).map(f64::from).filter(|_| since >= 0.0) {
-                    let phase = std::f64::consts::TAU * hz * harmonic * since;
-                    *sample += 0.2 * (-decay * since).exp() * phase.sin() / harmonic;
-                }
-            }
-        }
-        AudioClip {
-            sample_rate_hz: SAMPLE_RATE_HZ,
-            channels: vec![samples.into_iter().map(|sample| sample as f32).collect()],
-        }
-    }
+    use crate::evaluate::test_signal::plucks;
 
     fn features(clip: &AudioClip) -> Features {
         FeatureExtractor::new().unwrap().extract(clip).unwrap()
     }
 
     // Python, with `x` made as in `plucks` (librosa 0.11.0):
-    //   c = librosa.feature.chroma_stft(y=x, sr=22050, n_fft=4096, hop_length=512, tuning=0.0, norm=None)
-    //   for f in (8, 20, 36): print(c[:, f] / numpy.linalg.norm(c[:, f]))
-    //   print(librosa.onset.onset_strength(y=x, sr=22050, hop_length=512, center=False))
-    #[test]
-    fn chroma_is_that_of_librosa() {
-        let expected = [
-            (
-                8,
-                [
-                    0.96445, 0.16595, 0.00096, 0.00910, 0.03843, 0.00310, 0.01456, 0.11192,
-                    0.01703, 0.00006, 0.00090, 0.16642,
-                ],
-            ),
-            (
-                20,
-                [
-                    0.07969, 0.02540, 0.09498, 0.01487, 0.00312, 0.00079, 0.14864, 0.96832,
-                    0.14882, 0.00058, 0.00695, 0.04258,
-                ],
-            ),
-            (
-                36,
-                [
-                    0.01593, 0.00021, 0.00076, 0.15408, 0.96987, 0.15454, 0.00083, 0.00875,
-                    0.03262, 0.00260, 0.01291, 0.10076,
-                ],
-            ),
-        ];
-        let chroma = features(&plucks()).chroma;
-        assert_eq!(chroma.len(), 44);
-        for (frame, expected) in expected {
-            let norm = chroma[frame].iter().map(|x| x * x).sum::<f32>().sqrt();
-            for (class, (found, expected)) in chroma[frame].iter().zip(expected).enumerate() {
-                let found = found / norm;
-                assert!(
-                    (found - expected).abs() < 1e-4,
-                    "{frame} {class}: {found} {expected}"
-                );
-            }
-        }
-    }
-
+    //   librosa.onset.onset_strength(y=x, sr=22050, hop_length=512, center=False)
     #[test]
     fn onset_strength_is_that_of_librosa() {
         let expected = [

@@ -6,7 +6,10 @@
 //! - [`score`]: means over all pairs, and their table.
 
 pub mod baselines;
+mod chroma;
 pub mod margins;
 pub mod pairs;
 pub mod score;
 mod stft;
+#[cfg(test)]
+mod test_signal;
