@@ -1,10 +1,26 @@
-//! HARD encoder and decoder, and the remix they make, whole or in steps.
+//! HARD encoder and decoder, and the remix that they make, whole or in steps.
 
 mod audio;
+pub mod credit;
+pub mod delay;
+mod error;
 pub mod hard;
 pub mod latent;
+pub mod model_file;
 pub mod network;
+pub mod packet;
 pub mod pitch_aligned;
+mod remixer;
+mod resample;
+pub mod status;
+mod stream;
+pub mod worker;
 
 pub use audio::AudioClip;
+pub use error::{Error, Result};
+pub use model_file::Model;
 pub use network::{Architecture, Network};
+pub use packet::Controls;
+pub use remixer::{RemixSettings, Remixer, Voice};
+pub use resample::{Resampler, resample};
+pub use stream::{RemixStream, StreamLatency, StreamSettings};

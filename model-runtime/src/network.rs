@@ -1,6 +1,6 @@
 //! The networks behind one interface: encode, rotate, decode.
 
-use candle_core::{Result, Tensor};
+use candle_core::Tensor;
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 use vocoder::MelConfig;
@@ -46,6 +46,38 @@ pub enum DecoderState {
     PitchAligned(pitch_aligned::DecoderState),
 }
 
+impl Architecture {
+    /// Refuses sizes that no sensible model has, so that a hostile file cannot ask for any amount of memory.
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        let limits: &[(&str, usize, usize)] = match self {
+            Self::Hard(c) => &[("channels", c.channels, 256), ("latents", c.latents, 1024)],
+            Self::PitchAligned(c) => &[
+                ("harmony_channels", c.harmony_channels, 1024),
+                ("harmony_latents", c.harmony_latents, 1024),
+                ("pool_frames", c.pool_frames, 64),
+                ("rhythm_channels", c.rhythm_channels, 256),
+                ("rhythm_latents", c.rhythm_latents, 1024),
+                ("rhythm_planes", c.rhythm_planes, 256),
+                ("decoder_channels", c.decoder_channels, 1024),
+            ],
+        };
+        for &(name, found, most) in limits {
+            if !(1..=most).contains(&found) {
+                return Err(format!("{name}: expected 1 to {most}, found {found}"));
+            }
+        }
+        if let Self::PitchAligned(c) = self
+            && !(c.mel_mean.is_finite() && c.mel_deviation.is_finite() && c.mel_deviation > 0.0)
+        {
+            return Err(format!(
+                "mel_mean and mel_deviation: expected finite numbers, the second above 0, found {} and {}",
+                c.mel_mean, c.mel_deviation
+            ));
+        }
+        Ok(())
+    }
+}
+
 impl Network {
     /// Reads or creates the weights; `weight_norm` splits those of HARD for training.
     ///
@@ -56,7 +88,7 @@ impl Network {
         mel: &MelConfig,
         weight_norm: bool,
         vb: &VarBuilder,
-    ) -> Result<Self> {
+    ) -> candle_core::Result<Self> {
         match architecture {
             Architecture::Hard(config) => Hard::new(config, mel, weight_norm, vb).map(Self::Hard),
             Architecture::PitchAligned(config) => {
@@ -78,7 +110,7 @@ impl Network {
     ///
     /// # Errors
     /// If the shape is another.
-    pub fn encode(&self, mel: &Tensor) -> Result<Latents> {
+    pub fn encode(&self, mel: &Tensor) -> candle_core::Result<Latents> {
         match self {
             Self::Hard(network) => network.encode(mel),
             Self::PitchAligned(network) => network.encode(mel),
@@ -89,7 +121,11 @@ impl Network {
     ///
     /// # Errors
     /// If a shape is another.
-    pub fn encode_views(&self, harmony: &Tensor, rhythm: &Tensor) -> Result<(Latent, Latent)> {
+    pub fn encode_views(
+        &self,
+        harmony: &Tensor,
+        rhythm: &Tensor,
+    ) -> candle_core::Result<(Latent, Latent)> {
         match self {
             Self::Hard(network) => Ok((
                 network.encode(harmony)?.harmony,
@@ -106,7 +142,7 @@ impl Network {
     ///
     /// # Errors
     /// If there is not one number for each batch element.
-    pub fn rotate(&self, harmony: &Tensor, semitones: &[i32]) -> Result<Tensor> {
+    pub fn rotate(&self, harmony: &Tensor, semitones: &[i32]) -> candle_core::Result<Tensor> {
         match self {
             Self::Hard(_) => roll_channels(harmony, semitones),
             Self::PitchAligned(_) => shift_notes(harmony, semitones),
@@ -117,7 +153,7 @@ impl Network {
     ///
     /// # Errors
     /// If the shapes do not fit.
-    pub fn decode(&self, harmony: &Tensor, rhythm: &Tensor) -> Result<Tensor> {
+    pub fn decode(&self, harmony: &Tensor, rhythm: &Tensor) -> candle_core::Result<Tensor> {
         match self {
             Self::Hard(network) => network.decode(harmony, rhythm),
             Self::PitchAligned(network) => network.decode(harmony, rhythm),
@@ -151,7 +187,7 @@ impl Network {
         &self,
         state: &mut EncoderState,
         mel: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
         match (self, state) {
             (Self::Hard(network), EncoderState::Hard(state)) => network.encode_step(state, mel),
             (Self::PitchAligned(network), EncoderState::PitchAligned(state)) => {
@@ -170,7 +206,7 @@ impl Network {
         state: &mut DecoderState,
         harmony: Option<&Tensor>,
         rhythm: Option<&Tensor>,
-    ) -> Result<Option<Tensor>> {
+    ) -> candle_core::Result<Option<Tensor>> {
         match (self, state) {
             (Self::Hard(network), DecoderState::Hard(state)) => {
                 network.decode_step(state, harmony, rhythm)

@@ -1,1 +1,168 @@
-//! Placeholder.
+//! Graft: a CLAP and VST3 plugin that remixes two tracks in real time.
+//!
+//! This file has the plugin's lifecycle and wires its parts together; [`engine`] is what runs on the
+//! audio thread.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use nice_plug::prelude::*;
+
+pub mod editor;
+pub mod engine;
+pub mod params;
+mod processor;
+
+use editor::{GraftEditor, Readout};
+use engine::Engine;
+use params::GraftParams;
+
+/// The plugin.
+#[derive(Default)]
+pub struct Graft {
+    params: Arc<GraftParams>,
+    readout: Arc<Readout>,
+    /// While activated.
+    engine: Option<Engine>,
+}
+
+const fn layout(
+    name: &'static str,
+    main_channels: u32,
+    sidechain_channels: &'static [NonZeroU32],
+) -> AudioIOLayout {
+    AudioIOLayout {
+        main_input_channels: NonZeroU32::new(main_channels),
+        main_output_channels: NonZeroU32::new(main_channels),
+        aux_input_ports: sidechain_channels,
+        aux_output_ports: &[],
+        names: PortNames {
+            layout: Some(name),
+            aux_inputs: &["Sidechain"],
+            ..PortNames::const_default()
+        },
+    }
+}
+
+const MONO: &[NonZeroU32] = &[new_nonzero_u32(1)];
+const STEREO: &[NonZeroU32] = &[new_nonzero_u32(2)];
+
+impl Plugin for Graft {
+    const NAME: &'static str = "Graft";
+    const VENDOR: &'static str = "Graft";
+    const URL: &'static str = "";
+    const EMAIL: &'static str = "";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+
+    const AUDIO_IO_LAYOUTS: &'static [AudioIOLayout] = &[
+        layout("Stereo", 2, STEREO),
+        layout("Stereo, mono sidechain", 2, MONO),
+        layout("Mono", 1, MONO),
+        layout("Mono, stereo sidechain", 1, STEREO),
+    ];
+
+    const SAMPLE_ACCURATE_AUTOMATION: bool = true;
+
+    type Editor = GraftEditor;
+    type SysExMessage = ();
+    type BackgroundTask = ();
+
+    fn params(&self) -> Arc<dyn Params> {
+        Arc::clone(&self.params) as Arc<dyn Params>
+    }
+
+    fn editor(&mut self, _async_executor: AsyncExecutor<Self>) -> Option<GraftEditor> {
+        Some(GraftEditor::new(
+            Arc::clone(&self.params),
+            Arc::clone(&self.readout),
+        ))
+    }
+
+    fn activate(
+        &mut self,
+        _audio_io_layout: &AudioIOLayout,
+        buffer_config: &BufferConfig,
+        context: &mut impl ActivateContext<Self>,
+    ) -> bool {
+        // Joins the last worker before the next one starts.
+        self.engine = None;
+        let config = engine::Config {
+            sample_rate_hz: buffer_config.sample_rate,
+            max_block_samples: buffer_config.max_buffer_size as usize,
+            // VST3 hosts' word comes one render late through nice-plug, so it counts for nothing.
+            patient: context.plugin_api() == PluginApi::Clap
+                && buffer_config.process_mode == ProcessMode::Offline,
+        };
+        let status = &self.readout.status;
+        let processor = match processor::processor(config.sample_rate_hz) {
+            Ok(processor) => Some(processor),
+            Err(error) => {
+                status.report_fault(error.to_string());
+                None
+            }
+        };
+        let engine = match Engine::new(&config, processor, Arc::clone(status)) {
+            Ok(engine) => engine,
+            Err(error) => {
+                status.report_fault(error.to_string());
+                return false;
+            }
+        };
+        let latency_samples = engine.latency_samples();
+        context.set_latency_samples(latency_samples);
+        self.readout
+            .set_latency(latency_samples, config.sample_rate_hz);
+        self.engine = Some(engine);
+        true
+    }
+
+    fn deactivate(&mut self) {
+        self.engine = None;
+    }
+
+    fn reset(&mut self) {
+        self.params.skip_smoothing();
+        if let Some(engine) = &mut self.engine {
+            engine.reset(&self.params);
+        }
+    }
+
+    fn process(
+        &mut self,
+        buffer: &mut Buffer,
+        aux: &mut AuxiliaryBuffers,
+        _context: &mut impl ProcessContext<Self>,
+    ) -> ProcessStatus {
+        let Some(engine) = &mut self.engine else {
+            return ProcessStatus::Error("process() before activate()");
+        };
+        let sidechain = aux
+            .inputs
+            .first()
+            .map_or(&[][..], |port| port.as_slice_immutable());
+        engine.process(&self.params, buffer.as_slice(), sidechain);
+        ProcessStatus::Tail(engine.latency_samples())
+    }
+}
+
+impl ClapPlugin for Graft {
+    const CLAP_ID: &'static str = "org.graft.graft";
+    const CLAP_DESCRIPTION: Option<&'static str> =
+        Some("Remixes two tracks: the harmony of one with the rhythm of the other");
+    const CLAP_MANUAL_URL: Option<&'static str> = None;
+    const CLAP_SUPPORT_URL: Option<&'static str> = None;
+    const CLAP_FEATURES: &'static [ClapFeature] = &[
+        ClapFeature::AudioEffect,
+        ClapFeature::Stereo,
+        ClapFeature::Mono,
+        ClapFeature::Custom("remix"),
+    ];
+}
+
+impl Vst3Plugin for Graft {
+    const VST3_CLASS_ID: [u8; 16] = *b"GraftRemixPlugin";
+    const VST3_SUBCATEGORIES: &'static [Vst3SubCategory] = &[Vst3SubCategory::Fx];
+}
+
+nice_export_clap!(Graft);
+nice_export_vst3!(Graft);

@@ -34,9 +34,9 @@ pub struct Conv2dSpec {
     pub padding: (usize, usize),
     /// What the added positions hold.
     pub pad_mode: PadMode,
-    /// Negative slope of a LeakyReLU on the input, if there is one.
+    /// Negative slope (above zero) of a LeakyReLU on the input, if there is one.
     pub input_slope: Option<f64>,
-    /// Negative slope of a LeakyReLU on the output, if there is one.
+    /// Negative slope (above zero) of a LeakyReLU on the output, if there is one.
     pub output_slope: Option<f64>,
 }
 
@@ -50,6 +50,32 @@ impl Default for Conv2dSpec {
             input_slope: None,
             output_slope: None,
         }
+    }
+}
+
+impl Conv2dSpec {
+    /// Checks what holds for the convolution and its transpose alike.
+    fn validate(&self, input: &[usize], weight: &[usize]) -> Result<()> {
+        if input.len() != 4 || weight.len() != 4 || input.contains(&0) || weight.contains(&0) {
+            bail!(
+                "convolution expects rank 4 and no empty axis, found input {input:?}, weight {weight:?}"
+            );
+        }
+        let steps = [
+            self.stride.0,
+            self.stride.1,
+            self.dilation.0,
+            self.dilation.1,
+        ];
+        if steps.contains(&0) {
+            bail!("convolution expects strides and dilations of at least one, found {self:?}");
+        }
+        // The backward pass tells from an output's sign which side of the LeakyReLU it was on.
+        let slopes = [self.input_slope, self.output_slope];
+        if slopes.into_iter().flatten().any(|s| s <= 0.0 || s.is_nan()) {
+            bail!("convolution expects LeakyReLU slopes above zero, found {self:?}");
+        }
+        Ok(())
     }
 }
 
@@ -83,9 +109,6 @@ pub fn conv_transpose2d(
     bias: &Tensor,
     spec: Conv2dSpec,
 ) -> Result<Tensor> {
-    if spec.dilation != (1, 1) || spec.pad_mode != PadMode::Zero {
-        bail!("transposed convolution expects dilation (1, 1) and zero padding, found {spec:?}");
-    }
     if !matches!(input.device(), Device::Cpu) {
         return conv_transpose2d_composed(input, weight, bias, spec);
     }
@@ -112,6 +135,7 @@ pub fn conv2d_composed(
     let (batch, channels, height, width) = input.dims4()?;
     let (out, _, kernel_h, kernel_w) = weight.dims4()?;
     let g = Geometry::new(input.dims(), weight.dims(), &spec)?;
+    expect_bias(bias.dims(), out)?;
     let (sh, sw) = spec.stride;
     if (sh > 1 && spec.dilation.0 > 1) || (sw > 1 && spec.dilation.1 > 1) {
         bail!("a strided convolution with dilation is not supported on this device: {spec:?}");
@@ -148,7 +172,10 @@ pub fn conv2d_composed(
 
 /// [`conv_transpose2d`] composed of candle's own operations: one unit-stride convolution makes all phases of the
 /// result, which are then interleaved.
-fn conv_transpose2d_composed(
+///
+/// # Errors
+/// As [`conv_transpose2d`].
+pub fn conv_transpose2d_composed(
     input: &Tensor,
     weight: &Tensor,
     bias: &Tensor,
@@ -157,6 +184,7 @@ fn conv_transpose2d_composed(
     let (batch, channels, height, width) = input.dims4()?;
     let (_, out, kernel_h, kernel_w) = weight.dims4()?;
     let (out_h, out_w) = transposed_size(input.dims(), weight.dims(), &spec)?;
+    expect_bias(bias.dims(), out)?;
     let (sh, sw) = spec.stride;
     let (kh, kw) = (kernel_h.div_ceil(sh), kernel_w.div_ceil(sw));
     let flip =
@@ -227,9 +255,12 @@ fn source_index(i: isize, size: usize, mode: PadMode) -> Option<usize> {
 }
 
 fn transposed_size(input: &[usize], weight: &[usize], spec: &Conv2dSpec) -> Result<(usize, usize)> {
-    let (&[_, channels, height, width], &[w_in, _, kh, kw]) = (input, weight) else {
-        bail!("transposed convolution expects rank 4, found input {input:?}, weight {weight:?}");
-    };
+    spec.validate(input, weight)?;
+    if spec.dilation != (1, 1) || spec.pad_mode != PadMode::Zero {
+        bail!("transposed convolution expects dilation (1, 1) and zero padding, found {spec:?}");
+    }
+    let (channels, height, width) = (input[1], input[2], input[3]);
+    let (w_in, kh, kw) = (weight[0], weight[2], weight[3]);
     if channels != w_in {
         bail!("transposed convolution expects {w_in} input channels, found {channels}");
     }
@@ -261,10 +292,9 @@ struct Geometry {
 
 impl Geometry {
     fn new(input: &[usize], weight: &[usize], spec: &Conv2dSpec) -> Result<Self> {
-        let (&[batch, in_channels, height, width], &[out_channels, w_in, kh, kw]) = (input, weight)
-        else {
-            bail!("convolution expects rank 4, found input {input:?}, weight {weight:?}");
-        };
+        spec.validate(input, weight)?;
+        let (batch, in_channels, height, width) = (input[0], input[1], input[2], input[3]);
+        let (out_channels, w_in, kh, kw) = (weight[0], weight[1], weight[2], weight[3]);
         if in_channels != w_in {
             bail!("convolution expects {w_in} input channels, found {in_channels}");
         }
@@ -274,8 +304,7 @@ impl Geometry {
         }
         let axis = |n: usize, k: usize, s: usize, d: usize, p: usize| {
             let reach = d * (k - 1) + 1;
-            (n > 0 && n + 2 * p >= reach)
-                .then(|| ((n + 2 * p - reach) / s + 1, (n + 2 * p).div_ceil(s)))
+            (n + 2 * p >= reach).then(|| ((n + 2 * p - reach) / s + 1, (n + 2 * p).div_ceil(s)))
         };
         let rows = axis(height, kh, spec.stride.0, spec.dilation.0, spec.padding.0);
         let columns = axis(width, kw, spec.stride.1, spec.dilation.1, spec.padding.1);
@@ -356,7 +385,7 @@ impl Geometry {
 }
 
 /// A float that the kernels compute with.
-trait Real: WithDType + std::ops::AddAssign + std::ops::Mul<Output = Self> {}
+trait Real: WithDType + std::ops::AddAssign + std::ops::MulAssign {}
 impl Real for f32 {}
 impl Real for f64 {}
 
@@ -473,7 +502,7 @@ impl Taps<'_> {
             if let Some(slope) = slope {
                 p.iter_mut().for_each(|v| {
                     if *v < T::zero() {
-                        *v = *v * slope;
+                        *v *= slope;
                     }
                 });
             }
@@ -675,7 +704,7 @@ fn through_leaky<T: Real>(gradient: &mut [T], sign_source: &[T], slope: Option<f
     };
     for (g, &s) in gradient.iter_mut().zip(sign_source) {
         if s < T::zero() {
-            *g = *g * slope;
+            *g *= slope;
         }
     }
 }

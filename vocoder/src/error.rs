@@ -42,3 +42,16 @@ impl Error {
         }
     }
 }
+
+/// An error unless `found` is the length that fits.
+pub(crate) fn check_length(what: &'static str, expected: usize, found: usize) -> Result<()> {
+    if expected == found {
+        Ok(())
+    } else {
+        Err(Error::Length {
+            what,
+            expected,
+            found,
+        })
+    }
+}

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 
 use realfft::num_complex::Complex32;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_length};
 use crate::hpss::{HpssConfig, HpssMasks, HpssStream};
 use crate::mel::{LogMel, MelConfig};
 use crate::stft::{FrameTransform, OverlapAdd, SampleBuffer, magnitude_of};
@@ -383,18 +383,6 @@ impl GuidedVoice {
                 input.discard_before(next_start);
             }
         }
-    }
-}
-
-fn check_length(what: &'static str, expected: usize, found: usize) -> Result<()> {
-    if expected == found {
-        Ok(())
-    } else {
-        Err(Error::Length {
-            what,
-            expected,
-            found,
-        })
     }
 }
 

@@ -199,12 +199,18 @@ impl Conv {
         (self.config.kernel.1 - 1) * self.config.spec.dilation.1
     }
 
-    /// Takes the next frames and gives those that they complete, if any. For layers of unit stride in time.
+    /// Takes the next frames and gives those that they complete, if any.
     ///
     /// # Errors
-    /// If the input does not fit.
+    /// If the input does not fit, or the layer has a stride in time.
     pub fn step(&self, past: &mut Past, x: &Tensor) -> Result<Option<Tensor>> {
         let spec = self.config.spec;
+        if spec.stride.1 != 1 {
+            candle_core::bail!(
+                "a stepped convolution expects a time stride of 1, found {}",
+                spec.stride.1
+            );
+        }
         let Some(x) = past.extend(x, spec.padding.1, spec.pad_mode, self.reach())? else {
             return Ok(None);
         };

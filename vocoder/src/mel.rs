@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use realfft::num_complex::Complex32;
+use realfft::num_complex::Complex64;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::stft::{FrameTransform, SampleBuffer, magnitude_of};
+use crate::stft::{FrameTransform, SampleBuffer};
 
 /// Mel magnitudes are raised to this value before the logarithm.
 pub const MEL_FLOOR: f32 = 1e-5;
@@ -269,6 +269,16 @@ impl MelFilterBank {
         }
     }
 
+    /// Adds up the values of all bands (`n_mels` values), weighted, in the bins that they cover (`n_bins` values).
+    pub(crate) fn apply_transposed(&self, mel: &[f32], bins: &mut [f32]) {
+        bins.fill(0.0);
+        for (value, (range, weights)) in mel.iter().zip(self.bands()) {
+            for (bin, weight) in bins[range].iter_mut().zip(weights) {
+                *bin += value * weight;
+            }
+        }
+    }
+
     /// The bins of every band and their weights.
     pub(crate) fn bands(&self) -> impl Iterator<Item = (Range<usize>, &[f32])> {
         self.filters.iter().map(|filter| {
@@ -359,10 +369,11 @@ impl MelSpectrogram {
 pub struct MelStream {
     config: MelConfig,
     filter_bank: MelFilterBank,
-    transform: FrameTransform,
+    /// In `f64`: in `f32` the rounding of loud bins would show in quiet bands.
+    transform: FrameTransform<f64>,
     input: SampleBuffer,
     next_frame: usize,
-    spectrum: Vec<Complex32>,
+    spectrum: Vec<Complex64>,
     magnitude: Vec<f32>,
     mel: Vec<f32>,
 }
@@ -379,7 +390,7 @@ impl MelStream {
             transform: FrameTransform::new(config.n_fft),
             input: SampleBuffer::default(),
             next_frame: 0,
-            spectrum: vec![Complex32::default(); config.n_bins()],
+            spectrum: vec![Complex64::default(); config.n_bins()],
             magnitude: vec![0.0; config.n_bins()],
             mel: vec![0.0; config.n_mels],
             filter_bank,
@@ -433,7 +444,7 @@ impl MelStream {
         self.transform
             .forward_at(&self.input, start, &mut self.spectrum);
         for (magnitude, bin) in self.magnitude.iter_mut().zip(&self.spectrum) {
-            *magnitude = magnitude_of(bin);
+            *magnitude = bin.norm_sqr().sqrt() as f32;
         }
         self.filter_bank.apply(&self.magnitude, &mut self.mel);
         for value in &mut self.mel {

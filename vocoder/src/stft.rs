@@ -3,31 +3,37 @@
 use std::f64::consts::TAU;
 use std::sync::Arc;
 
-use realfft::num_complex::Complex32;
-use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
+use realfft::num_complex::{Complex, Complex32};
+use realfft::{ComplexToReal, FftNum, RealFftPlanner, RealToComplex};
 
 /// Samples beyond this magnitude, or not finite, are no sound: they count as silence.
 const SAMPLE_LIMIT: f32 = 1e6;
 
 /// Periodic Hann window, as in `torch.hann_window` and `scipy.signal.get_window("hann", n)`.
-fn hann_window(length_samples: usize) -> Vec<f32> {
+fn hann_window<T: Sample>(length_samples: usize) -> Vec<T> {
     (0..length_samples)
-        .map(|n| (0.5 - 0.5 * (TAU * n as f64 / length_samples as f64).cos()) as f32)
+        .map(|n| 0.5 - 0.5 * (TAU * n as f64 / length_samples as f64).cos())
+        .map(|weight| T::from_f64(weight).expect("a weight is a number of any kind"))
         .collect()
 }
 
+/// What a transform calculates in: `f32`, or `f64` where quiet bins beside loud ones must be exact.
+pub(crate) trait Sample: FftNum + From<f32> {}
+
+impl<T: FftNum + From<f32>> Sample for T {}
+
 /// Hann-windowed real Fourier transform of frames and back, with scratch memory of its own: nothing is allocated on the
 /// way.
-pub(crate) struct FrameTransform {
-    forward: Arc<dyn RealToComplex<f32>>,
-    inverse: Arc<dyn ComplexToReal<f32>>,
-    forward_scratch: Vec<Complex32>,
-    inverse_scratch: Vec<Complex32>,
-    window: Vec<f32>,
-    frame: Vec<f32>,
+pub(crate) struct FrameTransform<T: Sample = f32> {
+    forward: Arc<dyn RealToComplex<T>>,
+    inverse: Arc<dyn ComplexToReal<T>>,
+    forward_scratch: Vec<Complex<T>>,
+    inverse_scratch: Vec<Complex<T>>,
+    window: Vec<T>,
+    frame: Vec<T>,
 }
 
-impl FrameTransform {
+impl<T: Sample> FrameTransform<T> {
     /// For frames of `n_fft` samples, an even number.
     pub(crate) fn new(n_fft: usize) -> Self {
         let mut planner = RealFftPlanner::new();
@@ -39,11 +45,11 @@ impl FrameTransform {
             forward,
             inverse,
             window: hann_window(n_fft),
-            frame: vec![0.0; n_fft],
+            frame: vec![T::zero(); n_fft],
         }
     }
 
-    pub(crate) fn window(&self) -> &[f32] {
+    pub(crate) fn window(&self) -> &[T] {
         &self.window
     }
 
@@ -52,12 +58,27 @@ impl FrameTransform {
         &mut self,
         input: &SampleBuffer,
         start: isize,
-        spectrum: &mut [Complex32],
+        spectrum: &mut [Complex<T>],
     ) {
         input.read_windowed(start, &self.window, &mut self.frame);
+        self.transform_frame(spectrum);
+    }
+
+    fn transform_frame(&mut self, spectrum: &mut [Complex<T>]) {
         self.forward
             .process_with_scratch(&mut self.frame, spectrum, &mut self.forward_scratch)
             .expect("frame and spectrum have the planned lengths");
+    }
+}
+
+impl FrameTransform {
+    /// [`forward_at`](Self::forward_at) for a frame given as `samples`.
+    pub(crate) fn forward(&mut self, samples: &[f32], spectrum: &mut [Complex32]) {
+        let windowed = samples.iter().zip(&self.window);
+        for (value, (sample, weight)) in self.frame.iter_mut().zip(windowed) {
+            *value = sample * weight;
+        }
+        self.transform_frame(spectrum);
     }
 
     /// The windowed frame of `spectrum`, which is overwritten.
@@ -122,17 +143,17 @@ impl SampleBuffer {
 
     /// Writes the samples from number `start` on, times `window`, to `frame`. Where the frame reaches beyond the samples
     /// pushed so far, these are taken for the whole clip and mirrored, as often as it takes.
-    fn read_windowed(&self, start: isize, window: &[f32], frame: &mut [f32]) {
+    fn read_windowed<T: Sample>(&self, start: isize, window: &[T], frame: &mut [T]) {
         let offset = start - self.start as isize;
         if offset >= 0 && offset as usize + window.len() <= self.samples.len() {
             let samples = &self.samples[offset as usize..][..window.len()];
-            for ((value, sample), weight) in frame.iter_mut().zip(samples).zip(window) {
-                *value = sample * weight;
+            for ((value, &sample), &weight) in frame.iter_mut().zip(samples).zip(window) {
+                *value = T::from(sample) * weight;
             }
         } else {
-            for (n, (value, weight)) in frame.iter_mut().zip(window).enumerate() {
+            for (n, (value, &weight)) in frame.iter_mut().zip(window).enumerate() {
                 let sample = reflect(start + n as isize, self.end()) - self.start;
-                *value = self.samples[sample] * weight;
+                *value = T::from(self.samples[sample]) * weight;
             }
         }
     }

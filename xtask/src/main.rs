@@ -1,12 +1,69 @@
-//! Placeholder.
+//! `cargo xtask`: everything that one does with Graft outside a DAW, in one program.
+
 #[allow(dead_code)]
 mod audio_file;
+mod bundle;
 #[allow(dead_code)]
 mod evaluate;
+mod export;
+mod install;
 #[allow(dead_code)]
+mod plot;
 mod progress;
+mod system_packages;
+mod test;
 #[cfg(test)]
 mod test_folder;
-#[allow(dead_code)]
 mod train;
-fn main() {}
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Build, install, test and try out Graft, the plugin that remixes two tracks.
+///
+/// New here? Start with `cargo xtask install`.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    Install(install::Install),
+    Test(test::Test),
+    Bundle(bundle::Bundle),
+    Train(train::Train),
+    Export(export::Export),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Install(task) => task.run(),
+        Task::Test(task) => task.run(),
+        Task::Bundle(task) => task.run(),
+        Task::Train(task) => task.run(),
+        Task::Export(task) => task.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,6 +1,303 @@
-//! Training of the networks.
+//! Training of both networks: `cargo xtask train`.
 
 pub mod audio_cache;
+pub mod checkpoint;
 pub mod dataset;
+pub mod loss;
+pub mod optim;
+pub mod parameters;
+pub mod recipe;
 pub mod sampler;
 pub mod shifted_mel;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::{DType, Device};
+use candle_nn::VarBuilder;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use model_runtime::Network;
+use serde_json::json;
+use vocoder::MelConfig;
+
+use checkpoint::Header;
+use dataset::{Dataset, Split, Track};
+use loss::Views;
+use optim::{RAdam, RAdamConfig};
+use parameters::Parameters;
+use recipe::Recipe;
+use sampler::{CropSampler, CropSettings};
+
+/// Where decoded audio is kept between runs.
+const CACHE_FOLDER: &str = "target/cache/audio";
+/// Crops in the validation set.
+const VALIDATION_CROPS: usize = 32;
+/// Steps between two lines of training figures.
+const METRICS_STEPS: u64 = 10;
+
+/// Train a model on your own music.
+///
+/// Audio is read once and cached in target/cache. The run folder receives the checkpoint, the validation split and
+/// metrics.jsonl. A model file comes of it by `cargo xtask export`.
+#[derive(Args)]
+pub struct Train {
+    /// What to train and how, e.g. xtask/recipes/graft.toml.
+    recipe: PathBuf,
+    /// Folders of music (WAV, FLAC, Ogg Vorbis, MP3), searched with all that is below them.
+    #[arg(long, required = true, num_args = 1.., value_name = "DIR")]
+    data: Vec<PathBuf>,
+    /// Folder of the run.
+    #[arg(long, value_name = "DIR")]
+    run: PathBuf,
+    /// Stop when the run has done this many steps in all.
+    #[arg(long, required_unless_present = "minutes", conflicts_with = "minutes")]
+    steps: Option<u64>,
+    /// Stop after this many minutes of this call.
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// Go on from the run's checkpoint.
+    #[arg(long)]
+    resume: bool,
+}
+
+/// When to stop.
+#[derive(Clone, Copy, Debug)]
+enum Until {
+    /// At this step of the run.
+    Step(u64),
+    /// After this much time of this call.
+    Time(Duration),
+}
+
+impl Train {
+    /// Trains until the given end; saves at intervals and at the end.
+    pub fn run(&self) -> Result<()> {
+        let until = match (self.steps, self.minutes) {
+            (Some(steps), _) => Until::Step(steps),
+            (None, Some(minutes)) if minutes.is_finite() && minutes > 0.0 => {
+                Until::Time(Duration::from_secs_f64(minutes * 60.0))
+            }
+            (None, minutes) => bail!("--minutes: expected a number above 0, found {minutes:?}"),
+        };
+        let recipe = Recipe::load(&self.recipe)?;
+        let exists = checkpoint::path(&self.run).exists();
+        let folder = self.run.display();
+        ensure!(
+            self.resume || !exists,
+            "{folder} holds a run already: go on with --resume, or name another folder"
+        );
+        ensure!(
+            exists || !self.resume,
+            "{folder} holds no checkpoint to resume from"
+        );
+        fs::create_dir_all(&self.run).with_context(|| format!("cannot create {folder}"))?;
+        let mut run = Run::new(recipe, &self.run, self.resume)?;
+
+        let mel = MelConfig::default();
+        let dataset = Dataset::load(&self.data, Path::new(CACHE_FOLDER), mel.sample_rate_hz)?;
+        let split = Split::load_or_draw(&self.run, &dataset, run.header.recipe.crops.seed)?;
+        let parts = dataset.partition(&split)?;
+        let settings = run.header.recipe.crop_settings();
+        let validation = validation_set(&parts.validation, &mel, &settings, &run.device)?;
+        let mut batches =
+            CropSampler::new(&parts.training, &mel, settings)?.stream(run.header.step);
+
+        let bar = progress_bar(until, run.header.step);
+        let (begin, begin_seconds) = (Instant::now(), run.header.train_seconds);
+        loop {
+            let done = match until {
+                Until::Step(last) => run.header.step >= last,
+                Until::Time(limit) => begin.elapsed() >= limit,
+            };
+            if done {
+                break;
+            }
+            let line = run.step(&Views::new(batches.next_batch()?, &run.device)?)?;
+            run.header.train_seconds = begin_seconds + begin.elapsed().as_secs_f64();
+            match until {
+                Until::Step(_) => bar.inc(1),
+                Until::Time(_) => bar.set_position(begin.elapsed().as_secs()),
+            }
+            bar.set_message(line);
+            let optimiser = &run.header.recipe.optimiser;
+            let validate = run.header.step.is_multiple_of(optimiser.validation_steps);
+            let save = run.header.step.is_multiple_of(optimiser.checkpoint_steps);
+            if validate {
+                let line = run.validate(&validation)?;
+                bar.suspend(|| println!("{line}"));
+            }
+            if save {
+                run.save()?;
+            }
+        }
+        bar.finish_and_clear();
+        println!("{}", run.validate(&validation)?);
+        run.save()
+    }
+}
+
+/// The same crops at every validation, shifted but not otherwise changed.
+fn validation_set(
+    tracks: &[Arc<Track>],
+    mel: &MelConfig,
+    settings: &CropSettings,
+    device: &Device,
+) -> Result<Vec<Views>> {
+    let settings = CropSettings {
+        gain_nepers: 0.0,
+        unshifted_share: 0.0,
+        two_views: true,
+        ..settings.clone()
+    };
+    let batches = VALIDATION_CROPS.div_ceil(settings.batch) as u64;
+    let mut crops = CropSampler::new(tracks, mel, settings)?;
+    (0..batches)
+        .map(|index| Views::new(crops.batch(index)?, device))
+        .collect()
+}
+
+/// A run in progress.
+struct Run {
+    folder: PathBuf,
+    header: Header,
+    device: Device,
+    network: Network,
+    optimiser: RAdam,
+    metrics: File,
+}
+
+impl Run {
+    fn new(recipe: Recipe, folder: &Path, resume: bool) -> Result<Self> {
+        let device = Device::Cpu;
+        let parameters = Parameters::new(recipe.crops.seed);
+        let network = Network::new(
+            &recipe.network,
+            &MelConfig::default(),
+            true,
+            &parameters.builder(&device),
+        )?;
+        let config = RAdamConfig {
+            betas: recipe.optimiser.betas.into(),
+            clip_norm: recipe.optimiser.clip_norm,
+            average_decay: recipe.optimiser.average_decay,
+        };
+        let mut optimiser = RAdam::new(&parameters, config)?;
+        let mut header = Header {
+            recipe,
+            step: 0,
+            train_seconds: 0.0,
+        };
+        if resume {
+            let (saved, tensors) = checkpoint::load(folder)?;
+            ensure!(
+                saved.recipe.network == header.recipe.network,
+                "the run in {} trains {:?}, the recipe describes {:?}",
+                folder.display(),
+                saved.recipe.network,
+                header.recipe.network
+            );
+            optimiser.restore(&tensors, saved.step)?;
+            header = Header {
+                recipe: header.recipe,
+                ..saved
+            };
+        }
+        let metrics = folder.join("metrics.jsonl");
+        let metrics = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&metrics)
+            .with_context(|| format!("cannot open {}", metrics.display()))?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            header,
+            device,
+            network,
+            optimiser,
+            metrics,
+        })
+    }
+
+    /// One step; returns a line on how it went.
+    fn step(&mut self, views: &Views) -> Result<String> {
+        let recipe = &self.header.recipe;
+        let step = self.header.step;
+        let noise_seed = recipe.crops.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ step;
+        let loss = loss::step_loss(&self.network, views, &recipe.loss, noise_seed)?;
+        let learning_rate = recipe.learning_rate(step);
+        let norm = self
+            .optimiser
+            .step(&loss.total.backward()?, learning_rate)?;
+        self.header.step = self.optimiser.steps();
+        let parts = loss.parts;
+        if self.header.step.is_multiple_of(METRICS_STEPS) {
+            self.log(json!({
+                "step": self.header.step, "train": parts, "gradient_norm": norm, "learning_rate": learning_rate,
+            }))?;
+        }
+        Ok(format!(
+            "step {} mel {:.3} kl {:.3} {:.3}",
+            self.header.step, parts.reconstruction, parts.kl_harmony, parts.kl_rhythm
+        ))
+    }
+
+    /// Figures of the averaged weights; returns a line on them.
+    fn validate(&mut self, batches: &[Views]) -> Result<String> {
+        let averages =
+            VarBuilder::from_tensors(self.optimiser.averages(), DType::F32, &self.device);
+        let network = Network::new(
+            &self.header.recipe.network,
+            &MelConfig::default(),
+            true,
+            &averages,
+        )?;
+        let v = loss::validate(&network, batches)?;
+        self.log(json!({
+            "step": self.header.step, "validation": v, "train_seconds": self.header.train_seconds,
+        }))?;
+        Ok(format!(
+            "step {}: mel L1 {:.3} (no harmony {:.3}), harmony drift rotated {:.2} / not {:.2}, rhythm drift {:.2}, \
+             KL {:.3} / {:.3}",
+            self.header.step,
+            v.mel_l1,
+            v.mel_l1_without_harmony,
+            v.harmony_drift_rotated,
+            v.harmony_drift,
+            v.rhythm_drift,
+            v.kl_harmony,
+            v.kl_rhythm
+        ))
+    }
+
+    fn save(&self) -> Result<()> {
+        checkpoint::save(&self.folder, &self.header, &self.optimiser.state())
+    }
+
+    fn log(&mut self, line: serde_json::Value) -> Result<()> {
+        writeln!(self.metrics, "{line}").context("cannot write metrics.jsonl")
+    }
+}
+
+fn progress_bar(until: Until, step: u64) -> ProgressBar {
+    let (length, template) = match until {
+        Until::Step(last) => (
+            last,
+            "[{wide_bar}] {pos}/{len}, {per_sec}, {eta} left, {msg}",
+        ),
+        Until::Time(limit) => (limit.as_secs(), "[{wide_bar}] {eta} left, {msg}"),
+    };
+    let style = ProgressStyle::with_template(template)
+        .expect("the template is valid")
+        .progress_chars("=> ");
+    let bar = ProgressBar::new(length).with_style(style);
+    if let Until::Step(_) = until {
+        bar.set_position(step);
+        bar.reset_eta();
+    }
+    bar
+}

@@ -1,0 +1,310 @@
+//! A model in one safetensors file: network, optional HiFi-GAN generator, and a card.
+//!
+//! All tensors are f32 with weight norm folded; those of the network are named `network.*`, those of the generator
+//! `generator.*`. The metadata holds one JSON document, [`Header`], under the key [`HEADER_KEY`]. Everything is checked
+//! before anything is used: unknown fields, missing, superfluous, misshapen or non-finite tensors.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use candle_core::{DType, Device, Shape, Tensor};
+use candle_nn::Init;
+use candle_nn::var_builder::{SimpleBackend, VarBuilder};
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use vocoder::MelConfig;
+
+use crate::error::{Error, Result};
+use crate::network::{Architecture, Network};
+
+/// Key of the [`Header`] in the file's metadata.
+pub const HEADER_KEY: &str = "graft-model";
+
+/// The version of the format that is read and written.
+pub const FORMAT: u32 = 1;
+
+/// The model that is built in.
+const BUILT_IN: &[u8] = include_bytes!("../../assets/graft.safetensors");
+
+/// What a model file says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Header {
+    /// Version of the file format, [`FORMAT`].
+    pub format: u32,
+    /// The network.
+    pub architecture: Architecture,
+    /// The mel spectrogram that it reads and writes.
+    pub mel: MelConfig,
+    /// Largest pitch shift, either way, that it was trained for.
+    pub max_shift_semitones: u32,
+    /// For people.
+    pub card: Card,
+}
+
+/// What a person should know about a model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Card {
+    /// Name.
+    pub name: String,
+    /// Version.
+    pub version: String,
+    /// Licence of the weights.
+    pub licence: String,
+    /// What it was trained on.
+    pub data: String,
+    /// Training steps.
+    pub steps: u64,
+    /// Time spent training.
+    pub train_hours: f64,
+    /// Measured figures, each with its name.
+    pub figures: Vec<Figure>,
+}
+
+/// A measured figure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Figure {
+    /// What was measured, with its unit.
+    pub name: String,
+    /// The value.
+    pub value: f64,
+}
+
+/// A loaded model, ready to run.
+#[derive(Debug)]
+pub struct Model {
+    header: Header,
+    sha256: String,
+    network: Network,
+}
+
+impl Model {
+    /// The model that is built in. All users of it share one copy of the weights.
+    ///
+    /// # Errors
+    ///
+    /// When the built-in file is damaged.
+    pub fn built_in() -> Result<Arc<Self>> {
+        static MODEL: OnceLock<Arc<Model>> = OnceLock::new();
+        if let Some(model) = MODEL.get() {
+            return Ok(Arc::clone(model));
+        }
+        let model = Arc::new(Self::from_bytes(BUILT_IN)?);
+        Ok(Arc::clone(MODEL.get_or_init(|| model)))
+    }
+
+    /// Reads and checks a model file.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or is not a model that this version can use; the message says what was expected
+    /// and what was found.
+    pub fn load(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(|source| Error::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::from_bytes(&bytes)
+    }
+
+    /// Reads and checks the contents of a model file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let damaged = |error: &dyn std::fmt::Display| {
+            Error::Model(format!(
+                "expected a whole safetensors file, found damage: {error}"
+            ))
+        };
+        let file = SafeTensors::deserialize(bytes).map_err(|error| damaged(&error))?;
+        let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(&error))?;
+        let header = metadata
+            .metadata()
+            .as_ref()
+            .and_then(|map| map.get(HEADER_KEY))
+            .ok_or_else(|| {
+                Error::Model(format!(
+                    "expected the entry \"{HEADER_KEY}\" in its metadata, found none"
+                ))
+            })?;
+        let header: Header = serde_json::from_str(header)
+            .map_err(|error| Error::Model(format!("in its metadata: {error}")))?;
+        if header.format != FORMAT {
+            return Err(Error::Model(format!(
+                "expected file format {FORMAT}, found {}",
+                header.format
+            )));
+        }
+        header.mel.validate()?;
+        if header.mel != MelConfig::default() {
+            return Err(Error::Model(format!(
+                "expected the mel {:?}, found {:?}",
+                MelConfig::default(),
+                header.mel
+            )));
+        }
+        header.architecture.validate().map_err(Error::Model)?;
+
+        let weights = Weights::read(&file)?;
+        let builder = weights.builder();
+        let network = Network::new(
+            &header.architecture,
+            &header.mel,
+            false,
+            &builder.pp("network"),
+        )
+        .map_err(|error| Error::Model(root_cause(&error)))?;
+        weights.expect_all_used()?;
+        let sha256 = Sha256::digest(bytes)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        Ok(Self {
+            header,
+            sha256,
+            network,
+        })
+    }
+
+    /// What the file says of itself.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// SHA-256 of the file, in hexadecimal.
+    #[must_use]
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// The encoder and decoder.
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+}
+
+/// The bytes of a model file. Tensor names carry their `network.` or `generator.` prefix.
+///
+/// # Errors
+///
+/// When the tensors and the header do not make a model that [`Model::from_bytes`] takes.
+pub fn to_bytes(header: &Header, tensors: &HashMap<String, Tensor>) -> Result<Vec<u8>> {
+    let json = serde_json::to_string(header)
+        .map_err(|error| Error::Model(format!("its header cannot be written: {error}")))?;
+    let metadata = HashMap::from([(HEADER_KEY.to_owned(), json)]);
+    let bytes = safetensors::serialize(tensors, Some(metadata))
+        .map_err(|error| Error::Model(format!("its tensors cannot be written: {error}")))?;
+    Model::from_bytes(&bytes)?;
+    Ok(bytes)
+}
+
+/// candle wraps errors in the path of calls; users need what is at the bottom.
+fn root_cause(error: &candle_core::Error) -> String {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. }
+        | candle_core::Error::Context { inner, .. }
+        | candle_core::Error::WithPath { inner, .. } => root_cause(inner),
+        other => other.to_string(),
+    }
+}
+
+/// The tensors of a file, with a note of those that were asked for.
+#[derive(Clone)]
+struct Weights {
+    tensors: Arc<HashMap<String, Tensor>>,
+    used: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl Weights {
+    fn read(file: &SafeTensors) -> Result<Self> {
+        let mut tensors = HashMap::new();
+        for (name, view) in file.tensors() {
+            if view.dtype() != Dtype::F32 {
+                return Err(Error::Model(format!(
+                    "{name}: expected 32-bit floats, found {:?}",
+                    view.dtype()
+                )));
+            }
+            let values: Vec<f32> = view
+                .data()
+                .chunks_exact(4)
+                .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+                .collect();
+            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+                return Err(Error::Model(format!(
+                    "{name}: expected finite weights, found {value}"
+                )));
+            }
+            tensors.insert(name, Tensor::from_vec(values, view.shape(), &Device::Cpu)?);
+        }
+        Ok(Self {
+            tensors: Arc::new(tensors),
+            used: Arc::default(),
+        })
+    }
+
+    fn builder(&self) -> VarBuilder<'static> {
+        VarBuilder::from_backend(Box::new(self.clone()), DType::F32, Device::Cpu)
+    }
+
+    fn expect_all_used(&self) -> Result<()> {
+        let used = self
+            .used
+            .lock()
+            .expect("no thread panics while it holds the names");
+        match self
+            .tensors
+            .keys()
+            .filter(|name| !used.contains(*name))
+            .min()
+        {
+            Some(name) => Err(Error::Model(format!(
+                "found a tensor that nothing needs: {name}"
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl SimpleBackend for Weights {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        _: Init,
+        _: DType,
+        _: &Device,
+    ) -> candle_core::Result<Tensor> {
+        let tensor = self.get_unchecked(name, DType::F32, &Device::Cpu)?;
+        if tensor.shape() != &shape {
+            candle_core::bail!(
+                "{name}: expected shape {shape:?}, found {:?}",
+                tensor.shape()
+            );
+        }
+        Ok(tensor)
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
+        let Some(tensor) = self.tensors.get(name) else {
+            candle_core::bail!("expected a tensor {name}, found none");
+        };
+        self.used
+            .lock()
+            .expect("no thread panics while it holds the names")
+            .insert(name.to_owned());
+        Ok(tensor.clone())
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+}

@@ -1,0 +1,477 @@
+//! The exchange, with a worker that runs when the test says so.
+
+use parking_lot::Mutex;
+
+use super::*;
+use crate::worker::{ProcessorError, Session, WindowProcessor};
+
+const RATE_HZ: f32 = 8000.0;
+const WINDOW: usize = 256;
+const PROCESSOR_LATENCY: usize = 100;
+const CONTROL_INTERVAL: usize = 32;
+const FADE: usize = 40;
+
+fn geometry(max_block_samples: usize) -> Geometry {
+    Geometry {
+        sample_rate_hz: RATE_HZ,
+        window_samples: WINDOW,
+        control_interval_samples: CONTROL_INTERVAL,
+        processor_latency_samples: PROCESSOR_LATENCY,
+        compute_allowance_samples: Geometry::live_allowance_samples(WINDOW, max_block_samples),
+    }
+}
+
+/// What the [`DelayedMix`] does wrong.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    Error,
+    Panic,
+    NotANumber,
+}
+
+type PlantedFault = Arc<Mutex<Option<Fault>>>;
+
+fn mix(input: Input) -> [f32; 2] {
+    let Controls { harmony, rhythm } = input.controls;
+    [0, 1].map(|channel| 0.5 * input.main[channel] + rhythm * input.sidechain[channel] + harmony)
+}
+
+/// The [`mix`] of both inputs, delayed.
+struct DelayedMix {
+    delay: Delay<[f32; 2]>,
+    fault: PlantedFault,
+}
+
+impl WindowProcessor for DelayedMix {
+    fn latency_samples(&self) -> usize {
+        self.delay.samples()
+    }
+
+    fn reset(&mut self, _position_samples: u64) {
+        self.delay.reset();
+    }
+
+    fn process(
+        &mut self,
+        window: &Window,
+        [left, right]: [&mut [f32]; 2],
+    ) -> Result<(), ProcessorError> {
+        for i in 0..window.samples() {
+            [left[i], right[i]] = self.delay.push(mix(Input {
+                main: [window.main[0][i], window.main[1][i]],
+                sidechain: [window.sidechain[0][i], window.sidechain[1][i]],
+                controls: window.controls[i / window.control_interval_samples],
+            }));
+        }
+        match *self.fault.lock() {
+            None => {}
+            Some(Fault::Error) => return Err("planted".into()),
+            Some(Fault::Panic) => panic!("planted"),
+            Some(Fault::NotANumber) => right[3] = f32::NAN,
+        }
+        Ok(())
+    }
+}
+
+/// A clock that stands still unless it is told to move. While the audio thread sleeps, the worker
+/// gets on with its work.
+#[derive(Clone, Default)]
+struct TestClock(Arc<Mutex<TestTime>>);
+
+#[derive(Default)]
+struct TestTime {
+    now: Duration,
+    worker: Option<Session>,
+    /// How many sleeps of the audio thread the worker takes for a window.
+    sleeps_per_window: u32,
+    sleeps: u32,
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Duration {
+        self.0.lock().now
+    }
+
+    fn sleep(&self, duration: Duration) {
+        let mut time = self.0.lock();
+        time.now += duration;
+        time.sleeps += 1;
+        if time.sleeps.is_multiple_of(time.sleeps_per_window)
+            && let Some(worker) = &mut time.worker
+        {
+            worker.step();
+        }
+    }
+}
+
+struct Bench {
+    audio: AudioPort<TestClock>,
+    clock: TestClock,
+    status: Arc<Status>,
+    fault: PlantedFault,
+}
+
+impl Bench {
+    fn new(max_block_samples: usize) -> Self {
+        let clock = TestClock::default();
+        let fault = PlantedFault::default();
+        let status = Arc::new(Status::default());
+        let (audio, worker) = exchange(
+            &geometry(max_block_samples),
+            clock.clone(),
+            Arc::clone(&status),
+        )
+        .unwrap();
+        let processor = DelayedMix {
+            delay: Delay::new(PROCESSOR_LATENCY),
+            fault: Arc::clone(&fault),
+        };
+        {
+            let mut time = clock.0.lock();
+            time.worker = Some(Session::new(worker, Box::new(processor)));
+            time.sleeps_per_window = 1;
+        }
+        Self {
+            audio,
+            clock,
+            status,
+            fault,
+        }
+    }
+
+    /// Lets the worker finish all that it has been given.
+    fn work(&self) {
+        let mut time = self.clock.0.lock();
+        let worker = time.worker.as_mut().unwrap();
+        while worker.step() {}
+    }
+
+    fn block(&mut self, input: &[Input]) -> Vec<Output> {
+        self.audio.begin_block(input.len());
+        input.iter().map(|&i| self.audio.process(i)).collect()
+    }
+
+    fn pass_seconds(&self, seconds: f64) {
+        self.clock.0.lock().now += Duration::from_secs_f64(seconds);
+    }
+
+    /// Plays `input` in real time, in blocks of 64, with a worker that is never late.
+    fn play(&mut self, input: &[Input]) -> Vec<Output> {
+        let mut output = Vec::new();
+        for block in input.chunks(64) {
+            output.extend(self.block(block));
+            self.pass_seconds(block.len() as f64 / f64::from(RATE_HZ));
+            self.work();
+        }
+        output
+    }
+}
+
+/// Reproducible noise in both inputs, and knobs that move.
+fn noise(samples: usize) -> Vec<Input> {
+    let mut state = 1_u32;
+    let mut random = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state as f32 / u32::MAX as f32 - 0.5
+    };
+    (0..samples)
+        .map(|i| Input {
+            main: [random(), random()],
+            sidechain: [random(), random()],
+            controls: Controls {
+                harmony: 0.1 * (i / CONTROL_INTERVAL) as f32,
+                rhythm: (i / CONTROL_INTERVAL % 7) as f32,
+            },
+        })
+        .collect()
+}
+
+/// What the exchange has to give when nothing is late.
+fn expected(input: &[Input], latency: usize) -> Vec<[f32; 2]> {
+    let silence = std::iter::repeat_n([0.0; 2], latency);
+    let mixed = input.iter().map(|&i| mix(i));
+    silence.chain(mixed).take(input.len()).collect()
+}
+
+fn remix(output: &[Output]) -> Vec<[f32; 2]> {
+    output.iter().map(|o| o.remix).collect()
+}
+
+fn dry(output: &[Output]) -> Vec<[f32; 2]> {
+    output.iter().map(|o| o.dry).collect()
+}
+
+#[test]
+fn remix_and_dry_path_arrive_after_the_reported_latency() {
+    let input = noise(5000);
+    let mut bench = Bench::new(64);
+    let latency = geometry(64).latency_samples();
+    assert_eq!(latency, WINDOW + WINDOW + PROCESSOR_LATENCY);
+    let output = bench.play(&input);
+    assert_eq!(remix(&output), expected(&input, latency));
+    let delayed: Vec<_> = std::iter::repeat_n([0.0; 2], latency)
+        .chain(input.iter().map(|i| i.main))
+        .take(input.len())
+        .collect();
+    assert_eq!(dry(&output), delayed);
+    assert_eq!(bench.status.late_windows(), 0);
+}
+
+#[test]
+fn a_render_is_the_same_at_any_block_size_and_loses_nothing() {
+    let input = noise(20_000);
+    for blocks in [
+        &[1][..],
+        &[7],
+        &[64],
+        &[127],
+        &[256],
+        &[1024],
+        &[8192],
+        &[1, 500, 33, 2048],
+    ] {
+        let max_block = *blocks.iter().max().unwrap();
+        let mut bench = Bench::new(max_block);
+        // As slow as real time allows: 32 ms windows that take 30 ms, done only while waited for.
+        bench.clock.0.lock().sleeps_per_window = 150;
+        let mut output = Vec::new();
+        let mut rest = &input[..];
+        for &length in blocks.iter().cycle() {
+            let (block, later) = rest.split_at(length.min(rest.len()));
+            output.extend(bench.block(block));
+            rest = later;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        let latency = geometry(max_block).latency_samples();
+        assert_eq!(bench.status.late_windows(), 0, "blocks {blocks:?}");
+        assert!(
+            remix(&output) == expected(&input, latency),
+            "blocks {blocks:?}"
+        );
+    }
+}
+
+#[test]
+fn a_patient_port_waits_for_a_worker_slower_than_real_time() {
+    let input = noise(5000);
+    for patient in [false, true] {
+        let mut bench = Bench::new(64);
+        bench.clock.0.lock().sleeps_per_window = 1000;
+        bench.audio.set_patient(patient);
+        let output: Vec<_> = input.chunks(64).flat_map(|b| bench.block(b)).collect();
+        let complete = remix(&output) == expected(&input, geometry(64).latency_samples());
+        assert_eq!(complete, patient);
+        assert_eq!(bench.status.late_windows() == 0, patient);
+    }
+}
+
+#[test]
+fn a_patient_port_does_not_wait_for_a_worker_that_is_gone() {
+    let mut bench = Bench::new(64);
+    bench.audio.set_patient(true);
+    bench.clock.0.lock().worker = None;
+    let output: Vec<_> = noise(5000)
+        .chunks(64)
+        .flat_map(|b| bench.block(b))
+        .collect();
+    assert_eq!(output.len(), 5000);
+}
+
+/// Plays live; the worker works only in the blocks that `works` names.
+fn live_with_stalls(input: &[Input], works: impl Fn(usize) -> bool) -> (Vec<Output>, u64) {
+    let mut bench = Bench::new(64);
+    let mut output = Vec::new();
+    for (index, block) in input.chunks(64).enumerate() {
+        let before = bench.clock.now();
+        output.extend(bench.block(block));
+        assert_eq!(
+            bench.clock.now(),
+            before,
+            "the audio thread waited in block {index}"
+        );
+        bench.pass_seconds(block.len() as f64 / f64::from(RATE_HZ));
+        if works(index) {
+            bench.work();
+        }
+    }
+    (output, bench.status.late_windows())
+}
+
+#[test]
+fn late_windows_become_the_aligned_main_and_then_the_remix_comes_back_in_time() {
+    let input = noise(20_000);
+    let stalled = 80..120;
+    let (output, late) = live_with_stalls(&input, |block| !stalled.contains(&block));
+    assert!((5..20).contains(&late), "{late} late windows");
+
+    let (remix, dry) = (remix(&output), dry(&output));
+    let good = expected(&input, geometry(64).latency_samples());
+    let agrees = |range: std::ops::Range<usize>, reference: &[[f32; 2]]| {
+        remix[range.clone()] == reference[range]
+    };
+    assert!(agrees(0..80 * 64, &good), "before the stall");
+    assert!(agrees(90 * 64..120 * 64, &dry), "during the stall");
+    // After it: one window and its lateness, then the processor's own past, then the fade.
+    let recovered = 120 * 64 + 3 * WINDOW + PROCESSOR_LATENCY + WINDOW + FADE;
+    assert!(agrees(recovered..input.len(), &good), "after the stall");
+}
+
+#[test]
+fn no_step_is_larger_than_that_of_a_fade() {
+    // Remix and main are constant, so all that moves is the blend of the two.
+    let input = vec![
+        Input {
+            main: [1.0; 2],
+            sidechain: [0.1; 2],
+            controls: Controls::default(),
+        };
+        20_000
+    ];
+    let (output, late) = live_with_stalls(&input, |block| block % 50 < 30);
+    assert!(late > 5);
+    let steady = geometry(64).latency_samples() + FADE;
+    let largest = remix(&output)[steady..]
+        .windows(2)
+        .map(|pair| (pair[1][0] - pair[0][0]).abs())
+        .fold(0.0, f32::max);
+    let steepest = 0.5 * 0.5 * PI / FADE as f32;
+    assert!(largest > 0.0 && largest <= 1.01 * steepest, "{largest}");
+}
+
+#[test]
+fn faults_leave_the_main_input_sounding_and_are_reported() {
+    for (fault, text) in [
+        (Fault::Error, "planted"),
+        (Fault::Panic, "the remix panicked: planted"),
+        (
+            Fault::NotANumber,
+            "the remix held samples that are not finite",
+        ),
+    ] {
+        let input = noise(15_000);
+        let mut bench = Bench::new(64);
+        let mut output = bench.play(&input[..5120]);
+        *bench.fault.lock() = Some(fault);
+        output.extend(bench.play(&input[5120..10_240]));
+        *bench.fault.lock() = None;
+        output.extend(bench.play(&input[10_240..]));
+
+        let (remix, dry) = (remix(&output), dry(&output));
+        let latency = geometry(64).latency_samples();
+        assert!(
+            remix[5120 + latency..10_240] == dry[5120 + latency..10_240],
+            "{fault:?}"
+        );
+        let recovered = 10_240 + latency + 3 * WINDOW;
+        assert!(
+            remix[recovered..] == expected(&input, latency)[recovered..],
+            "{fault:?}"
+        );
+        assert!(remix.iter().flatten().all(|sample| sample.is_finite()));
+        assert_eq!(bench.status.last_fault().as_deref(), Some(text));
+        assert!(bench.status.faults() >= 20);
+        assert_eq!(bench.status.late_windows(), 0);
+    }
+}
+
+#[test]
+fn a_reset_leaves_nothing_of_the_old_stream() {
+    let input = noise(5000);
+    let reference = Bench::new(64).play(&input);
+    // At any place in a window, with packets under way.
+    for samples in [1, 100, 256, 1000, 3001] {
+        let mut bench = Bench::new(64);
+        for block in noise(samples).chunks(64) {
+            bench.block(block);
+        }
+        bench.audio.reset();
+        let output = bench.play(&input);
+        assert!(
+            remix(&output) == remix(&reference),
+            "after {samples} samples"
+        );
+        assert!(dry(&output) == dry(&reference), "after {samples} samples");
+    }
+}
+
+#[test]
+fn a_missing_sidechain_passes_the_aligned_main() {
+    let hold = (SIDECHAIN_HOLD_SECONDS * f64::from(RATE_HZ)) as usize;
+    let mut input = noise(3 * hold);
+    let (start, end) = (3000, 9000);
+    for (i, input) in input.iter_mut().enumerate() {
+        if !(start..end).contains(&i) {
+            input.sidechain = [0.0; 2];
+        }
+    }
+    let mut bench = Bench::new(64);
+    let output = bench.play(&input);
+    let (remix, dry) = (remix(&output), dry(&output));
+    let latency = geometry(64).latency_samples();
+    let good = expected(&input, latency);
+    let (start, gone) = (start + latency, end + hold + latency);
+    assert!(
+        remix[..start] == dry[..start],
+        "before the sidechain starts"
+    );
+    assert!(
+        remix[start + FADE..gone - 1] == good[start + FADE..gone - 1],
+        "with the sidechain"
+    );
+    assert!(
+        remix[gone + FADE..] == dry[gone + FADE..],
+        "after the sidechain ended"
+    );
+}
+
+#[test]
+fn the_processor_rests_in_silence_and_hears_what_comes_after() {
+    let second = RATE_HZ as usize;
+    let mut input = noise(5 * second);
+    input[second..4 * second].fill(Input::default());
+    // A processor that adds the harmony knob would not be silent.
+    for input in &mut input {
+        input.controls.harmony = 0.0;
+    }
+    let mut bench = Bench::new(64);
+    let output = bench.play(&input);
+    let good = expected(&input, geometry(64).latency_samples());
+    // The sidechain counts as missing after two seconds of silence, and fades back in.
+    let resumed = 4 * second + geometry(64).latency_samples();
+    assert!(remix(&output)[..resumed] == good[..resumed]);
+    assert!(remix(&output)[resumed + FADE..] == good[resumed + FADE..]);
+}
+
+#[test]
+fn input_that_is_not_finite_is_silence() {
+    let mut input = noise(3000);
+    input[100].main = [f32::NAN, f32::INFINITY];
+    input[200].sidechain = [f32::NEG_INFINITY, f32::NAN];
+    let output = Bench::new(64).play(&input);
+    let samples = output.iter().flat_map(|o| [o.dry, o.remix]).flatten();
+    assert!(samples.into_iter().all(f32::is_finite));
+}
+
+#[test]
+fn geometry_that_cannot_work_is_refused() {
+    let refused = |change: fn(&mut Geometry)| {
+        let mut geometry = geometry(64);
+        change(&mut geometry);
+        exchange(&geometry, TestClock::default(), Arc::default())
+            .err()
+            .map(|error| error.to_string())
+            .unwrap()
+    };
+    assert_eq!(
+        refused(|g| g.window_samples = 0),
+        "window: expected at least 2, found 0"
+    );
+    assert_eq!(
+        refused(|g| g.compute_allowance_samples = 3),
+        "compute allowance: expected at least 40, found 3"
+    );
+    assert!(refused(|g| g.control_interval_samples = 0).starts_with("control interval"));
+    assert!(refused(|g| g.sample_rate_hz = 0.0).starts_with("sample rate"));
+}

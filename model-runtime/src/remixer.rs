@@ -1,0 +1,294 @@
+//! The remix of whole clips: the reference for everything that runs in steps.
+
+use std::sync::Arc;
+
+use candle_core::{D, Device, Tensor};
+use serde::{Deserialize, Serialize};
+use vocoder::griffin_lim::{self, GriffinLim};
+use vocoder::guided::{GuidedConfig, GuidedVoice};
+use vocoder::{LogMel, MelSpectrogram};
+
+use crate::audio::AudioClip;
+use crate::error::{Error, Result};
+use crate::model_file::Model;
+use crate::network::Network;
+use crate::packet::Controls;
+use crate::resample::resample;
+
+/// What turns the decoded mel into sound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Voice {
+    /// The sources' own sound, shaped to the decoded mel, at the host's rate.
+    #[default]
+    Guided,
+    /// A HiFi-GAN generator, from the decoded mel alone.
+    HifiGan,
+    /// Phase reconstruction, from the decoded mel alone.
+    GriffinLim,
+}
+
+/// How two clips are remixed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RemixSettings {
+    /// The knobs, for the whole clip.
+    pub controls: Controls,
+    /// Transposition of the harmony, within the model's trained range.
+    pub transpose_semitones: i32,
+    /// What makes the sound.
+    pub voice: Voice,
+}
+
+impl Default for RemixSettings {
+    /// Main's harmony with the sidechain's rhythm.
+    fn default() -> Self {
+        Self {
+            controls: Controls {
+                harmony: 0.0,
+                rhythm: 1.0,
+            },
+            transpose_semitones: 0,
+            voice: Voice::default(),
+        }
+    }
+}
+
+/// Remixes whole clips.
+#[derive(Clone, Debug)]
+pub struct Remixer {
+    model: Arc<Model>,
+}
+
+impl Remixer {
+    /// A remixer with this model.
+    #[must_use]
+    pub fn new(model: Arc<Model>) -> Self {
+        Self { model }
+    }
+
+    /// Remixes `main` with `sidechain`, each mono or stereo at any rate. The result has the rate, channels and length of
+    /// `main`; a shorter sidechain is followed by silence.
+    ///
+    /// # Errors
+    ///
+    /// When a clip has no or more than two channels, unequal channels, or samples that are not finite; when a knob is
+    /// outside 0 to 1, the transposition outside the model's range, or the voice not in the model.
+    pub fn remix(
+        &self,
+        main: &AudioClip,
+        sidechain: &AudioClip,
+        settings: &RemixSettings,
+    ) -> Result<AudioClip> {
+        check_clip("main", main)?;
+        check_clip("sidechain", sidechain)?;
+        for (name, value) in [
+            ("harmony", settings.controls.harmony),
+            ("rhythm", settings.controls.rhythm),
+        ] {
+            if !(0.0..=1.0).contains(&value) {
+                return Err(Error::input(name, "0 to 1", value));
+            }
+        }
+        check_transpose(&self.model, settings.transpose_semitones)?;
+        let sidechain = fit(sidechain, main)?;
+        let samples = main.channels[0].len();
+        let mut channels = match settings.voice {
+            Voice::Guided => {
+                let sources = [mono(&main.channels), mono(&sidechain)];
+                let decoded = self.decode(&sources, main.sample_rate_hz, settings)?;
+                self.guided(main, &sidechain, &decoded[0], settings.controls)?
+            }
+            Voice::GriffinLim => {
+                let sources = [main.channels.as_slice(), &sidechain].concat();
+                let mut voice =
+                    GriffinLim::new(&self.model.header().mel, griffin_lim::DEFAULT_ITERATIONS)?;
+                self.decode(&sources, main.sample_rate_hz, settings)?
+                    .iter()
+                    .map(|mel| self.to_rate(&voice.samples(mel)?, main.sample_rate_hz))
+                    .collect::<Result<Vec<_>>>()?
+            }
+            Voice::HifiGan => {
+                return Err(Error::input(
+                    "voice",
+                    "a model with a HiFi-GAN generator",
+                    "none in it",
+                ));
+            }
+        };
+        for channel in &mut channels {
+            channel.resize(samples, 0.0);
+        }
+        Ok(AudioClip {
+            sample_rate_hz: main.sample_rate_hz,
+            channels,
+        })
+    }
+
+    /// The decoded log-mels of the remix, one for each channel of the remix. `sources` holds the channels of main, then as
+    /// many of the sidechain.
+    fn decode(
+        &self,
+        sources: &[Vec<f32>],
+        sample_rate_hz: u32,
+        settings: &RemixSettings,
+    ) -> Result<Vec<LogMel>> {
+        let mel = &self.model.header().mel;
+        let mut analysis = MelSpectrogram::new(mel)?;
+        let mels = sources
+            .iter()
+            .map(|source| {
+                Ok(analysis.log_mel(&resample(source, sample_rate_hz, mel.sample_rate_hz)?))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        if mels[0].frames() == 0 {
+            return Ok(vec![LogMel::new(mel.n_mels); sources.len() / 2]);
+        }
+        let network = self.model.network();
+        let latents = network.encode(&to_tensor(&mels)?)?;
+        let Controls { harmony, rhythm } = settings.controls;
+        let harmony = mix(&latents.harmony.mean, |_| harmony)?;
+        let rhythm = mix(&latents.rhythm.mean, |_| rhythm)?;
+        let harmony = transpose(network, &harmony, settings.transpose_semitones)?;
+        to_log_mels(&network.decode(&harmony, &rhythm)?)
+    }
+
+    fn guided(
+        &self,
+        main: &AudioClip,
+        sidechain: &[Vec<f32>],
+        decoded: &LogMel,
+        controls: Controls,
+    ) -> Result<Vec<Vec<f32>>> {
+        let config = GuidedConfig::new(main.sample_rate_hz, main.channels.len());
+        let mut voice = GuidedVoice::new(&config)?;
+        let mut out = vec![Vec::new(); main.channels.len()];
+        voice.push_mel(
+            decoded,
+            &vec![controls.harmony; decoded.frames()],
+            &vec![controls.rhythm; decoded.frames()],
+        )?;
+        voice.push_audio(&as_slices(&main.channels), &as_slices(sidechain))?;
+        voice.finish(&mut out)?;
+        Ok(out)
+    }
+
+    fn to_rate(&self, samples: &[f32], sample_rate_hz: u32) -> Result<Vec<f32>> {
+        resample(
+            samples,
+            self.model.header().mel.sample_rate_hz,
+            sample_rate_hz,
+        )
+    }
+}
+
+fn as_slices(channels: &[Vec<f32>]) -> Vec<&[f32]> {
+    channels.iter().map(Vec::as_slice).collect()
+}
+
+fn check_clip(what: &'static str, clip: &AudioClip) -> Result<()> {
+    let found = clip.channels.len();
+    if !(1..=2).contains(&found) {
+        return Err(Error::input(
+            what,
+            "one or two channels",
+            format!("{found}"),
+        ));
+    }
+    let lengths = clip.channels.iter().map(Vec::len).collect::<Vec<_>>();
+    if lengths.iter().any(|&length| length != lengths[0]) {
+        return Err(Error::input(
+            what,
+            "channels of the same length",
+            format!("{lengths:?}"),
+        ));
+    }
+    if clip
+        .channels
+        .iter()
+        .flatten()
+        .any(|sample| !sample.is_finite())
+    {
+        return Err(Error::input(what, "finite samples", "NaN or infinity"));
+    }
+    Ok(())
+}
+
+/// Refuses a transposition that the model was not trained for.
+pub(crate) fn check_transpose(model: &Model, semitones: i32) -> Result<()> {
+    let most = model.header().max_shift_semitones;
+    if semitones.unsigned_abs() > most {
+        return Err(Error::input(
+            "transpose",
+            format!("-{most} to {most} semitones"),
+            semitones,
+        ));
+    }
+    Ok(())
+}
+
+/// The sidechain with the rate, number of channels and length of main.
+fn fit(sidechain: &AudioClip, main: &AudioClip) -> Result<Vec<Vec<f32>>> {
+    let channels = match (sidechain.channels.as_slice(), main.channels.len()) {
+        ([channel], 2) => vec![channel.clone(), channel.clone()],
+        (channels @ [_, _], 1) => vec![mono(channels)],
+        (channels, _) => channels.to_vec(),
+    };
+    channels
+        .iter()
+        .map(|channel| {
+            let mut channel = resample(channel, sidechain.sample_rate_hz, main.sample_rate_hz)?;
+            channel.resize(main.channels[0].len(), 0.0);
+            Ok(channel)
+        })
+        .collect()
+}
+
+/// The mean of all channels.
+pub(crate) fn mono(channels: &[Vec<f32>]) -> Vec<f32> {
+    match channels {
+        [left, right] => left.iter().zip(right).map(|(l, r)| 0.5 * (l + r)).collect(),
+        channels => channels[0].clone(),
+    }
+}
+
+/// Log-mels of the same length as one tensor (B, 1, n_mels, T).
+pub(crate) fn to_tensor(mels: &[LogMel]) -> Result<Tensor> {
+    let (frames, n_mels) = (mels[0].frames(), mels[0].n_mels());
+    let values = mels
+        .iter()
+        .flat_map(LogMel::values)
+        .copied()
+        .collect::<Vec<_>>();
+    let by_frame = Tensor::from_vec(values, (mels.len(), 1, frames, n_mels), &Device::Cpu)?;
+    Ok(by_frame.transpose(2, 3)?.contiguous()?)
+}
+
+/// The batch elements of a tensor (B, 1, n_mels, T).
+pub(crate) fn to_log_mels(mels: &Tensor) -> Result<Vec<LogMel>> {
+    let (batch, _, n_mels, _) = mels.dims4()?;
+    let by_frame = mels.transpose(2, 3)?.contiguous()?;
+    (0..batch)
+        .map(|b| {
+            Ok(LogMel::from_values(
+                n_mels,
+                by_frame.get(b)?.flatten_all()?.to_vec1()?,
+            )?)
+        })
+        .collect()
+}
+
+/// Mixes latents (2B, C, H, T), main's before the sidechain's, to (B, C, H, T); `share(t)` is the sidechain's at latent
+/// frame `t`.
+pub(crate) fn mix(latents: &Tensor, share: impl Fn(usize) -> f32) -> Result<Tensor> {
+    let frames = latents.dim(D::Minus1)?;
+    let shares = (0..frames).map(share).collect::<Vec<_>>();
+    let halves = latents.chunk(2, 0)?;
+    let share = Tensor::from_vec(shares, (1, 1, 1, frames), latents.device())?;
+    let difference = (&halves[1] - &halves[0])?;
+    Ok((&halves[0] + difference.broadcast_mul(&share)?)?)
+}
+
+/// Transposes all batch elements of a harmony latent.
+pub(crate) fn transpose(network: &Network, harmony: &Tensor, semitones: i32) -> Result<Tensor> {
+    Ok(network.rotate(harmony, &vec![semitones; harmony.dim(0)?])?)
+}

@@ -1,0 +1,60 @@
+//! `cargo xtask bundle`: the plugin files that hosts load.
+
+use std::env;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::workspace;
+
+/// The bundles of one build.
+pub struct Bundles {
+    /// `Graft.clap`: a file, on macOS a folder.
+    pub clap: PathBuf,
+    /// `Graft.vst3`: a folder.
+    pub vst3: PathBuf,
+}
+
+/// Build the CLAP and VST3 files into target/bundled
+///
+/// Example: cargo xtask bundle graft --release
+#[derive(Args)]
+pub struct Bundle {
+    /// Package to build
+    #[arg(default_value = "graft")]
+    package: String,
+    /// Further options for `cargo build`, such as --release or --target
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    cargo_options: Vec<String>,
+}
+
+impl Bundle {
+    /// Builds and bundles.
+    pub fn run(self) -> Result<()> {
+        bundle(self.package, self.cargo_options)
+    }
+}
+
+/// Builds and bundles Graft in the release profile.
+///
+/// # Errors
+///
+/// When the build fails or a bundle cannot be written.
+pub fn release() -> Result<Bundles> {
+    bundle("graft".into(), vec!["--release".into()])?;
+    let folder = workspace::target()?.join("bundled");
+    Ok(Bundles {
+        clap: folder.join("Graft.clap"),
+        vst3: folder.join("Graft.vst3"),
+    })
+}
+
+fn bundle(package: String, cargo_options: Vec<String>) -> Result<()> {
+    // The bundler moves to the root of the project; paths that the user gave hold from here.
+    let folder = env::current_dir().context("cannot find the current folder")?;
+    let arguments = ["bundle".into(), package].into_iter().chain(cargo_options);
+    let bundled = nice_plug_xtask::main_with_args("cargo xtask", arguments);
+    env::set_current_dir(folder).context("cannot return to the current folder")?;
+    bundled.context("cannot bundle the plugin")
+}

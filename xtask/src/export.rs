@@ -1,0 +1,95 @@
+//! `cargo xtask export`: a model file from a training run.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use candle_core::Tensor;
+use clap::Args;
+use model_runtime::model_file::{self, Card, Header};
+use vocoder::MelConfig;
+use vocoder::layers::fold_weight_norm;
+
+use crate::train::checkpoint;
+
+/// Make a model file of a training run.
+///
+/// The averaged weights of the newest checkpoint are written, with a card that says what they are.
+#[derive(Args)]
+pub struct Export {
+    /// Folder of the run.
+    run: PathBuf,
+    /// The model file to write.
+    #[arg(short, long, value_name = "MODEL.safetensors")]
+    output: PathBuf,
+    /// Licence of the weights. That of the music decides.
+    #[arg(long, default_value = "not stated")]
+    licence: String,
+    /// What the model was trained on, in words.
+    #[arg(long, default_value = "not stated")]
+    data: String,
+    /// Version of the model.
+    #[arg(long, default_value = "1")]
+    model_version: String,
+}
+
+impl Export {
+    /// Writes the file, or nothing.
+    pub fn run(&self) -> Result<()> {
+        let (header, tensors) = checkpoint::load(&self.run)?;
+        let averages = tensors
+            .into_iter()
+            .filter_map(|(name, tensor)| {
+                name.strip_prefix("average/")
+                    .map(|name| (name.to_owned(), tensor))
+            })
+            .collect::<HashMap<_, _>>();
+        let weights = fold(&averages)?
+            .into_iter()
+            .map(|(name, tensor)| (format!("network.{name}"), tensor))
+            .collect();
+        let header = Header {
+            format: model_file::FORMAT,
+            architecture: header.recipe.network,
+            mel: MelConfig::default(),
+            max_shift_semitones: header.recipe.crops.max_shift_semitones,
+            card: Card {
+                name: header.recipe.name,
+                version: self.model_version.clone(),
+                licence: self.licence.clone(),
+                data: self.data.clone(),
+                steps: header.step,
+                train_hours: (header.train_seconds / 36.0).round() / 100.0,
+                figures: Vec::new(),
+            },
+        };
+        let bytes = model_file::to_bytes(&header, &weights)?;
+        checkpoint::write_atomically(&self.output, &bytes)?;
+        println!(
+            "{}: {} steps, {:.1} MB",
+            self.output.display(),
+            header.card.steps,
+            bytes.len() as f64 / 1e6
+        );
+        Ok(())
+    }
+}
+
+/// Replaces each pair of weight norm (`weight_g`, `weight_v`) by the plain `weight`.
+fn fold(tensors: &HashMap<String, Tensor>) -> Result<HashMap<String, Tensor>> {
+    let mut folded = HashMap::new();
+    for (name, tensor) in tensors {
+        if let Some(layer) = name.strip_suffix("weight_g") {
+            let direction = tensors
+                .get(&format!("{layer}weight_v"))
+                .with_context(|| format!("expected a tensor \"{layer}weight_v\", found none"))?;
+            folded.insert(
+                format!("{layer}weight"),
+                fold_weight_norm(tensor, direction)?,
+            );
+        } else if !name.ends_with("weight_v") {
+            folded.insert(name.clone(), tensor.clone());
+        }
+    }
+    Ok(folded)
+}

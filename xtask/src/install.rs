@@ -1,0 +1,104 @@
+//! `cargo xtask install`: from a fresh checkout to an installed plugin and a first remix.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::{bundle, system_packages};
+
+/// Build Graft, install it for this user and render a demo remix
+///
+/// Installs the system packages that are missing (Debian, Ubuntu), builds the plugin, copies it to
+/// your CLAP and VST3 folders, and remixes two short loops with it into target/demo. Run it again
+/// after every update.
+#[derive(Args)]
+pub struct Install {}
+
+impl Install {
+    /// Does the four steps one after the other.
+    pub fn run(self) -> Result<()> {
+        println!("[1/3] System packages");
+        system_packages::install_missing();
+
+        println!("[2/3] Building the plugin; the first time, this takes some minutes");
+        let bundles = bundle::release()?;
+
+        println!("[3/3] Installing it for this user");
+        let home = std::env::home_dir().context("cannot find your home folder")?;
+        let folders = PluginFolders::of(&home);
+        let clap = install(&bundles.clap, &folders.clap)?;
+        let vst3 = install(&bundles.vst3, &folders.vst3)?;
+
+        println!("\nGraft is installed; let your DAW scan for new plugins.");
+        println!("  CLAP       {}", clap.display());
+        println!("  VST3       {}", vst3.display());
+        Ok(())
+    }
+}
+
+/// Where hosts look for the plugins of one user.
+struct PluginFolders {
+    clap: PathBuf,
+    vst3: PathBuf,
+}
+
+impl PluginFolders {
+    fn of(home: &Path) -> Self {
+        let (clap, vst3) = if cfg!(target_os = "macos") {
+            ("Library/Audio/Plug-Ins/CLAP", "Library/Audio/Plug-Ins/VST3")
+        } else if cfg!(windows) {
+            (
+                "AppData/Local/Programs/Common/CLAP",
+                "AppData/Local/Programs/Common/VST3",
+            )
+        } else {
+            (".clap", ".vst3")
+        };
+        Self {
+            clap: home.join(clap),
+            vst3: home.join(vst3),
+        }
+    }
+}
+
+/// Copies a bundle, a file or a folder, into `folder`, in place of an older one.
+///
+/// The new one is complete before it takes the name, so that a host that has the old one open keeps it.
+fn install(bundle: &Path, folder: &Path) -> Result<PathBuf> {
+    let name = bundle
+        .file_name()
+        .context("expected a bundle with a name")?;
+    let installed = folder.join(name);
+    let part = installed.with_extension("part");
+    let place = || -> std::io::Result<()> {
+        fs::create_dir_all(folder)?;
+        remove(&part)?;
+        copy(bundle, &part)?;
+        remove(&installed)?;
+        fs::rename(&part, &installed)
+    };
+    place().with_context(|| format!("cannot install {}", installed.display()))?;
+    Ok(installed)
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(_) => Ok(()),
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    if !from.is_dir() {
+        return fs::copy(from, to).map(|_| ());
+    }
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        copy(&entry.path(), &to.join(entry.file_name()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! `cargo xtask test`: every check that a change has to pass.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+
+use crate::workspace;
+
+/// Check the formatting, run clippy with warnings denied, then all tests
+///
+/// The tests load the plugin as a host would, so it is built first. Everything is built in the
+/// release profile, the one that `install` uses too.
+#[derive(Args)]
+pub struct Test {}
+
+/// The plugin comes before the tests: they load it, and Cargo does not know that.
+const CHECKS: [(&str, &[&str]); 4] = [
+    ("formatting", &["fmt", "--all", "--check"]),
+    (
+        "clippy",
+        &[
+            "clippy",
+            "--release",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "--deny",
+            "warnings",
+        ],
+    ),
+    ("plugin", &["build", "--release", "--workspace"]),
+    ("tests", &["test", "--release", "--workspace"]),
+];
+
+impl Test {
+    /// Runs the checks and stops at the first that fails.
+    pub fn run(self) -> Result<()> {
+        for (number, (name, arguments)) in CHECKS.iter().enumerate() {
+            let command = format!("cargo {}", arguments.join(" "));
+            println!("[{}/{}] {name}: {command}", number + 1, CHECKS.len());
+            let start = Instant::now();
+            let status = workspace::cargo()
+                .args(*arguments)
+                .status()
+                .context("cannot start cargo")?;
+            ensure!(status.success(), "{name} failed: {command}");
+            println!("      passed in {:.0} s", start.elapsed().as_secs_f64());
+        }
+        Ok(())
+    }
+}

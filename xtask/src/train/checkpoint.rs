@@ -1,0 +1,69 @@
+//! A run's state on disk: one safetensors file, replaced atomically.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use candle_core::{Device, Tensor};
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+
+use super::recipe::Recipe;
+
+/// Key of the JSON header in the file's metadata.
+const HEADER: &str = "graft-checkpoint";
+
+/// What stands in a checkpoint beside the tensors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Header {
+    /// The recipe of the run.
+    pub recipe: Recipe,
+    /// Steps taken.
+    pub step: u64,
+    /// Time spent training, over all sessions.
+    pub train_seconds: f64,
+}
+
+/// A run's newest checkpoint.
+pub fn path(run: &Path) -> PathBuf {
+    run.join("checkpoint.safetensors")
+}
+
+/// Writes beside the old file, then takes its place, so that one whole checkpoint exists at any time.
+pub fn save(run: &Path, header: &Header, tensors: &HashMap<String, Tensor>) -> Result<()> {
+    let metadata = HashMap::from([(HEADER.to_owned(), serde_json::to_string(header)?)]);
+    let bytes = safetensors::serialize(tensors, Some(metadata))?;
+    write_atomically(&path(run), &bytes)
+}
+
+/// Reads a run's newest checkpoint.
+pub fn load(run: &Path) -> Result<(Header, HashMap<String, Tensor>)> {
+    let path = path(run);
+    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let context = || format!("{} is not a checkpoint of a training run", path.display());
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).with_context(context)?;
+    let header = metadata
+        .metadata()
+        .as_ref()
+        .and_then(|m| m.get(HEADER))
+        .with_context(context)?;
+    let header = serde_json::from_str(header).with_context(context)?;
+    let tensors =
+        candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).with_context(context)?;
+    Ok((header, tensors))
+}
+
+/// Writes a file so that it is whole or not there.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let part = path.with_extension("part");
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&part)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&part, path)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}

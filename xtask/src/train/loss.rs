@@ -1,0 +1,151 @@
+//! The loss of one step, and the figures that tell early whether a run is worth its hours.
+
+use anyhow::Result;
+use candle_core::{Device, Tensor};
+use model_runtime::Network;
+use model_runtime::latent::Latent;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde::Serialize;
+
+use super::recipe::{Loss, Reconstruction};
+use super::sampler::Batch;
+
+/// A batch on the device: log-mels (B, 1, n_mels, T).
+pub struct Views {
+    target: Tensor,
+    harmony: Tensor,
+    rhythm: Tensor,
+    harmony_shift: Vec<i32>,
+}
+
+impl Views {
+    /// Copies a batch to the device.
+    pub fn new(batch: Batch, device: &Device) -> Result<Self> {
+        let n_mels = batch.target.len() / (batch.size * batch.frames);
+        let shape = (batch.size, 1, n_mels, batch.frames);
+        Ok(Self {
+            target: Tensor::from_vec(batch.target, shape, device)?,
+            harmony: Tensor::from_vec(batch.harmony_view, shape, device)?,
+            rhythm: Tensor::from_vec(batch.rhythm_view, shape, device)?,
+            harmony_shift: batch.harmony_shift,
+        })
+    }
+
+    fn back(&self) -> Vec<i32> {
+        self.harmony_shift.iter().map(|n| -n).collect()
+    }
+}
+
+/// The parts of a training loss.
+pub struct StepLoss {
+    /// What is minimised.
+    pub total: Tensor,
+    /// Its parts, weighted by nothing.
+    pub parts: StepFigures,
+}
+
+/// Figures of one training step.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct StepFigures {
+    /// Reconstruction loss.
+    pub reconstruction: f32,
+    /// Divergence of the harmony latent, nats an element.
+    pub kl_harmony: f32,
+    /// Divergence of the rhythm latent, nats an element.
+    pub kl_rhythm: f32,
+}
+
+/// Encodes the shifted views, draws both latents, rotates the harmony back, decodes, and compares with the unshifted
+/// mel. The draw depends on `seed` alone.
+pub fn step_loss(network: &Network, views: &Views, weights: &Loss, seed: u64) -> Result<StepLoss> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let (harmony, rhythm) = network.encode_views(&views.harmony, &views.rhythm)?;
+    let drawn_harmony = network.rotate(&draw(&harmony, &mut rng)?, &views.back())?;
+    let decoded = network.decode(&drawn_harmony, &draw(&rhythm, &mut rng)?)?;
+    let reconstruction = match weights.reconstruction {
+        Reconstruction::L1 => (decoded - &views.target)?.abs()?.mean_all()?,
+        Reconstruction::Huber => candle_nn::loss::huber(&decoded, &views.target, 1.0)?,
+    };
+    let (kl_harmony, kl_rhythm) = (harmony.kl()?, rhythm.kl()?);
+    let total = ((&reconstruction + (&kl_harmony * weights.kl_harmony)?)?
+        + (&kl_rhythm * weights.kl_rhythm)?)?;
+    Ok(StepLoss {
+        total,
+        parts: StepFigures {
+            reconstruction: reconstruction.to_scalar()?,
+            kl_harmony: kl_harmony.to_scalar()?,
+            kl_rhythm: kl_rhythm.to_scalar()?,
+        },
+    })
+}
+
+/// A draw from a latent with normal noise by Box and Muller.
+fn draw(latent: &Latent, rng: &mut StdRng) -> Result<Tensor> {
+    let count = latent.mean.elem_count();
+    let mut noise = Vec::with_capacity(count + 1);
+    while noise.len() < count {
+        let radius = (-2.0 * (1.0 - rng.random::<f32>()).ln()).sqrt();
+        let (sin, cos) = (std::f32::consts::TAU * rng.random::<f32>()).sin_cos();
+        noise.extend([radius * cos, radius * sin]);
+    }
+    noise.truncate(count);
+    let noise = Tensor::from_vec(noise, latent.mean.shape(), latent.mean.device())?;
+    Ok(latent.sample(&noise)?)
+}
+
+/// Figures on crops that are never trained on, from the latents' means.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Validation {
+    /// Mean absolute difference of the reconstruction's log-mel, nepers.
+    pub mel_l1: f32,
+    /// The same with the harmony latent set to zero: how much the decoder listens to it.
+    pub mel_l1_without_harmony: f32,
+    /// Squared distance of the shifted clip's harmony latent, rotated back, to the clip's own, over its variance.
+    pub harmony_drift_rotated: f32,
+    /// The same, not rotated back: above the rotated one if the latent follows pitch.
+    pub harmony_drift: f32,
+    /// The same for the rhythm latent: small if it ignores pitch.
+    pub rhythm_drift: f32,
+    /// Divergence of the harmony latent, nats an element.
+    pub kl_harmony: f32,
+    /// Divergence of the rhythm latent, nats an element.
+    pub kl_rhythm: f32,
+}
+
+/// Mean figures over some batches.
+pub fn validate(network: &Network, batches: &[Views]) -> Result<Validation> {
+    let mut sum = Validation::default();
+    for views in batches {
+        let own = network.encode(&views.target)?;
+        let (harmony, rhythm) = network.encode_views(&views.harmony, &views.rhythm)?;
+        let l1 = |harmony: &Tensor| -> Result<f32> {
+            let decoded = network.decode(harmony, &own.rhythm.mean)?;
+            Ok((decoded - &views.target)?.abs()?.mean_all()?.to_scalar()?)
+        };
+        let back = network.rotate(&harmony.mean, &views.back())?;
+        sum.mel_l1 += l1(&own.harmony.mean)?;
+        sum.mel_l1_without_harmony += l1(&own.harmony.mean.zeros_like()?)?;
+        sum.harmony_drift_rotated += drift(&back, &own.harmony.mean)?;
+        sum.harmony_drift += drift(&harmony.mean, &own.harmony.mean)?;
+        sum.rhythm_drift += drift(&rhythm.mean, &own.rhythm.mean)?;
+        sum.kl_harmony += own.harmony.kl()?.to_scalar::<f32>()?;
+        sum.kl_rhythm += own.rhythm.kl()?.to_scalar::<f32>()?;
+    }
+    let n = batches.len() as f32;
+    Ok(Validation {
+        mel_l1: sum.mel_l1 / n,
+        mel_l1_without_harmony: sum.mel_l1_without_harmony / n,
+        harmony_drift_rotated: sum.harmony_drift_rotated / n,
+        harmony_drift: sum.harmony_drift / n,
+        rhythm_drift: sum.rhythm_drift / n,
+        kl_harmony: sum.kl_harmony / n,
+        kl_rhythm: sum.kl_rhythm / n,
+    })
+}
+
+fn drift(of: &Tensor, from: &Tensor) -> Result<f32> {
+    let variance = from.broadcast_sub(&from.mean_all()?)?.sqr()?.mean_all()?;
+    let distance = (of - from)?.sqr()?.mean_all()?;
+    Ok((distance / variance)?.to_scalar()?)
+}

@@ -1,0 +1,88 @@
+//! The trained tensors, created on first request from a seed and kept in the order of their names.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use candle_core::{DType, Device, Result, Shape, Tensor, Var, bail};
+use candle_nn::Init;
+use candle_nn::var_builder::{SimpleBackend, VarBuilder};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use sha2::{Digest, Sha256};
+
+/// Variables by name. Clones share them.
+#[derive(Clone)]
+pub struct Parameters {
+    seed: u64,
+    vars: Arc<Mutex<BTreeMap<String, Var>>>,
+}
+
+impl Parameters {
+    /// None yet. What a variable starts from depends on `seed` and its name alone.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            vars: Arc::default(),
+        }
+    }
+
+    /// Creates variables as a network asks for them.
+    pub fn builder(&self, device: &Device) -> VarBuilder<'static> {
+        VarBuilder::from_backend(Box::new(self.clone()), DType::F32, device.clone())
+    }
+
+    /// Names and variables, in the order of the names.
+    pub fn vars(&self) -> BTreeMap<String, Var> {
+        self.vars
+            .lock()
+            .expect("no thread panics while it holds the variables")
+            .clone()
+    }
+}
+
+impl SimpleBackend for Parameters {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        init: Init,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor> {
+        let mut vars = self
+            .vars
+            .lock()
+            .expect("no thread panics while it holds the variables");
+        if let Some(var) = vars.get(name) {
+            if var.shape() != &shape {
+                bail!("{name}: expected shape {shape:?}, found {:?}", var.shape());
+            }
+            return Ok(var.as_tensor().clone());
+        }
+        let count = shape.elem_count();
+        let values: Vec<f64> = match init {
+            Init::Const(value) => vec![value; count],
+            Init::Uniform { lo, up } => {
+                let digest = Sha256::digest([&self.seed.to_le_bytes(), name.as_bytes()].concat());
+                let mut rng = StdRng::from_seed(digest.into());
+                (0..count).map(|_| rng.random_range(lo..up)).collect()
+            }
+            other => bail!("{name}: expected a constant or uniform start, found {other:?}"),
+        };
+        let var = Var::from_tensor(&Tensor::from_vec(values, shape, device)?.to_dtype(dtype)?)?;
+        let tensor = var.as_tensor().clone();
+        vars.insert(name.to_owned(), var);
+        Ok(tensor)
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> Result<Tensor> {
+        bail!("{name}: a variable cannot be created without a shape")
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.vars
+            .lock()
+            .expect("no thread panics while it holds the variables")
+            .contains_key(name)
+    }
+}

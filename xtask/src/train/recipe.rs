@@ -1,0 +1,136 @@
+//! What is trained and how: a TOML file.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use model_runtime::Architecture;
+use serde::{Deserialize, Serialize};
+
+use super::sampler::CropSettings;
+
+/// A training recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Name of the model that comes of it.
+    pub name: String,
+    /// The network.
+    pub network: Architecture,
+    /// How crops are drawn.
+    pub crops: Crops,
+    /// What is minimised.
+    pub loss: Loss,
+    /// How it is minimised.
+    pub optimiser: Optimiser,
+}
+
+/// How crops are drawn and changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Crops {
+    /// Start of all random numbers.
+    pub seed: u64,
+    /// Crops a step.
+    pub batch: usize,
+    /// Mel frames a crop.
+    pub frames: usize,
+    /// Pitch shifts are drawn evenly from minus to plus this many semitones, for each crop on its own.
+    pub max_shift_semitones: u32,
+    /// Share of crops that are not shifted.
+    pub unshifted_share: f64,
+    /// Whether the rhythm encoder hears a shift of its own.
+    pub two_views: bool,
+    /// A crop's level changes by up to this much either way.
+    pub gain_nepers: f32,
+}
+
+/// Distance between decoded and true log-mel.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reconstruction {
+    /// Mean absolute difference, as the paper has it.
+    L1,
+    /// Huber with a threshold of one neper, as the paper's public code has it.
+    Huber,
+}
+
+/// Weights of the losses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Loss {
+    /// Kind of the reconstruction loss; its weight is one.
+    pub reconstruction: Reconstruction,
+    /// Weight of the harmony latent's divergence from the standard normal, per element.
+    pub kl_harmony: f64,
+    /// The same for the rhythm latent.
+    pub kl_rhythm: f64,
+}
+
+/// Settings of the optimiser.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Optimiser {
+    /// RAdam's learning rate at the first step.
+    pub learning_rate: f64,
+    /// It halves every so many steps,
+    pub half_life_steps: f64,
+    /// until it reaches this.
+    pub learning_rate_floor: f64,
+    /// RAdam's betas.
+    pub betas: [f64; 2],
+    /// Largest global norm of the gradients.
+    pub clip_norm: f64,
+    /// Decay of the averaged weights that are exported, a step.
+    pub average_decay: f64,
+    /// A checkpoint every so many steps,
+    pub checkpoint_steps: u64,
+    /// and a validation every so many.
+    pub validation_steps: u64,
+}
+
+impl Recipe {
+    /// Reads and checks a recipe.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the recipe {}", path.display()))?;
+        let recipe: Self =
+            toml::from_str(&text).with_context(|| format!("in the recipe {}", path.display()))?;
+        let Optimiser {
+            learning_rate,
+            half_life_steps,
+            checkpoint_steps,
+            validation_steps,
+            ..
+        } = recipe.optimiser;
+        ensure!(
+            learning_rate > 0.0 && half_life_steps > 0.0,
+            "expected a learning rate and half life above 0, found {learning_rate} and {half_life_steps}"
+        );
+        ensure!(
+            checkpoint_steps > 0 && validation_steps > 0,
+            "expected checkpoints and validations at least every step, found 0"
+        );
+        Ok(recipe)
+    }
+
+    /// The crops as the sampler wants them.
+    pub fn crop_settings(&self) -> CropSettings {
+        let crops = &self.crops;
+        CropSettings {
+            batch: crops.batch,
+            frames: crops.frames,
+            max_shift: crops.max_shift_semitones,
+            gain_nepers: crops.gain_nepers,
+            unshifted_share: crops.unshifted_share,
+            two_views: crops.two_views,
+            seed: crops.seed,
+        }
+    }
+
+    /// Learning rate at a step.
+    pub fn learning_rate(&self, step: u64) -> f64 {
+        let optimiser = &self.optimiser;
+        let rate = optimiser.learning_rate * (-(step as f64) / optimiser.half_life_steps).exp2();
+        rate.max(optimiser.learning_rate_floor)
+    }
+}
