@@ -3,6 +3,8 @@
 #[allow(dead_code)]
 mod audio_file;
 mod bundle;
+#[allow(dead_code)]
+mod evaluate;
 mod export;
 mod install;
 #[allow(dead_code)]

@@ -1,0 +1,92 @@
+//! Remixes that need no network, to compare with.
+
+use anyhow::Result;
+use model_runtime::AudioClip;
+use vocoder::hpss::{HpssConfig, HpssMasks, hpss};
+
+use super::margins::SAMPLE_RATE_HZ;
+use super::pairs::Pair;
+use super::score::{Scorer, Table};
+use super::stft::Stft;
+use crate::audio_file;
+
+/// Scores of A alone, the sum of A and B, and the harmonic part of A with the percussive part of B.
+///
+/// # Errors
+///
+/// When a pair cannot be analysed.
+pub fn margins_baselines(pairs: &[Pair]) -> Result<Table> {
+    let mut scorer = Scorer::new(pairs)?;
+    let mut table = Table::default();
+    table.push("A alone", scorer.score(|a, _| Ok(a.clone()))?);
+    table.push("A + B", scorer.score(|a, b| Ok(sum(&mono(a)?, &mono(b)?)))?);
+    table.push("HPSS: harmonic A + percussive B", scorer.score(separated)?);
+    Ok(table)
+}
+
+/// The harmonic part of `a` and the percussive part of `b` by median filtering with librosa's default
+/// settings (`librosa.effects.hpss`), mono.
+///
+/// # Errors
+///
+/// When a clip cannot be resampled or separated.
+pub fn separated(a: &AudioClip, b: &AudioClip) -> Result<AudioClip> {
+    let harmonic = part(&mono(a)?, |masks| masks.harmonic)?;
+    let percussive = part(&mono(b)?, |masks| masks.percussive)?;
+    Ok(sum(&harmonic, &percussive))
+}
+
+fn mono(clip: &AudioClip) -> Result<Vec<f32>> {
+    audio_file::resample(&audio_file::mono(clip), clip.sample_rate_hz, SAMPLE_RATE_HZ)
+}
+
+fn sum(a: &[f32], b: &[f32]) -> AudioClip {
+    AudioClip {
+        sample_rate_hz: SAMPLE_RATE_HZ,
+        channels: vec![a.iter().zip(b).map(|(a, b)| a + b).collect()],
+    }
+}
+
+/// One of the two parts of a clip.
+fn part(samples: &[f32], choose: fn(HpssMasks<Vec<f32>>) -> Vec<f32>) -> Result<Vec<f32>> {
+    let stft = Stft::new(2048, 512);
+    let mut spectra = stft.analyse(samples)?;
+    let magnitude: Vec<f32> = spectra.iter().map(|bin| bin.norm()).collect();
+    let mask = choose(hpss(&magnitude, stft.n_bins(), &HpssConfig::default())?);
+    for (bin, mask) in spectra.iter_mut().zip(mask) {
+        *bin *= mask;
+    }
+    stft.synthesise(&spectra, samples.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn separation_keeps_the_tone_of_a_and_the_clicks_of_b() {
+        let tone: Vec<f32> = (0..44_100).map(|n| 0.1 * (n as f32 * 0.2).sin()).collect();
+        let click = |n: usize| if n.is_multiple_of(8000) { 1.0 } else { 0.0 };
+        let clicks: Vec<f32> = (0..44_100).map(click).collect();
+        let clip = |samples: &[f32]| AudioClip {
+            sample_rate_hz: SAMPLE_RATE_HZ,
+            channels: vec![samples.to_vec()],
+        };
+        let both = separated(&clip(&tone), &clip(&clicks)).unwrap();
+        let swapped = separated(&clip(&clicks), &clip(&tone)).unwrap();
+        let energy = |clip: &AudioClip| -> f32 {
+            clip.channels[0][4000..40_000].iter().map(|x| x * x).sum()
+        };
+        let sources = energy(&clip(&tone)) + energy(&clip(&clicks));
+        assert!(
+            energy(&both) > 0.8 * sources,
+            "{} of {sources}",
+            energy(&both)
+        );
+        assert!(
+            energy(&swapped) < 0.05 * sources,
+            "{} of {sources}",
+            energy(&swapped)
+        );
+    }
+}
