@@ -11,7 +11,7 @@ pub mod sampler;
 pub mod shifted_mel;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +25,8 @@ use model_runtime::Network;
 use serde_json::json;
 use vocoder::MelConfig;
 
+use crate::workspace;
+
 use checkpoint::Header;
 use dataset::{Dataset, Split, Track};
 use loss::Views;
@@ -33,7 +35,7 @@ use parameters::Parameters;
 use recipe::Recipe;
 use sampler::{CropSampler, CropSettings};
 
-/// Where decoded audio is kept between runs.
+/// Where decoded audio is kept between runs, in the project's folder.
 const CACHE_FOLDER: &str = "target/cache/audio";
 /// Crops in the validation set.
 const VALIDATION_CROPS: usize = 32;
@@ -99,7 +101,8 @@ impl Train {
         let mut run = Run::new(recipe, &self.run, self.resume)?;
 
         let mel = MelConfig::default();
-        let dataset = Dataset::load(&self.data, Path::new(CACHE_FOLDER), mel.sample_rate_hz)?;
+        let cache = workspace::root().join(CACHE_FOLDER);
+        let dataset = Dataset::load(&self.data, &cache, mel.sample_rate_hz)?;
         let split = Split::load_or_draw(&self.run, &dataset, run.header.recipe.crops.seed)?;
         let parts = dataset.partition(&split)?;
         let settings = run.header.recipe.crop_settings();
@@ -207,12 +210,7 @@ impl Run {
                 ..saved
             };
         }
-        let metrics = folder.join("metrics.jsonl");
-        let metrics = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&metrics)
-            .with_context(|| format!("cannot open {}", metrics.display()))?;
+        let metrics = open_metrics(&folder.join("metrics.jsonl"), header.step)?;
         Ok(Self {
             folder: folder.to_owned(),
             header,
@@ -275,12 +273,33 @@ impl Run {
     }
 
     fn save(&self) -> Result<()> {
-        checkpoint::save(&self.folder, &self.header, &self.optimiser.state())
+        checkpoint::save(&self.folder, &self.header, &self.optimiser.state()?)
     }
 
     fn log(&mut self, line: serde_json::Value) -> Result<()> {
         writeln!(self.metrics, "{line}").context("cannot write metrics.jsonl")
     }
+}
+
+/// Opens the run's figures for appending, without those that a killed call wrote after `step`, the last checkpoint.
+fn open_metrics(path: &Path, step: u64) -> Result<File> {
+    let kept = match fs::read_to_string(path) {
+        Ok(text) => text
+            .lines()
+            .filter(|line| {
+                serde_json::from_str(line)
+                    .is_ok_and(|figures: serde_json::Value| figures["step"].as_u64() <= Some(step))
+            })
+            .flat_map(|line| [line, "\n"])
+            .collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    checkpoint::write_atomically(path, kept.as_bytes())?;
+    OpenOptions::new()
+        .append(true)
+        .open(path)
+        .with_context(|| format!("cannot open {}", path.display()))
 }
 
 fn progress_bar(until: Until, step: u64) -> ProgressBar {
@@ -300,4 +319,145 @@ fn progress_bar(until: Until, step: u64) -> ProgressBar {
         bar.reset_eta();
     }
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audio_file::{self, WavFormat};
+    use crate::test_folder::TestFolder;
+    use model_runtime::AudioClip;
+
+    const RECIPE: &str = r#"
+        name = "tiny"
+        [network]
+        kind = "pitch-aligned"
+        harmony_channels = 3
+        harmony_latents = 1
+        pool_frames = 4
+        rhythm_channels = 2
+        rhythm_latents = 2
+        rhythm_planes = 2
+        decoder_channels = 3
+        mel_mean = -4.5
+        mel_deviation = 2.2
+        [crops]
+        seed = 1
+        batch = 2
+        frames = 16
+        max_shift_semitones = 3
+        unshifted_share = 0.1
+        two_views = true
+        gain_nepers = 0.5
+        [loss]
+        reconstruction = "l1"
+        kl_harmony = 0.01
+        kl_rhythm = 0.02
+        [optimiser]
+        learning_rate = 1e-2
+        half_life_steps = 100
+        learning_rate_floor = 1e-3
+        betas = [0.9, 0.99]
+        clip_norm = 5.0
+        average_decay = 0.99
+        checkpoint_steps = 5
+        validation_steps = 10
+    "#;
+
+    fn task(folder: &TestFolder, run: &str, steps: u64, resume: bool) -> Train {
+        Train {
+            recipe: folder.path().join("recipe.toml"),
+            data: vec![folder.path().join("music")],
+            run: folder.path().join(run),
+            steps: Some(steps),
+            minutes: None,
+            resume,
+        }
+    }
+
+    fn prepare(name: &str) -> TestFolder {
+        let folder = TestFolder::new(name);
+        fs::write(folder.path().join("recipe.toml"), RECIPE).unwrap();
+        fs::create_dir(folder.path().join("music")).unwrap();
+        for (i, hz) in [220.0, 330.0, 440.0].into_iter().enumerate() {
+            let samples = (0..44_100)
+                .map(|n| 0.3 * (std::f64::consts::TAU * hz * f64::from(n) / 22_050.0).sin() as f32)
+                .collect();
+            let clip = AudioClip {
+                sample_rate_hz: 22_050,
+                channels: vec![samples],
+            };
+            let path = folder.path().join(format!("music/{i}.wav"));
+            audio_file::write_wav(&path, &clip, WavFormat::Pcm16).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn a_resumed_run_ends_where_an_unbroken_one_does() {
+        let folder = prepare("resume");
+        task(&folder, "unbroken", 20, false).run().unwrap();
+        task(&folder, "broken", 7, false).run().unwrap();
+        task(&folder, "broken", 20, true).run().unwrap();
+        let load = |run: &str| checkpoint::load(&folder.path().join(run)).unwrap();
+        let ((unbroken, expected), (broken, tensors)) = (load("unbroken"), load("broken"));
+        assert_eq!((unbroken.step, broken.step), (20, 20));
+        for (name, tensor) in tensors {
+            let values =
+                |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(values(&tensor), values(&expected[&name]), "{name}");
+        }
+        let figures =
+            |run: &str| fs::read_to_string(folder.path().join(run).join("metrics.jsonl")).unwrap();
+        let train = |text: &str| -> Vec<String> {
+            text.lines()
+                .filter(|line| line.contains("\"train\""))
+                .map(str::to_owned)
+                .collect()
+        };
+        assert_eq!(train(&figures("unbroken")), train(&figures("broken")));
+        assert!(!train(&figures("unbroken")).is_empty());
+    }
+
+    #[test]
+    fn training_lowers_the_reconstruction_loss() {
+        let folder = prepare("lowers");
+        task(&folder, "run", 60, false).run().unwrap();
+        let text = fs::read_to_string(folder.path().join("run/metrics.jsonl")).unwrap();
+        let losses: Vec<f64> = text
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+            .filter_map(|figures| figures["train"]["reconstruction"].as_f64())
+            .collect();
+        assert!(losses.last().unwrap() < &(0.7 * losses[0]), "{losses:?}");
+    }
+
+    #[test]
+    fn a_run_is_neither_overwritten_nor_made_up() {
+        let folder = prepare("guard");
+        let error = task(&folder, "run", 1, true).run().unwrap_err();
+        assert!(error.to_string().contains("no checkpoint"), "{error}");
+        task(&folder, "run", 1, false).run().unwrap();
+        let error = task(&folder, "run", 2, false).run().unwrap_err();
+        assert!(error.to_string().contains("--resume"), "{error}");
+    }
+
+    #[test]
+    fn figures_after_the_checkpoint_are_dropped_on_resume() {
+        let folder = TestFolder::new("figures");
+        let path = folder.path().join("metrics.jsonl");
+        fs::write(&path, "{\"step\":10}\n{\"step\":20}\n{\"step\":30}\n{\"ste").unwrap();
+        drop(open_metrics(&path, 20).unwrap());
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            "{\"step\":10}\n{\"step\":20}\n"
+        );
+    }
+
+    #[test]
+    fn the_recipes_are_valid() {
+        for entry in fs::read_dir(crate::workspace::root().join("xtask/recipes")).unwrap() {
+            Recipe::load(&entry.unwrap().path()).unwrap();
+        }
+    }
 }

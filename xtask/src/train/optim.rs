@@ -125,15 +125,18 @@ impl RAdam {
     }
 
     /// Everything that a resumed run needs, by prefixed name.
-    pub fn state(&self) -> HashMap<String, Tensor> {
+    pub fn state(&self) -> Result<HashMap<String, Tensor>> {
         let mut state = HashMap::new();
         for (name, slot) in &self.slots {
-            state.insert(format!("weight/{name}"), slot.var.as_detached_tensor());
+            state.insert(
+                format!("weight/{name}"),
+                slot.var.as_detached_tensor().copy()?,
+            );
             state.insert(format!("moment1/{name}"), slot.first_moment.clone());
             state.insert(format!("moment2/{name}"), slot.second_moment.clone());
             state.insert(format!("average/{name}"), slot.average.clone());
         }
-        state
+        Ok(state)
     }
 
     /// Restores what [`Self::state`] gave after `steps` steps.
@@ -159,5 +162,118 @@ impl RAdam {
         }
         self.steps = steps;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+    use candle_nn::Init;
+
+    const CONFIG: RAdamConfig = RAdamConfig {
+        betas: (0.8, 0.99),
+        clip_norm: f64::INFINITY,
+        average_decay: 0.9,
+    };
+
+    fn parameters() -> (Parameters, Var) {
+        let parameters = Parameters::new(1);
+        let builder = parameters.builder(&Device::Cpu);
+        builder.get_with_hints(3, "w", Init::Const(0.0)).unwrap();
+        let var = parameters.vars()["w"].clone();
+        var.set(&Tensor::new(&[1f32, -2.0, 3.0], &Device::Cpu).unwrap())
+            .unwrap();
+        (parameters, var)
+    }
+
+    /// One step on `sum(w^4 / 4 + w sin(step))`.
+    fn step(optimiser: &mut RAdam, var: &Var, step: u64) -> f64 {
+        let w = var.as_tensor();
+        let loss = ((w.sqr().unwrap().sqr().unwrap() * 0.25).unwrap()
+            + (w * (step as f64).sin()).unwrap())
+        .unwrap();
+        let gradients = loss.sum_all().unwrap().backward().unwrap();
+        optimiser.step(&gradients, 0.05).unwrap()
+    }
+
+    // w = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
+    // opt = torch.optim.RAdam([w], lr=0.05, betas=(0.8, 0.99), eps=1e-8)
+    // for step in range(30):
+    //     opt.zero_grad()
+    //     (w**4 / 4 + w * torch.sin(torch.tensor(float(step)))).sum().backward()
+    //     opt.step()
+    //     if step in (3, 29): print(step, w.tolist())
+    #[test]
+    fn it_steps_as_pytorch_does() {
+        let (parameters, var) = parameters();
+        let mut optimiser = RAdam::new(&parameters, CONFIG).unwrap();
+        for i in 0..30 {
+            step(&mut optimiser, &var, i);
+            let expected = match i {
+                3 => [0.747_043_91, -0.996_474_83, 0.108_717_73],
+                29 => [0.599_419_94, -0.774_444_65, -0.115_446_86],
+                _ => continue,
+            };
+            for (w, expected) in var.to_vec1::<f32>().unwrap().iter().zip(expected) {
+                assert!(
+                    (f64::from(*w) - expected).abs() < 1e-5,
+                    "step {i}: {w}, {expected}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_restored_optimiser_goes_on_as_if_never_stopped() {
+        let (parameters, var) = parameters();
+        let mut unbroken = RAdam::new(&parameters, CONFIG).unwrap();
+        (0..8).for_each(|i| _ = step(&mut unbroken, &var, i));
+        let state = unbroken.state().unwrap();
+        (8..12).for_each(|i| _ = step(&mut unbroken, &var, i));
+        let expected = unbroken.state().unwrap();
+
+        let (parameters, var) = self::parameters();
+        let mut resumed = RAdam::new(&parameters, CONFIG).unwrap();
+        resumed.restore(&state, 8).unwrap();
+        (8..12).for_each(|i| _ = step(&mut resumed, &var, i));
+        for (name, tensor) in resumed.state().unwrap() {
+            let values = |t: &Tensor| t.to_vec1::<f32>().unwrap();
+            assert_eq!(values(&tensor), values(&expected[&name]), "{name}");
+        }
+    }
+
+    #[test]
+    fn gradients_are_clipped_by_their_norm() {
+        let (parameters, var) = parameters();
+        let mut clipped = RAdam::new(
+            &parameters,
+            RAdamConfig {
+                clip_norm: 1.0,
+                ..CONFIG
+            },
+        )
+        .unwrap();
+        // The gradient is w^3 = (1, -8, 27); the first step of RAdam is a plain one.
+        let norm = step(&mut clipped, &var, 0);
+        assert!((norm - 794f64.sqrt()).abs() < 1e-3, "{norm}");
+        let expected = [
+            1.0 - 0.05 / norm,
+            -2.0 + 0.05 * 8.0 / norm,
+            3.0 - 0.05 * 27.0 / norm,
+        ];
+        for (w, expected) in var.to_vec1::<f32>().unwrap().iter().zip(expected) {
+            assert!((f64::from(*w) - expected).abs() < 1e-5, "{w}, {expected}");
+        }
+    }
+
+    #[test]
+    fn gradients_that_are_not_finite_change_nothing() {
+        let (parameters, var) = parameters();
+        let mut optimiser = RAdam::new(&parameters, CONFIG).unwrap();
+        let loss = (var.as_tensor() * f64::NAN).unwrap().sum_all().unwrap();
+        assert!(optimiser.step(&loss.backward().unwrap(), 0.05).is_err());
+        assert_eq!(var.to_vec1::<f32>().unwrap(), [1.0, -2.0, 3.0]);
+        assert_eq!(optimiser.steps(), 0);
     }
 }
