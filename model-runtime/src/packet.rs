@@ -522,7 +522,8 @@ fn stereo(samples: usize) -> [Vec<f32>; 2] {
     [vec![0.0; samples], vec![0.0; samples]]
 }
 
-fn finite_or_zero(sample: f32) -> f32 {
+/// Audio thread: a sample that does no harm.
+pub fn finite_or_zero(sample: f32) -> f32 {
     if sample.is_finite() { sample } else { 0.0 }
 }
 

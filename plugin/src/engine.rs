@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use model_runtime::credit::SystemClock;
 use model_runtime::delay::Delay;
-use model_runtime::packet::{AudioPort, Controls, Geometry, GeometryError, Input, exchange};
+use model_runtime::packet::{
+    AudioPort, Controls, Geometry, GeometryError, Input, exchange, finite_or_zero,
+};
 use model_runtime::status::Status;
 use model_runtime::worker::{WindowProcessor, Worker};
 
@@ -153,6 +155,7 @@ impl Engine {
     }
 
     fn sample(&mut self, params: &GraftParams, main: [f32; 2], sidechain: [f32; 2]) -> [f32; 2] {
+        let main = main.map(finite_or_zero);
         let main_gain = params.main_gain.smoothed.next();
         let sidechain_gain = params.sidechain_gain.smoothed.next();
         let mix = params.mix.smoothed.next();

@@ -1,0 +1,286 @@
+//! Loading the plugin, and what it says about itself.
+
+use std::env;
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result, bail, ensure};
+use clack_extensions::audio_ports_config::{AudioPortsConfigBuffer, PluginAudioPortsConfig};
+use clack_extensions::params::{ParamInfoBuffer, ParamInfoFlags, PluginParams};
+use clack_extensions::state::PluginState;
+use clack_host::prelude::*;
+use clack_host::utils::ClapId;
+
+/// A loaded plugin library.
+pub struct Plugin {
+    entry: PluginEntry,
+    id: CString,
+    host: HostInfo,
+}
+
+/// A parameter as the host sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameter {
+    /// Display name.
+    pub name: String,
+    /// The current value as the plugin shows it.
+    pub text: String,
+}
+
+/// The plugin library that cargo built for the test that runs now.
+///
+/// # Errors
+///
+/// When it is not beside the test binary.
+pub fn built_library() -> Result<PathBuf> {
+    let name = format!(
+        "{}graft{}",
+        env::consts::DLL_PREFIX,
+        env::consts::DLL_SUFFIX
+    );
+    let program = env::current_exe().context("where is the running program?")?;
+    let beside = program.with_file_name(&name);
+    ensure!(
+        beside.exists(),
+        "no plugin library {}; `cargo test` builds it beside the test",
+        beside.display()
+    );
+    Ok(beside)
+}
+
+impl Plugin {
+    /// Loads a `.clap` file, or on macOS the library in a `.clap` bundle.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such file, or no plugin in it.
+    pub fn load(path: &Path) -> Result<Self> {
+        let library = library_of(path)?;
+        // SAFETY: loading a plugin runs its code; the caller asks for just that.
+        let entry = unsafe { PluginEntry::load(&library) }
+            .with_context(|| format!("{} is not a CLAP plugin", library.display()))?;
+        Self::from_entry(entry)
+    }
+
+    /// The plugin behind an entry point, such as one that is linked into the program.
+    ///
+    /// # Errors
+    ///
+    /// When there is no plugin behind it.
+    pub fn from_entry(entry: PluginEntry) -> Result<Self> {
+        let factory = entry
+            .get_plugin_factory()
+            .context("the library has no plugin factory")?;
+        let descriptor = factory
+            .plugin_descriptor(0)
+            .context("the library has no plugin")?;
+        let id = descriptor.id().context("the plugin has no id")?.to_owned();
+        let version = env!("CARGO_PKG_VERSION");
+        let host = HostInfo::new("Graft headless host", "Graft", "", version)?;
+        Ok(Self { entry, id, host })
+    }
+
+    /// The plugin's parameters in a new instance.
+    ///
+    /// # Errors
+    ///
+    /// When the plugin cannot be made, or has no parameters.
+    pub fn parameters(&self) -> Result<Vec<Parameter>> {
+        let mut instance = Instance::new(self)?;
+        let (params, listed) = instance.params()?;
+        listed
+            .into_iter()
+            .map(|ListedParameter { id, name, .. }| {
+                let handle = instance.inner.plugin_handle();
+                let mut buffer = [0; 256];
+                let text = params
+                    .get_value(&handle, id)
+                    .and_then(|value| {
+                        let written = params.value_to_text(&handle, id, value, &mut buffer);
+                        written.ok()
+                    })
+                    .with_context(|| format!("parameter \"{name}\" has no value"))?;
+                Ok(Parameter {
+                    name,
+                    text: String::from_utf8_lossy(text).into_owned(),
+                })
+            })
+            .collect()
+    }
+
+    /// Names of the channel layouts that the plugin offers.
+    ///
+    /// # Errors
+    ///
+    /// When the plugin cannot be made, or offers no choice.
+    pub fn layouts(&self) -> Result<Vec<String>> {
+        Ok(Instance::new(self)?
+            .layouts()?
+            .into_iter()
+            .map(|(_, name)| name)
+            .collect())
+    }
+}
+
+struct ListedParameter {
+    id: ClapId,
+    name: String,
+    is_stepped: bool,
+}
+
+fn library_of(path: &Path) -> Result<PathBuf> {
+    if path.is_file() {
+        return Ok(path.to_owned());
+    }
+    let binary = path
+        .file_stem()
+        .map(|stem| path.join("Contents/MacOS").join(stem))
+        .filter(|binary| binary.is_file());
+    binary.with_context(|| format!("no plugin at {}", path.display()))
+}
+
+/// One instance of the plugin, on the main thread.
+pub(crate) struct Instance {
+    pub(crate) inner: PluginInstance<Headless>,
+}
+
+impl Instance {
+    pub(crate) fn new(plugin: &Plugin) -> Result<Self> {
+        let inner = PluginInstance::new(
+            |_| Shared::default(),
+            |_| (),
+            &plugin.entry,
+            &plugin.id,
+            &plugin.host,
+        )
+        .context("the plugin cannot be instantiated")?;
+        Ok(Self { inner })
+    }
+
+    pub(crate) fn extension<E>(&self, name: &str) -> Result<E>
+    where
+        E: clack_host::extensions::Extension<
+                ExtensionSide = clack_host::extensions::PluginExtensionSide,
+            >,
+    {
+        self.inner
+            .plugin_shared_handle()
+            .get_extension::<E>()
+            .with_context(|| format!("the plugin has no {name} extension"))
+    }
+
+    fn params(&mut self) -> Result<(PluginParams, Vec<ListedParameter>)> {
+        let params = self.extension::<PluginParams>("params")?;
+        let handle = self.inner.plugin_handle();
+        let mut buffer = ParamInfoBuffer::new();
+        let listed = (0..params.count(&handle))
+            .map(|index| {
+                let info = params
+                    .get_info(&handle, index, &mut buffer)
+                    .with_context(|| format!("parameter {index} has no description"))?;
+                Ok(ListedParameter {
+                    id: info.id,
+                    name: String::from_utf8_lossy(info.name).into_owned(),
+                    is_stepped: info.flags.contains(ParamInfoFlags::IS_STEPPED),
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok((params, listed))
+    }
+
+    /// The id of the parameter called `name`, and the host's number for `value` as a user writes it.
+    pub(crate) fn parameter(&mut self, name: &str, value: f64) -> Result<(ClapId, f64)> {
+        let (params, listed) = self.params()?;
+        let Some(parameter) = listed.iter().find(|listed| listed.name == name) else {
+            let names: Vec<_> = listed.iter().map(|listed| listed.name.as_str()).collect();
+            bail!(
+                "no parameter \"{name}\"; the plugin has {}",
+                names.join(", ")
+            );
+        };
+        // Steps are numbered from 0, while the text of a switch is a word.
+        if parameter.is_stepped {
+            return Ok((parameter.id, value));
+        }
+        let text = CString::new(value.to_string())?;
+        let host_value = params
+            .text_to_value(&self.inner.plugin_handle(), parameter.id, &text)
+            .with_context(|| format!("the parameter \"{name}\" does not take {value}"))?;
+        Ok((parameter.id, host_value))
+    }
+
+    fn layouts(&mut self) -> Result<Vec<(ClapId, String)>> {
+        let configs = self.extension::<PluginAudioPortsConfig>("audio-ports-config")?;
+        let handle = self.inner.plugin_handle();
+        let mut buffer = AudioPortsConfigBuffer::new();
+        (0..configs.count(&handle))
+            .map(|index| {
+                let config = configs
+                    .get(&handle, index, &mut buffer)
+                    .with_context(|| format!("layout {index} has no description"))?;
+                Ok((config.id, String::from_utf8_lossy(config.name).into_owned()))
+            })
+            .collect()
+    }
+
+    /// Chooses the layout called `name`.
+    pub(crate) fn select_layout(&mut self, name: &str) -> Result<()> {
+        let layouts = self.layouts()?;
+        let (id, _) = layouts
+            .iter()
+            .find(|(_, layout)| layout == name)
+            .with_context(|| format!("the plugin has no layout \"{name}\", only {layouts:?}"))?;
+        self.extension::<PluginAudioPortsConfig>("audio-ports-config")?
+            .select(&self.inner.plugin_handle(), *id)
+            .with_context(|| format!("the plugin refuses the layout \"{name}\""))
+    }
+
+    pub(crate) fn load_state(&mut self, state: &[u8]) -> Result<()> {
+        self.extension::<PluginState>("state")?
+            .load(&self.inner.plugin_handle(), &mut &state[..])
+            .context("the plugin refuses the state")?;
+        self.run_callbacks();
+        Ok(())
+    }
+
+    pub(crate) fn save_state(&mut self) -> Result<Vec<u8>> {
+        let mut state = Vec::new();
+        self.extension::<PluginState>("state")?
+            .save(&self.inner.plugin_handle(), &mut state)
+            .context("the plugin cannot save its state")?;
+        Ok(state)
+    }
+
+    /// Does on the main thread what the plugin asked for.
+    pub(crate) fn run_callbacks(&mut self) {
+        let take_request = |shared: &Shared| shared.callback.swap(false, Ordering::AcqRel);
+        while self.inner.access_shared_handler(take_request) {
+            self.inner.call_on_main_thread_callback();
+        }
+    }
+}
+
+/// What the host does for a plugin: next to nothing.
+pub(crate) struct Headless;
+
+#[derive(Default)]
+pub(crate) struct Shared {
+    callback: AtomicBool,
+}
+
+impl SharedHandler<'_> for Shared {
+    fn request_restart(&self) {}
+
+    fn request_process(&self) {}
+
+    fn request_callback(&self) {
+        self.callback.store(true, Ordering::Release);
+    }
+}
+
+impl HostHandlers for Headless {
+    type Shared<'a> = Shared;
+    type MainThread<'a> = ();
+    type AudioProcessor<'a> = ();
+}

@@ -1,0 +1,308 @@
+//! Rendering audio through the plugin.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use clack_extensions::latency::PluginLatency;
+use clack_extensions::render::{PluginRender, RenderMode};
+use clack_host::events::Pckn;
+use clack_host::events::event_types::ParamValueEvent;
+use clack_host::prelude::*;
+use clack_host::process::StartedPluginAudioProcessor;
+
+use crate::plugin::{Headless, Instance, Plugin};
+
+/// What to render, and how.
+#[derive(Clone, Debug)]
+pub struct RenderJob {
+    /// Sample rate of all audio.
+    pub sample_rate_hz: u32,
+    /// Lengths of the blocks in samples, used in turn, over and over.
+    pub blocks: Vec<usize>,
+    /// Whether the host says that it is not in real time.
+    pub offline: bool,
+    /// The main input: one or two channels of equal length.
+    pub main: Vec<Vec<f32>>,
+    /// The sidechain: one or two channels, cut or filled with zeros to the length of the main input.
+    /// Without it, the host offers the sidechain with no channels.
+    pub sidechain: Option<Vec<Vec<f32>>>,
+    /// Parameters from the first sample on, by name: gains in dB, switches 0 or 1.
+    pub parameters: Vec<(String, f64)>,
+    /// Changes of parameters on the way, in order of time.
+    pub automation: Vec<Automation>,
+    /// A state to load first.
+    pub state: Option<Vec<u8>>,
+}
+
+impl Default for RenderJob {
+    fn default() -> Self {
+        Self {
+            sample_rate_hz: 44_100,
+            blocks: vec![512],
+            offline: false,
+            main: Vec::new(),
+            sidechain: None,
+            parameters: Vec::new(),
+            automation: Vec::new(),
+            state: None,
+        }
+    }
+}
+
+/// A parameter that takes a new value.
+#[derive(Clone, Debug)]
+pub struct Automation {
+    /// When, in samples from the start.
+    pub position_samples: usize,
+    /// Name of the parameter.
+    pub parameter: String,
+    /// Its new value, as in [`RenderJob::parameters`].
+    pub value: f64,
+}
+
+/// The plugin's output.
+#[derive(Clone, Debug)]
+pub struct Rendered {
+    /// As many channels as the main input has, longer than it by `latency_samples`.
+    pub channels: Vec<Vec<f32>>,
+    /// The latency that the plugin reported.
+    pub latency_samples: usize,
+    /// How long the processing took.
+    pub wall_seconds: f64,
+    /// The plugin's state after it.
+    pub state: Vec<u8>,
+}
+
+impl Rendered {
+    /// The output without its latency: as long as the main input, and in line with it.
+    pub fn aligned(&self) -> Vec<Vec<f32>> {
+        let after_latency = |channel: &Vec<f32>| channel[self.latency_samples..].to_vec();
+        self.channels.iter().map(after_latency).collect()
+    }
+}
+
+impl Plugin {
+    /// Renders a job through a new instance, with silence after the input until all of it is out.
+    ///
+    /// # Errors
+    ///
+    /// When the job is inconsistent, or the plugin refuses any part of it.
+    pub fn render(&self, job: &RenderJob) -> Result<Rendered> {
+        self.render_with(job, |_, process| process())
+    }
+
+    /// The same, with `around` called on the audio thread for each block. It is given the position
+    /// after the block and has to call its second argument, which is the plugin's `process()` and
+    /// nothing else.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::render`].
+    pub fn render_with(
+        &self,
+        job: &RenderJob,
+        around: impl FnMut(usize, &mut dyn FnMut()) + Send,
+    ) -> Result<Rendered> {
+        let samples = job.validate()?;
+        let mut instance = Instance::new(self)?;
+        instance.select_layout(job.layout())?;
+        if let Some(state) = &job.state {
+            instance.load_state(state)?;
+        }
+        let events = job.events(&mut instance)?;
+        if job.offline {
+            instance
+                .extension::<PluginRender>("render")?
+                .set(&instance.inner.plugin_handle(), RenderMode::Offline)
+                .context("the plugin refuses to render offline")?;
+        }
+        let configuration = PluginAudioConfiguration {
+            sample_rate: f64::from(job.sample_rate_hz),
+            min_frames_count: 1,
+            max_frames_count: job.longest_block() as u32,
+        };
+        let processor = instance
+            .inner
+            .activate(|_, _| (), configuration)
+            .context("the plugin cannot be activated")?;
+        instance.run_callbacks();
+        let latency_samples = instance
+            .extension::<PluginLatency>("latency")?
+            .get(&instance.inner.plugin_handle()) as usize;
+
+        let began = Instant::now();
+        let (processor, channels) = std::thread::scope(|scope| {
+            let audio_thread = scope.spawn(|| {
+                let mut processor = processor
+                    .start_processing()
+                    .map_err(|_| anyhow::anyhow!("the plugin cannot start processing"))?;
+                let channels = run(
+                    &mut processor,
+                    job,
+                    events,
+                    samples + latency_samples,
+                    around,
+                )?;
+                anyhow::Ok((processor.stop_processing(), channels))
+            });
+            audio_thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?;
+        let wall_seconds = began.elapsed().as_secs_f64();
+        instance.inner.deactivate(processor);
+        instance.run_callbacks();
+        Ok(Rendered {
+            channels,
+            latency_samples,
+            wall_seconds,
+            state: instance.save_state()?,
+        })
+    }
+}
+
+impl RenderJob {
+    /// Checks the job, and gives the length of the main input.
+    fn validate(&self) -> Result<usize> {
+        let channels = |name: &str, audio: &[Vec<f32>]| {
+            ensure!(
+                matches!(audio.len(), 1 | 2),
+                "{name}: expected one or two channels, found {}",
+                audio.len()
+            );
+            ensure!(
+                audio.iter().all(|channel| channel.len() == audio[0].len()),
+                "{name}: the channels differ in length"
+            );
+            Ok(())
+        };
+        channels("main input", &self.main)?;
+        if let Some(sidechain) = &self.sidechain {
+            channels("sidechain", sidechain)?;
+        }
+        ensure!(
+            !self.blocks.is_empty() && !self.blocks.contains(&0),
+            "expected blocks of at least one sample, found {:?}",
+            self.blocks
+        );
+        Ok(self.main[0].len())
+    }
+
+    fn longest_block(&self) -> usize {
+        self.blocks.iter().copied().max().unwrap_or(1)
+    }
+
+    fn layout(&self) -> &'static str {
+        match (self.main.len(), self.sidechain.as_ref().map(Vec::len)) {
+            (1, Some(2)) => "Mono, stereo sidechain",
+            (1, _) => "Mono",
+            (_, Some(1)) => "Stereo, mono sidechain",
+            _ => "Stereo",
+        }
+    }
+
+    /// Parameters and automation as events with their positions, in order.
+    fn events(&self, instance: &mut Instance) -> Result<Vec<(usize, ParamValueEvent)>> {
+        let from_the_start = self
+            .parameters
+            .iter()
+            .map(|(name, value)| (0, name, *value));
+        let on_the_way = self
+            .automation
+            .iter()
+            .map(|change| (change.position_samples, &change.parameter, change.value));
+        from_the_start
+            .chain(on_the_way)
+            .map(|(position, name, value)| {
+                let (id, host_value) = instance.parameter(name, value)?;
+                let event = ParamValueEvent::new(0, id, Pckn::match_all(), host_value);
+                Ok((position, event))
+            })
+            .collect()
+    }
+}
+
+/// The audio thread: pushes `samples` through the plugin, block by block.
+fn run(
+    processor: &mut StartedPluginAudioProcessor<Headless>,
+    job: &RenderJob,
+    events: Vec<(usize, ParamValueEvent)>,
+    samples: usize,
+    mut around: impl FnMut(usize, &mut dyn FnMut()),
+) -> Result<Vec<Vec<f32>>> {
+    let longest = job.longest_block();
+    let buffers = |channels: usize| vec![vec![0.0_f32; longest]; channels];
+    let sidechain = job.sidechain.as_deref().unwrap_or_default();
+    let mut main_in = buffers(job.main.len());
+    let mut sidechain_in = buffers(sidechain.len());
+    let mut main_out = buffers(job.main.len());
+    let mut output = vec![Vec::with_capacity(samples); job.main.len()];
+    let mut in_ports = AudioPorts::with_capacity(main_in.len() + sidechain_in.len(), 2);
+    let mut out_ports = AudioPorts::with_capacity(main_out.len(), 1);
+    let mut block_events = EventBuffer::with_capacity(events.len());
+    let mut events = events.into_iter().peekable();
+
+    let mut position = 0;
+    for &length in job.blocks.iter().cycle() {
+        if position == samples {
+            break;
+        }
+        let length = length.min(samples - position);
+        copy_block(&job.main, position, length, &mut main_in);
+        copy_block(sidechain, position, length, &mut sidechain_in);
+        block_events.clear();
+        while let Some((at, mut event)) = events.next_if(|(at, _)| *at < position + length) {
+            event.set_time((at - position) as u32);
+            block_events.push(&event);
+        }
+
+        let inputs = in_ports.with_input_buffers([&mut main_in, &mut sidechain_in].map(|port| {
+            AudioPortBuffer {
+                latency: 0,
+                channels: AudioPortBufferType::f32_input_only(
+                    port.iter_mut()
+                        .map(|channel| InputChannel::variable(&mut channel[..length])),
+                ),
+            }
+        }));
+        let mut outputs = out_ports.with_output_buffers([AudioPortBuffer {
+            latency: 0,
+            channels: AudioPortBufferType::f32_output_only(
+                main_out.iter_mut().map(|channel| &mut channel[..length]),
+            ),
+        }]);
+        let in_events = block_events.as_input();
+        let mut out_events = OutputEvents::void();
+        let mut result = None;
+        around(position + length, &mut || {
+            let process = processor.process(
+                &inputs,
+                &mut outputs,
+                &in_events,
+                &mut out_events,
+                Some(position as u64),
+                None,
+            );
+            result = Some(process);
+        });
+        result
+            .context("the block was not processed")?
+            .with_context(|| format!("the plugin failed at sample {position}"))?;
+        for (output, block) in output.iter_mut().zip(&main_out) {
+            output.extend_from_slice(&block[..length]);
+        }
+        position += length;
+    }
+    Ok(output)
+}
+
+/// Copies a block of `audio` from `position` on, with zeros where it has ended.
+fn copy_block(audio: &[Vec<f32>], position: usize, length: usize, block: &mut [Vec<f32>]) {
+    for (channel, block) in audio.iter().zip(block) {
+        let start = position.min(channel.len());
+        let end = (position + length).min(channel.len());
+        let (copied, rest) = block[..length].split_at_mut(end - start);
+        copied.copy_from_slice(&channel[start..end]);
+        rest.fill(0.0);
+    }
+}

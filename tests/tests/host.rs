@@ -1,0 +1,351 @@
+//! The built plugin in a host.
+
+use graft_tests::{Automation, Plugin, RenderJob, Rendered, built_library};
+
+const RATE_HZ: u32 = 44_100;
+
+fn plugin() -> Plugin {
+    Plugin::load(&built_library().unwrap()).unwrap()
+}
+
+fn noise(seed: u32, samples: usize) -> Vec<f32> {
+    let mut state = seed;
+    let next = |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        0.5 * (state as f32 / u32::MAX as f32 - 0.5)
+    };
+    (0..samples).map(next).collect()
+}
+
+fn stereo_noise(seed: u32, samples: usize) -> Vec<Vec<f32>> {
+    vec![noise(seed, samples), noise(seed + 1, samples)]
+}
+
+/// A second and a half of two different inputs.
+fn job() -> RenderJob {
+    let samples = RATE_HZ as usize * 3 / 2;
+    RenderJob {
+        sample_rate_hz: RATE_HZ,
+        offline: true,
+        main: stereo_noise(1, samples),
+        sidechain: Some(stereo_noise(7, samples)),
+        ..RenderJob::default()
+    }
+}
+
+fn peak(channel: &[f32]) -> f32 {
+    channel
+        .iter()
+        .fold(0.0, |peak, sample| peak.max(sample.abs()))
+}
+
+fn parameter(name: &str, value: f64) -> (String, f64) {
+    (name.to_owned(), value)
+}
+
+#[track_caller]
+fn assert_same(a: &Rendered, b: &Rendered, what: &str) {
+    assert_eq!(a.channels.len(), b.channels.len(), "{what}");
+    for (a, b) in a.aligned().iter().zip(&b.aligned()) {
+        let differs = a
+            .iter()
+            .zip(b)
+            .position(|(a, b)| a.to_bits() != b.to_bits());
+        assert_eq!(differs, None, "{what}");
+    }
+}
+
+#[test]
+fn the_output_is_the_same_at_any_block_size_declared_offline_or_not() {
+    let plugin = plugin();
+    let change = |position_samples, parameter: &str, value| Automation {
+        position_samples,
+        parameter: parameter.to_owned(),
+        value,
+    };
+    let job = RenderJob {
+        automation: vec![
+            change(5_000, "Harmony", 1.0),
+            change(12_345, "Rhythm", 0.25),
+            change(12_345, "Mix", 0.8),
+            change(30_001, "Link", 1.0),
+            change(40_000, "Output Gain", -6.0),
+            change(50_000, "Bypass", 1.0),
+            change(55_000, "Bypass", 0.0),
+        ],
+        ..job()
+    };
+    let reference = plugin.render(&job).unwrap();
+    assert!(peak(&reference.aligned()[0]) > 0.01);
+    for blocks in [
+        vec![1],
+        vec![64],
+        vec![127],
+        vec![512],
+        vec![4096],
+        vec![8192],
+        vec![3, 1000, 1, 64, 4096, 511],
+    ] {
+        for offline in [true, false] {
+            let what = format!("blocks {blocks:?}, declared offline: {offline}");
+            let rendered = plugin.render(&RenderJob {
+                blocks: blocks.clone(),
+                offline,
+                ..job.clone()
+            });
+            assert_same(&rendered.unwrap(), &reference, &what);
+        }
+    }
+}
+
+#[test]
+fn an_impulse_on_the_dry_path_lands_at_the_reported_latency() {
+    let plugin = plugin();
+    for sample_rate_hz in [22_050, 44_100, 48_000, 88_200, 96_000, 192_000] {
+        for (name, value) in [("Mix", 0.0), ("Bypass", 1.0)] {
+            let mut main = vec![vec![0.0; 1000]; 2];
+            main[0][0] = 0.5;
+            main[1][777] = -0.25;
+            let rendered = plugin
+                .render(&RenderJob {
+                    sample_rate_hz,
+                    main: main.clone(),
+                    sidechain: Some(stereo_noise(7, 1000)),
+                    // Parameters set with the first sample take a moment; a state does not.
+                    state: Some(state_with(&plugin, name, value)),
+                    ..job()
+                })
+                .unwrap();
+            assert!(rendered.latency_samples > 0);
+            let same = rendered.aligned() == main;
+            assert!(same, "{name} at {sample_rate_hz} Hz");
+            let early = &rendered.channels[0][..rendered.latency_samples];
+            assert_eq!(peak(early), 0.0);
+        }
+    }
+}
+
+/// The plugin's state with one parameter changed.
+fn state_with(plugin: &Plugin, name: &str, value: f64) -> Vec<u8> {
+    let job = RenderJob {
+        main: vec![vec![0.0; 64]; 2],
+        parameters: vec![parameter(name, value)],
+        ..RenderJob::default()
+    };
+    plugin.render(&job).unwrap().state
+}
+
+#[test]
+fn a_state_makes_a_new_instance_sound_the_same() {
+    let plugin = plugin();
+    let settings = vec![
+        parameter("Harmony", 0.25),
+        parameter("Rhythm", 0.75),
+        parameter("Link", 1.0),
+        parameter("Main Gain", -3.0),
+        parameter("Sidechain Gain", 4.0),
+        parameter("Mix", 0.5),
+        parameter("Output Gain", -12.0),
+    ];
+    let set = plugin
+        .render(&RenderJob {
+            parameters: settings,
+            ..job()
+        })
+        .unwrap();
+    let render_state = |state: Vec<u8>| {
+        plugin
+            .render(&RenderJob {
+                state: Some(state),
+                ..job()
+            })
+            .unwrap()
+    };
+    let loaded = render_state(set.state.clone());
+    assert_same(
+        &loaded,
+        &render_state(loaded.state.clone()),
+        "a second trip",
+    );
+    // The one ramps from the defaults to the settings, the other starts with them.
+    let ramp_samples = RATE_HZ as usize / 2;
+    for (set, loaded) in set.aligned().iter().zip(&loaded.aligned()) {
+        let after_ramp = |channel: &[f32]| channel[ramp_samples..].to_vec();
+        let (set, loaded) = (after_ramp(set), after_ramp(loaded));
+        let largest = set.iter().zip(&loaded).map(|(a, b)| (a - b).abs());
+        let largest = largest.fold(0.0, f32::max);
+        assert!(largest <= 1e-3 * peak(&set), "{largest}");
+    }
+    let defaults = plugin.render(&job()).unwrap();
+    assert!(loaded.aligned() != defaults.aligned());
+}
+
+#[test]
+fn a_state_that_is_none_is_refused() {
+    let refused = plugin().render(&RenderJob {
+        state: Some(b"\x08\0\0\0\0\0\0\0no state".to_vec()),
+        ..job()
+    });
+    let error = format!("{:#}", refused.unwrap_err());
+    assert!(error.contains("the plugin refuses the state"), "{error}");
+}
+
+#[test]
+fn parameters_appear_by_name_with_their_defaults() {
+    let parameters = plugin().parameters().unwrap();
+    let listed: Vec<_> = parameters
+        .iter()
+        .map(|p| (p.name.as_str(), p.text.as_str()))
+        .collect();
+    assert_eq!(
+        listed,
+        [
+            ("Harmony", "0.00"),
+            ("Rhythm", "1.00"),
+            ("Link", "Off"),
+            ("Main Gain", "0.0 dB"),
+            ("Sidechain Gain", "0.0 dB"),
+            ("Mix", "1.00"),
+            ("Output Gain", "0.0 dB"),
+            ("Bypass", "Off"),
+        ]
+    );
+}
+
+#[test]
+fn an_unknown_parameter_is_named_in_the_error() {
+    let refused = plugin().render(&RenderJob {
+        parameters: vec![parameter("Melody", 0.5)],
+        ..job()
+    });
+    let error = format!("{:#}", refused.unwrap_err());
+    assert!(
+        error.contains("no parameter \"Melody\"; the plugin has Harmony"),
+        "{error}"
+    );
+}
+
+#[test]
+fn mono_layouts_play() {
+    let plugin = plugin();
+    let stereo = job();
+    let first = |audio: &[Vec<f32>]| vec![audio[0].clone()];
+    let mono_main = first(&stereo.main);
+    let mono_sidechain = stereo.sidechain.as_deref().map(first);
+
+    let mono = plugin
+        .render(&RenderJob {
+            main: mono_main.clone(),
+            sidechain: mono_sidechain.clone(),
+            ..stereo.clone()
+        })
+        .unwrap();
+    // The same channel on both sides of a stereo instance.
+    let twice = |audio: &[Vec<f32>]| vec![audio[0].clone(); 2];
+    let doubled = plugin
+        .render(&RenderJob {
+            main: twice(&stereo.main),
+            sidechain: stereo.sidechain.as_deref().map(twice),
+            ..stereo.clone()
+        })
+        .unwrap();
+    let mono = mono.aligned();
+    assert_eq!(mono.len(), 1);
+    assert!(peak(&mono[0]) > 0.01);
+    let doubled = doubled.aligned();
+    let middle = doubled[0]
+        .iter()
+        .zip(&doubled[1])
+        .map(|(l, r)| 0.5 * (l + r));
+    assert!(middle.zip(&mono[0]).all(|(a, &b)| a == b));
+
+    for (main, sidechain) in [
+        (mono_main, stereo.sidechain.clone()),
+        (stereo.main.clone(), mono_sidechain),
+    ] {
+        let channels = main.len();
+        let job = RenderJob {
+            main,
+            sidechain,
+            ..stereo.clone()
+        };
+        let rendered = plugin.render(&job).unwrap().aligned();
+        assert_eq!(rendered.len(), channels);
+        assert!(rendered.iter().all(|channel| peak(channel) > 0.01));
+    }
+}
+
+#[test]
+fn a_missing_or_silent_sidechain_passes_the_aligned_main() {
+    let plugin = plugin();
+    let job = job();
+    let silence = vec![vec![0.0; job.main[0].len()]; 2];
+    for sidechain in [None, Some(silence)] {
+        for blocks in [vec![512], vec![1, 4096, 64]] {
+            let rendered = plugin.render(&RenderJob {
+                sidechain: sidechain.clone(),
+                blocks,
+                ..job.clone()
+            });
+            assert!(rendered.unwrap().aligned() == job.main);
+        }
+    }
+}
+
+#[test]
+fn silence_gives_silence() {
+    let job = job();
+    let silence = vec![vec![0.0; job.main[0].len()]; 2];
+    let rendered = plugin()
+        .render(&RenderJob {
+            main: silence.clone(),
+            sidechain: Some(silence.clone()),
+            ..job
+        })
+        .unwrap();
+    assert!(rendered.aligned() == silence);
+}
+
+#[test]
+fn every_sample_rate_plays_with_the_same_latency_in_seconds() {
+    let plugin = plugin();
+    let reference = plugin.render(&job()).unwrap().latency_samples as f64 / f64::from(RATE_HZ);
+    for sample_rate_hz in [22_050, 32_000, 48_000, 88_200, 96_000, 176_400, 192_000] {
+        let samples = sample_rate_hz as usize;
+        let rendered = plugin
+            .render(&RenderJob {
+                sample_rate_hz,
+                main: stereo_noise(1, samples),
+                sidechain: Some(stereo_noise(7, samples)),
+                ..job()
+            })
+            .unwrap();
+        let seconds = rendered.latency_samples as f64 / f64::from(sample_rate_hz);
+        assert!(
+            (seconds - reference).abs() < 0.02,
+            "{seconds} s at {sample_rate_hz} Hz"
+        );
+        let aligned = rendered.aligned();
+        assert!(
+            aligned
+                .iter()
+                .all(|channel| channel.iter().all(|s| s.is_finite()))
+        );
+        assert!(
+            aligned.iter().all(|channel| peak(channel) > 0.01),
+            "{sample_rate_hz} Hz"
+        );
+    }
+}
+
+#[test]
+fn input_that_is_not_finite_stays_where_it_is() {
+    let mut job = job();
+    job.main[0][1000] = f32::NAN;
+    job.main[1][2000] = f32::INFINITY;
+    if let Some(sidechain) = &mut job.sidechain {
+        sidechain[0][3000] = f32::NEG_INFINITY;
+    }
+    let rendered = plugin().render(&job).unwrap().aligned();
+    assert!(rendered.iter().flatten().all(|sample| sample.is_finite()));
+}

@@ -1,0 +1,139 @@
+//! The audio thread: no memory is taken or given back, no system call is made, no lock is touched.
+//!
+//! The plugin is linked into this test, so that its code runs with the allocator below, and is driven
+//! through its CLAP entry point like by any host. The checks are themselves checked with planted
+//! faults.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+mod watch;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clack_host::prelude::PluginEntry;
+use graft_tests::{Automation, Plugin, RenderJob};
+use watch::{CountingAllocator, Deeds, atomics, watch};
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+const RATE_HZ: u32 = 44_100;
+
+/// Atomic read-modify-writes of a block in which no packet comes or goes: seven of nice-plug 0.4.2
+/// around the plugin's own code, and one to look into the empty queue.
+const ATOMICS_PER_BLOCK: usize = 8;
+
+fn linked_plugin() -> Plugin {
+    // SAFETY: the entry point is that of the plugin in this program.
+    let entry = unsafe { PluginEntry::load_from_raw(&graft::clap_entry, c"") };
+    Plugin::from_entry(entry.unwrap()).unwrap()
+}
+
+/// Two seconds of noise, with knobs that move.
+fn job(blocks: Vec<usize>) -> RenderJob {
+    let mut state = 1_u32;
+    let mut noise = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state as f32 / u32::MAX as f32 - 0.5
+    };
+    let mut stereo = || vec![(0..2 * RATE_HZ).map(|_| noise()).collect::<Vec<_>>(); 2];
+    let change = |step: usize, parameter: &str| Automation {
+        position_samples: 3000 + 5000 * step,
+        parameter: parameter.to_owned(),
+        value: (step % 2) as f64,
+    };
+    RenderJob {
+        sample_rate_hz: RATE_HZ,
+        blocks,
+        main: stereo(),
+        sidechain: Some(stereo()),
+        automation: (0..8)
+            .flat_map(|step| {
+                ["Harmony", "Rhythm", "Mix", "Link", "Bypass"].map(|p| change(step, p))
+            })
+            .collect(),
+        ..RenderJob::default()
+    }
+}
+
+/// Waits for the time at which a live host would process the block that ends at `position_samples`,
+/// slightly slower than real time, so that the plugin is never given time to wait.
+fn keep_live_time(start: Instant, position_samples: usize) {
+    let due = start + Duration::from_secs_f64(1.1 * position_samples as f64 / f64::from(RATE_HZ));
+    thread::sleep(due.saturating_duration_since(Instant::now()));
+}
+
+#[test]
+fn processing_neither_allocates_nor_enters_the_kernel() {
+    let start = Instant::now();
+    let mut position = 0;
+    let mut deeds = Vec::new();
+    let rendered = linked_plugin().render_with(&job(vec![64, 1, 512, 127]), |end, process| {
+        keep_live_time(start, position);
+        position = end;
+        deeds.push(watch(process));
+    });
+    rendered.unwrap();
+    assert!(deeds.len() > 500);
+    let first_offence = deeds.iter().position(|deeds| *deeds != Deeds::default());
+    assert_eq!(first_offence.map(|block| (block, deeds[block])), None);
+}
+
+#[test]
+fn processing_takes_no_lock() {
+    let mut block = 0;
+    let mut counts = Vec::new();
+    let rendered = linked_plugin().render_with(&job(vec![8]), |_, process| {
+        block += 1;
+        // Every now and then, because single steps are slow.
+        if block % 500 == 0 {
+            counts.push(atomics::count(process));
+        } else {
+            process();
+        }
+    });
+    rendered.unwrap();
+    assert!(counts.len() > 10);
+    // Blocks in which a packet comes or goes have more.
+    assert_eq!(counts.iter().min(), Some(&ATOMICS_PER_BLOCK), "{counts:?}");
+}
+
+#[test]
+fn a_planted_allocation_is_found() {
+    assert_eq!(
+        watch(|| drop(std::hint::black_box(Box::new(1)))).allocations,
+        2
+    );
+    assert_eq!(watch(|| ()), Deeds::default());
+}
+
+#[test]
+fn a_planted_file_read_is_found() {
+    let deeds = watch(|| {
+        std::hint::black_box(std::fs::read("/proc/self/cmdline")).unwrap();
+    });
+    assert_eq!(deeds.system_call, Some(libc::SYS_openat));
+}
+
+#[test]
+fn a_planted_lock_is_found_when_it_is_free() {
+    let std_lock = std::sync::Mutex::new(1);
+    let fast_lock = parking_lot::Mutex::new(1);
+    let read_write_lock = parking_lot::RwLock::new(1);
+    assert!(atomics::count(|| drop(std::hint::black_box(std_lock.lock()))) >= 2);
+    assert!(atomics::count(|| drop(std::hint::black_box(fast_lock.lock()))) >= 2);
+    assert!(atomics::count(|| drop(std::hint::black_box(read_write_lock.read()))) >= 2);
+    assert_eq!(atomics::count(|| ()), 0);
+}
+
+#[test]
+fn a_planted_lock_is_found_when_it_is_taken() {
+    let lock = parking_lot::Mutex::new(());
+    let taken = lock.lock();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| watch(|| drop(lock.lock())));
+        thread::sleep(Duration::from_millis(100));
+        drop(taken);
+        assert!(waiting.join().unwrap().system_call.is_some());
+    });
+}
