@@ -34,7 +34,7 @@ use recipe::Recipe;
 use sampler::{CropSampler, CropSettings};
 
 /// Where decoded audio is kept between runs.
-const CACHE_FOLDER: &str = "target/cache/audio";
+pub const CACHE_FOLDER: &str = "target/cache/audio";
 /// Crops in the validation set.
 const VALIDATION_CROPS: usize = 32;
 /// Steps between two lines of training figures.
