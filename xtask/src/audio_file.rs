@@ -1,4 +1,4 @@
-//! Audio files in and out: reading with symphonia, writing with hound, resampling with rubato.
+//! Audio files in and out: reading with symphonia, writing with hound.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -6,8 +6,6 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use model_runtime::AudioClip;
-use rubato::audioadapter_buffers::direct::SequentialSlice;
-use rubato::{Fft, FixedSync, Resampler, WindowFunction};
 use symphonia::core::codecs::audio::AudioDecoderOptions;
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::formats::probe::Hint;
@@ -259,41 +257,7 @@ pub fn mono(clip: &AudioClip) -> Vec<f32> {
 ///
 /// When a rate is 0.
 pub fn resample(samples: &[f32], from_hz: u32, to_hz: u32) -> Result<Vec<f32>> {
-    /// Long enough blocks for a steep filter.
-    const MIN_CHUNK_SAMPLES: usize = 1024;
-
-    ensure!(
-        from_hz > 0 && to_hz > 0,
-        "expected sample rates above 0 Hz, found {from_hz} Hz and {to_hz} Hz"
-    );
-    if from_hz == to_hz || samples.is_empty() {
-        return Ok(samples.to_vec());
-    }
-    // The resampler's delay is half an output block, so a block of even length keeps it whole.
-    let unit_samples = 2 * from_hz / greatest_common_divisor(from_hz, to_hz);
-    let mut resampler = Fft::<f32>::new_custom(
-        from_hz as usize,
-        to_hz as usize,
-        MIN_CHUNK_SAMPLES.next_multiple_of(unit_samples as usize),
-        1,
-        1,
-        WindowFunction::BlackmanHarris2,
-        FixedSync::Input,
-    )?;
-    let input = SequentialSlice::new(samples, 1, samples.len())?;
-    let mut output = resampler
-        .process_all(&input, samples.len(), None)?
-        .take_data();
-    let length = (samples.len() as u64 * u64::from(to_hz)).div_ceil(u64::from(from_hz));
-    output.resize(length as usize, 0.0);
-    Ok(output)
-}
-
-fn greatest_common_divisor(mut a: u32, mut b: u32) -> u32 {
-    while b > 0 {
-        (a, b) = (b, a % b);
-    }
-    a
+    Ok(model_runtime::resample(samples, from_hz, to_hz)?)
 }
 
 #[cfg(test)]
@@ -443,31 +407,6 @@ mod tests {
         let path = folder.path().join("uneven.wav");
         assert!(write_wav(&path, &clip, WavFormat::Float32).is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn resampling_keeps_time_and_length() {
-        for (from_hz, to_hz) in [
-            (44_100, 22_050),
-            (48_000, 22_050),
-            (8_000, 22_050),
-            (11_025, 44_100),
-            (22_050, 44_100),
-        ] {
-            let samples = 20_011;
-            let resampled = resample(&sine(440.0, from_hz, samples), from_hz, to_hz).unwrap();
-            let length = (samples * to_hz as usize).div_ceil(from_hz as usize);
-            assert_eq!(resampled.len(), length, "{from_hz} to {to_hz}");
-            let expected = sine(440.0, to_hz, length);
-            for n in 2000..length - 2000 {
-                let difference = (resampled[n] - expected[n]).abs();
-                assert!(
-                    difference < 1e-4,
-                    "{from_hz} to {to_hz}: sample {n} is off by {difference}"
-                );
-            }
-        }
-        assert!(resample(&[0.0], 0, 22_050).is_err());
     }
 
     #[test]

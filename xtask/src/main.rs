@@ -3,7 +3,6 @@
 #[allow(dead_code)]
 mod audio_file;
 mod bundle;
-#[allow(dead_code)]
 mod evaluate;
 mod export;
 mod install;
@@ -38,6 +37,7 @@ enum Task {
     Bundle(bundle::Bundle),
     Train(train::Train),
     Export(export::Export),
+    Evaluate(evaluate::Evaluate),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         Task::Bundle(task) => task.run(),
         Task::Train(task) => task.run(),
         Task::Export(task) => task.run(),
+        Task::Evaluate(task) => task.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

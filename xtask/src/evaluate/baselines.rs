@@ -5,23 +5,23 @@ use model_runtime::AudioClip;
 use vocoder::hpss::{HpssConfig, HpssMasks, hpss};
 
 use super::margins::SAMPLE_RATE_HZ;
-use super::pairs::Pair;
 use super::score::{Scorer, Table};
 use super::stft::Stft;
 use crate::audio_file;
 
-/// Scores of A alone, the sum of A and B, and the harmonic part of A with the percussive part of B.
+/// Adds the scores of A alone, of the sum of A and B, and of the harmonic part of A with the percussive
+/// part of B.
 ///
 /// # Errors
 ///
 /// When a pair cannot be analysed.
-pub fn margins_baselines(pairs: &[Pair]) -> Result<Table> {
-    let mut scorer = Scorer::new(pairs)?;
-    let mut table = Table::default();
-    table.push("A alone", scorer.score(|a, _| Ok(a.clone()))?);
-    table.push("A + B", scorer.score(|a, b| Ok(sum(&mono(a)?, &mono(b)?)))?);
-    table.push("HPSS: harmonic A + percussive B", scorer.score(separated)?);
-    Ok(table)
+pub fn score_baselines(scorer: &mut Scorer, table: &mut Table) -> Result<()> {
+    table.push("A alone", scorer.score(|a, _| Ok(a.clone()))?, None);
+    let mix = scorer.score(|a, b| Ok(sum(&mono(a)?, &mono(b)?)))?;
+    table.push("A + B", mix, None);
+    let separated = scorer.score(separated)?;
+    table.push("HPSS: harmonic A + percussive B", separated, None);
+    Ok(())
 }
 
 /// The harmonic part of `a` and the percussive part of `b` by median filtering with librosa's default
@@ -30,14 +30,15 @@ pub fn margins_baselines(pairs: &[Pair]) -> Result<Table> {
 /// # Errors
 ///
 /// When a clip cannot be resampled or separated.
-pub fn separated(a: &AudioClip, b: &AudioClip) -> Result<AudioClip> {
+fn separated(a: &AudioClip, b: &AudioClip) -> Result<AudioClip> {
     let harmonic = part(&mono(a)?, |masks| masks.harmonic)?;
     let percussive = part(&mono(b)?, |masks| masks.percussive)?;
     Ok(sum(&harmonic, &percussive))
 }
 
 fn mono(clip: &AudioClip) -> Result<Vec<f32>> {
-    audio_file::resample(&audio_file::mono(clip), clip.sample_rate_hz, SAMPLE_RATE_HZ)
+    let mono = audio_file::mono(clip);
+    audio_file::resample(&mono, clip.sample_rate_hz, SAMPLE_RATE_HZ)
 }
 
 fn sum(a: &[f32], b: &[f32]) -> AudioClip {

@@ -1,15 +1,85 @@
-//! How well a remix carries the harmony of one track and the rhythm of another.
+//! `cargo xtask evaluate`: how well a model carries the harmony of one track and the rhythm of another.
 //!
 //! - [`margins`]: what is measured;
 //! - [`pairs`]: which pieces of music it is measured on;
 //! - [`baselines`]: remixes without a network, to compare with;
 //! - [`score`]: means over all pairs, and their table.
 
-pub mod baselines;
+mod baselines;
 mod chroma;
-pub mod margins;
-pub mod pairs;
-pub mod score;
+mod margins;
+mod pairs;
+mod score;
 mod stft;
 #[cfg(test)]
 mod test_signal;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Result;
+use clap::Args;
+use model_runtime::{AudioClip, Model, RemixSettings, Remixer, Voice};
+
+use crate::train::cache_folder;
+use crate::train::dataset::{Dataset, Split};
+use margins::SAMPLE_RATE_HZ;
+use score::{Scorer, Table};
+
+/// Measure a model on music that it was not trained on.
+///
+/// Pairs of excerpts by artists that the run kept out of training are remixed, the harmony of A with the
+/// rhythm of B. The table is Markdown: a harmony margin above 0 means that the remix is closer to A than
+/// to B in harmony, a rhythm margin above 0 that it is closer to B than to A in rhythm. Remixes
+/// without a model stand beside it.
+#[derive(Args)]
+pub struct Evaluate {
+    /// Folder of the training run; it says which artists were kept out.
+    run: PathBuf,
+    /// Folders of music that the run was given.
+    #[arg(long, required = true, num_args = 1.., value_name = "DIR")]
+    data: Vec<PathBuf>,
+    /// Model file; without it, the built-in model is measured.
+    #[arg(long, value_name = "MODEL.safetensors")]
+    model: Option<PathBuf>,
+    /// Number of pairs.
+    #[arg(long, default_value_t = 10)]
+    pairs: usize,
+    /// Which pairs are drawn.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+impl Evaluate {
+    /// Prints the table.
+    pub fn run(&self) -> Result<()> {
+        let remixer = Remixer::new(match &self.model {
+            Some(path) => Arc::new(Model::load(path)?),
+            None => Model::built_in()?,
+        });
+        let dataset = Dataset::load(&self.data, &cache_folder(), SAMPLE_RATE_HZ)?;
+        let validation = dataset.partition(&Split::load(&self.run)?)?.validation;
+        let pairs = pairs::draw(&validation, SAMPLE_RATE_HZ, self.pairs, self.seed)?;
+        let mut scorer = Scorer::new(&pairs)?;
+        let mut table = Table::default();
+        baselines::score_baselines(&mut scorer, &mut table)?;
+        for (name, voice) in [
+            ("model, guided voice", Voice::Guided),
+            ("model, Griffin-Lim voice", Voice::GriffinLim),
+        ] {
+            let settings = RemixSettings {
+                voice,
+                ..RemixSettings::default()
+            };
+            let remix = |a: &AudioClip, b: &AudioClip| Ok(remixer.remix(a, b, &settings)?);
+            let reconstruction = scorer.reconstruction(remix)?;
+            table.push(name, scorer.score(remix)?, Some(reconstruction));
+        }
+        println!("{} pairs: harmony of A, rhythm of B\n", pairs.len());
+        for pair in &pairs {
+            println!("- {} / {}", pair.main, pair.sidechain);
+        }
+        print!("\n{table}");
+        Ok(())
+    }
+}

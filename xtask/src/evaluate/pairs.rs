@@ -1,5 +1,6 @@
 //! The pieces of music that remixes are measured on.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -118,6 +119,12 @@ fn excerpt_starts(track: &Track, sample_rate_hz: u32) -> Vec<usize> {
         .filter(|(_, seconds)| seconds.iter().all(|&loud| loud))
         .map(|(start, _)| start)
         .collect()
+}
+
+impl fmt::Display for Excerpt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} from {} s", self.name, self.start_seconds)
+    }
 }
 
 impl Excerpt {

@@ -5,7 +5,7 @@ use std::fmt;
 use anyhow::{Context, Result};
 use model_runtime::AudioClip;
 
-use super::margins::{FeatureExtractor, Features, Margins};
+use super::margins::{FeatureExtractor, Features, Margins, mel_distance};
 use super::pairs::Pair;
 use crate::progress;
 
@@ -85,6 +85,27 @@ impl<'a> Scorer<'a> {
         Ok(Self { extractor, sources })
     }
 
+    /// Mean mel distance of each source of harmony to its remix with itself.
+    ///
+    /// # Errors
+    ///
+    /// When a clip cannot be remixed; the error names it.
+    pub fn reconstruction(
+        &mut self,
+        mut remix: impl FnMut(&AudioClip, &AudioClip) -> Result<AudioClip>,
+    ) -> Result<Estimate> {
+        let bar = progress::bar("Reconstructing", self.sources.len() as u64);
+        let mut distances = Vec::with_capacity(self.sources.len());
+        for (pair, main, _) in &self.sources {
+            let clip = remix(&pair.main.clip, &pair.main.clip)
+                .with_context(|| format!("cannot reconstruct {}", pair.main.name))?;
+            distances.push(mel_distance(&self.extractor.extract(&clip)?, main)?);
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok(Estimate::of(distances.into_iter()))
+    }
+
     /// Remixes every pair, with a progress bar, and compares the results with their sources. `remix` is
     /// given the clips that harmony and rhythm are to come from.
     ///
@@ -116,13 +137,24 @@ impl<'a> Scorer<'a> {
 /// Scores by name, shown as a Markdown table of means and their standard errors.
 #[derive(Debug, Default, Clone)]
 pub struct Table {
-    rows: Vec<(String, Score)>,
+    rows: Vec<Row>,
+}
+
+#[derive(Debug, Clone)]
+struct Row {
+    name: String,
+    score: Score,
+    reconstruction: Option<Estimate>,
 }
 
 impl Table {
-    /// Adds a row at the end.
-    pub fn push(&mut self, name: impl Into<String>, score: Score) {
-        self.rows.push((name.into(), score));
+    /// Adds a row at the end; `reconstruction` is a mel distance.
+    pub fn push(&mut self, name: &str, score: Score, reconstruction: Option<Estimate>) {
+        self.rows.push(Row {
+            name: name.to_owned(),
+            score,
+            reconstruction,
+        });
     }
 }
 
@@ -130,13 +162,20 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "| remix | harmony margin | rhythm margin | chroma similarity to A | onset correlation with B |"
+            "| remix | harmony margin | rhythm margin | chroma similarity to A \
+             | onset correlation with B | mel distance, A with A to A |"
         )?;
-        writeln!(f, "| --- | --- | --- | --- | --- |")?;
-        for (name, score) in &self.rows {
+        writeln!(f, "| --- | --- | --- | --- | --- | --- |")?;
+        for Row {
+            name,
+            score,
+            reconstruction,
+        } in &self.rows
+        {
+            let reconstruction = reconstruction.map_or("-".to_owned(), |mean| mean.to_string());
             writeln!(
                 f,
-                "| {name} | {} | {} | {} | {} |",
+                "| {name} | {} | {} | {} | {} | {reconstruction} |",
                 score.harmony_margin,
                 score.rhythm_margin,
                 score.harmony_similarity,
@@ -199,12 +238,14 @@ mod tests {
         assert!((main.rhythm_margin.mean + sidechain.rhythm_margin.mean).abs() < 1e-5);
 
         let mut table = Table::default();
-        table.push("A", main);
+        table.push("A", main, None);
         let text = table.to_string();
         assert!(
-            text.lines().all(|line| line.matches('|').count() == 6),
+            text.lines().all(|line| line.matches('|').count() == 7),
             "{text}"
         );
+        let copy = scorer.reconstruction(|main, _| Ok(main.clone())).unwrap();
+        assert_eq!(copy.mean, 0.0);
         let error = scorer.score(|_, _| anyhow::bail!("no")).unwrap_err();
         assert!(format!("{error:#}").contains("440 with 554.4"));
     }

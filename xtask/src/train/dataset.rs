@@ -91,11 +91,6 @@ impl Dataset {
         Ok(Self { tracks })
     }
 
-    /// All tracks.
-    pub fn tracks(&self) -> &[Arc<Track>] {
-        &self.tracks
-    }
-
     /// The tracks to train on and those to validate with.
     ///
     /// # Errors
@@ -308,8 +303,8 @@ mod tests {
         let music = music(&folder);
         let cache = folder.path().join("cache");
         let dataset = Dataset::load(&[music.clone(), music], &cache, RATE_HZ).unwrap();
-        assert_eq!(dataset.tracks().len(), 6);
-        for track in dataset.tracks() {
+        assert_eq!(dataset.tracks.len(), 6);
+        for track in &dataset.tracks {
             let Pcm { samples, level } = &track.pcm;
             assert_eq!(samples.len(), RATE_HZ as usize);
             let energy: f64 = samples

@@ -35,8 +35,11 @@ use parameters::Parameters;
 use recipe::Recipe;
 use sampler::{CropSampler, CropSettings};
 
-/// Where decoded audio is kept between runs, in the project's folder.
-const CACHE_FOLDER: &str = "target/cache/audio";
+/// Where decoded audio is kept between runs.
+pub fn cache_folder() -> PathBuf {
+    workspace::root().join("target/cache/audio")
+}
+
 /// Crops in the validation set.
 const VALIDATION_CROPS: usize = 32;
 /// Steps between two lines of training figures.
@@ -101,8 +104,7 @@ impl Train {
         let mut run = Run::new(recipe, &self.run, self.resume)?;
 
         let mel = MelConfig::default();
-        let cache = workspace::root().join(CACHE_FOLDER);
-        let dataset = Dataset::load(&self.data, &cache, mel.sample_rate_hz)?;
+        let dataset = Dataset::load(&self.data, &cache_folder(), mel.sample_rate_hz)?;
         let split = Split::load_or_draw(&self.run, &dataset, run.header.recipe.crops.seed)?;
         let parts = dataset.partition(&split)?;
         let settings = run.header.recipe.crop_settings();
