@@ -34,7 +34,7 @@ impl Weight {
             up: bound,
         };
         if !norm {
-            return Ok(Self::Plain(vb.get_with_hints(shape, "weight", init)?));
+            return Self::plain(vb.get_with_hints(shape, "weight", init)?);
         }
         let direction = vb.get_with_hints(shape, "weight_v", init)?;
         let length = (bound * bound / 3.0 * (shape.1 * shape.2 * shape.3) as f64).sqrt();
@@ -43,6 +43,15 @@ impl Weight {
             magnitude,
             direction,
         })
+    }
+
+    /// A weight that nobody trains is stored tap by tap once and for all: the convolution then takes it as it lies.
+    fn plain(weight: Tensor) -> Result<Self> {
+        if weight.track_op() {
+            return Ok(Self::Plain(weight));
+        }
+        let taps_first = weight.permute((2, 3, 0, 1))?.contiguous()?;
+        Ok(Self::Plain(taps_first.permute((2, 3, 0, 1))?))
     }
 
     fn tensor(&self) -> Result<Tensor> {
@@ -290,6 +299,118 @@ impl Upsample {
     }
 }
 
+/// Sizes of a [`TimeUpsample`].
+#[derive(Clone, Copy, Debug)]
+pub struct TimeUpsampleConfig {
+    /// Input channels.
+    pub input: usize,
+    /// Output channels.
+    pub output: usize,
+    /// Output frames for one input frame.
+    pub rate: usize,
+    /// Kernel, in output frames: a multiple of the rate, of the same parity.
+    pub kernel: usize,
+    /// Negative slope of a LeakyReLU on the input, if there is one.
+    pub input_slope: Option<f64>,
+    /// Whether the weight is split by weight norm (while training) or plain (folded).
+    pub weight_norm: bool,
+}
+
+/// A transposed convolution with bias along the time: (B, C, 1, T) to (B, C', 1, T * rate).
+#[derive(Clone, Debug)]
+pub struct TimeUpsample {
+    weight: Weight,
+    bias: Tensor,
+    config: TimeUpsampleConfig,
+}
+
+/// What a [`TimeUpsample`] remembers between steps.
+#[derive(Clone, Debug, Default)]
+pub struct TimeUpsampleState {
+    past: Past,
+    started: bool,
+}
+
+impl TimeUpsample {
+    /// Reads or creates `weight` (in, out, 1, kernel) (or `weight_g`, `weight_v`) and `bias`.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape, or kernel and rate do not fit together.
+    pub fn new(config: TimeUpsampleConfig, vb: &VarBuilder) -> Result<Self> {
+        let TimeUpsampleConfig { rate, kernel, .. } = config;
+        if rate == 0 || kernel < rate || kernel % rate != 0 || (kernel - rate) % 2 != 0 {
+            candle_core::bail!(
+                "upsampling by {rate} expects a kernel that is a multiple of it, of the same parity, found {kernel}"
+            );
+        }
+        let bound = 1.0 / ((config.output * kernel) as f64).sqrt();
+        let shape = (config.input, config.output, 1, kernel);
+        Ok(Self {
+            weight: Weight::new(vb, shape, bound, config.weight_norm)?,
+            bias: vb.get_with_hints(
+                config.output,
+                "bias",
+                Init::Uniform {
+                    lo: -bound,
+                    up: bound,
+                },
+            )?,
+            config,
+        })
+    }
+
+    /// Output frames for one input frame.
+    #[must_use]
+    pub fn rate(&self) -> usize {
+        self.config.rate
+    }
+
+    /// Output frames that are cut from either end of the transposed convolution's result. In a stream the last output
+    /// lags by as many.
+    #[must_use]
+    pub fn padding(&self) -> usize {
+        (self.config.kernel - self.config.rate) / 2
+    }
+
+    /// (B, C, 1, T) to (B, C', 1, T * rate).
+    ///
+    /// # Errors
+    /// If the input does not fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.run(x, self.padding())
+    }
+
+    /// Takes the next frames and gives those that they complete: T * rate, but [`Self::padding`] fewer at first.
+    ///
+    /// # Errors
+    /// If the input does not fit.
+    pub fn step(&self, state: &mut TimeUpsampleState, x: &Tensor) -> Result<Option<Tensor>> {
+        let reach = self.config.kernel / self.config.rate - 1;
+        let Some(x) = state.past.extend(x, reach, PadMode::Zero, reach)? else {
+            return Ok(None);
+        };
+        let y = self.run(&x, reach * self.config.rate)?;
+        if state.started {
+            return Ok(Some(y));
+        }
+        state.started = true;
+        let (cut, frames) = (self.padding(), y.dim(D::Minus1)?);
+        (frames > cut)
+            .then(|| y.narrow(D::Minus1, cut, frames - cut))
+            .transpose()
+    }
+
+    fn run(&self, x: &Tensor, padding: usize) -> Result<Tensor> {
+        let spec = Conv2dSpec {
+            stride: (1, self.config.rate),
+            padding: (0, padding),
+            input_slope: self.config.input_slope,
+            ..Conv2dSpec::default()
+        };
+        conv_transpose2d(x, &self.weight.tensor()?, &self.bias, spec)
+    }
+}
+
 /// The last frames that a layer has seen.
 #[derive(Clone, Debug, Default)]
 pub struct Past {
@@ -392,8 +513,8 @@ pub enum Block {
     Conv(Conv),
     /// A transposed convolution along the height.
     Upsample(Upsample),
-    /// `x + second(first(x))`, both with their LeakyReLU.
-    Residual(Conv, Conv),
+    /// `x + last(.. first(x))`, each with its LeakyReLU.
+    Residual(Vec<Conv>),
     /// (B, C, H, T) to (B, C * H, 1, T).
     Flatten,
 }
@@ -404,33 +525,40 @@ impl Block {
     /// # Errors
     /// If a tensor is missing or has another shape.
     pub fn residual(config: ConvConfig, vb: &VarBuilder) -> Result<Self> {
-        Ok(Self::Residual(
+        Ok(Self::Residual(vec![
             Conv::new(config, &vb.pp("0"))?,
             Conv::new(config, &vb.pp("1"))?,
-        ))
+        ]))
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Conv(conv) => conv.forward(x),
             Self::Upsample(up) => up.forward(x),
-            Self::Residual(first, second) => second.forward(&first.forward(x)?)? + x,
+            Self::Residual(convs) => {
+                let y = convs
+                    .iter()
+                    .try_fold(x.clone(), |y, conv| conv.forward(&y))?;
+                y + x
+            }
             Self::Flatten => flatten(x),
         }
     }
 
     fn step(&self, state: &mut BlockState, x: &Tensor) -> Result<Option<Tensor>> {
         match self {
-            Self::Conv(conv) => conv.step(&mut state.past[0], x),
-            Self::Upsample(up) => up.step(&mut state.past[0], x),
-            Self::Residual(first, second) => {
+            Self::Conv(conv) => conv.step(&mut state.past, x),
+            Self::Upsample(up) => up.step(&mut state.past, x),
+            Self::Residual(convs) => {
                 state.skip.push(x)?;
-                let Some(y) = first.step(&mut state.past[0], x)? else {
-                    return Ok(None);
-                };
-                let Some(y) = second.step(&mut state.past[1], &y)? else {
-                    return Ok(None);
-                };
+                state.inner.resize_with(convs.len(), Past::default);
+                let mut y = x.clone();
+                for (conv, past) in convs.iter().zip(&mut state.inner) {
+                    match conv.step(past, &y)? {
+                        Some(next) => y = next,
+                        None => return Ok(None),
+                    }
+                }
                 let skip = state.skip.take(y.dim(D::Minus1)?)?;
                 (y + skip).map(Some)
             }
@@ -442,7 +570,7 @@ impl Block {
         match self {
             Self::Conv(conv) => conv.look_ahead_frames(),
             Self::Upsample(up) => up.kernel.1 - 1 - up.spec.padding.1,
-            Self::Residual(first, second) => first.look_ahead_frames() + second.look_ahead_frames(),
+            Self::Residual(convs) => convs.iter().map(Conv::look_ahead_frames).sum(),
             Self::Flatten => 0,
         }
     }
@@ -463,7 +591,9 @@ pub struct StackState(Vec<BlockState>);
 
 #[derive(Clone, Debug, Default)]
 struct BlockState {
-    past: [Past; 2],
+    past: Past,
+    /// Of the convolutions in a residual block.
+    inner: Vec<Past>,
     skip: FrameQueue,
 }
 

@@ -15,6 +15,7 @@
 
 pub mod conv;
 mod error;
+pub mod generator;
 pub mod griffin_lim;
 pub mod guided;
 pub mod hpss;

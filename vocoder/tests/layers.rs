@@ -89,7 +89,7 @@ fn stepped_convolutions_equal_whole_clips() -> Result<()> {
                 let alone = Stack::new(vec![Block::Conv(conv(config, 10)?)]);
                 assert_eq!(alone.look_ahead_frames(), (kernel - 1) * dilation / 2);
                 assert_steps_equal_forward(&name, &alone, &x)?;
-                let residual = Block::Residual(conv(config, 20)?, conv(config, 30)?);
+                let residual = Block::Residual(vec![conv(config, 20)?, conv(config, 30)?]);
                 let stack = Stack::new(vec![residual, Block::Conv(conv(config.linear(), 40)?)]);
                 assert_steps_equal_forward(&format!("stack of {name}"), &stack, &x)?;
             }
@@ -107,10 +107,10 @@ fn stepped_networks_equal_whole_clips() -> Result<()> {
     let stack = Stack::new(vec![
         Block::Conv(conv(ConvConfig::same(1, 3, (3, 3)), 10)?),
         Block::Conv(conv(down, 20)?),
-        Block::Residual(
+        Block::Residual(vec![
             conv(ConvConfig::same(4, 4, (3, 3)), 30)?,
             conv(ConvConfig::same(4, 4, (3, 3)), 40)?,
-        ),
+        ]),
         Block::Upsample(upsample(4, 2, 4)?),
         Block::Flatten,
         Block::Conv(conv(ConvConfig::same(16, 2, (1, 5)), 60)?),

@@ -1,0 +1,205 @@
+//! The HiFi-GAN generator against PyTorch, and its stream against its whole clips.
+
+mod common;
+
+use candle_core::{D, DType, Device, Result, Shape, Tensor};
+use candle_nn::var_builder::SimpleBackend;
+use candle_nn::{Init, VarBuilder};
+use common::{max_difference, noise};
+use vocoder::generator::{Generator, GeneratorConfig, GeneratorState, ResBlock};
+use vocoder::layers::fold_weight_norm;
+
+/// Weights by the formula of `data/generator.py`, weight-normed, or folded to `weight`.
+struct FormulaWeights;
+
+impl FormulaWeights {
+    fn part(name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
+        let seed = name
+            .bytes()
+            .fold(7, |seed: u32, byte| (seed * 31 + u32::from(byte)) % 65521);
+        let values = noise(shape, seed, dtype)?;
+        if name.ends_with("bias") {
+            return values * 0.1;
+        }
+        if name.ends_with("weight_g") {
+            let scale = if name.starts_with("ups") { 1.5 } else { 0.5 };
+            return ((values * 0.3)? + 1.0)? * scale;
+        }
+        Ok(values)
+    }
+}
+
+impl SimpleBackend for FormulaWeights {
+    fn get(&self, s: Shape, name: &str, _: Init, dtype: DType, _: &Device) -> Result<Tensor> {
+        if let Some(layer) = name.strip_suffix(".weight") {
+            let magnitude = format!("{layer}.weight_g");
+            let direction = format!("{layer}.weight_v");
+            return fold_weight_norm(
+                &Self::part(&magnitude, &[s.dims()[0], 1, 1, 1], dtype)?,
+                &Self::part(&direction, s.dims(), dtype)?,
+            );
+        }
+        Self::part(name, s.dims(), dtype)
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> Result<Tensor> {
+        candle_core::bail!("the shape of {name} must be given")
+    }
+
+    fn contains_tensor(&self, _: &str) -> bool {
+        true
+    }
+}
+
+fn generator(config: GeneratorConfig, weight_norm: bool) -> Result<Generator> {
+    let vb = VarBuilder::from_backend(Box::new(FormulaWeights), DType::F32, Device::Cpu);
+    Generator::new(config, weight_norm, &vb)
+}
+
+/// One with few channels, so that a grid of steps is quick.
+fn small(resblock: ResBlock) -> GeneratorConfig {
+    GeneratorConfig {
+        n_mels: 5,
+        upsample_initial_channel: 16,
+        resblock,
+        ..GeneratorConfig::v3()
+    }
+}
+
+fn in_steps(
+    generator: &Generator,
+    mel: &Tensor,
+    mut sizes: impl Iterator<Item = usize>,
+) -> Result<Tensor> {
+    let (mut state, mut parts, mut at) = (GeneratorState::default(), Vec::new(), 0);
+    let frames = mel.dim(D::Minus1)?;
+    while at < frames {
+        let size = sizes.next().unwrap().min(frames - at);
+        parts.extend(generator.step(&mut state, &mel.narrow(D::Minus1, at, size)?)?);
+        at += size;
+    }
+    Tensor::cat(&parts, D::Minus1)
+}
+
+#[test]
+fn forward_equals_pytorch() -> Result<()> {
+    let expected: serde_json::Value =
+        serde_json::from_str(include_str!("data/generator.json")).unwrap();
+    let mel = ((noise(&[1, 128, 18], 1, DType::F32)? * 5.0)? - 4.0)?;
+    for (name, config) in [
+        ("v1", GeneratorConfig::v1()),
+        ("v2", GeneratorConfig::v2()),
+        ("v3", GeneratorConfig::v3()),
+    ] {
+        let folded = generator(config.clone(), false)?.forward(&mel)?;
+        let normed = generator(config, true)?.forward(&mel)?;
+        assert_eq!(folded.dims(), [1, 1, 18 * 512]);
+        assert!(max_difference(&folded, &normed)? < 1e-5, "{name}");
+        let samples: Vec<f32> = folded.flatten_all()?.to_vec1()?;
+        let expected = expected[name]["every_61st"].as_array().unwrap();
+        assert_eq!(expected.len(), samples.len().div_ceil(61));
+        for (sample, expected) in samples.iter().step_by(61).zip(expected) {
+            let difference = (f64::from(*sample) - expected.as_f64().unwrap()).abs();
+            assert!(difference < 1e-4, "{name}: off by {difference}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn stream_equals_whole_clip() -> Result<()> {
+    let mel = noise(&[2, 5, 33], 1, DType::F32)?;
+    for resblock in [ResBlock::Type1, ResBlock::Type2] {
+        let generator = generator(small(resblock), false)?;
+        let whole = generator.forward(&mel)?;
+        let samples = 33 * 512 - generator.look_ahead_samples();
+        let whole = whole.narrow(D::Minus1, 0, samples)?;
+        for sizes in [&[1][..], &[2], &[3], &[8], &[16], &[33], &[1, 7, 2]] {
+            let stream = in_steps(&generator, &mel, sizes.iter().copied().cycle())?;
+            assert_eq!(stream.dims(), [2, 1, samples], "steps of {sizes:?}");
+            let difference = max_difference(&stream, &whole)?;
+            assert!(difference < 1e-5, "steps of {sizes:?}: off by {difference}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn look_ahead_is_exact() -> Result<()> {
+    assert_eq!(
+        generator(GeneratorConfig::v1(), false)?.look_ahead_samples(),
+        6332
+    );
+    assert_eq!(
+        generator(GeneratorConfig::v2(), false)?.look_ahead_frames(),
+        13
+    );
+    // What a frame that is not a number touches, and nothing else, is not a number either.
+    for resblock in [ResBlock::Type1, ResBlock::Type2] {
+        let generator = generator(small(resblock), false)?;
+        let mel = noise(&[1, 5, 29], 1, DType::F32)?;
+        let mel = Tensor::cat(&[mel, Tensor::full(f32::NAN, (1, 5, 1), &Device::Cpu)?], 2)?;
+        let samples: Vec<f32> = generator.forward(&mel)?.flatten_all()?.to_vec1()?;
+        let complete = 29 * 512 - generator.look_ahead_samples();
+        assert_eq!(samples.iter().position(|s| s.is_nan()), Some(complete));
+    }
+    Ok(())
+}
+
+#[test]
+fn extreme_mels_stay_finite() -> Result<()> {
+    let generator = generator(small(ResBlock::Type1), false)?;
+    for value in [0.0, -1e4, 1e4, f32::MAX, f32::INFINITY, f32::NEG_INFINITY] {
+        let mel = Tensor::full(value, (1, 5, 4), &Device::Cpu)?;
+        let samples: Vec<f32> = generator.forward(&mel)?.flatten_all()?.to_vec1()?;
+        assert!(samples.iter().all(|s| s.abs() <= 1.0), "{value}");
+    }
+    Ok(())
+}
+
+#[test]
+fn configurations_are_read_and_checked() {
+    let v3 = serde_json::to_value(GeneratorConfig::v3()).unwrap();
+    let read = |json: &serde_json::Value| serde_json::from_value::<GeneratorConfig>(json.clone());
+    assert_eq!(v3["resblock"], "2");
+    assert_eq!(read(&v3).unwrap(), GeneratorConfig::v3());
+    let mut unknown = v3.clone();
+    unknown["dropout"] = 0.1.into();
+    assert!(read(&unknown).is_err());
+
+    for config in [
+        GeneratorConfig::v1(),
+        GeneratorConfig::v2(),
+        GeneratorConfig::v3(),
+    ] {
+        assert_eq!(config.hop_length(), 512);
+        config.validate().unwrap();
+    }
+    let refused = |change: fn(&mut GeneratorConfig)| {
+        let mut config = GeneratorConfig::v1();
+        change(&mut config);
+        config.validate().is_err() && generator(config, false).is_err()
+    };
+    assert!(refused(|c| c.n_mels = 0));
+    assert!(refused(|c| c.upsample_rates.clear()));
+    assert!(refused(|c| c.upsample_rates[0] = 0));
+    assert!(refused(|c| c.upsample_kernel_sizes[0] = 12));
+    assert!(refused(|c| c.upsample_kernel_sizes.truncate(2)));
+    assert!(refused(|c| c.upsample_initial_channel = 24));
+    assert!(refused(|c| c.upsample_initial_channel = usize::MAX));
+    assert!(refused(|c| c.resblock_kernel_sizes[1] = 4));
+    assert!(refused(|c| c.resblock_dilation_sizes[2].clear()));
+    assert!(refused(|c| c.resblock_dilation_sizes[2][0] = 0));
+}
+
+#[test]
+fn inputs_that_do_not_fit_are_errors() -> Result<()> {
+    let generator = generator(small(ResBlock::Type2), false)?;
+    let mel = |shape: &[usize]| noise(shape, 1, DType::F32);
+    assert!(generator.forward(&mel(&[1, 4, 8])?).is_err());
+    assert!(generator.forward(&mel(&[5, 8])?).is_err());
+    let mut state = GeneratorState::default();
+    generator.step(&mut state, &mel(&[1, 5, 8])?)?;
+    assert!(generator.step(&mut state, &mel(&[2, 5, 8])?).is_err());
+    Ok(())
+}
