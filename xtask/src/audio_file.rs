@@ -236,6 +236,11 @@ pub(crate) fn to_pcm16(sample: f32) -> i16 {
     (sample * 32768.0).round() as i16
 }
 
+/// Duration of a clip that has at least one channel.
+pub fn seconds(clip: &AudioClip) -> f64 {
+    clip.channels[0].len() as f64 / f64::from(clip.sample_rate_hz)
+}
+
 /// The mean of all channels.
 pub fn mono(clip: &AudioClip) -> Vec<f32> {
     let mut channels = clip.channels.iter();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::{bundle, system_packages};
+use crate::{bundle, demo, system_packages, workspace};
 
 /// Build Graft, install it for this user and render a demo remix
 ///
@@ -19,21 +19,29 @@ pub struct Install {}
 impl Install {
     /// Does the four steps one after the other.
     pub fn run(self) -> Result<()> {
-        println!("[1/3] System packages");
+        println!("[1/4] System packages");
         system_packages::install_missing();
 
-        println!("[2/3] Building the plugin; the first time, this takes some minutes");
+        println!("[2/4] Building the plugin; the first time, this takes some minutes");
         let bundles = bundle::release()?;
 
-        println!("[3/3] Installing it for this user");
+        println!("[3/4] Installing it for this user");
         let home = std::env::home_dir().context("cannot find your home folder")?;
         let folders = PluginFolders::of(&home);
         let clap = install(&bundles.clap, &folders.clap)?;
         let vst3 = install(&bundles.vst3, &folders.vst3)?;
 
+        println!("[4/4] Rendering a demo with the installed plugin");
+        let demo = demo::render(&clap, &workspace::target()?.join("demo"))?;
+
+        let [latency, speed] = demo.figures;
         println!("\nGraft is installed; let your DAW scan for new plugins.");
         println!("  CLAP       {}", clap.display());
         println!("  VST3       {}", vst3.display());
+        println!("  remix      {}", workspace::display(&demo.audio));
+        println!("  picture    {}", workspace::display(&demo.picture));
+        println!("  latency    {latency}");
+        println!("  speed      {speed}");
         Ok(())
     }
 }

@@ -1,14 +1,17 @@
 //! `cargo xtask`: everything that one does with Graft outside a DAW, in one program.
 
-#[allow(dead_code)]
 mod audio_file;
 mod bundle;
+mod demo;
 mod evaluate;
 mod export;
+mod host;
 mod install;
 #[allow(dead_code)]
 mod plot;
 mod progress;
+mod remix;
+mod speed;
 mod system_packages;
 mod test;
 #[cfg(test)]
@@ -33,6 +36,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Task {
     Install(install::Install),
+    Remix(remix::Remix),
     Test(test::Test),
     Bundle(bundle::Bundle),
     Train(train::Train),
@@ -43,6 +47,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Install(task) => task.run(),
+        Task::Remix(task) => task.run(),
         Task::Test(task) => task.run(),
         Task::Bundle(task) => task.run(),
         Task::Train(task) => task.run(),

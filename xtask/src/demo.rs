@@ -1,0 +1,50 @@
+//! The demo: two loops from `assets/`, remixed by the plugin.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use model_runtime::Controls;
+
+use crate::audio_file::{self, WavFormat};
+use crate::host::{self, HostSettings};
+use crate::{plot, workspace};
+
+/// What [`render`] wrote, and how it went.
+pub struct Demo {
+    /// The remix, a WAV file.
+    pub audio: PathBuf,
+    /// The spectrograms of the loops and the remix, a PNG file.
+    pub picture: PathBuf,
+    /// The latency that the plugin reported, and how fast it was, in words.
+    pub figures: [String; 2],
+}
+
+/// Remixes the demo loops with the plugin in the file `clap`, into `folder`.
+///
+/// # Errors
+///
+/// When the plugin cannot be loaded or a file cannot be written.
+pub fn render(clap: &Path, folder: &Path) -> Result<Demo> {
+    let loops = workspace::root().join("assets/demo");
+    let main = audio_file::read(&loops.join("harmony.ogg"))?;
+    let sidechain = audio_file::read(&loops.join("rhythm.ogg"))?;
+    let settings = HostSettings {
+        sample_rate_hz: main.sample_rate_hz,
+        block_samples: 512,
+        offline: true,
+        controls: Controls::default(),
+    };
+    let rendered = host::remix(clap, &main, &sidechain, &settings)?;
+
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let audio = folder.join("remix.wav");
+    audio_file::write_wav(&audio, &rendered.clip, WavFormat::Pcm16)?;
+    let picture = folder.join("remix.png");
+    plot::plot_remix(&picture, [&main, &sidechain, &rendered.clip])?;
+    Ok(Demo {
+        audio,
+        picture,
+        figures: [rendered.latency(), rendered.speed().to_string()],
+    })
+}

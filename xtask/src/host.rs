@@ -1,0 +1,95 @@
+//! Remixing through the plugin, as a DAW would, in the headless host of the system tests.
+
+use std::path::Path;
+
+use anyhow::Result;
+use graft_tests::{Plugin, RenderJob};
+use model_runtime::{AudioClip, Controls};
+
+use crate::speed::Speed;
+use crate::{audio_file, progress};
+
+/// How the host runs.
+pub struct HostSettings {
+    /// Sample rate of the session; both inputs are resampled to it.
+    pub sample_rate_hz: u32,
+    /// Samples in each block.
+    pub block_samples: usize,
+    /// Whether the host says that it renders offline.
+    pub offline: bool,
+    /// Where the knobs stand.
+    pub controls: Controls,
+}
+
+/// What came out of the plugin.
+pub struct Rendered {
+    /// As long as the main input and in time with it: the latency is taken off.
+    pub clip: AudioClip,
+    /// The latency that the plugin reported.
+    pub latency_samples: usize,
+    /// How long the plugin took.
+    pub wall_seconds: f64,
+}
+
+impl Rendered {
+    /// The latency in words.
+    pub fn latency(&self) -> String {
+        let milliseconds =
+            1000.0 * self.latency_samples as f64 / f64::from(self.clip.sample_rate_hz);
+        format!("{} samples ({milliseconds:.0} ms)", self.latency_samples)
+    }
+
+    /// How fast the plugin was.
+    pub fn speed(&self) -> Speed {
+        Speed {
+            audio_seconds: audio_file::seconds(&self.clip),
+            wall_seconds: self.wall_seconds,
+        }
+    }
+}
+
+/// Plays both inputs to the plugin in the file `clap` and records it.
+///
+/// # Errors
+///
+/// When the plugin cannot be loaded, or fails.
+pub fn remix(
+    clap: &Path,
+    main: &AudioClip,
+    sidechain: &AudioClip,
+    settings: &HostSettings,
+) -> Result<Rendered> {
+    let job = RenderJob {
+        sample_rate_hz: settings.sample_rate_hz,
+        blocks: vec![settings.block_samples],
+        offline: settings.offline,
+        main: at_rate(main, settings.sample_rate_hz)?,
+        sidechain: Some(at_rate(sidechain, settings.sample_rate_hz)?),
+        parameters: vec![
+            ("Harmony".into(), f64::from(settings.controls.harmony)),
+            ("Rhythm".into(), f64::from(settings.controls.rhythm)),
+        ],
+        ..RenderJob::default()
+    };
+    let bar = progress::bar("Remixing in the plugin", job.main[0].len() as u64);
+    let rendered = Plugin::load(clap)?.render_with(&job, |position, process| {
+        process();
+        bar.set_position(position as u64);
+    })?;
+    bar.finish_and_clear();
+    Ok(Rendered {
+        clip: AudioClip {
+            sample_rate_hz: settings.sample_rate_hz,
+            channels: rendered.aligned(),
+        },
+        latency_samples: rendered.latency_samples,
+        wall_seconds: rendered.wall_seconds,
+    })
+}
+
+fn at_rate(clip: &AudioClip, sample_rate_hz: u32) -> Result<Vec<Vec<f32>>> {
+    clip.channels
+        .iter()
+        .map(|channel| audio_file::resample(channel, clip.sample_rate_hz, sample_rate_hz))
+        .collect()
+}
