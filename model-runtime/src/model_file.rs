@@ -15,6 +15,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use vocoder::MelConfig;
+use vocoder::generator::{Generator, GeneratorConfig};
 
 use crate::error::{Error, Result};
 use crate::network::{Architecture, Network};
@@ -40,6 +41,8 @@ pub struct Header {
     pub mel: MelConfig,
     /// Largest pitch shift, either way, that it was trained for.
     pub max_shift_semitones: u32,
+    /// The generator, if the file holds one.
+    pub generator: Option<GeneratorConfig>,
     /// For people.
     pub card: Card,
 }
@@ -80,6 +83,7 @@ pub struct Model {
     header: Header,
     sha256: String,
     network: Network,
+    generator: Option<Generator>,
 }
 
 impl Model {
@@ -160,6 +164,11 @@ impl Model {
             &builder.pp("network"),
         )
         .map_err(|error| Error::Model(root_cause(&error)))?;
+        let generator = header
+            .generator
+            .clone()
+            .map(|config| load_generator(config, &header.mel, &builder.pp("generator")))
+            .transpose()?;
         weights.expect_all_used()?;
         let sha256 = Sha256::digest(bytes)
             .iter()
@@ -169,6 +178,7 @@ impl Model {
             header,
             sha256,
             network,
+            generator,
         })
     }
 
@@ -184,11 +194,40 @@ impl Model {
         &self.sha256
     }
 
+    /// The HiFi-GAN generator.
+    ///
+    /// # Errors
+    ///
+    /// When the model has none.
+    pub fn generator(&self) -> Result<&Generator> {
+        self.generator
+            .as_ref()
+            .ok_or_else(|| Error::input("voice", "a model with a HiFi-GAN generator", "none in it"))
+    }
+
     /// The encoder and decoder.
     #[must_use]
     pub fn network(&self) -> &Network {
         &self.network
     }
+}
+
+fn load_generator(
+    config: GeneratorConfig,
+    mel: &MelConfig,
+    builder: &VarBuilder,
+) -> Result<Generator> {
+    config.validate()?;
+    if (config.n_mels, config.hop_length()) != (mel.n_mels, mel.hop_length) {
+        return Err(Error::Model(format!(
+            "expected a generator for {} bands and a hop of {} samples, found {} and {}",
+            mel.n_mels,
+            mel.hop_length,
+            config.n_mels,
+            config.hop_length()
+        )));
+    }
+    Generator::new(config, false, builder).map_err(|error| Error::Model(root_cause(&error)))
 }
 
 /// The bytes of a model file. Tensor names carry their `network.` or `generator.` prefix.

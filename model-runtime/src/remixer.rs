@@ -1,5 +1,6 @@
 //! The remix of whole clips: the reference for everything that runs in steps.
 
+use std::slice;
 use std::sync::Arc;
 
 use candle_core::{D, Device, Tensor};
@@ -108,11 +109,19 @@ impl Remixer {
                     .collect::<Result<Vec<_>>>()?
             }
             Voice::HifiGan => {
-                return Err(Error::input(
-                    "voice",
-                    "a model with a HiFi-GAN generator",
-                    "none in it",
-                ));
+                let generator = self.model.generator()?;
+                let sources = [main.channels.as_slice(), &sidechain].concat();
+                self.decode(&sources, main.sample_rate_hz, settings)?
+                    .iter()
+                    .map(|mel| {
+                        if mel.frames() == 0 {
+                            return Ok(Vec::new());
+                        }
+                        let samples =
+                            generator.forward(&to_tensor(slice::from_ref(mel))?.squeeze(1)?)?;
+                        self.to_rate(&samples.flatten_all()?.to_vec1()?, main.sample_rate_hz)
+                    })
+                    .collect::<Result<Vec<_>>>()?
             }
         };
         for channel in &mut channels {

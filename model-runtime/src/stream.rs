@@ -9,9 +9,11 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::slice;
 use std::sync::Arc;
 
 use candle_core::D;
+use vocoder::generator::{Generator, GeneratorState};
 use vocoder::griffin_lim::GriffinLimStream;
 use vocoder::guided::{GuidedConfig, GuidedVoice};
 use vocoder::{LogMel, MelConfig, MelStream};
@@ -65,7 +67,7 @@ impl RemixStream {
     pub fn new(model: Arc<Model>, settings: StreamSettings) -> Result<Self> {
         check_transpose(&model, settings.transpose_semitones)?;
         let mel = model.header().mel.clone();
-        let voice = VoiceStream::new(&settings, &mel)?;
+        let voice = VoiceStream::new(&settings, &model)?;
         let analyses = (0..2 * voice.channels())
             .map(|_| Analysis::new(&mel, settings.sample_rate_hz))
             .collect::<Result<Vec<_>>>()?;
@@ -361,34 +363,84 @@ enum VoiceStream {
 
 /// One channel of a voice that makes its sound from the decoded mel alone.
 struct GeneratedChannel {
-    voice: GriffinLimStream,
+    voice: GeneratedVoice,
     resampler: Resampler,
     samples: Vec<f32>,
 }
 
+/// What makes the sound of a [`GeneratedChannel`].
+enum GeneratedVoice {
+    GriffinLim(Box<GriffinLimStream>),
+    HifiGan(Generator, GeneratorState),
+}
+
+impl GeneratedVoice {
+    fn look_ahead_samples(&self, mel: &MelConfig) -> usize {
+        match self {
+            Self::GriffinLim(voice) => voice.look_ahead_frames() * mel.hop_length,
+            Self::HifiGan(generator, _) => generator.look_ahead_frames() * mel.hop_length,
+        }
+    }
+
+    fn push(&mut self, mel: &LogMel, out: &mut Vec<f32>) -> Result<()> {
+        match self {
+            Self::GriffinLim(voice) => voice.push(mel, out)?,
+            Self::HifiGan(generator, state) => {
+                let mel = to_tensor(slice::from_ref(mel))?.squeeze(1)?;
+                if let Some(samples) = generator.step(state, &mel)? {
+                    out.extend(samples.flatten_all()?.to_vec1::<f32>()?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        match self {
+            Self::GriffinLim(voice) => voice.reset(),
+            Self::HifiGan(_, state) => *state = GeneratorState::default(),
+        }
+    }
+}
+
 impl VoiceStream {
-    fn new(settings: &StreamSettings, mel: &MelConfig) -> Result<Self> {
+    fn new(settings: &StreamSettings, model: &Model) -> Result<Self> {
+        let mel = &model.header().mel;
         match settings.voice {
             Voice::Guided => {
                 let config = GuidedConfig::new(settings.sample_rate_hz, 2);
                 Ok(Self::Guided(Box::new(GuidedVoice::new(&config)?)))
             }
-            Voice::GriffinLim => {
-                let channel = || -> Result<_> {
-                    Ok(GeneratedChannel {
-                        voice: GriffinLimStream::new(mel)?,
-                        resampler: Resampler::new(mel.sample_rate_hz, settings.sample_rate_hz)?,
-                        samples: Vec::new(),
-                    })
-                };
-                Ok(Self::Generated(vec![channel()?, channel()?]))
+            Voice::GriffinLim => Self::generated(settings, mel, || {
+                Ok(GeneratedVoice::GriffinLim(Box::new(GriffinLimStream::new(
+                    mel,
+                )?)))
+            }),
+            Voice::HifiGan => {
+                let generator = model.generator()?;
+                Self::generated(settings, mel, || {
+                    Ok(GeneratedVoice::HifiGan(
+                        generator.clone(),
+                        GeneratorState::default(),
+                    ))
+                })
             }
-            Voice::HifiGan => Err(Error::input(
-                "voice",
-                "a model with a HiFi-GAN generator",
-                "none in it",
-            )),
         }
+    }
+
+    fn generated(
+        settings: &StreamSettings,
+        mel: &MelConfig,
+        voice: impl Fn() -> Result<GeneratedVoice>,
+    ) -> Result<Self> {
+        let channel = || -> Result<_> {
+            Ok(GeneratedChannel {
+                voice: voice()?,
+                resampler: Resampler::new(mel.sample_rate_hz, settings.sample_rate_hz)?,
+                samples: Vec::new(),
+            })
+        };
+        Ok(Self::Generated(vec![channel()?, channel()?]))
     }
 
     /// Channels of each source that the model hears: the guided voice keeps the stereo image of the sources itself.
@@ -403,7 +455,7 @@ impl VoiceStream {
     fn look_ahead_samples(&self, mel: &MelConfig) -> usize {
         match self {
             Self::Guided(_) => mel.padding_samples(),
-            Self::Generated(channels) => channels[0].voice.look_ahead_frames() * mel.hop_length,
+            Self::Generated(channels) => channels[0].voice.look_ahead_samples(mel),
         }
     }
 

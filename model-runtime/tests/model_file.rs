@@ -21,6 +21,7 @@ fn header() -> Header {
         }),
         mel: MelConfig::default(),
         max_shift_semitones: 7,
+        generator: None,
         card: Card {
             name: "small".to_owned(),
             ..Card::default()

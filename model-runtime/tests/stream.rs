@@ -2,10 +2,18 @@
 
 mod common;
 
-use candle_core::{D, Tensor};
+use std::sync::Arc;
+
+use candle_core::{D, DType, Device, Tensor};
+use candle_nn::{VarBuilder, VarMap};
 use common::{error_db, music, small_hard, small_pitch_aligned, stereo};
+use model_runtime::model_file::{HEADER_KEY, to_bytes};
 use model_runtime::packet::Window;
 use model_runtime::worker::WindowProcessor;
+use safetensors::SafeTensors;
+use vocoder::generator::{Generator, GeneratorConfig};
+use vocoder::{MelConfig, MelSpectrogram};
+
 use model_runtime::{
     AudioClip, Controls, Model, Network, RemixSettings, RemixStream, Remixer, StreamSettings, Voice,
 };
@@ -75,14 +83,36 @@ fn latents_and_mels_in_steps_equal_those_of_the_whole_clip() {
     }
 }
 
+/// The built-in model with an untrained generator.
+fn with_generator() -> Arc<Model> {
+    let bytes = include_bytes!("../../assets/graft.safetensors");
+    let (_, metadata) = SafeTensors::read_metadata(bytes).unwrap();
+    let header = &metadata.metadata().as_ref().unwrap()[HEADER_KEY];
+    let mut header: model_runtime::model_file::Header = serde_json::from_str(header).unwrap();
+    let mut tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).unwrap();
+    let config = GeneratorConfig {
+        upsample_initial_channel: 32,
+        ..GeneratorConfig::v2()
+    };
+    let vars = VarMap::new();
+    let builder = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu).pp("generator");
+    Generator::new(config.clone(), false, &builder).unwrap();
+    for (name, var) in vars.data().lock().unwrap().iter() {
+        tensors.insert(name.clone(), var.as_detached_tensor());
+    }
+    header.generator = Some(config);
+    Arc::new(Model::from_bytes(&to_bytes(&header, &tensors).unwrap()).unwrap())
+}
+
 /// The whole stream's output, its latency taken off.
 fn stream(
+    model: &Arc<Model>,
     main: &AudioClip,
     sidechain: &AudioClip,
     settings: StreamSettings,
     window: usize,
 ) -> Vec<Vec<f32>> {
-    let mut stream = RemixStream::new(Model::built_in().unwrap(), settings).unwrap();
+    let mut stream = RemixStream::new(Arc::clone(model), settings).unwrap();
     let latency = stream.latency_samples();
     let samples = main.channels[0].len();
     let mut out = vec![Vec::new(), Vec::new()];
@@ -113,7 +143,8 @@ fn stream(
     out
 }
 
-fn compare_audio(voice: Voice, rate: u32, window: usize) -> f64 {
+/// The remix of two clips, whole and in steps, without the end that is within the model's reach.
+fn both_ways(model: &Arc<Model>, voice: Voice, rate: u32, window: usize) -> [Vec<Vec<f32>>; 2] {
     let main = stereo(rate, &music(rate, 5.0, 1));
     let sidechain = stereo(rate, &music(rate, 5.0, 2));
     let settings = RemixSettings {
@@ -124,7 +155,7 @@ fn compare_audio(voice: Voice, rate: u32, window: usize) -> f64 {
         transpose_semitones: 2,
         voice,
     };
-    let whole = Remixer::new(Model::built_in().unwrap())
+    let whole = Remixer::new(Arc::clone(model))
         .remix(&main, &sidechain, &settings)
         .unwrap();
     let settings = StreamSettings {
@@ -132,25 +163,76 @@ fn compare_audio(voice: Voice, rate: u32, window: usize) -> f64 {
         voice,
         transpose_semitones: 2,
     };
-    let steps = stream(&main, &sidechain, settings, window);
-    // The end of the clip is within the model's reach for the last second and a half.
+    let mut pair = [
+        whole.channels,
+        stream(model, &main, &sidechain, settings, window),
+    ];
     let end = 3 * rate as usize + rate as usize / 2;
+    pair.iter_mut()
+        .flatten()
+        .for_each(|channel| channel.truncate(end));
+    pair
+}
+
+fn audio_error_db([whole, steps]: &[Vec<Vec<f32>>; 2]) -> f64 {
     (0..2)
-        .map(|channel| error_db(&steps[channel][..end], &whole.channels[channel][..end]))
+        .map(|c| error_db(&steps[c], &whole[c]))
         .fold(f64::NEG_INFINITY, f64::max)
 }
 
 #[test]
 fn guided_audio_in_steps_equals_that_of_the_whole_clip() {
+    let model = Model::built_in().unwrap();
     for (rate, window) in [
         (44_100, 4096),
         (48_000, 4458),
         (22_050, 512),
         (96_000, 8917),
     ] {
-        let error = compare_audio(Voice::Guided, rate, window);
+        let error = audio_error_db(&both_ways(&model, Voice::Guided, rate, window));
+        println!("guided, {rate} Hz: {error:.1} dB");
         assert!(error < -60.0, "{rate} Hz: {error:.1} dB");
     }
+}
+
+#[test]
+fn hifi_gan_audio_in_steps_equals_that_of_the_whole_clip() {
+    let model = with_generator();
+    for (rate, window) in [(22_050, 700), (44_100, 4096)] {
+        let error = audio_error_db(&both_ways(&model, Voice::HifiGan, rate, window));
+        println!("HiFi-GAN, {rate} Hz: {error:.1} dB");
+        assert!(error < -60.0, "{rate} Hz: {error:.1} dB");
+    }
+}
+
+/// Both reconstruct phases of their own, so only their mels can agree.
+#[test]
+fn griffin_lim_audio_in_steps_has_the_mel_of_the_whole_clip() {
+    let [whole, steps] = both_ways(&Model::built_in().unwrap(), Voice::GriffinLim, 22_050, 2048);
+    let mut analysis = MelSpectrogram::new(&MelConfig::default()).unwrap();
+    let (whole, steps) = (analysis.log_mel(&whole[0]), analysis.log_mel(&steps[0]));
+    let distance = whole
+        .values()
+        .iter()
+        .zip(steps.values())
+        .map(|(a, b)| (a - b).abs())
+        .sum::<f32>()
+        / whole.values().len() as f32;
+    println!("Griffin-Lim: mel distance {distance:.3} nepers");
+    assert!(distance < 0.35, "{distance} nepers");
+}
+
+#[test]
+fn a_generated_voice_needs_its_generator() {
+    let settings = StreamSettings {
+        sample_rate_hz: 44_100,
+        voice: Voice::HifiGan,
+        transpose_semitones: 0,
+    };
+    let error = RemixStream::new(Model::built_in().unwrap(), settings)
+        .err()
+        .unwrap();
+    assert!(error.to_string().contains("generator"), "{error}");
 }
 
 #[test]
@@ -164,9 +246,21 @@ fn the_stream_is_the_same_for_every_window_length() {
         voice: Voice::Guided,
         transpose_semitones: 0,
     };
-    let reference = stream(&main, &sidechain, settings, 4458);
+    let reference = stream(
+        &Model::built_in().unwrap(),
+        &main,
+        &sidechain,
+        settings,
+        4458,
+    );
     for window in [64, 1000, 20_000] {
-        let other = stream(&main, &sidechain, settings, window);
+        let other = stream(
+            &Model::built_in().unwrap(),
+            &main,
+            &sidechain,
+            settings,
+            window,
+        );
         let error = error_db(&other[0], &reference[0]);
         assert!(error < -80.0, "windows of {window}: {error:.1} dB");
     }

@@ -53,6 +53,7 @@ impl Export {
             architecture: header.recipe.network,
             mel: MelConfig::default(),
             max_shift_semitones: header.recipe.crops.max_shift_semitones,
+            generator: None,
             card: Card {
                 name: header.recipe.name,
                 version: self.model_version.clone(),
