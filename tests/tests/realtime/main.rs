@@ -56,20 +56,38 @@ fn job(blocks: Vec<usize>) -> RenderJob {
     }
 }
 
-/// Waits for the time at which a live host would process the block that ends at `position_samples`,
-/// slightly slower than real time, so that the plugin is never given time to wait.
-fn keep_live_time(start: Instant, position_samples: usize) {
-    let due = start + Duration::from_secs_f64(1.1 * position_samples as f64 / f64::from(RATE_HZ));
-    thread::sleep(due.saturating_duration_since(Instant::now()));
+/// The time of a host that is slightly slower than real time, so that the plugin is never given time
+/// to wait.
+struct LiveTime {
+    last_call: Instant,
+    last_position_samples: usize,
+}
+
+impl LiveTime {
+    fn new() -> Self {
+        Self {
+            last_call: Instant::now(),
+            last_position_samples: 0,
+        }
+    }
+
+    /// Waits until the block that starts at `position_samples` is due.
+    fn wait_for(&mut self, position_samples: usize) {
+        let samples = position_samples - self.last_position_samples;
+        let lasts = Duration::from_secs_f64(1.1 * samples as f64 / f64::from(RATE_HZ));
+        thread::sleep((self.last_call + lasts).saturating_duration_since(Instant::now()));
+        self.last_call = Instant::now();
+        self.last_position_samples = position_samples;
+    }
 }
 
 #[test]
 fn processing_neither_allocates_nor_enters_the_kernel() {
-    let start = Instant::now();
+    let mut live_time = LiveTime::new();
     let mut position = 0;
     let mut deeds = Vec::new();
     let rendered = linked_plugin().render_with(&job(vec![64, 1, 512, 127]), |end, process| {
-        keep_live_time(start, position);
+        live_time.wait_for(position);
         position = end;
         deeds.push(watch(process));
     });
