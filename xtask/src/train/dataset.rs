@@ -314,11 +314,7 @@ mod tests {
             let rms = (energy / samples.len() as f64).sqrt();
             assert!((rms - 0.1).abs() < 1e-3, "{}: {rms}", track.path.display());
         }
-        let artists: BTreeSet<&str> = dataset
-            .tracks()
-            .iter()
-            .map(|track| &*track.artist)
-            .collect();
+        let artists: BTreeSet<&str> = dataset.tracks.iter().map(|track| &*track.artist).collect();
         assert_eq!(artists, BTreeSet::from(["one", "three", "two"]));
     }
 
