@@ -142,10 +142,10 @@ impl RemixStream {
             let channel = (channels == 2).then_some(i % 2);
             mels.push(analysis.push(source, channel)?);
         }
-        if mels[0].frames() > 0 {
-            if let Some(decoded) = self.remix(&mels)? {
-                self.voice.push_mels(decoded)?;
-            }
+        if mels[0].frames() > 0
+            && let Some(decoded) = self.remix(&mels)?
+        {
+            self.voice.push_mels(decoded)?;
         }
         self.voice.pull(&mut self.output)
     }
@@ -371,21 +371,22 @@ struct GeneratedChannel {
 /// What makes the sound of a [`GeneratedChannel`].
 enum GeneratedVoice {
     GriffinLim(Box<GriffinLimStream>),
-    HifiGan(Generator, GeneratorState),
+    HifiGan(Box<(Generator, GeneratorState)>),
 }
 
 impl GeneratedVoice {
     fn look_ahead_samples(&self, mel: &MelConfig) -> usize {
         match self {
             Self::GriffinLim(voice) => voice.look_ahead_frames() * mel.hop_length,
-            Self::HifiGan(generator, _) => generator.look_ahead_frames() * mel.hop_length,
+            Self::HifiGan(voice) => voice.0.look_ahead_frames() * mel.hop_length,
         }
     }
 
     fn push(&mut self, mel: &LogMel, out: &mut Vec<f32>) -> Result<()> {
         match self {
             Self::GriffinLim(voice) => voice.push(mel, out)?,
-            Self::HifiGan(generator, state) => {
+            Self::HifiGan(voice) => {
+                let (generator, state) = voice.as_mut();
                 let mel = to_tensor(slice::from_ref(mel))?.squeeze(1)?;
                 if let Some(samples) = generator.step(state, &mel)? {
                     out.extend(samples.flatten_all()?.to_vec1::<f32>()?);
@@ -398,7 +399,7 @@ impl GeneratedVoice {
     fn reset(&mut self) {
         match self {
             Self::GriffinLim(voice) => voice.reset(),
-            Self::HifiGan(_, state) => *state = GeneratorState::default(),
+            Self::HifiGan(voice) => voice.1 = GeneratorState::default(),
         }
     }
 }
@@ -419,10 +420,10 @@ impl VoiceStream {
             Voice::HifiGan => {
                 let generator = model.generator()?;
                 Self::generated(settings, mel, || {
-                    Ok(GeneratedVoice::HifiGan(
+                    Ok(GeneratedVoice::HifiGan(Box::new((
                         generator.clone(),
                         GeneratorState::default(),
-                    ))
+                    ))))
                 })
             }
         }
