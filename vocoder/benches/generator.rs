@@ -1,0 +1,70 @@
+//! The HiFi-GAN generators, mono and stereo, as whole clips and in steps, one thread. Throughput is samples per channel:
+//! 22,050 samples a second are real time.
+
+use candle_core::{DType, Device, Result, Tensor};
+use candle_nn::{VarBuilder, VarMap};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use vocoder::generator::{Generator, GeneratorConfig, GeneratorState};
+
+const CLIP_FRAMES: usize = 64;
+
+fn benches(criterion: &mut Criterion) {
+    for (name, config) in [
+        ("V1", GeneratorConfig::v1()),
+        ("V2", GeneratorConfig::v2()),
+        ("V3", GeneratorConfig::v3()),
+    ] {
+        bench(criterion, name, config).expect("the shapes fit");
+    }
+}
+
+/// With random weights, stored as those of a model file are.
+fn generator(config: GeneratorConfig) -> Result<Generator> {
+    let (dtype, device) = (DType::F32, Device::Cpu);
+    let weights = VarMap::new();
+    Generator::new(
+        config.clone(),
+        false,
+        &VarBuilder::from_varmap(&weights, dtype, &device),
+    )?;
+    let tensors = weights
+        .data()
+        .lock()
+        .expect("nobody else uses the weights")
+        .iter()
+        .map(|(name, var)| (name.clone(), var.as_detached_tensor()))
+        .collect();
+    Generator::new(
+        config,
+        false,
+        &VarBuilder::from_tensors(tensors, dtype, &device),
+    )
+}
+
+fn bench(criterion: &mut Criterion, name: &str, config: GeneratorConfig) -> Result<()> {
+    let hop_length = config.hop_length();
+    let generator = generator(config)?;
+    for (layout, batch) in [("mono", 1), ("stereo", 2)] {
+        let mel = Tensor::randn(0f32, 1., (batch, 128, CLIP_FRAMES), &Device::Cpu)?;
+        let mut group = criterion.benchmark_group(format!("{name}, {layout}"));
+        group.sample_size(10);
+        group.throughput(Throughput::Elements((CLIP_FRAMES * hop_length) as u64));
+        group.bench_function("whole clip", |bencher| {
+            bencher.iter(|| generator.forward(&mel));
+        });
+        for frames in [8, 16] {
+            let mel = mel.narrow(2, 0, frames)?;
+            let mut state = GeneratorState::default();
+            while generator.step(&mut state, &mel)?.is_none() {}
+            group.throughput(Throughput::Elements((frames * hop_length) as u64));
+            group.bench_function(format!("steps of {frames} frames"), |bencher| {
+                bencher.iter(|| generator.step(&mut state, &mel));
+            });
+        }
+        group.finish();
+    }
+    Ok(())
+}
+
+criterion_group!(all, benches);
+criterion_main!(all);
