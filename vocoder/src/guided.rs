@@ -35,6 +35,11 @@ pub struct GuidedConfig {
     pub median_frames: usize,
     /// Length of the separation's median filter along frequency, in bins; odd.
     pub median_bins: usize,
+    /// How many times the percussive estimate a bin must exceed to count as harmonic (Driedger et al., 2014).
+    pub margin_harmonic: f32,
+    /// How many times the harmonic estimate a bin must exceed to count as percussive. What is neither is heard as far as both
+    /// knobs take their source from the same input.
+    pub margin_percussive: f32,
     /// Largest gain of a mel band (a factor).
     pub gain_limit: f32,
 }
@@ -48,6 +53,8 @@ impl GuidedConfig {
             mel: MelConfig::default(),
             median_frames: 11,
             median_bins: 31,
+            margin_harmonic: 4.0,
+            margin_percussive: 2.0,
             gain_limit: 6.0,
         }
     }
@@ -96,7 +103,8 @@ impl Source {
             &HpssConfig {
                 median_frames: config.median_frames,
                 median_bins: config.median_bins,
-                ..HpssConfig::default()
+                margin_harmonic: config.margin_harmonic,
+                margin_percussive: config.margin_percussive,
             },
         )?;
         let spectra = vec![Complex32::default(); config.channels * n_bins];

@@ -119,7 +119,10 @@ impl Mixer {
 fn set_weights(weights: &mut [f32], frame: &SeparatedFrame, harmonic: f32, percussive: f32) {
     let masks = frame.harmonic.iter().zip(frame.percussive);
     for (weight, (harmonic_mask, percussive_mask)) in weights.iter_mut().zip(masks) {
-        *weight = harmonic * harmonic_mask + percussive * percussive_mask;
+        let residual_mask = 1.0 - harmonic_mask - percussive_mask;
+        *weight = harmonic * harmonic_mask
+            + percussive * percussive_mask
+            + harmonic * percussive * residual_mask;
     }
 }
 
