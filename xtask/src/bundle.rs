@@ -42,7 +42,11 @@ impl Bundle {
 ///
 /// When the build fails or a bundle cannot be written.
 pub fn release() -> Result<Bundles> {
-    bundle("graft".into(), vec!["--release".into()])?;
+    // All packages, as `cargo xtask` and the tests build them: the same features, so nothing is built twice.
+    bundle(
+        "graft".into(),
+        ["--release", "--workspace"].map(String::from).into(),
+    )?;
     let folder = workspace::target()?.join("bundled");
     Ok(Bundles {
         clap: folder.join("Graft.clap"),

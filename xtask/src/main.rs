@@ -7,7 +7,6 @@ mod evaluate;
 mod export;
 mod host;
 mod install;
-#[allow(dead_code)]
 mod plot;
 mod progress;
 mod remix;

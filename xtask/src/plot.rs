@@ -121,6 +121,7 @@ pub fn plot_losses(path: &Path, series: &[LossSeries]) -> Result<()> {
         let mut chart = ChartBuilder::on(root)
             .caption("Training losses", (FONT, 22))
             .margin(12)
+            .margin_right(24)
             .x_label_area_size(40)
             .y_label_area_size(70)
             .build_cartesian_2d(0.0..last_step, (0.9 * lowest..1.1 * highest).log_scale())?;
@@ -161,6 +162,7 @@ fn draw_panel(
     let mut chart = ChartBuilder::on(area)
         .caption(panel.title, (FONT, 20))
         .margin(8)
+        .margin_right(24)
         .x_label_area_size(40)
         .y_label_area_size(60)
         .build_cartesian_2d(0.0..frames as f64 / frames_per_second, 0..mel.n_mels())?;

@@ -2,6 +2,7 @@
 
 pub mod audio_cache;
 pub mod checkpoint;
+pub mod curves;
 pub mod dataset;
 pub mod loss;
 pub mod optim;
@@ -47,8 +48,8 @@ const METRICS_STEPS: u64 = 10;
 
 /// Train a model on your own music.
 ///
-/// Audio is read once and cached in target/cache. The run folder receives the checkpoint, the validation split and
-/// metrics.jsonl. A model file comes of it by `cargo xtask export`.
+/// Audio is read once and cached in target/cache. The run folder receives the checkpoint, the validation split,
+/// metrics.jsonl and losses.png. A model file comes of it by `cargo xtask export`.
 #[derive(Args)]
 pub struct Train {
     /// What to train and how, e.g. xtask/recipes/graft.toml.
@@ -275,7 +276,8 @@ impl Run {
     }
 
     fn save(&self) -> Result<()> {
-        checkpoint::save(&self.folder, &self.header, &self.optimiser.state()?)
+        checkpoint::save(&self.folder, &self.header, &self.optimiser.state()?)?;
+        curves::draw(&self.folder)
     }
 
     fn log(&mut self, line: serde_json::Value) -> Result<()> {
