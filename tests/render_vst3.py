@@ -1,7 +1,7 @@
 """Renders the VST3 with a sidechain in DawDreamer, to compare it with the CLAP.
 
     pip install dawdreamer soundfile numpy
-    python tests/dawdreamer.py target/bundled/Graft.vst3 MAIN.wav SIDECHAIN.wav -o OUT.wav \
+    python tests/render_vst3.py target/bundled/Graft.vst3 MAIN.wav SIDECHAIN.wav -o OUT.wav \
         [--harmony H] [--rhythm R] [--block N] [--compare CLAP.wav]
 
 Both inputs have the same sample rate. The reported latency is taken off, so OUT.wav lines up with
