@@ -55,8 +55,9 @@ pub fn release() -> Result<Bundles> {
 }
 
 fn bundle(package: String, cargo_options: Vec<String>) -> Result<()> {
-    // The bundler moves to the root of the project; paths that the user gave hold from here.
+    // The bundler works in the root of the project; paths that the user gave hold from here.
     let folder = env::current_dir().context("cannot find the current folder")?;
+    env::set_current_dir(workspace::root()).context("cannot find the project")?;
     let arguments = ["bundle".into(), package].into_iter().chain(cargo_options);
     let bundled = nice_plug_xtask::main_with_args("cargo xtask", arguments);
     env::set_current_dir(folder).context("cannot return to the current folder")?;

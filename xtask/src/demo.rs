@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use model_runtime::Controls;
+use model_runtime::RemixSettings;
 
 use crate::audio_file::{self, WavFormat};
 use crate::host::{self, HostSettings};
@@ -33,7 +33,7 @@ pub fn render(clap: &Path, folder: &Path) -> Result<Demo> {
         sample_rate_hz: main.sample_rate_hz,
         block_samples: 512,
         offline: true,
-        controls: Controls::default(),
+        controls: RemixSettings::default().controls,
     };
     let rendered = host::remix(clap, &main, &sidechain, &settings)?;
 
