@@ -1,0 +1,115 @@
+//! Cost of the networks and of the whole remix, a second of audio at a time: a time of 10 ms is a real-time factor of
+//! 0.01. Run with `cargo bench -p model-runtime`.
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::hint::black_box;
+
+use candle_core::{D, Tensor};
+use common::{log_mel, music, network, stereo};
+use criterion::{Criterion, criterion_group, criterion_main};
+use model_runtime::hard::HardConfig;
+use model_runtime::packet::Window;
+use model_runtime::worker::WindowProcessor;
+use model_runtime::{
+    Architecture, Controls, Model, Network, RemixSettings, RemixStream, Remixer, StreamSettings,
+    Voice,
+};
+
+/// Mel frames of a second, a multiple of the four that a step takes.
+const FRAMES: usize = 44;
+
+fn networks(c: &mut Criterion) {
+    let mel = log_mel(FRAMES);
+    let pair = Tensor::cat(&[&mel, &mel], 0).unwrap();
+    let built_in = Model::built_in().unwrap();
+    let hard = network(&Architecture::Hard(HardConfig {
+        channels: 32,
+        latents: 64,
+    }));
+    for (name, network) in [("pitch-aligned", built_in.network()), ("hard", &hard)] {
+        let latents = network.encode(&mel).unwrap();
+        let (harmony, rhythm) = (latents.harmony.mean, latents.rhythm.mean);
+        let mut group = c.benchmark_group(name);
+        group.sample_size(10);
+        group.bench_function("encode two clips of 1 s", |b| {
+            b.iter(|| network.encode(black_box(&pair)).unwrap())
+        });
+        group.bench_function("decode 1 s", |b| {
+            b.iter(|| {
+                network
+                    .decode(black_box(&harmony), black_box(&rhythm))
+                    .unwrap()
+            });
+        });
+        group.bench_function("encode two and decode, 1 s in steps of 4 frames", |b| {
+            b.iter(|| steps(network, &pair));
+        });
+        group.finish();
+    }
+}
+
+fn steps(network: &Network, mel: &Tensor) {
+    let (mut encoder, mut decoder) = (network.encoder_state(), network.decoder_state());
+    let first = |latent: Option<Tensor>| latent.map(|latent| latent.narrow(0, 0, 1).unwrap());
+    for start in (0..mel.dim(D::Minus1).unwrap()).step_by(4) {
+        let step = mel
+            .narrow(D::Minus1, start, 4)
+            .unwrap()
+            .contiguous()
+            .unwrap();
+        let (harmony, rhythm) = network.encode_step(&mut encoder, &step).unwrap();
+        let (harmony, rhythm) = (first(harmony), first(rhythm));
+        network
+            .decode_step(&mut decoder, harmony.as_ref(), rhythm.as_ref())
+            .unwrap();
+    }
+}
+
+fn pipeline(c: &mut Criterion) {
+    let rate = 44_100;
+    let (main, sidechain) = (
+        stereo(rate, &music(rate, 5.0, 1)),
+        stereo(rate, &music(rate, 5.0, 2)),
+    );
+    let mut group = c.benchmark_group("remix, stereo, 44.1 kHz, guided voice");
+    group.sample_size(10);
+    let remixer = Remixer::new(Model::built_in().unwrap());
+    group.bench_function("whole clip of 5 s", |b| {
+        b.iter(|| {
+            remixer
+                .remix(&main, &sidechain, &RemixSettings::default())
+                .unwrap()
+        });
+    });
+    let settings = StreamSettings {
+        sample_rate_hz: rate,
+        voice: Voice::Guided,
+        transpose_semitones: 0,
+    };
+    let mut stream = RemixStream::new(Model::built_in().unwrap(), settings).unwrap();
+    let window = window(&main.channels, &sidechain.channels);
+    let (mut left, mut right) = (vec![0.0; window.samples()], vec![0.0; window.samples()]);
+    group.bench_function("one window of 93 ms", |b| {
+        b.iter(|| stream.process(&window, [&mut left, &mut right]).unwrap());
+    });
+    group.finish();
+}
+
+fn window(main: &[Vec<f32>], sidechain: &[Vec<f32>]) -> Window {
+    let mut window = Window::new(4096, 256);
+    window.controls.fill(Controls {
+        harmony: 0.0,
+        rhythm: 1.0,
+    });
+    window.sidechain_present = true;
+    for channel in 0..2 {
+        window.main[channel].copy_from_slice(&main[channel][..4096]);
+        window.sidechain[channel].copy_from_slice(&sidechain[channel][..4096]);
+    }
+    window
+}
+
+criterion_group!(benches, networks, pipeline);
+criterion_main!(benches);
