@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use candle_core::Tensor;
 use clap::Args;
-use model_runtime::model_file::{self, Card, Header};
+use model_runtime::model_file::{self, Card, Figure, Header};
 use vocoder::MelConfig;
 use vocoder::layers::fold_weight_norm;
 
@@ -31,6 +31,20 @@ pub struct Export {
     /// Version of the model.
     #[arg(long, default_value = "1")]
     model_version: String,
+    /// A measured figure for the card, such as one from `cargo xtask evaluate`; may be given several times.
+    #[arg(long = "figure", value_name = "NAME=VALUE", value_parser = figure)]
+    figures: Vec<Figure>,
+}
+
+fn figure(text: &str) -> Result<Figure, String> {
+    let (name, value) = text.rsplit_once('=').ok_or("expected NAME=VALUE")?;
+    let value = value
+        .parse()
+        .map_err(|_| format!("expected a number, found {value}"))?;
+    Ok(Figure {
+        name: name.to_owned(),
+        value,
+    })
 }
 
 impl Export {
@@ -61,7 +75,7 @@ impl Export {
                 data: self.data.clone(),
                 steps: header.step,
                 train_hours: (header.train_seconds / 36.0).round() / 100.0,
-                figures: Vec::new(),
+                figures: self.figures.clone(),
             },
         };
         let bytes = model_file::to_bytes(&header, &weights)?;
