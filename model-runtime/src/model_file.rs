@@ -112,7 +112,10 @@ impl Model {
             path: path.to_owned(),
             source,
         })?;
-        Self::from_bytes(&bytes)
+        Self::from_bytes(&bytes).map_err(|error| match error {
+            Error::Model(why) => Error::Model(format!("{}: {why}", path.display())),
+            other => other,
+        })
     }
 
     /// Reads and checks the contents of a model file.

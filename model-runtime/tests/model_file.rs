@@ -206,6 +206,19 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
+fn a_damaged_file_is_named() {
+    let path =
+        std::env::temp_dir().join(format!("graft damaged {}.safetensors", std::process::id()));
+    std::fs::write(&path, b"damaged").unwrap();
+    let error = Model::load(&path).unwrap_err();
+    std::fs::remove_file(&path).unwrap();
+    assert!(
+        error.to_string().contains(&path.display().to_string()),
+        "{error}"
+    );
+}
+
+#[test]
 fn tensors_keep_their_names() {
     let bytes = to_bytes(&header(), &weights()).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
