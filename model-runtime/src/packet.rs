@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The audio thread gathers its input into windows of fixed length, each in a [`Packet`] that was
-//! allocated beforehand, and sends them to the worker through a lock-free queue. They come back by
+//! allocated beforehand, and sends them to the worker through a wait-free queue. They come back by
 //! another one with the remix in them, and are played at a constant latency
 //! ([`Geometry::latency_samples`]). All decisions are made per sample from sample positions, so as
 //! long as nothing is late the output does not depend on the host's block sizes.
@@ -18,10 +18,10 @@ use std::cell::Cell;
 use std::f32::consts::PI;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crossbeam::queue::ArrayQueue;
+use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
 use crate::credit::{Clock, Credit};
 use crate::delay::Delay;
@@ -172,10 +172,7 @@ pub(crate) struct Packet {
 /// What both ports share.
 #[derive(Debug)]
 struct Shared {
-    to_worker: ArrayQueue<Packet>,
-    to_audio: ArrayQueue<Packet>,
     generation: AtomicU64,
-    worker_alive: AtomicBool,
     status: Arc<Status>,
 }
 
@@ -191,11 +188,10 @@ pub fn exchange<C: Clock>(
 ) -> Result<(AudioPort<C>, WorkerPort), GeometryError> {
     geometry.validate()?;
     let packets = geometry.windows_in_use() + SPARE_PACKETS;
+    let (to_worker, from_audio) = RingBuffer::new(packets);
+    let (to_audio, from_worker) = RingBuffer::new(packets);
     let shared = Arc::new(Shared {
-        to_worker: ArrayQueue::new(packets),
-        to_audio: ArrayQueue::new(packets),
         generation: AtomicU64::new(0),
-        worker_alive: AtomicBool::new(true),
         status,
     });
     let packet = || Packet {
@@ -210,6 +206,8 @@ pub fn exchange<C: Clock>(
     let fade_samples = geometry.fade_samples();
     let audio = AudioPort {
         shared: Arc::clone(&shared),
+        to_worker,
+        from_worker,
         free,
         arrived: Vec::with_capacity(packets),
         at_worker: 0,
@@ -234,6 +232,8 @@ pub fn exchange<C: Clock>(
     };
     let worker = WorkerPort {
         shared,
+        from_audio,
+        to_audio,
         geometry: geometry.clone(),
     };
     Ok((audio, worker))
@@ -274,6 +274,8 @@ struct Dry {
 pub struct AudioPort<C: Clock> {
     geometry: Geometry,
     shared: Arc<Shared>,
+    to_worker: Producer<Packet>,
+    from_worker: Consumer<Packet>,
     clock: C,
     credit: Credit,
     /// Whether to wait as long as it takes.
@@ -412,9 +414,9 @@ impl<C: Clock> AudioPort<C> {
         if offset == window_samples - 1
             && let Some(packet) = self.filling.take()
         {
-            match self.shared.to_worker.push(packet) {
+            match self.to_worker.push(packet) {
                 Ok(()) => self.at_worker += 1,
-                Err(packet) => self.free.push(packet),
+                Err(PushError::Full(packet)) => self.free.push(packet),
             }
         }
     }
@@ -485,7 +487,7 @@ impl<C: Clock> AudioPort<C> {
     }
 
     fn may_wait(&self) -> bool {
-        let patient = self.patient && self.shared.worker_alive.load(Ordering::Acquire);
+        let patient = self.patient && !self.from_worker.is_abandoned();
         patient || self.clock.now() < self.credit.deadline()
     }
 
@@ -508,7 +510,7 @@ impl<C: Clock> AudioPort<C> {
     /// Empties the queue from the worker.
     fn receive(&mut self) {
         let generation = self.shared.generation.load(Ordering::Relaxed);
-        while let Some(packet) = self.shared.to_audio.pop() {
+        while let Ok(packet) = self.from_worker.pop() {
             self.at_worker -= 1;
             match packet.generation == generation {
                 true => self.arrived.push(packet),
@@ -531,6 +533,8 @@ pub fn finite_or_zero(sample: f32) -> f32 {
 #[derive(Debug)]
 pub struct WorkerPort {
     shared: Arc<Shared>,
+    from_audio: Consumer<Packet>,
+    to_audio: Producer<Packet>,
     geometry: Geometry,
 }
 
@@ -546,9 +550,9 @@ impl WorkerPort {
     }
 
     /// The next window to remix. Stale ones are sent back as they are.
-    pub(crate) fn receive(&self) -> Option<Packet> {
+    pub(crate) fn receive(&mut self) -> Option<Packet> {
         loop {
-            let packet = self.shared.to_worker.pop()?;
+            let packet = self.from_audio.pop().ok()?;
             if packet.generation == self.shared.generation.load(Ordering::Acquire) {
                 return Some(packet);
             }
@@ -557,14 +561,8 @@ impl WorkerPort {
     }
 
     /// Sends a packet back. The queue holds all there are, so there is room for it.
-    pub(crate) fn send(&self, packet: Packet) {
-        let _room = self.shared.to_audio.push(packet);
-    }
-}
-
-impl Drop for WorkerPort {
-    fn drop(&mut self) {
-        self.shared.worker_alive.store(false, Ordering::Release);
+    pub(crate) fn send(&mut self, packet: Packet) {
+        let _room = self.to_audio.push(packet);
     }
 }
 

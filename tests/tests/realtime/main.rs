@@ -19,9 +19,9 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 const RATE_HZ: u32 = 44_100;
 
-/// Atomic read-modify-writes of a block in which no packet comes or goes: seven of nice-plug 0.4.2
-/// around the plugin's own code, and one to look into the empty queue.
-const ATOMICS_PER_BLOCK: usize = 8;
+/// Atomic read-modify-writes that nice-plug 0.4.2 makes for each block. The plugin's own code needs
+/// none.
+const ATOMICS_PER_BLOCK: usize = 7;
 
 fn linked_plugin() -> Plugin {
     // SAFETY: the entry point is that of the plugin in this program.
@@ -112,8 +112,8 @@ fn processing_takes_no_lock() {
     });
     rendered.unwrap();
     assert!(counts.len() > 10);
-    // Blocks in which a packet comes or goes have more.
-    assert_eq!(counts.iter().min(), Some(&ATOMICS_PER_BLOCK), "{counts:?}");
+    let offence = counts.iter().find(|&&count| count != ATOMICS_PER_BLOCK);
+    assert_eq!(offence, None, "{counts:?}");
 }
 
 #[test]
