@@ -64,7 +64,7 @@ pub struct Remix {
     block: u32,
     /// Sample rate of the host and the remix, in Hz; by default MAIN's
     #[arg(long, value_name = "HZ", requires = "host",
-          value_parser = clap::value_parser!(u32).range(22_050..=192_000))]
+          value_parser = clap::value_parser!(u32).range(8_000..=192_000))]
     rate: Option<u32>,
     /// Tell the plugin that the host renders offline
     #[arg(long, requires = "host")]
