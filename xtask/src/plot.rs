@@ -130,6 +130,7 @@ pub fn plot_losses(path: &Path, series: &[LossSeries]) -> Result<()> {
             .x_desc("step")
             .x_label_formatter(&|step| format!("{step:.0}"))
             .y_desc("loss")
+            .light_line_style(TRANSPARENT)
             .y_label_formatter(&|loss| format!("{loss:.3}"))
             .label_style((FONT, 15))
             .draw()?;
@@ -142,6 +143,7 @@ pub fn plot_losses(path: &Path, series: &[LossSeries]) -> Result<()> {
         }
         chart
             .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
             .background_style(WHITE.mix(0.8))
             .border_style(BLACK)
             .label_font((FONT, 15))
