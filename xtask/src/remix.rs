@@ -113,12 +113,13 @@ impl Remix {
         } else {
             self.whole(&main, &sidechain)?
         };
-        audio_file::write_wav(&self.output, &remix, WavFormat::Float32)?;
-        println!("{}", self.output.display());
+        // First what can fail for reasons of its own, such as a clip too short for a picture.
         if let Some(path) = &self.plot {
             plot::plot_remix(path, [&main, &sidechain, &remix])?;
             println!("{}", path.display());
         }
+        audio_file::write_wav(&self.output, &remix, WavFormat::Float32)?;
+        println!("{}", self.output.display());
         Ok(())
     }
 
