@@ -1,7 +1,6 @@
 //! Audio files in and out: reading with symphonia, writing with hound.
 
-use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -13,6 +12,8 @@ use symphonia::core::formats::well_known::{FORMAT_ID_MP3, FORMAT_ID_OGG};
 use symphonia::core::formats::{FormatId, FormatOptions, FormatReader, Track, TrackType};
 use symphonia::core::io::MediaSourceStream;
 use symphonia::core::meta::MetadataOptions;
+
+use crate::whole_file;
 
 /// File name extensions of the formats that [`read`] takes.
 pub const EXTENSIONS: [&str; 5] = ["wav", "flac", "ogg", "oga", "mp3"];
@@ -179,23 +180,13 @@ fn open(path: &Path) -> Result<Box<dyn FormatReader>> {
         .context("expected a WAV, FLAC, Ogg Vorbis or MP3 file, found something else or a file cut short in its header")
 }
 
-/// Writes a clip as a WAV file, whole or not at all: the samples go to a temporary file beside it,
-/// which takes its name only when it is complete.
+/// Writes a clip as a WAV file, whole or not at all.
 ///
 /// # Errors
 ///
 /// When the clip has no channels or channels of different lengths, or the file cannot be written.
 pub fn write_wav(path: &Path, clip: &AudioClip, format: WavFormat) -> Result<()> {
-    let mut part: OsString = path.as_os_str().to_owned();
-    part.push(".part");
-    let part = Path::new(&part);
-    write_samples(part, clip, format)
-        .and_then(|()| Ok(fs::rename(part, path)?))
-        .inspect_err(|_| {
-            // The first error is the one to report; there may be no temporary file to remove.
-            let _ = fs::remove_file(part);
-        })
-        .with_context(|| format!("cannot write audio to {}", path.display()))
+    whole_file::write_with(path, |part| write_samples(part, clip, format))
 }
 
 fn write_samples(path: &Path, clip: &AudioClip, format: WavFormat) -> Result<()> {
@@ -267,6 +258,8 @@ pub fn resample(samples: &[f32], from_hz: u32, to_hz: u32) -> Result<Vec<f32>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::test_folder::TestFolder;
 

@@ -11,6 +11,7 @@ use vocoder::MelConfig;
 use vocoder::layers::fold_weight_norm;
 
 use crate::train::checkpoint;
+use crate::whole_file;
 
 /// Make a model file of a training run.
 ///
@@ -79,7 +80,7 @@ impl Export {
             },
         };
         let bytes = model_file::to_bytes(&header, &weights)?;
-        checkpoint::write_atomically(&self.output, &bytes)?;
+        whole_file::write(&self.output, &bytes)?;
         println!(
             "{}: {} steps, {:.1} MB",
             self.output.display(),

@@ -16,6 +16,7 @@ mod test;
 #[cfg(test)]
 mod test_folder;
 mod train;
+mod whole_file;
 mod workspace;
 
 use std::process::ExitCode;

@@ -1,17 +1,16 @@
 //! Pictures: log-mel spectrograms, and the losses of a training run.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Once;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use model_runtime::AudioClip;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
 use vocoder::{LogMel, MelConfig, MelSpectrogram};
 
-use crate::audio_file;
+use crate::{audio_file, whole_file};
 
 /// Name under which the font of the project is registered.
 const FONT: &str = "sans-serif";
@@ -206,25 +205,18 @@ fn save(path: &Path, size_px: (u32, u32), draw: impl FnOnce(&Area) -> Result<()>
         assert!(registered.is_ok(), "the embedded font is valid");
     });
 
-    let part = path.with_extension("part.png");
-    let write = || -> Result<()> {
-        let root = BitMapBackend::new(&part, size_px).into_drawing_area();
+    whole_file::write_with(path, |part| {
+        let root = BitMapBackend::new(part, size_px).into_drawing_area();
         root.fill(&WHITE)?;
         draw(&root)?;
-        root.present()?;
-        drop(root);
-        Ok(fs::rename(&part, path)?)
-    };
-    write()
-        .inspect_err(|_| {
-            // The first error is the one to report; there may be no temporary file to remove.
-            let _ = fs::remove_file(&part);
-        })
-        .with_context(|| format!("cannot draw {}", path.display()))
+        Ok(root.present()?)
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::test_folder::TestFolder;
 

@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
-use crate::audio_file;
+use crate::{audio_file, whole_file};
 
 /// Level of every track after loudness normalisation, as RMS in dB relative to full scale.
 pub const TARGET_RMS_DBFS: f32 = -20.0;
@@ -140,10 +140,7 @@ impl AudioCache {
         let pcm = Pcm::normalised(&mono, self.sample_rate_hz)
             .with_context(|| format!("cannot use {}", path.display()))?;
 
-        let part = cached.with_extension(format!("{}.part", std::process::id()));
-        fs::write(&part, pcm.to_bytes())
-            .and_then(|()| fs::rename(&part, &cached))
-            .with_context(|| format!("cannot write the cache file {}", cached.display()))?;
+        whole_file::write(&cached, &pcm.to_bytes())?;
         Ok(pcm)
     }
 

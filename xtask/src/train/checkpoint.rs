@@ -1,8 +1,6 @@
 //! A run's state on disk: one safetensors file, replaced atomically.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -11,6 +9,7 @@ use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use super::recipe::Recipe;
+use crate::whole_file;
 
 /// Key of the JSON header in the file's metadata.
 const HEADER: &str = "graft-checkpoint";
@@ -36,7 +35,7 @@ pub fn path(run: &Path) -> PathBuf {
 pub fn save(run: &Path, header: &Header, tensors: &HashMap<String, Tensor>) -> Result<()> {
     let metadata = HashMap::from([(HEADER.to_owned(), serde_json::to_string(header)?)]);
     let bytes = safetensors::serialize(tensors, Some(metadata))?;
-    write_atomically(&path(run), &bytes)
+    whole_file::write(&path(run), &bytes)
 }
 
 /// Reads a run's newest checkpoint.
@@ -54,16 +53,4 @@ pub fn load(run: &Path) -> Result<(Header, HashMap<String, Tensor>)> {
     let tensors =
         candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).with_context(context)?;
     Ok((header, tensors))
-}
-
-/// Writes a file so that it is whole or not there.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let part = path.with_extension("part");
-    let write = || -> std::io::Result<()> {
-        let mut file = File::create(&part)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&part, path)
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
 }

@@ -12,7 +12,7 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use super::audio_cache::{AudioCache, Pcm};
-use crate::{audio_file, progress};
+use crate::{audio_file, progress, whole_file};
 
 /// Share of the artists that a network never hears in training.
 const VALIDATION_SHARE: f64 = 0.15;
@@ -158,8 +158,7 @@ impl Split {
             return Self::load(run_folder);
         }
         let split = Self::draw(dataset, seed);
-        fs::write(&path, serde_json::to_string_pretty(&split)?)
-            .with_context(|| format!("cannot write the split {}", path.display()))?;
+        whole_file::write(&path, serde_json::to_string_pretty(&split)?.as_bytes())?;
         Ok(split)
     }
 

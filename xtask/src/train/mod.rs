@@ -26,7 +26,7 @@ use model_runtime::Network;
 use serde_json::json;
 use vocoder::MelConfig;
 
-use crate::workspace;
+use crate::{whole_file, workspace};
 
 use checkpoint::Header;
 use dataset::{Dataset, Split, Track};
@@ -299,7 +299,7 @@ fn open_metrics(path: &Path, step: u64) -> Result<File> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
-    checkpoint::write_atomically(path, kept.as_bytes())?;
+    whole_file::write(path, kept.as_bytes())?;
     OpenOptions::new()
         .append(true)
         .open(path)
