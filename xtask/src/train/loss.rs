@@ -149,3 +149,81 @@ fn drift(of: &Tensor, from: &Tensor) -> Result<f32> {
     let distance = (of - from)?.sqr()?.mean_all()?;
     Ok((distance / variance)?.to_scalar()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::audio_cache::Pcm;
+    use crate::train::shifted_mel::{Crop, ShiftedMel};
+    use model_runtime::Model;
+    use vocoder::MelConfig;
+
+    const FRAMES: usize = 64;
+
+    /// A chord that changes twice a second, as a crop shifted by `semitones`.
+    fn crop(semitones: i32) -> Vec<f32> {
+        let samples: Vec<f32> = (0..3 * 22_050)
+            .map(|n| {
+                let time = f64::from(n) / 22_050.0;
+                let root = 50.0 + 2.0 * (2.0 * time).floor();
+                let tone = |step: f64| {
+                    let hz = 440.0 * ((root + step - 69.0) / 12.0).exp2();
+                    (1..=4)
+                        .map(|k| {
+                            (std::f64::consts::TAU * hz * f64::from(k) * time).sin() / f64::from(k)
+                        })
+                        .sum::<f64>()
+                };
+                (0.1 * (tone(0.0) + tone(4.0) + tone(7.0)) * (-4.0 * (time % 0.5)).exp()) as f32
+            })
+            .collect();
+        let pcm = Pcm::normalised(&samples, 22_050).unwrap();
+        let mut mel = vec![0.0; 128 * FRAMES];
+        let crop = Crop {
+            start_samples: 4096,
+            frames: FRAMES,
+            semitones,
+            gain: 1.0,
+        };
+        ShiftedMel::new(&MelConfig::default())
+            .unwrap()
+            .log_mel(&pcm, crop, &mut mel)
+            .unwrap();
+        mel
+    }
+
+    /// Reconstruction loss of the built-in model for a crop shifted by `heard` and said to be shifted by `told`.
+    fn reconstruction(heard: i32, told: i32) -> f32 {
+        let batch = Batch {
+            target: crop(0),
+            harmony_view: crop(heard),
+            rhythm_view: crop(-2),
+            harmony_shift: vec![told],
+            rhythm_shift: vec![-2],
+            size: 1,
+            frames: FRAMES,
+        };
+        let weights = Loss {
+            reconstruction: Reconstruction::L1,
+            kl_harmony: 0.0,
+            kl_rhythm: 0.0,
+        };
+        let views = Views::new(batch, &Device::Cpu).unwrap();
+        let model = Model::built_in().unwrap();
+        step_loss(model.network(), &views, &weights, 1)
+            .unwrap()
+            .parts
+            .reconstruction
+    }
+
+    #[test]
+    fn the_loss_rises_when_the_rotation_has_the_wrong_sign() {
+        for shift in [-5, 4] {
+            let (right, wrong) = (reconstruction(shift, shift), reconstruction(shift, -shift));
+            assert!(
+                wrong > 1.2 * right,
+                "{shift}: {right} with the right sign, {wrong} with the wrong one"
+            );
+        }
+    }
+}
