@@ -7,6 +7,7 @@
 
 mod watch;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,13 @@ fn linked_plugin() -> Plugin {
     // SAFETY: the entry point is that of the plugin in this program.
     let entry = unsafe { PluginEntry::load_from_raw(&graft::clap_entry, c"") };
     Plugin::from_entry(entry.unwrap()).unwrap()
+}
+
+/// Lets one plugin process at a time. nice-plug keeps settings in `AtomicCell`s, whose sequence locks all instances share by
+/// their addresses: a thread that is single-stepped through one makes another instance's thread yield to the kernel.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Two seconds of noise, with knobs that move.
@@ -83,6 +91,7 @@ impl LiveTime {
 
 #[test]
 fn processing_neither_allocates_nor_enters_the_kernel() {
+    let _alone = alone();
     let mut live_time = LiveTime::new();
     let mut position = 0;
     let mut deeds = Vec::new();
@@ -99,6 +108,7 @@ fn processing_neither_allocates_nor_enters_the_kernel() {
 
 #[test]
 fn processing_takes_no_lock() {
+    let _alone = alone();
     let mut block = 0;
     let mut counts = Vec::new();
     let rendered = linked_plugin().render_with(&job(vec![8]), |_, process| {
