@@ -131,16 +131,29 @@ impl Hard {
         self.decoder.forward(&Tensor::cat(&[harmony, rhythm], 1)?)
     }
 
-    /// Mel frames that must be known after a frame before both its latents are.
+    /// Mel frames that must be known after a frame before it is encoded and decoded.
     #[must_use]
-    pub fn encoder_look_ahead_frames(&self) -> usize {
-        self.trunk.look_ahead_frames() + self.harmony.look_ahead_frames()
+    pub fn look_ahead_frames(&self) -> usize {
+        self.trunk.look_ahead_frames()
+            + self.harmony.look_ahead_frames()
+            + self.decoder.look_ahead_frames()
     }
 
-    /// Frames of latents that must be known after a frame before its mel is decoded.
-    #[must_use]
-    pub fn decoder_look_ahead_frames(&self) -> usize {
-        self.decoder.look_ahead_frames()
+    /// As [`crate::Network::with_look_ahead`].
+    ///
+    /// # Errors
+    /// If the weights cannot be folded.
+    pub fn with_look_ahead(&self, frames: usize) -> Result<Self> {
+        let trunk = self.trunk.with_look_ahead(frames)?;
+        let left = frames - trunk.look_ahead_frames();
+        let harmony = self.harmony.with_look_ahead(left)?;
+        let left = left - harmony.look_ahead_frames();
+        Ok(Self {
+            rhythm: self.rhythm.with_look_ahead(harmony.look_ahead_frames())?,
+            decoder: self.decoder.with_look_ahead(left)?,
+            trunk,
+            harmony,
+        })
     }
 
     /// Takes the next log-mel frames (B, 1, n_mels, n) and gives the latent means that they complete.

@@ -218,21 +218,25 @@ impl Network {
         }
     }
 
-    /// Mel frames that must be known after a frame before both its latents are.
+    /// Mel frames that must be known after a frame before it is encoded and decoded.
     #[must_use]
-    pub fn encoder_look_ahead_frames(&self) -> usize {
+    pub fn look_ahead_frames(&self) -> usize {
         match self {
-            Self::Hard(network) => network.encoder_look_ahead_frames(),
-            Self::PitchAligned(network) => network.encoder_look_ahead_frames(),
+            Self::Hard(network) => network.look_ahead_frames(),
+            Self::PitchAligned(network) => network.look_ahead_frames(),
         }
     }
 
-    /// Frames of latents that must be known after a frame before its mel is decoded.
-    #[must_use]
-    pub fn decoder_look_ahead_frames(&self) -> usize {
+    /// The same network for a stream that waits for no more than `frames`: layers beyond that take the newest frame for
+    /// all that come after. It shares the weights, and gradients reach them. Harmony averaged over several frames needs
+    /// all of them, whatever `frames` says.
+    ///
+    /// # Errors
+    /// If the weights cannot be folded.
+    pub fn with_look_ahead(&self, frames: usize) -> candle_core::Result<Self> {
         match self {
-            Self::Hard(network) => network.decoder_look_ahead_frames(),
-            Self::PitchAligned(network) => network.decoder_look_ahead_frames(),
+            Self::Hard(network) => network.with_look_ahead(frames).map(Self::Hard),
+            Self::PitchAligned(network) => network.with_look_ahead(frames).map(Self::PitchAligned),
         }
     }
 }

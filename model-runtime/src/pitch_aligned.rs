@@ -53,6 +53,8 @@ pub struct PitchAligned {
     n_mels: usize,
     mel_to_rows: Tensor,
     note_to_mel: Tensor,
+    /// Whether the pooled harmony is interpolated with the frame after.
+    stretches_ahead: bool,
     harmony_encoder: Stack,
     rhythm_encoder: Stack,
     harmony_decoder: Stack,
@@ -139,6 +141,7 @@ impl PitchAligned {
             mel_to_rows: mel_to_rows(mel, vb.dtype(), vb.device())?,
             note_to_mel: note_to_mel(mel, vb.dtype(), vb.device())?,
             config: config.clone(),
+            stretches_ahead: true,
             harmony_encoder,
             rhythm_encoder,
             harmony_decoder,
@@ -214,8 +217,8 @@ impl PitchAligned {
     pub fn decode(&self, harmony: &Tensor, rhythm: &Tensor) -> Result<Tensor> {
         let frames = rhythm.dim(D::Minus1)?;
         let h = self.to_mel_rows(&self.harmony_decoder.forward(harmony)?)?;
-        let edge = h.pad_with_same(D::Minus1, 1, 1)?;
-        let h = stretch(&edge, self.config.pool_frames)?.narrow(D::Minus1, 0, frames)?;
+        let edge = h.pad_with_same(D::Minus1, 1, usize::from(self.stretches_ahead))?;
+        let h = self.stretch(&edge)?.narrow(D::Minus1, 0, frames)?;
         let r = self.rhythm_rows(&self.rhythm_decoder.forward(rhythm)?)?;
         self.to_log_mel(&self.mel_decoder.forward(&Tensor::cat(&[h, r], 1)?)?)
     }
@@ -233,6 +236,26 @@ impl PitchAligned {
             .contiguous()
     }
 
+    /// Linear interpolation in time, as PyTorch's `interpolate` (`align_corners=False`): (B, C, H, 1 + P + 1), whose first
+    /// and last frames are context only, to (B, C, H, P * pool_frames). Without look-ahead there is no last one.
+    fn stretch(&self, x: &Tensor) -> Result<Tensor> {
+        let factor = self.config.pool_frames;
+        let (batch, channels, height, padded) = x.dims4()?;
+        let ahead = usize::from(self.stretches_ahead);
+        let frames = padded - 1 - ahead;
+        let [before, here, after] =
+            [0, 1, 1 + ahead].map(|start| x.narrow(D::Minus1, start, frames));
+        let (before, here, after) = (before?, here?, after?);
+        let phases = (0..factor)
+            .map(|phase| {
+                let position = (phase as f64 + 0.5) / factor as f64 - 0.5;
+                let neighbour = if position < 0.0 { &before } else { &after };
+                (&here * (1.0 - position.abs()))? + (neighbour * position.abs())?
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Tensor::stack(&phases, D::Minus1)?.reshape((batch, channels, height, frames * factor))
+    }
+
     fn rhythm_rows(&self, r: &Tensor) -> Result<Tensor> {
         let (batch, _, _, frames) = r.dims4()?;
         r.reshape((batch, self.config.rhythm_planes, self.n_mels, frames))
@@ -242,19 +265,60 @@ impl PitchAligned {
         x.affine(self.config.mel_deviation, self.config.mel_mean)
     }
 
-    /// Mel frames that must be known after a frame before both its latents are.
+    /// Mel frames that must be known after a frame before it is encoded and decoded.
     #[must_use]
-    pub fn encoder_look_ahead_frames(&self) -> usize {
+    pub fn look_ahead_frames(&self) -> usize {
         let pool = self.config.pool_frames;
-        let harmony = pool - 1 + pool * self.harmony_encoder.look_ahead_frames();
-        harmony.max(self.rhythm_encoder.look_ahead_frames())
+        let pooled = self.harmony_encoder.look_ahead_frames()
+            + self.harmony_decoder.look_ahead_frames()
+            + usize::from(self.stretches_ahead);
+        let rhythm =
+            self.rhythm_encoder.look_ahead_frames() + self.rhythm_decoder.look_ahead_frames();
+        (pool - 1 + pool * pooled).max(rhythm) + self.mel_decoder.look_ahead_frames()
     }
 
-    /// Frames of latents that must be known after a frame before its mel is decoded.
-    #[must_use]
-    pub fn decoder_look_ahead_frames(&self) -> usize {
-        let harmony = self.config.pool_frames * (self.harmony_decoder.look_ahead_frames() + 1);
-        harmony.max(self.rhythm_decoder.look_ahead_frames()) + self.mel_decoder.look_ahead_frames()
+    /// As [`crate::Network::with_look_ahead`]. The harmony's average needs `pool_frames - 1` at the least, so this is
+    /// what is left with fewer. A part that works in pooled frames takes what it can of them, in the order
+    /// interpolation, decoder, encoder, the mel decoder what remains; the rhythm side looks as far ahead as the harmony
+    /// side.
+    ///
+    /// # Errors
+    /// If the weights cannot be folded.
+    pub fn with_look_ahead(&self, frames: usize) -> Result<Self> {
+        let pool = self.config.pool_frames;
+        let spare = frames.saturating_sub(pool - 1);
+        let mel_decoder = self.mel_decoder.with_look_ahead(spare % pool)?;
+        let mut pooled = spare / pool;
+        let stretches_ahead = self.stretches_ahead && pooled > 0;
+        pooled -= usize::from(stretches_ahead);
+        let harmony_decoder = self.harmony_decoder.with_look_ahead(pooled)?;
+        pooled -= harmony_decoder.look_ahead_frames();
+        let harmony_encoder = self.harmony_encoder.with_look_ahead(pooled)?;
+        pooled -= harmony_encoder.look_ahead_frames();
+        // What the harmony side cannot use is of use after all.
+        let mel_decoder = match pooled {
+            0 => mel_decoder,
+            _ => self
+                .mel_decoder
+                .with_look_ahead(spare % pool + pooled * pool)?,
+        };
+        let before_mel = frames.max(pool - 1) - mel_decoder.look_ahead_frames();
+        let rhythm_encoder = self.rhythm_encoder.with_look_ahead(before_mel)?;
+        let rhythm_decoder = self
+            .rhythm_decoder
+            .with_look_ahead(before_mel - rhythm_encoder.look_ahead_frames())?;
+        Ok(Self {
+            config: self.config.clone(),
+            n_mels: self.n_mels,
+            mel_to_rows: self.mel_to_rows.clone(),
+            note_to_mel: self.note_to_mel.clone(),
+            stretches_ahead,
+            harmony_encoder,
+            rhythm_encoder,
+            harmony_decoder,
+            rhythm_decoder,
+            mel_decoder,
+        })
     }
 
     /// Takes the next log-mel frames (B, 1, n_mels, n) and gives the latent means that they complete: harmony
@@ -303,14 +367,14 @@ impl PitchAligned {
     ) -> Result<Option<Tensor>> {
         if let Some(harmony) = harmony
             && let Some(h) = self.harmony_decoder.step(&mut state.harmony, harmony)?
-            && let Some(h) =
-                state
-                    .stretch
-                    .extend(&self.to_mel_rows(&h)?, 1, PadMode::Replicate, 2)?
+            && let Some(h) = state.stretch.extend(
+                &self.to_mel_rows(&h)?,
+                1,
+                PadMode::Replicate,
+                1 + usize::from(self.stretches_ahead),
+            )?
         {
-            state
-                .harmony_rows
-                .push(&stretch(&h, self.config.pool_frames)?)?;
+            state.harmony_rows.push(&self.stretch(&h)?)?;
         }
         if let Some(rhythm) = rhythm
             && let Some(r) = self.rhythm_decoder.step(&mut state.rhythm, rhythm)?
@@ -360,23 +424,6 @@ fn matrix_on_height(matrix: &Tensor, x: &Tensor) -> Result<Tensor> {
     let no_bias = Tensor::zeros(rows, matrix.dtype(), matrix.device())?;
     let kernel = matrix.reshape((rows, columns, 1, 1))?;
     conv2d(&x.contiguous()?, &kernel, &no_bias, Conv2dSpec::default())
-}
-
-/// Linear interpolation in time, as PyTorch's `interpolate` (`align_corners=False`): (B, C, H, P + 2), whose first and
-/// last frames are context only, to (B, C, H, P * factor).
-fn stretch(x: &Tensor, factor: usize) -> Result<Tensor> {
-    let (batch, channels, height, padded) = x.dims4()?;
-    let frames = padded - 2;
-    let [before, here, after] = [0, 1, 2].map(|start| x.narrow(D::Minus1, start, frames));
-    let (before, here, after) = (before?, here?, after?);
-    let phases = (0..factor)
-        .map(|phase| {
-            let position = (phase as f64 + 0.5) / factor as f64 - 0.5;
-            let neighbour = if position < 0.0 { &before } else { &after };
-            (&here * (1.0 - position.abs()))? + (neighbour * position.abs())?
-        })
-        .collect::<Result<Vec<_>>>()?;
-    Tensor::stack(&phases, D::Minus1)?.reshape((batch, channels, height, frames * factor))
 }
 
 /// Interpolation matrix from `positions.len()` rows to `columns` sample points; positions beyond the ends take them.

@@ -106,8 +106,7 @@ impl RemixStream {
             resampling_samples: self.analyses[0].resampler.latency_samples()
                 + to_host(self.voice.resampling_latency_samples()),
             analysis_samples: to_host(mel.n_fft - mel.padding_samples()),
-            encoder_samples: frames(network.encoder_look_ahead_frames()),
-            decoder_samples: frames(network.decoder_look_ahead_frames()),
+            network_samples: frames(network.look_ahead_frames()),
             voice_samples: to_host(self.voice.look_ahead_samples(mel)),
         }
     }
@@ -234,10 +233,8 @@ pub struct StreamLatency {
     pub resampling_samples: usize,
     /// From the first sample of a hop to the end of the analysis frame around it.
     pub analysis_samples: usize,
-    /// What the encoder's convolutions and its average see ahead.
-    pub encoder_samples: usize,
-    /// What the decoder's convolutions and interpolation see ahead.
-    pub decoder_samples: usize,
+    /// What the network's convolutions, its average and its interpolation see ahead.
+    pub network_samples: usize,
     /// What the voice sees ahead.
     pub voice_samples: usize,
 }
@@ -248,8 +245,7 @@ impl StreamLatency {
     pub fn total_samples(&self) -> usize {
         self.resampling_samples
             + self.analysis_samples
-            + self.encoder_samples
-            + self.decoder_samples
+            + self.network_samples
             + self.voice_samples
             + ROUNDING_SAMPLES
     }

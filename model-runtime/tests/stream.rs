@@ -52,7 +52,7 @@ fn compare_network(network: &Network, mel: &Tensor, sizes: &[usize]) {
             .iter()
             .map(|mel: &Tensor| mel.dim(D::Minus1).unwrap())
             .sum();
-        let look_ahead = network.encoder_look_ahead_frames() + network.decoder_look_ahead_frames();
+        let look_ahead = network.look_ahead_frames();
         assert!(
             count + look_ahead >= start,
             "{count} of {start} frames decoded"
@@ -77,8 +77,31 @@ fn compare_network(network: &Network, mel: &Tensor, sizes: &[usize]) {
 fn latents_and_mels_in_steps_equal_those_of_the_whole_clip() {
     let mel = common::log_mel(150);
     for network in [small_pitch_aligned(4), small_pitch_aligned(1), small_hard()] {
-        for sizes in [&[1][..], &[4], &[3, 7, 1, 16]] {
-            compare_network(&network, &mel, sizes);
+        for look_ahead in [0, 3, 8, 21, 100] {
+            let network = network.with_look_ahead(look_ahead).unwrap();
+            for sizes in [&[1][..], &[4], &[3, 7, 1, 16]] {
+                compare_network(&network, &mel, sizes);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_limited_look_ahead_is_kept_and_used() {
+    for (network, least, full) in [
+        (small_pitch_aligned(4), 3, 44),
+        (small_pitch_aligned(1), 0, 21),
+        (small_hard(), 0, 27),
+    ] {
+        assert_eq!(network.look_ahead_frames(), full);
+        for frames in 0..full + 5 {
+            let limited = network.with_look_ahead(frames).unwrap();
+            let found = limited.look_ahead_frames();
+            assert!(found <= frames.max(least), "{found} frames of {frames}");
+            assert!(
+                found + 1 >= frames.min(full),
+                "{found} frames of {frames} that could be used"
+            );
         }
     }
 }

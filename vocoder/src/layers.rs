@@ -194,13 +194,60 @@ impl Conv {
     /// # Errors
     /// If the input does not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        conv2d(x, &self.weight.tensor()?, &self.bias, self.config.spec)
+        let spec = self.config.spec;
+        if self.look_ahead_frames() == spec.padding.1 {
+            return conv2d(x, &self.weight.tensor()?, &self.bias, spec);
+        }
+        let x = lead_in(x, spec.padding.1, spec.pad_mode)?;
+        conv2d(
+            &x,
+            &self.weight.tensor()?,
+            &self.bias,
+            without_time_padding(spec),
+        )
     }
 
     /// Frames that the layer must see after a frame to compute it.
     #[must_use]
     pub fn look_ahead_frames(&self) -> usize {
         self.reach() - self.config.spec.padding.1
+    }
+
+    /// The same layer for a stream that cannot wait: it takes the newest frame for all that come after. Gradients reach
+    /// the layer's own weights.
+    ///
+    /// # Errors
+    /// If the layer has a stride or a dilation in time.
+    pub fn without_look_ahead(&self) -> Result<Self> {
+        let Self { config, .. } = self;
+        let (before, ahead) = (config.spec.padding.1, self.look_ahead_frames());
+        if ahead == 0 {
+            return Ok(self.clone());
+        }
+        if (config.spec.stride.1, config.spec.dilation.1) != (1, 1) {
+            candle_core::bail!(
+                "a layer with a stride or dilation in time cannot do without look-ahead"
+            );
+        }
+        let weight = self.weight.tensor()?;
+        let known = weight.narrow(3, 0, before)?;
+        let newest = weight.narrow(3, before, ahead + 1)?.sum_keepdim(3)?;
+        Ok(Self {
+            weight: Weight::plain(Tensor::cat(&[known, newest], 3)?)?,
+            bias: self.bias.clone(),
+            config: ConvConfig {
+                kernel: (config.kernel.0, before + 1),
+                // A reflected start would be made of frames that are still to come.
+                spec: Conv2dSpec {
+                    pad_mode: match config.spec.pad_mode {
+                        PadMode::Reflect => PadMode::Replicate,
+                        mode => mode,
+                    },
+                    ..config.spec
+                },
+                ..*config
+            },
+        })
     }
 
     /// Frames between the first and the last tap.
@@ -223,11 +270,20 @@ impl Conv {
         let Some(x) = past.extend(x, spec.padding.1, spec.pad_mode, self.reach())? else {
             return Ok(None);
         };
-        let spec = Conv2dSpec {
-            padding: (spec.padding.0, 0),
-            ..spec
-        };
-        conv2d(&x, &self.weight.tensor()?, &self.bias, spec).map(Some)
+        conv2d(
+            &x,
+            &self.weight.tensor()?,
+            &self.bias,
+            without_time_padding(spec),
+        )
+        .map(Some)
+    }
+}
+
+fn without_time_padding(spec: Conv2dSpec) -> Conv2dSpec {
+    Conv2dSpec {
+        padding: (spec.padding.0, 0),
+        ..spec
     }
 }
 
@@ -279,7 +335,42 @@ impl Upsample {
     /// # Errors
     /// If the input does not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        conv_transpose2d(x, &self.weight.tensor()?, &self.bias, self.spec)
+        if self.look_ahead_frames() == self.spec.padding.1 {
+            return conv_transpose2d(x, &self.weight.tensor()?, &self.bias, self.spec);
+        }
+        let x = x.pad_with_zeros(D::Minus1, self.spec.padding.1, 0)?;
+        self.known(&x)
+    }
+
+    fn look_ahead_frames(&self) -> usize {
+        self.kernel.1 - 1 - self.spec.padding.1
+    }
+
+    /// As [`Conv::without_look_ahead`].
+    ///
+    /// # Errors
+    /// If the weight cannot be folded.
+    pub fn without_look_ahead(&self) -> Result<Self> {
+        let (before, ahead) = (self.spec.padding.1, self.look_ahead_frames());
+        // A transposed convolution meets the future with its first taps.
+        let weight = self.weight.tensor()?;
+        let newest = weight.narrow(3, 0, ahead + 1)?.sum_keepdim(3)?;
+        let known = weight.narrow(3, ahead + 1, before)?;
+        Ok(Self {
+            weight: Weight::plain(Tensor::cat(&[newest, known], 3)?)?,
+            bias: self.bias.clone(),
+            spec: self.spec,
+            kernel: (self.kernel.0, before + 1),
+        })
+    }
+
+    /// Those frames for which all of `x` that they need is there.
+    fn known(&self, x: &Tensor) -> Result<Tensor> {
+        let spec = Conv2dSpec {
+            padding: (0, self.kernel.1 - 1),
+            ..self.spec
+        };
+        conv_transpose2d(x, &self.weight.tensor()?, &self.bias, spec)
     }
 
     /// As [`Conv::step`].
@@ -291,11 +382,7 @@ impl Upsample {
         let Some(x) = past.extend(x, self.spec.padding.1, PadMode::Zero, reach)? else {
             return Ok(None);
         };
-        let spec = Conv2dSpec {
-            padding: (0, reach),
-            ..self.spec
-        };
-        conv_transpose2d(&x, &self.weight.tensor()?, &self.bias, spec).map(Some)
+        self.known(&x).map(Some)
     }
 }
 
@@ -569,10 +656,36 @@ impl Block {
     fn look_ahead_frames(&self) -> usize {
         match self {
             Self::Conv(conv) => conv.look_ahead_frames(),
-            Self::Upsample(up) => up.kernel.1 - 1 - up.spec.padding.1,
+            Self::Upsample(up) => up.look_ahead_frames(),
             Self::Residual(convs) => convs.iter().map(Conv::look_ahead_frames).sum(),
             Self::Flatten => 0,
         }
+    }
+
+    /// The block with the look-ahead of its first layers, as far as `frames` go; takes off what they use.
+    fn with_look_ahead(&self, frames: &mut usize) -> Result<Self> {
+        let mut limited = |conv: &Conv| {
+            let wanted = conv.look_ahead_frames();
+            if wanted > *frames {
+                return conv.without_look_ahead();
+            }
+            *frames -= wanted;
+            Ok(conv.clone())
+        };
+        Ok(match self {
+            Self::Conv(conv) => Self::Conv(limited(conv)?),
+            Self::Residual(convs) => {
+                Self::Residual(convs.iter().map(limited).collect::<Result<_>>()?)
+            }
+            Self::Upsample(up) if up.look_ahead_frames() > *frames => {
+                Self::Upsample(up.without_look_ahead()?)
+            }
+            Self::Upsample(up) => {
+                *frames -= up.look_ahead_frames();
+                Self::Upsample(up.clone())
+            }
+            Self::Flatten => Self::Flatten,
+        })
     }
 }
 
@@ -602,6 +715,19 @@ impl Stack {
     #[must_use]
     pub fn new(blocks: Vec<Block>) -> Self {
         Self(blocks)
+    }
+
+    /// The same stack looking no more than `frames` ahead: its first layers look ahead, the others take the newest frame
+    /// for all that come after ([`Conv::without_look_ahead`]).
+    ///
+    /// # Errors
+    /// If a layer cannot do without look-ahead.
+    pub fn with_look_ahead(&self, mut frames: usize) -> Result<Self> {
+        let blocks = self.0.iter();
+        blocks
+            .map(|block| block.with_look_ahead(&mut frames))
+            .collect::<Result<_>>()
+            .map(Self)
     }
 
     /// Runs a whole clip.

@@ -63,6 +63,7 @@ impl Export {
             .into_iter()
             .map(|(name, tensor)| (format!("network.{name}"), tensor))
             .collect();
+        let (steps, hours) = (header.total_steps(), header.total_hours());
         let header = Header {
             format: model_file::FORMAT,
             architecture: header.recipe.network,
@@ -74,8 +75,8 @@ impl Export {
                 version: self.model_version.clone(),
                 licence: self.licence.clone(),
                 data: self.data.clone(),
-                steps: header.step,
-                train_hours: (header.train_seconds / 36.0).round() / 100.0,
+                steps,
+                train_hours: (hours * 100.0).round() / 100.0,
                 figures: self.figures.clone(),
             },
         };

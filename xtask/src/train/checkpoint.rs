@@ -20,10 +20,41 @@ const HEADER: &str = "graft-checkpoint";
 pub struct Header {
     /// The recipe of the run.
     pub recipe: Recipe,
+    /// The model that the run started from, if it did not start from random weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// Steps taken.
     pub step: u64,
     /// Time spent training, over all sessions.
     pub train_seconds: f64,
+}
+
+impl Header {
+    /// Steps that the weights have been trained for, those of the origin with them.
+    pub fn total_steps(&self) -> u64 {
+        self.step + self.origin.as_ref().map_or(0, |origin| origin.steps)
+    }
+
+    /// Hours that the weights have been trained for, those of the origin with them.
+    pub fn total_hours(&self) -> f64 {
+        self.train_seconds / 3600.0
+            + self
+                .origin
+                .as_ref()
+                .map_or(0.0, |origin| origin.train_hours)
+    }
+}
+
+/// An exported model that a run started from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// SHA-256 of the model file.
+    pub sha256: String,
+    /// Steps that the model had been trained for.
+    pub steps: u64,
+    /// Time that it had been trained for.
+    pub train_hours: f64,
 }
 
 /// A run's newest checkpoint.

@@ -11,6 +11,7 @@ pub mod recipe;
 pub mod sampler;
 pub mod shifted_mel;
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -18,17 +19,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use model_runtime::Network;
+use model_runtime::{Model, Network};
 use serde_json::json;
 use vocoder::MelConfig;
 
 use crate::{whole_file, workspace};
 
-use checkpoint::Header;
+use checkpoint::{Header, Origin};
 use dataset::{Dataset, Split, Track};
 use loss::Views;
 use optim::{RAdam, RAdamConfig};
@@ -69,6 +70,9 @@ pub struct Train {
     /// Go on from the run's checkpoint.
     #[arg(long)]
     resume: bool,
+    /// Start from the weights of an exported model instead of random ones.
+    #[arg(long, value_name = "MODEL.safetensors", conflicts_with = "resume")]
+    init: Option<PathBuf>,
 }
 
 /// When to stop.
@@ -102,7 +106,11 @@ impl Train {
             "{folder} holds no checkpoint to resume from"
         );
         fs::create_dir_all(&self.run).with_context(|| format!("cannot create {folder}"))?;
-        let mut run = Run::new(recipe, &self.run, self.resume)?;
+        let mut run = match (&self.init, self.resume) {
+            (_, true) => Run::resume(recipe, &self.run)?,
+            (Some(model), false) => Run::from_model(recipe, &self.run, model)?,
+            (None, false) => Run::new(recipe, &self.run)?,
+        };
 
         let mel = MelConfig::default();
         let dataset = Dataset::load(&self.data, &cache_folder(), mel.sample_rate_hz)?;
@@ -111,7 +119,7 @@ impl Train {
         let settings = run.header.recipe.crop_settings();
         let validation = validation_set(&parts.validation, &mel, &settings, &run.device)?;
         let mut batches =
-            CropSampler::new(&parts.training, &mel, settings)?.stream(run.header.step);
+            CropSampler::new(&parts.training, &mel, settings)?.stream(run.header.total_steps());
 
         let bar = progress_bar(until, run.header.step);
         let (begin, begin_seconds) = (Instant::now(), run.header.train_seconds);
@@ -178,8 +186,68 @@ struct Run {
 }
 
 impl Run {
-    fn new(recipe: Recipe, folder: &Path, resume: bool) -> Result<Self> {
+    /// A run from random weights.
+    fn new(recipe: Recipe, folder: &Path) -> Result<Self> {
+        let header = Header {
+            recipe,
+            origin: None,
+            step: 0,
+            train_seconds: 0.0,
+        };
+        Self::start(header, folder, None, None)
+    }
+
+    /// A run from the weights of a model file.
+    fn from_model(recipe: Recipe, folder: &Path, path: &Path) -> Result<Self> {
+        let model = Model::load(path)?;
+        let card = &model.header().card;
+        let origin = Origin {
+            sha256: model.sha256().to_owned(),
+            steps: card.steps,
+            train_hours: card.train_hours,
+        };
+        ensure!(
+            model.header().architecture == recipe.network,
+            "{} holds {:?}, the recipe describes {:?}",
+            path.display(),
+            model.header().architecture,
+            recipe.network
+        );
+        let weights = candle_core::safetensors::load(path, &Device::Cpu)?
+            .into_iter()
+            .filter_map(|(name, tensor)| Some((name.strip_prefix("network.")?.to_owned(), tensor)))
+            .collect();
+        let header = Header {
+            recipe,
+            origin: Some(origin),
+            step: 0,
+            train_seconds: 0.0,
+        };
+        Self::start(header, folder, Some(&weights), None)
+    }
+
+    /// A run from its newest checkpoint. The recipe may have changed, but for the network.
+    fn resume(recipe: Recipe, folder: &Path) -> Result<Self> {
+        let (saved, tensors) = checkpoint::load(folder)?;
+        ensure!(
+            saved.recipe.network == recipe.network,
+            "the run in {} trains {:?}, the recipe describes {:?}",
+            folder.display(),
+            saved.recipe.network,
+            recipe.network
+        );
+        let header = Header { recipe, ..saved };
+        Self::start(header, folder, None, Some(&tensors))
+    }
+
+    fn start(
+        header: Header,
+        folder: &Path,
+        weights: Option<&HashMap<String, Tensor>>,
+        state: Option<&HashMap<String, Tensor>>,
+    ) -> Result<Self> {
         let device = Device::Cpu;
+        let recipe = &header.recipe;
         let parameters = Parameters::new(recipe.crops.seed);
         let network = Network::new(
             &recipe.network,
@@ -187,31 +255,17 @@ impl Run {
             true,
             &parameters.builder(&device),
         )?;
+        if let Some(weights) = weights {
+            parameters.set(weights)?;
+        }
         let config = RAdamConfig {
             betas: recipe.optimiser.betas.into(),
             clip_norm: recipe.optimiser.clip_norm,
             average_decay: recipe.optimiser.average_decay,
         };
         let mut optimiser = RAdam::new(&parameters, config)?;
-        let mut header = Header {
-            recipe,
-            step: 0,
-            train_seconds: 0.0,
-        };
-        if resume {
-            let (saved, tensors) = checkpoint::load(folder)?;
-            ensure!(
-                saved.recipe.network == header.recipe.network,
-                "the run in {} trains {:?}, the recipe describes {:?}",
-                folder.display(),
-                saved.recipe.network,
-                header.recipe.network
-            );
-            optimiser.restore(&tensors, saved.step)?;
-            header = Header {
-                recipe: header.recipe,
-                ..saved
-            };
+        if let Some(state) = state {
+            optimiser.restore(state, header.step)?;
         }
         let metrics = open_metrics(&folder.join("metrics.jsonl"), header.step)?;
         Ok(Self {
@@ -228,7 +282,8 @@ impl Run {
     fn step(&mut self, views: &Views) -> Result<String> {
         let recipe = &self.header.recipe;
         let step = self.header.step;
-        let noise_seed = recipe.crops.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ step;
+        let noise_seed =
+            recipe.crops.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.header.total_steps();
         let loss = loss::step_loss(&self.network, views, &recipe.loss, noise_seed)?;
         let learning_rate = recipe.learning_rate(step);
         let norm = self
@@ -376,6 +431,7 @@ mod tests {
             steps: Some(steps),
             minutes: None,
             resume,
+            init: None,
         }
     }
 

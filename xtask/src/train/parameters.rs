@@ -1,8 +1,9 @@
 //! The trained tensors, created on first request from a seed and kept in the order of their names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
+use anyhow::Context;
 use candle_core::{DType, Device, Result, Shape, Tensor, Var, bail};
 use candle_nn::Init;
 use candle_nn::var_builder::{SimpleBackend, VarBuilder};
@@ -29,6 +30,42 @@ impl Parameters {
     /// Creates variables as a network asks for them.
     pub fn builder(&self, device: &Device) -> VarBuilder<'static> {
         VarBuilder::from_backend(Box::new(self.clone()), DType::F32, device.clone())
+    }
+
+    /// Sets every variable to the weight of that name. Where training splits a weight by weight norm, the plain weight
+    /// of a model file is split again.
+    ///
+    /// # Errors
+    ///
+    /// When a weight is missing or has another shape.
+    pub fn set(&self, weights: &HashMap<String, Tensor>) -> anyhow::Result<()> {
+        for (name, var) in self.vars() {
+            let (plain, magnitude) = match (name.strip_suffix("_g"), name.strip_suffix("_v")) {
+                (Some(plain), _) => (plain, true),
+                (_, Some(plain)) => (plain, false),
+                _ => (name.as_str(), false),
+            };
+            let weight = weights
+                .get(plain)
+                .with_context(|| format!("expected a weight \"{plain}\", found none"))?;
+            let weight = match magnitude {
+                true => weight
+                    .sqr()?
+                    .flatten_from(1)?
+                    .sum(1)?
+                    .sqrt()?
+                    .reshape(var.shape())?,
+                false => weight.clone(),
+            };
+            anyhow::ensure!(
+                weight.shape() == var.shape(),
+                "{plain}: expected shape {:?}, found {:?}",
+                var.shape(),
+                weight.shape()
+            );
+            var.set(&weight.to_device(var.device())?)?;
+        }
+        Ok(())
     }
 
     /// Names and variables, in the order of the names.
