@@ -11,7 +11,7 @@ pub mod recipe;
 pub mod sampler;
 pub mod shifted_mel;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -284,7 +284,12 @@ impl Run {
         let step = self.header.step;
         let noise_seed =
             recipe.crops.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.header.total_steps();
-        let loss = loss::step_loss(&self.network, views, &recipe.loss, noise_seed)?;
+        let limited = recipe
+            .look_ahead_frames(self.header.total_steps())
+            .map(|frames| self.network.with_look_ahead(frames))
+            .transpose()?;
+        let network = limited.as_ref().unwrap_or(&self.network);
+        let loss = loss::step_loss(network, views, &recipe.loss, noise_seed)?;
         let learning_rate = recipe.learning_rate(step);
         let norm = self
             .optimiser
@@ -313,14 +318,27 @@ impl Run {
             &averages,
         )?;
         let v = loss::validate(&network, batches)?;
+        let limits = self.header.recipe.look_ahead.iter();
+        let limited = limits
+            .flat_map(|limits| &limits.frames)
+            .map(|&frames| {
+                let network = network.with_look_ahead(frames)?;
+                Ok((frames, loss::validate(&network, batches)?.mel_l1))
+            })
+            .collect::<Result<BTreeMap<_, _>>>()?;
         self.log(json!({
-            "step": self.header.step, "validation": v, "train_seconds": self.header.train_seconds,
+            "step": self.header.step, "validation": v, "mel_l1_by_look_ahead_frames": limited,
+            "train_seconds": self.header.train_seconds,
         }))?;
         Ok(format!(
-            "step {}: mel L1 {:.3} (no harmony {:.3}), harmony drift rotated {:.2} / not {:.2}, rhythm drift {:.2}, \
+            "step {}: mel L1 {:.3}{} (no harmony {:.3}), harmony drift rotated {:.2} / not {:.2}, rhythm drift {:.2}, \
              KL {:.3} / {:.3}",
             self.header.step,
             v.mel_l1,
+            limited
+                .iter()
+                .map(|(frames, mel_l1)| format!(", {mel_l1:.3} with {frames} ahead"))
+                .collect::<String>(),
             v.mel_l1_without_harmony,
             v.harmony_drift_rotated,
             v.harmony_drift,
@@ -408,6 +426,9 @@ mod tests {
         unshifted_share = 0.1
         two_views = true
         gain_nepers = 0.5
+        [look_ahead]
+        share = 0.5
+        frames = [3, 8]
         [loss]
         reconstruction = "l1"
         kl_harmony = 0.01

@@ -4,6 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use model_runtime::Architecture;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use super::sampler::CropSettings;
@@ -18,6 +21,8 @@ pub struct Recipe {
     pub network: Architecture,
     /// How crops are drawn.
     pub crops: Crops,
+    /// Practice for streams that cannot wait for all that the network sees ahead.
+    pub look_ahead: Option<LimitedLookAhead>,
     /// What is minimised.
     pub loss: Loss,
     /// How it is minimised.
@@ -42,6 +47,16 @@ pub struct Crops {
     pub two_views: bool,
     /// A crop's level changes by up to this much either way.
     pub gain_nepers: f32,
+}
+
+/// Steps with a limited look-ahead (`Network::with_look_ahead`), so that one model serves all latency settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitedLookAhead {
+    /// Share of the steps that are limited,
+    pub share: f64,
+    /// each to one of these numbers of mel frames.
+    pub frames: Vec<usize>,
 }
 
 /// Distance between decoded and true log-mel.
@@ -110,7 +125,23 @@ impl Recipe {
             checkpoint_steps > 0 && validation_steps > 0,
             "expected checkpoints and validations at least every step, found 0"
         );
+        if let Some(LimitedLookAhead { share, frames }) = &recipe.look_ahead {
+            ensure!(
+                (0.0..=1.0).contains(share) && !frames.is_empty(),
+                "look_ahead: expected a share of 0 to 1 and a number of frames, found {share} and {frames:?}"
+            );
+        }
         Ok(recipe)
+    }
+
+    /// Mel frames that the network may see ahead in a step, if they are limited.
+    pub fn look_ahead_frames(&self, step: u64) -> Option<usize> {
+        let LimitedLookAhead { share, frames } = self.look_ahead.as_ref()?;
+        let mut random = StdRng::seed_from_u64(self.crops.seed.rotate_left(32) ^ step);
+        if !random.random_bool(*share) {
+            return None;
+        }
+        frames.choose(&mut random).copied()
     }
 
     /// The crops as the sampler wants them.
