@@ -4,6 +4,7 @@ pub mod audio_cache;
 pub mod checkpoint;
 pub mod curves;
 pub mod dataset;
+pub mod equaliser;
 pub mod loss;
 pub mod optim;
 pub mod parameters;
@@ -31,11 +32,11 @@ use crate::{whole_file, workspace};
 
 use checkpoint::{Header, Origin};
 use dataset::{Dataset, Split, Track};
-use loss::Views;
+use loss::{Networks, Views};
 use optim::{RAdam, RAdamConfig};
 use parameters::Parameters;
 use recipe::Recipe;
-use sampler::{CropSampler, CropSettings};
+use sampler::{CropSampler, CropSettings, Material};
 
 /// Where decoded audio is kept between runs.
 pub fn cache_folder() -> PathBuf {
@@ -58,6 +59,9 @@ pub struct Train {
     /// Folders of music (WAV, FLAC, Ogg Vorbis, MP3), searched with all that is below them.
     #[arg(long, required = true, num_args = 1.., value_name = "DIR")]
     data: Vec<PathBuf>,
+    /// Folders of drum loops to put under the music, for recipes that ask for it.
+    #[arg(long, num_args = 1.., value_name = "DIR")]
+    drums: Vec<PathBuf>,
     /// Folder of the run.
     #[arg(long, value_name = "DIR")]
     run: PathBuf,
@@ -118,8 +122,12 @@ impl Train {
         let parts = dataset.partition(&split)?;
         let settings = run.header.recipe.crop_settings();
         let validation = validation_set(&parts.validation, &mel, &settings, &run.device)?;
+        let material = Material {
+            tracks: parts.training,
+            drums: dataset::load_loops(&self.drums, &cache_folder(), mel.sample_rate_hz)?,
+        };
         let mut batches =
-            CropSampler::new(&parts.training, &mel, settings)?.stream(run.header.total_steps());
+            CropSampler::new(&material, &mel, settings)?.stream(run.header.total_steps());
 
         let bar = progress_bar(until, run.header.step);
         let (begin, begin_seconds) = (Instant::now(), run.header.train_seconds);
@@ -166,10 +174,17 @@ fn validation_set(
         gain_nepers: 0.0,
         unshifted_share: 0.0,
         two_views: true,
+        tuning_cents: 0.0,
+        equaliser_db: 0.0,
+        drums_share: 0.0,
         ..settings.clone()
     };
+    let material = Material {
+        tracks: tracks.to_vec(),
+        drums: Vec::new(),
+    };
     let batches = VALIDATION_CROPS.div_ceil(settings.batch) as u64;
-    let mut crops = CropSampler::new(tracks, mel, settings)?;
+    let mut crops = CropSampler::new(&material, mel, settings)?;
     (0..batches)
         .map(|index| Views::new(crops.batch(index)?, device))
         .collect()
@@ -180,6 +195,7 @@ struct Run {
     folder: PathBuf,
     header: Header,
     device: Device,
+    parameters: Parameters,
     network: Network,
     optimiser: RAdam,
     metrics: File,
@@ -272,6 +288,7 @@ impl Run {
             folder: folder.to_owned(),
             header,
             device,
+            parameters,
             network,
             optimiser,
             metrics,
@@ -284,12 +301,18 @@ impl Run {
         let step = self.header.step;
         let noise_seed =
             recipe.crops.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.header.total_steps();
-        let limited = recipe
-            .look_ahead_frames(self.header.total_steps())
+        let limited_frames = recipe.look_ahead_frames(self.header.total_steps());
+        let limited = limited_frames
             .map(|frames| self.network.with_look_ahead(frames))
             .transpose()?;
-        let network = limited.as_ref().unwrap_or(&self.network);
-        let loss = loss::step_loss(network, views, &recipe.loss, noise_seed)?;
+        let frozen = (recipe.loss.cycle > 0.0)
+            .then(|| self.frozen_network(limited_frames))
+            .transpose()?;
+        let networks = Networks {
+            trained: limited.as_ref().unwrap_or(&self.network),
+            frozen: frozen.as_ref(),
+        };
+        let loss = loss::step_loss(&networks, views, &recipe.loss, noise_seed)?;
         let learning_rate = recipe.learning_rate(step);
         let norm = self
             .optimiser
@@ -302,9 +325,32 @@ impl Run {
             }))?;
         }
         Ok(format!(
-            "step {} mel {:.3} kl {:.3} {:.3}",
-            self.header.step, parts.reconstruction, parts.kl_harmony, parts.kl_rhythm
+            "step {} mel {:.3} kl {:.3} {:.3} cycle {:.3} {:.3}",
+            self.header.step,
+            parts.reconstruction,
+            parts.kl_harmony,
+            parts.kl_rhythm,
+            parts.cycle_harmony,
+            parts.cycle_rhythm
         ))
+    }
+
+    /// The network as it stands, for gradients to pass through but not to reach.
+    fn frozen_network(&self, look_ahead_frames: Option<usize>) -> Result<Network> {
+        let vars = self.parameters.vars().into_iter();
+        let weights = vars
+            .map(|(name, var)| (name, var.as_detached_tensor()))
+            .collect();
+        let network = Network::new(
+            &self.header.recipe.network,
+            &MelConfig::default(),
+            true,
+            &VarBuilder::from_tensors(weights, DType::F32, &self.device),
+        )?;
+        Ok(match look_ahead_frames {
+            Some(frames) => network.with_look_ahead(frames)?,
+            None => network,
+        })
     }
 
     /// Figures of the averaged weights; returns a line on them.
@@ -426,6 +472,9 @@ mod tests {
         unshifted_share = 0.1
         two_views = true
         gain_nepers = 0.5
+        tuning_cents = 30
+        equaliser_db = 6
+        drums_share = 0.5
         [look_ahead]
         share = 0.5
         frames = [3, 8]
@@ -433,6 +482,7 @@ mod tests {
         reconstruction = "l1"
         kl_harmony = 0.01
         kl_rhythm = 0.02
+        cycle = 0.1
         [optimiser]
         learning_rate = 1e-2
         half_life_steps = 100
@@ -448,6 +498,7 @@ mod tests {
         Train {
             recipe: folder.path().join("recipe.toml"),
             data: vec![folder.path().join("music")],
+            drums: vec![folder.path().join("music")],
             run: folder.path().join(run),
             steps: Some(steps),
             minutes: None,

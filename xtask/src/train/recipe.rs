@@ -47,6 +47,16 @@ pub struct Crops {
     pub two_views: bool,
     /// A crop's level changes by up to this much either way.
     pub gain_nepers: f32,
+    /// A crop is out of tune by up to this much either way.
+    #[serde(default)]
+    pub tuning_cents: f64,
+    /// A crop is coloured by two bells of up to this much either way, and a tilt of a sixth of it an octave.
+    #[serde(default)]
+    pub equaliser_db: f32,
+    /// Share of the crops with a drum loop (`--drums`) under them, which is not shifted. The harmony encoder hears
+    /// another one, or none.
+    #[serde(default)]
+    pub drums_share: f64,
 }
 
 /// Steps with a limited look-ahead (`Network::with_look_ahead`), so that one model serves all latency settings.
@@ -79,6 +89,10 @@ pub struct Loss {
     pub kl_harmony: f64,
     /// The same for the rhythm latent.
     pub kl_rhythm: f64,
+    /// Weight of the cycle consistency: the harmony of one crop and the rhythm of the next are decoded together, and
+    /// the latents of the result should be those that went in. Squared distance over the latents' variance.
+    #[serde(default)]
+    pub cycle: f64,
 }
 
 /// Settings of the optimiser.
@@ -154,6 +168,9 @@ impl Recipe {
             gain_nepers: crops.gain_nepers,
             unshifted_share: crops.unshifted_share,
             two_views: crops.two_views,
+            tuning_cents: crops.tuning_cents,
+            equaliser_db: crops.equaliser_db,
+            drums_share: crops.drums_share,
             seed: crops.seed,
         }
     }
