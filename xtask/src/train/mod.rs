@@ -8,6 +8,7 @@ pub mod equaliser;
 pub mod loss;
 pub mod optim;
 pub mod parameters;
+pub mod preview;
 pub mod recipe;
 pub mod sampler;
 pub mod shifted_mel;
@@ -16,7 +17,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -28,13 +30,14 @@ use model_runtime::{Model, Network};
 use serde_json::json;
 use vocoder::MelConfig;
 
-use crate::{whole_file, workspace};
+use crate::{export, whole_file, workspace};
 
 use checkpoint::{Header, Origin};
 use dataset::{Dataset, Split, Track};
 use loss::{Networks, Views};
 use optim::{RAdam, RAdamConfig};
 use parameters::Parameters;
+use preview::Preview;
 use recipe::Recipe;
 use sampler::{CropSampler, CropSettings, Material};
 
@@ -51,7 +54,7 @@ const METRICS_STEPS: u64 = 10;
 /// Train a model on your own music.
 ///
 /// Audio is read once and cached in target/cache. The run folder receives the checkpoint, the validation split,
-/// metrics.jsonl and losses.png. A model file comes of it by `cargo xtask export`.
+/// metrics.jsonl, losses.png, and previews of two remixes. A model file comes of it by `cargo xtask export`.
 #[derive(Args)]
 pub struct Train {
     /// What to train and how, e.g. xtask/recipes/graft.toml.
@@ -129,37 +132,78 @@ impl Train {
         let mut batches =
             CropSampler::new(&material, &mel, settings)?.stream(run.header.total_steps());
 
+        let preview = Preview::new(&parts.validation, mel.sample_rate_hz)?;
+        let interrupted = interrupt_flag()?;
+
         let bar = progress_bar(until, run.header.step);
         let (begin, begin_seconds) = (Instant::now(), run.header.train_seconds);
-        loop {
-            let done = match until {
-                Until::Step(last) => run.header.step >= last,
-                Until::Time(limit) => begin.elapsed() >= limit,
-            };
-            if done {
-                break;
+        let mut saved_step = run.header.step;
+        let mut train = || -> Result<()> {
+            loop {
+                let done = match until {
+                    Until::Step(last) => run.header.step >= last,
+                    Until::Time(limit) => begin.elapsed() >= limit,
+                };
+                if done || interrupted.load(Ordering::Relaxed) {
+                    break;
+                }
+                let line = run.step(&Views::new(batches.next_batch()?, &run.device)?)?;
+                run.header.train_seconds = begin_seconds + begin.elapsed().as_secs_f64();
+                match until {
+                    Until::Step(_) => bar.inc(1),
+                    Until::Time(_) => bar.set_position(begin.elapsed().as_secs()),
+                }
+                bar.set_message(line);
+                let optimiser = &run.header.recipe.optimiser;
+                let validate = run.header.step.is_multiple_of(optimiser.validation_steps);
+                let save = run.header.step.is_multiple_of(optimiser.checkpoint_steps);
+                if validate {
+                    let line = run.validate(&validation)?;
+                    bar.suspend(|| println!("{line}"));
+                    run.preview(&preview)?;
+                }
+                if save {
+                    run.save()?;
+                    saved_step = run.header.step;
+                }
             }
-            let line = run.step(&Views::new(batches.next_batch()?, &run.device)?)?;
-            run.header.train_seconds = begin_seconds + begin.elapsed().as_secs_f64();
-            match until {
-                Until::Step(_) => bar.inc(1),
-                Until::Time(_) => bar.set_position(begin.elapsed().as_secs()),
-            }
-            bar.set_message(line);
-            let optimiser = &run.header.recipe.optimiser;
-            let validate = run.header.step.is_multiple_of(optimiser.validation_steps);
-            let save = run.header.step.is_multiple_of(optimiser.checkpoint_steps);
-            if validate {
-                let line = run.validate(&validation)?;
-                bar.suspend(|| println!("{line}"));
-            }
-            if save {
+            bar.finish_and_clear();
+            // The checkpoint first: it is what an impatient second Ctrl-C must not lose.
+            run.save()?;
+            saved_step = run.header.step;
+            if !interrupted.load(Ordering::Relaxed) {
+                println!("{}", run.validate(&validation)?);
+                run.preview(&preview)?;
                 run.save()?;
             }
+            Ok(())
+        };
+        train().with_context(|| match saved_step {
+            0 => "the run stopped before its first checkpoint".to_owned(),
+            step => format!("the run stopped; {folder} holds the checkpoint of step {step}, --resume goes on from there"),
+        })?;
+        if interrupted.load(Ordering::Relaxed) {
+            println!("stopped at step {}; --resume goes on", run.header.step);
         }
-        bar.finish_and_clear();
-        println!("{}", run.validate(&validation)?);
-        run.save()
+        Ok(())
+    }
+}
+
+/// Set by Ctrl-C, once for the whole process; a second Ctrl-C ends it at once.
+fn interrupt_flag() -> Result<&'static AtomicBool> {
+    static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+    static HANDLER: OnceLock<Result<(), ctrlc::Error>> = OnceLock::new();
+    let set = HANDLER.get_or_init(|| {
+        ctrlc::set_handler(|| {
+            if INTERRUPTED.swap(true, Ordering::Relaxed) {
+                std::process::exit(130);
+            }
+            eprintln!("stopping after this step; once more to stop at once");
+        })
+    });
+    match set {
+        Ok(()) => Ok(&INTERRUPTED),
+        Err(error) => bail!("cannot listen for Ctrl-C: {error}"),
     }
 }
 
@@ -392,6 +436,14 @@ impl Run {
             v.kl_harmony,
             v.kl_rhythm
         ))
+    }
+
+    /// A picture and sounds of the averaged weights.
+    fn preview(&self, preview: &Preview) -> Result<()> {
+        let averages = self.optimiser.averages();
+        let bytes = export::model_bytes(&self.header, &averages, export::card(&self.header))?;
+        let model = Arc::new(Model::from_bytes(&bytes)?);
+        preview.write(&self.folder, self.header.step, model)
     }
 
     fn save(&self) -> Result<()> {
