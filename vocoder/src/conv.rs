@@ -20,7 +20,7 @@ use candle_core::{
 
 pub use composed::{conv_transpose2d_composed, conv2d_composed};
 use geometry::{Geometry, transposed_size};
-use taps::{Taps, leaky, sum, through_leaky};
+use taps::{Taps, Wanted, leaky, sum, through_leaky};
 
 /// What lies beyond the edge of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,13 +224,14 @@ impl CustomOp3 for Conv2d {
                 &tap_major(cpu(&w)?, w_layout)?,
                 slice(cpu(&y)?, y_layout)?,
                 slice(cpu(&dy)?, dy_layout)?,
-                input.track_op(),
+                &Wanted { input: input.track_op(), weight: weight.track_op() },
             );
             let device = input.device();
             let dx = gradients.input.map(|dx| Tensor::from_vec(dx, g.in_dims(), device));
+            let dw = gradients.weight.map(|dw| Tensor::from_vec(dw, weight.dims(), device));
             Ok((
                 dx.transpose()?,
-                Some(Tensor::from_vec(gradients.weight, weight.dims(), device)?),
+                dw.transpose()?,
                 Some(Tensor::from_vec(gradients.bias, g.out_channels, device)?),
             ))
         })

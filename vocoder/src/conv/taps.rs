@@ -117,10 +117,16 @@ pub(super) fn sum<T: Real>(values: &[T]) -> T {
 /// The kernels of one convolution geometry, on contiguous slices. Weights are (tap, out, in).
 pub(super) struct Taps<'a>(pub(super) &'a Geometry);
 
+/// Which gradients [`Taps::backward`] computes, beside the bias's.
+pub(super) struct Wanted {
+    pub(super) input: bool,
+    pub(super) weight: bool,
+}
+
 /// What [`Taps::backward`] gives, each in the shape of its operand.
 pub(super) struct Backward<T> {
     pub(super) input: Option<Vec<T>>,
-    pub(super) weight: Vec<T>,
+    pub(super) weight: Option<Vec<T>>,
     pub(super) bias: Vec<T>,
 }
 
@@ -324,14 +330,16 @@ impl Taps<'_> {
         weight: &[T],
         output: &[T],
         gradient: &[T],
-        needs_input: bool,
+        wanted: &Wanted,
     ) -> Backward<T> {
         let g = self.0;
         let [input_slope, output_slope] =
             [g.spec.input_slope, g.spec.output_slope].map(|slope| slope.map(T::from_f64));
-        let mut input_gradient = needs_input.then(|| vec![T::zero(); g.batch * self.input_len()]);
+        let mut input_gradient = wanted
+            .input
+            .then(|| vec![T::zero(); g.batch * self.input_len()]);
         let mut bias_gradient = vec![T::zero(); g.out_channels];
-        let mut weight_gradient = WeightGradient::new(g);
+        let mut weight_gradient = wanted.weight.then(|| WeightGradient::new(g));
         let (mut plane, mut gradient_plane) = (self.new_plane(), self.new_plane());
         let mut wide = self.new_wide();
         let mut activated = vec![T::zero(); self.output_len()];
@@ -361,12 +369,14 @@ impl Taps<'_> {
                 self.fold_plane(&gradient_plane, dx);
                 through_leaky(dx, x, input_slope);
             }
-            self.fill_plane(x, &mut plane);
-            weight_gradient.add(self, &wide, &plane);
+            if let Some(weight_gradient) = &mut weight_gradient {
+                self.fill_plane(x, &mut plane);
+                weight_gradient.add(self, &wide, &plane);
+            }
         }
         Backward {
             input: input_gradient,
-            weight: weight_gradient.finish(g),
+            weight: weight_gradient.map(|gradient| gradient.finish(g)),
             bias: bias_gradient,
         }
     }

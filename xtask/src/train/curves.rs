@@ -8,11 +8,14 @@ use anyhow::{Context, Result};
 use crate::plot::{self, LossSeries};
 
 /// What is drawn: name, and where it is in a line of the figures.
-const CURVES: [(&str, &str); 4] = [
+const CURVES: [(&str, &str); 7] = [
     ("mel", "/train/reconstruction"),
     ("mel, validation", "/validation/mel_l1"),
     ("KL of harmony", "/train/kl_harmony"),
     ("KL of rhythm", "/train/kl_rhythm"),
+    ("adversarial", "/adversarial/generator"),
+    ("feature matching", "/adversarial/feature_matching"),
+    ("discriminator", "/adversarial/discriminator"),
 ];
 
 /// Draws `losses.png` in the folder of a run; nothing before the first figures are there.
@@ -25,7 +28,7 @@ pub fn draw(run: &Path) -> Result<()> {
     let metrics =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let series = series(&metrics);
-    if series.iter().all(|series| series.points.is_empty()) {
+    if series.is_empty() {
         return Ok(());
     }
     plot::plot_losses(&run.join("losses.png"), &series)
@@ -48,6 +51,7 @@ fn series(metrics: &str) -> Vec<LossSeries> {
             name: name.to_owned(),
             points: points(pointer),
         })
+        .filter(|series| !series.points.is_empty())
         .collect()
 }
 
@@ -60,6 +64,7 @@ mod tests {
         let metrics = r#"
             {"step": 10, "train": {"reconstruction": 2.0, "kl_harmony": 0.1, "kl_rhythm": 0.2}}
             {"step": 20, "train": {"reconstruction": 1.0, "kl_harmony": 0.3, "kl_rhythm": 0.4}}
+            {"step": 20, "adversarial": {"discriminator": 0.5}}
             {"step": 20, "validation": {"mel_l1": 1.5}}
             {"step": 30, "trai"#;
         let points: Vec<_> = series(metrics)
@@ -73,6 +78,7 @@ mod tests {
                 vec![(20.0, 1.5)],
                 vec![(10.0, 0.1), (20.0, 0.3)],
                 vec![(10.0, 0.2), (20.0, 0.4)],
+                vec![(20.0, 0.5)],
             ]
         );
     }

@@ -13,7 +13,8 @@ use super::sampler::Batch;
 
 /// A batch on the device: log-mels (B, 1, n_mels, T).
 pub struct Views {
-    target: Tensor,
+    /// The crops as they are.
+    pub target: Tensor,
     harmony: Tensor,
     rhythm: Tensor,
     harmony_shift: Vec<i32>,
@@ -41,6 +42,8 @@ impl Views {
 pub struct StepLoss {
     /// What is minimised.
     pub total: Tensor,
+    /// The decoded log-mel (B, 1, n_mels, T).
+    pub decoded: Tensor,
     /// Its parts, weighted by nothing.
     pub parts: StepFigures,
 }
@@ -83,7 +86,7 @@ pub fn step_loss(
     let drawn_harmony = network.rotate(&draw(&harmony, &mut rng)?, &views.back())?;
     let decoded = network.decode(&drawn_harmony, &draw(&rhythm, &mut rng)?)?;
     let reconstruction = match weights.reconstruction {
-        Reconstruction::L1 => (decoded - &views.target)?.abs()?.mean_all()?,
+        Reconstruction::L1 => (&decoded - &views.target)?.abs()?.mean_all()?,
         Reconstruction::Huber => candle_nn::loss::huber(&decoded, &views.target, 1.0)?,
     };
     let (kl_harmony, kl_rhythm) = (harmony.kl()?, rhythm.kl()?);
@@ -106,7 +109,11 @@ pub fn step_loss(
         parts.cycle_harmony = cycle_harmony.to_scalar()?;
         parts.cycle_rhythm = cycle_rhythm.to_scalar()?;
     }
-    Ok(StepLoss { total, parts })
+    Ok(StepLoss {
+        total,
+        decoded,
+        parts,
+    })
 }
 
 /// Each batch element in the place of the one before it.

@@ -1,9 +1,11 @@
 //! Training of both networks: `cargo xtask train`.
 
+pub mod adversary;
 pub mod audio_cache;
 pub mod checkpoint;
 pub mod curves;
 pub mod dataset;
+pub mod discriminator;
 pub mod equaliser;
 pub mod loss;
 pub mod optim;
@@ -12,6 +14,7 @@ pub mod preview;
 pub mod recipe;
 pub mod sampler;
 pub mod shifted_mel;
+pub mod spectral_norm;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
@@ -32,6 +35,7 @@ use vocoder::MelConfig;
 
 use crate::{export, whole_file, workspace};
 
+use adversary::Adversary;
 use checkpoint::{Header, Origin};
 use dataset::{Dataset, Split, Track};
 use loss::{Networks, Views};
@@ -242,6 +246,7 @@ struct Run {
     parameters: Parameters,
     network: Network,
     optimiser: RAdam,
+    adversary: Option<Adversary>,
     metrics: File,
 }
 
@@ -321,12 +326,13 @@ impl Run {
         let config = RAdamConfig {
             betas: recipe.optimiser.betas.into(),
             clip_norm: recipe.optimiser.clip_norm,
-            average_decay: recipe.optimiser.average_decay,
+            average_decay: Some(recipe.optimiser.average_decay),
         };
         let mut optimiser = RAdam::new(&parameters, config)?;
         if let Some(state) = state {
             optimiser.restore(state, header.step)?;
         }
+        let adversary = Adversary::new(recipe, &device, state)?;
         let metrics = open_metrics(&folder.join("metrics.jsonl"), header.step)?;
         Ok(Self {
             folder: folder.to_owned(),
@@ -335,6 +341,7 @@ impl Run {
             parameters,
             network,
             optimiser,
+            adversary,
             metrics,
         })
     }
@@ -358,15 +365,30 @@ impl Run {
         };
         let loss = loss::step_loss(&networks, views, &recipe.loss, noise_seed)?;
         let learning_rate = recipe.learning_rate(step);
-        let norm = self
-            .optimiser
-            .step(&loss.total.backward()?, learning_rate)?;
+        let mut adversary = self.adversary.as_mut().filter(|a| a.takes_part(step));
+        let trial = match &mut adversary {
+            Some(adversary) => Some(adversary.judge(&views.target, &loss.decoded)?),
+            None => None,
+        };
+        let total = match &trial {
+            Some(trial) => (loss.total + &trial.loss)?,
+            None => loss.total,
+        };
+        let norm = self.optimiser.step(&total.backward()?, learning_rate)?;
+        let adversarial = match (adversary, &trial) {
+            (Some(adversary), Some(trial)) => Some(adversary.step(trial, learning_rate)?),
+            _ => None,
+        };
         self.header.step = self.optimiser.steps();
         let parts = loss.parts;
         if self.header.step.is_multiple_of(METRICS_STEPS) {
-            self.log(json!({
+            let mut line = json!({
                 "step": self.header.step, "train": parts, "gradient_norm": norm, "learning_rate": learning_rate,
-            }))?;
+            });
+            if let Some(figures) = adversarial {
+                line["adversarial"] = json!(figures);
+            }
+            self.log(line)?;
         }
         Ok(format!(
             "step {} mel {:.3} kl {:.3} {:.3} cycle {:.3} {:.3}",
@@ -447,7 +469,11 @@ impl Run {
     }
 
     fn save(&self) -> Result<()> {
-        checkpoint::save(&self.folder, &self.header, &self.optimiser.state()?)?;
+        let mut state = self.optimiser.state()?;
+        if let Some(adversary) = &self.adversary {
+            state.extend(adversary.state()?);
+        }
+        checkpoint::save(&self.folder, &self.header, &state)?;
         curves::draw(&self.folder)
     }
 
@@ -546,6 +572,16 @@ mod tests {
         validation_steps = 10
     "#;
 
+    /// A discriminator that comes in between the checkpoints, for crops that are long enough for it.
+    const ADVERSARIAL: &str = r#"
+        [adversarial]
+        weight = 0.1
+        feature_matching = 1.0
+        start_step = 3
+        channels = 1
+        learning_rate = 1e-2
+    "#;
+
     fn task(folder: &TestFolder, run: &str, steps: u64, resume: bool) -> Train {
         Train {
             recipe: folder.path().join("recipe.toml"),
@@ -580,15 +616,24 @@ mod tests {
     #[test]
     fn a_resumed_run_ends_where_an_unbroken_one_does() {
         let folder = prepare("resume");
+        let recipe = RECIPE.replace("frames = 16", "frames = 64") + ADVERSARIAL;
+        fs::write(folder.path().join("recipe.toml"), recipe).unwrap();
         task(&folder, "unbroken", 20, false).run().unwrap();
         task(&folder, "broken", 7, false).run().unwrap();
         task(&folder, "broken", 20, true).run().unwrap();
         let load = |run: &str| checkpoint::load(&folder.path().join(run)).unwrap();
         let ((unbroken, expected), (broken, tensors)) = (load("unbroken"), load("broken"));
         assert_eq!((unbroken.step, broken.step), (20, 20));
+        assert_eq!(tensors.len(), expected.len());
+        assert_eq!(
+            tensors["discriminator/steps"].to_scalar::<i64>().unwrap(),
+            17
+        );
         for (name, tensor) in tensors {
-            let values =
-                |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let values = |t: &Tensor| {
+                let all = t.flatten_all().unwrap().to_dtype(DType::F64).unwrap();
+                all.to_vec1::<f64>().unwrap()
+            };
             assert_eq!(values(&tensor), values(&expected[&name]), "{name}");
         }
         let figures =
@@ -600,7 +645,44 @@ mod tests {
                 .collect()
         };
         assert_eq!(train(&figures("unbroken")), train(&figures("broken")));
-        assert!(!train(&figures("unbroken")).is_empty());
+        assert_eq!(train(&figures("unbroken")).len(), 2);
+        assert!(figures("unbroken").contains("\"real_score\""));
+    }
+
+    #[test]
+    fn a_discriminator_can_join_and_leave_a_run() {
+        let folder = prepare("join");
+        let path = folder.path().join("recipe.toml");
+        let without = RECIPE.replace("frames = 16", "frames = 64");
+        let discriminator = |channels: &str| {
+            let adversarial = ADVERSARIAL.replace("channels = 1", channels);
+            fs::write(&path, without.clone() + &adversarial).unwrap();
+        };
+        let saved = || {
+            let (_, tensors) = checkpoint::load(&folder.path().join("run")).unwrap();
+            tensors.keys().any(|name| name.starts_with("discriminator"))
+        };
+        fs::write(&path, &without).unwrap();
+        task(&folder, "run", 4, false).run().unwrap();
+        assert!(!saved());
+        discriminator("channels = 1");
+        task(&folder, "run", 5, true).run().unwrap();
+        assert!(saved());
+        discriminator("channels = 2");
+        let error = task(&folder, "run", 6, true).run().unwrap_err();
+        assert!(error.to_string().contains("discriminator"), "{error}");
+        fs::write(&path, &without).unwrap();
+        task(&folder, "run", 6, true).run().unwrap();
+        assert!(!saved());
+    }
+
+    #[test]
+    fn crops_too_short_for_the_discriminator_are_refused() {
+        let folder = prepare("short");
+        let recipe = RECIPE.to_owned() + ADVERSARIAL;
+        fs::write(folder.path().join("recipe.toml"), recipe).unwrap();
+        let error = task(&folder, "run", 1, false).run().unwrap_err();
+        assert!(error.to_string().contains("at least 63 frames"), "{error}");
     }
 
     #[test]

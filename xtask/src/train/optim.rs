@@ -16,7 +16,7 @@ struct Slot {
     var: Var,
     first_moment: Tensor,
     second_moment: Tensor,
-    average: Tensor,
+    average: Option<Tensor>,
 }
 
 /// Settings of [`RAdam`].
@@ -26,8 +26,8 @@ pub struct RAdamConfig {
     pub betas: (f64, f64),
     /// Largest global norm of the gradients.
     pub clip_norm: f64,
-    /// Decay of the averaged weights, a step.
-    pub average_decay: f64,
+    /// Decay of the averaged weights, a step; none are kept without it.
+    pub average_decay: Option<f64>,
 }
 
 /// The optimiser with its state for each variable.
@@ -44,10 +44,13 @@ impl RAdam {
             .vars()
             .into_iter()
             .map(|(name, var)| {
+                let average = config.average_decay.is_some();
                 let slot = Slot {
                     first_moment: var.zeros_like()?,
                     second_moment: var.zeros_like()?,
-                    average: var.as_detached_tensor().copy()?,
+                    average: average
+                        .then(|| var.as_detached_tensor().copy())
+                        .transpose()?,
                     var,
                 };
                 Ok((name, slot))
@@ -87,7 +90,8 @@ impl RAdam {
                 .sqrt()
         });
         // Early averages would be made of the starting point alone.
-        let decay = self.config.average_decay.min((1.0 + t) / (10.0 + t));
+        let decay = |decay: f64| decay.min((1.0 + t) / (10.0 + t));
+        let decay = self.config.average_decay.map(decay);
         for slot in self.slots.values_mut() {
             if let Some(gradient) = gradients.get(&slot.var) {
                 let gradient = (gradient.detach() * clip)?;
@@ -105,8 +109,10 @@ impl RAdam {
                 slot.var
                     .set(&(value - (update * (learning_rate / correction1))?)?)?;
             }
-            let value = slot.var.as_detached_tensor();
-            slot.average = ((&slot.average * decay)? + (value * (1.0 - decay))?)?;
+            if let (Some(average), Some(decay)) = (&mut slot.average, decay) {
+                let value = slot.var.as_detached_tensor();
+                *average = ((&*average * decay)? + (value * (1.0 - decay))?)?;
+            }
         }
         Ok(norm)
     }
@@ -116,11 +122,11 @@ impl RAdam {
         self.steps
     }
 
-    /// The averaged weights by name.
+    /// The averaged weights by name, if they are kept.
     pub fn averages(&self) -> HashMap<String, Tensor> {
         self.slots
             .iter()
-            .map(|(name, slot)| (name.clone(), slot.average.clone()))
+            .filter_map(|(name, slot)| Some((name.clone(), slot.average.clone()?)))
             .collect()
     }
 
@@ -134,7 +140,9 @@ impl RAdam {
             );
             state.insert(format!("moment1/{name}"), slot.first_moment.clone());
             state.insert(format!("moment2/{name}"), slot.second_moment.clone());
-            state.insert(format!("average/{name}"), slot.average.clone());
+            if let Some(average) = &slot.average {
+                state.insert(format!("average/{name}"), average.clone());
+            }
         }
         Ok(state)
     }
@@ -158,7 +166,9 @@ impl RAdam {
             slot.var.set(&fetch("weight", name, &slot.var)?)?;
             slot.first_moment = fetch("moment1", name, &slot.var)?;
             slot.second_moment = fetch("moment2", name, &slot.var)?;
-            slot.average = fetch("average", name, &slot.var)?;
+            if let Some(average) = &mut slot.average {
+                *average = fetch("average", name, average)?;
+            }
         }
         self.steps = steps;
         Ok(())
@@ -174,7 +184,7 @@ mod tests {
     const CONFIG: RAdamConfig = RAdamConfig {
         betas: (0.8, 0.99),
         clip_norm: f64::INFINITY,
-        average_decay: 0.9,
+        average_decay: Some(0.9),
     };
 
     fn parameters() -> (Parameters, Var) {

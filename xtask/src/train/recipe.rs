@@ -9,6 +9,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
+use super::discriminator;
 use super::sampler::CropSettings;
 
 /// A training recipe.
@@ -25,6 +26,9 @@ pub struct Recipe {
     pub look_ahead: Option<LimitedLookAhead>,
     /// What is minimised.
     pub loss: Loss,
+    /// What a discriminator adds to it; none takes part without this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adversarial: Option<Adversarial>,
     /// How it is minimised.
     pub optimiser: Optimiser,
 }
@@ -95,6 +99,49 @@ pub struct Loss {
     pub cycle: f64,
 }
 
+/// The discriminator, and what it adds to the loss.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adversarial {
+    /// Weight of the network's least-squares loss, where the reconstruction's is one.
+    pub weight: f64,
+    /// Weight of feature matching.
+    pub feature_matching: f64,
+    /// The discriminator takes part, and begins to learn, after so many steps.
+    pub start_step: u64,
+    /// Channels of its first layer (16 as published); five stages double them.
+    pub channels: usize,
+    /// RAdam's learning rate for it at the first step; it falls as the network's does.
+    pub learning_rate: f64,
+}
+
+impl Adversarial {
+    fn check(&self, crops: &Crops) -> Result<()> {
+        let Self {
+            weight,
+            feature_matching,
+            channels,
+            learning_rate,
+            ..
+        } = *self;
+        ensure!(
+            weight >= 0.0 && feature_matching >= 0.0,
+            "expected adversarial weights of 0 or more, found {weight} and {feature_matching}"
+        );
+        ensure!(
+            learning_rate > 0.0 && channels > 0,
+            "expected a discriminator with a learning rate and channels above 0, found {learning_rate} and {channels}"
+        );
+        ensure!(
+            crops.frames >= discriminator::MIN_FRAMES,
+            "the discriminator expects crops of at least {} frames, found {}",
+            discriminator::MIN_FRAMES,
+            crops.frames
+        );
+        Ok(())
+    }
+}
+
 /// Settings of the optimiser.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -144,6 +191,9 @@ impl Recipe {
                 (0.0..=1.0).contains(share) && !frames.is_empty(),
                 "look_ahead: expected a share of 0 to 1 and a number of frames, found {share} and {frames:?}"
             );
+        }
+        if let Some(adversarial) = &recipe.adversarial {
+            adversarial.check(&recipe.crops)?;
         }
         Ok(recipe)
     }
