@@ -5,6 +5,8 @@ pub mod checkpoint;
 pub mod curves;
 pub mod dataset;
 pub mod loss;
+#[cfg_attr(not(test), expect(dead_code, reason = "the sampler will use it"))]
+pub mod midi;
 pub mod optim;
 pub mod parameters;
 pub mod recipe;
