@@ -8,6 +8,7 @@ pub mod dataset;
 pub mod discriminator;
 pub mod equaliser;
 pub mod loss;
+pub mod midi;
 pub mod optim;
 pub mod parameters;
 pub mod preview;
@@ -63,7 +64,8 @@ const METRICS_STEPS: u64 = 10;
 pub struct Train {
     /// What to train and how, e.g. xtask/recipes/graft.toml.
     recipe: PathBuf,
-    /// Folders of music (WAV, FLAC, Ogg Vorbis, MP3), searched with all that is below them.
+    /// Folders of music (WAV, FLAC, Ogg Vorbis, MP3; for recipes that ask for it also MIDI files, alone or in .tar.gz
+    /// archives), searched with all that is below them.
     #[arg(long, required = true, num_args = 1.., value_name = "DIR")]
     data: Vec<PathBuf>,
     /// Folders of drum loops to put under the music, for recipes that ask for it.
@@ -131,6 +133,13 @@ impl Train {
         let validation = validation_set(&parts.validation, &mel, &settings, &run.device)?;
         let material = Material {
             tracks: parts.training,
+            renderings: match run.header.recipe.midi_settings() {
+                Some(settings) => {
+                    let cache = workspace::root().join("target/cache/midi");
+                    midi::load(&self.data, &settings, &cache, mel.sample_rate_hz)?
+                }
+                None => Vec::new(),
+            },
             drums: dataset::load_loops(&self.drums, &cache_folder(), mel.sample_rate_hz)?,
         };
         let mut batches =
@@ -225,11 +234,12 @@ fn validation_set(
         tuning_cents: 0.0,
         equaliser_db: 0.0,
         drums_share: 0.0,
+        midi_share: 0.0,
         ..settings.clone()
     };
     let material = Material {
         tracks: tracks.to_vec(),
-        drums: Vec::new(),
+        ..Material::default()
     };
     let batches = VALIDATION_CROPS.div_ceil(settings.batch) as u64;
     let mut crops = CropSampler::new(&material, mel, settings)?;

@@ -10,6 +10,7 @@ use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use super::discriminator;
+use super::midi::MidiSettings;
 use super::sampler::CropSettings;
 
 /// A training recipe.
@@ -22,7 +23,11 @@ pub struct Recipe {
     pub network: Architecture,
     /// How crops are drawn.
     pub crops: Crops,
+    /// Crops rendered from MIDI files, if there are to be any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub midi: Option<Midi>,
     /// Practice for streams that cannot wait for all that the network sees ahead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub look_ahead: Option<LimitedLookAhead>,
     /// What is minimised.
     pub loss: Loss,
@@ -61,6 +66,20 @@ pub struct Crops {
     /// another one, or none.
     #[serde(default)]
     pub drums_share: f64,
+}
+
+/// Clips of MIDI files, rendered at several transpositions, with drums that do not move.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Midi {
+    /// Share of the crops that are taken from them.
+    pub share: f64,
+    /// Number of clips.
+    pub clips: usize,
+    /// Length of a clip.
+    pub seconds: f64,
+    /// Transpositions of a clip.
+    pub transpositions: usize,
 }
 
 /// Steps with a limited look-ahead (`Network::with_look_ahead`), so that one model serves all latency settings.
@@ -208,6 +227,18 @@ impl Recipe {
         frames.choose(&mut random).copied()
     }
 
+    /// What is rendered of MIDI files, if anything.
+    pub fn midi_settings(&self) -> Option<MidiSettings> {
+        self.midi.as_ref().map(|midi| MidiSettings {
+            clips: midi.clips,
+            seconds: midi.seconds,
+            transpositions: midi.transpositions,
+            // Two of them are up to twice as far apart; those too far are not paired.
+            max_shift_semitones: self.crops.max_shift_semitones,
+            seed: self.crops.seed,
+        })
+    }
+
     /// The crops as the sampler wants them.
     pub fn crop_settings(&self) -> CropSettings {
         let crops = &self.crops;
@@ -221,6 +252,7 @@ impl Recipe {
             tuning_cents: crops.tuning_cents,
             equaliser_db: crops.equaliser_db,
             drums_share: crops.drums_share,
+            midi_share: self.midi.as_ref().map_or(0.0, |midi| midi.share),
             seed: crops.seed,
         }
     }

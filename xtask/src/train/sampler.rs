@@ -14,6 +14,7 @@ use vocoder::MelConfig;
 use super::audio_cache::Pcm;
 use super::dataset::Track;
 use super::equaliser::Equaliser;
+use super::midi::Rendering;
 use super::shifted_mel::{Layer, ShiftedMel};
 
 /// Batches that wait ready-made for the network.
@@ -41,6 +42,8 @@ pub struct CropSettings {
     /// Share of the crops with a drum loop under them, which is never shifted. The harmony view has another loop, or
     /// none, so that drums cannot come from there.
     pub drums_share: f64,
+    /// Share of the crops that come from renderings of MIDI files.
+    pub midi_share: f64,
     /// Where the random numbers start from.
     pub seed: u64,
 }
@@ -50,6 +53,8 @@ pub struct CropSettings {
 pub struct Material {
     /// Music.
     pub tracks: Vec<Arc<Track>>,
+    /// Clips of MIDI files.
+    pub renderings: Vec<Rendering>,
     /// Drum loops to put under it.
     pub drums: Vec<Pcm>,
 }
@@ -79,10 +84,17 @@ pub struct CropSampler {
     settings: CropSettings,
     hop_length: usize,
     n_mels: usize,
+    library: Library,
+    analysis: ShiftedMel,
+}
+
+/// The material, ready to be drawn from.
+struct Library {
     tracks_by_artist: Vec<Vec<Arc<Track>>>,
+    /// With at least two transpositions, and long enough for a crop.
+    renderings: Vec<Rendering>,
     /// Each long enough for a crop.
     drums: Vec<Pcm>,
-    analysis: ShiftedMel,
 }
 
 /// Loudness of drums under music, in dB relative to it.
@@ -129,6 +141,11 @@ impl CropSampler {
             "expected drum loops to put under the music (--drums), found none"
         );
         ensure!(
+            (0.0..=1.0).contains(&settings.midi_share),
+            "expected a share of MIDI of 0 to 1, found {}",
+            settings.midi_share
+        );
+        ensure!(
             (0.0..=100.0).contains(&settings.tuning_cents)
                 && (0.0..=40.0).contains(&settings.equaliser_db),
             "expected a tuning of 0 to 100 cents and an equaliser of 0 to 40 dB, found {} and {}",
@@ -152,6 +169,21 @@ impl CropSampler {
             "expected a track of at least {crop_samples} samples, found none among {}",
             material.tracks.len()
         );
+        let renderings: Vec<Rendering> = material
+            .renderings
+            .iter()
+            .filter(|rendering| {
+                let [(_, first), _, ..] = rendering.pitched.as_slice() else {
+                    return false;
+                };
+                first.samples.len() >= crop_samples
+            })
+            .cloned()
+            .collect();
+        ensure!(
+            settings.midi_share == 0.0 || !renderings.is_empty(),
+            "expected MIDI files among the data, with two transpositions of at least {crop_samples} samples, found none"
+        );
         let long_enough = |pcm: &Pcm| Pcm {
             samples: pcm
                 .samples
@@ -163,8 +195,11 @@ impl CropSampler {
             level: pcm.level,
         };
         Ok(Self {
-            tracks_by_artist: by_artist.into_values().collect(),
-            drums: material.drums.iter().map(long_enough).collect(),
+            library: Library {
+                tracks_by_artist: by_artist.into_values().collect(),
+                renderings,
+                drums: material.drums.iter().map(long_enough).collect(),
+            },
             analysis: ShiftedMel::new(mel)?,
             hop_length: mel.hop_length,
             n_mels: mel.n_mels,
@@ -198,22 +233,21 @@ impl CropSampler {
         let mut random = self.random(index);
         let max_shift = max_shift as i32;
         for crop in 0..size {
-            let artist = self.tracks_by_artist.choose(&mut random);
-            let track = artist.and_then(|tracks| tracks.choose(&mut random));
-            let track = track.context("every artist has a track")?;
+            let source = self
+                .library
+                .draw_source(self.settings.midi_share, &mut random)?;
             let crop_samples = frames * self.hop_length;
-            let start_samples = random.random_range(0..=track.pcm.samples.len() - crop_samples);
+            let start_samples = random.random_range(0..=source.samples() - crop_samples);
             let gain = random.random_range(-gain_nepers..=gain_nepers).exp();
-            let (mut harmony_shift, mut rhythm_shift) = (
-                random.random_range(-max_shift..=max_shift),
-                random.random_range(-max_shift..=max_shift),
-            );
+            let mut sounds = source.draw_views(max_shift, &mut random);
             if !self.settings.two_views {
-                rhythm_shift = harmony_shift;
+                sounds.rhythm = sounds.harmony;
             }
             if random.random_bool(self.settings.unshifted_share) {
-                (harmony_shift, rhythm_shift) = (0, 0);
+                (sounds.harmony, sounds.rhythm) = (sounds.target, sounds.target);
             }
+            let [harmony_shift, rhythm_shift] = [sounds.harmony, sounds.rhythm]
+                .map(|view| view.semitones - sounds.target.semitones);
             batch.harmony_shift.push(harmony_shift);
             batch.rhythm_shift.push(rhythm_shift);
 
@@ -228,28 +262,33 @@ impl CropSampler {
             if with_drums {
                 let decibels = random.random_range(DRUMS_DB);
                 let drum_gain = gain * 10f32.powf(decibels / 20.0);
-                loops[0] = draw_loop(&self.drums, crop_samples, drum_gain, &mut random);
+                loops[0] = draw_loop(&self.library.drums, crop_samples, drum_gain, &mut random);
                 if random.random_bool(OTHER_DRUMS_SHARE) {
-                    loops[1] = draw_loop(&self.drums, crop_samples, drum_gain, &mut random);
+                    loops[1] = draw_loop(&self.library.drums, crop_samples, drum_gain, &mut random);
                 }
             }
             let [drums, other_drums] = loops;
 
             let values = crop * crop_values..(crop + 1) * crop_values;
-            for (semitones, drums, view) in [
-                (0, drums, &mut batch.target),
-                (harmony_shift, other_drums, &mut batch.harmony_view),
-                (rhythm_shift, drums, &mut batch.rhythm_view),
+            for (view, drums, out) in [
+                (sounds.target, drums, &mut batch.target),
+                (sounds.harmony, other_drums, &mut batch.harmony_view),
+                (sounds.rhythm, drums, &mut batch.rhythm_view),
             ] {
-                let music = Layer {
-                    pcm: &track.pcm,
+                let own = Layer {
+                    pcm: view.pcm,
                     start_samples,
-                    semitones: f64::from(semitones) + tuning,
+                    semitones: f64::from(view.analysed_semitones) + tuning,
                     gain,
                     equaliser: equaliser.as_ref(),
                 };
-                let layers: Vec<Layer> = [music].into_iter().chain(drums).collect();
-                self.analysis.log_mel(&layers, &mut view[values.clone()])?;
+                let still = sounds.drums.map(|pcm| Layer {
+                    pcm,
+                    semitones: tuning,
+                    ..own
+                });
+                let layers: Vec<Layer> = [own].into_iter().chain(still).chain(drums).collect();
+                self.analysis.log_mel(&layers, &mut out[values.clone()])?;
             }
         }
         Ok(batch)
@@ -276,6 +315,97 @@ impl CropSampler {
             }
         });
         BatchStream { batches }
+    }
+}
+
+impl Library {
+    fn draw_source(&self, midi_share: f64, random: &mut StdRng) -> Result<Source<'_>> {
+        // No number is drawn for nothing: without MIDI, crops are what they were before there was any.
+        if midi_share > 0.0 && random.random_bool(midi_share) {
+            let rendering = self.renderings.choose(random);
+            return Ok(Source::Rendering(
+                rendering.context("there are renderings")?,
+            ));
+        }
+        let artist = self.tracks_by_artist.choose(random);
+        let track = artist.and_then(|tracks| tracks.choose(random));
+        Ok(Source::Track(track.context("every artist has a track")?))
+    }
+}
+
+/// What a crop is taken from.
+enum Source<'a> {
+    Track(&'a Track),
+    Rendering(&'a Rendering),
+}
+
+/// The same music for target, harmony view and rhythm view.
+struct Views<'a> {
+    target: View<'a>,
+    harmony: View<'a>,
+    rhythm: View<'a>,
+    /// What does not move in any of them.
+    drums: Option<&'a Pcm>,
+}
+
+/// A sound and its pitch.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    pcm: &'a Pcm,
+    /// How far it is from the source as it is.
+    semitones: i32,
+    /// How much of that the analysis has to add.
+    analysed_semitones: i32,
+}
+
+impl<'a> Source<'a> {
+    fn samples(&self) -> usize {
+        match self {
+            Self::Track(track) => track.pcm.samples.len(),
+            Self::Rendering(rendering) => rendering.pitched[0].1.samples.len(),
+        }
+    }
+
+    /// Views whose pitch differs from the target's by at most `max_shift`.
+    fn draw_views(&self, max_shift: i32, random: &mut StdRng) -> Views<'a> {
+        match *self {
+            Self::Track(track) => {
+                let shifted = |semitones| View {
+                    pcm: &track.pcm,
+                    semitones,
+                    analysed_semitones: semitones,
+                };
+                let mut draw = || shifted(random.random_range(-max_shift..=max_shift));
+                Views {
+                    harmony: draw(),
+                    rhythm: draw(),
+                    target: shifted(0),
+                    drums: None,
+                }
+            }
+            Self::Rendering(rendering) => {
+                let view = |(semitones, pcm): &'a (i32, Pcm)| View {
+                    pcm,
+                    semitones: *semitones,
+                    analysed_semitones: 0,
+                };
+                let mut draw = |near: Option<i32>| {
+                    let views = rendering.pitched.iter().map(view);
+                    let views = views.filter(|view| {
+                        near.is_none_or(|near| (view.semitones - near).abs() <= max_shift)
+                    });
+                    let views: Vec<View> = views.collect();
+                    *views.choose(random).expect("the target is near itself")
+                };
+                let target = draw(None);
+                Views {
+                    harmony: draw(Some(target.semitones)),
+                    rhythm: draw(Some(target.semitones)),
+                    target,
+                    drums: rendering.drums.as_ref(),
+                }
+            }
+        }
     }
 }
 
@@ -329,6 +459,7 @@ mod tests {
             tuning_cents: 0.0,
             equaliser_db: 0.0,
             drums_share: 0.0,
+            midi_share: 0.0,
             seed: 3,
         }
     }
@@ -352,7 +483,7 @@ mod tests {
     fn material() -> Material {
         Material {
             tracks: tracks(),
-            drums: Vec::new(),
+            ..Material::default()
         }
     }
 
@@ -515,6 +646,57 @@ mod tests {
             (1..16).contains(&without),
             "{without} harmony views without drums"
         );
+    }
+
+    #[test]
+    fn crops_of_midi_pair_transpositions_and_keep_their_drums() {
+        let sine = |hz: f32, samples: usize| -> Vec<f32> {
+            let step = std::f32::consts::TAU * hz / 22_050.0;
+            (0..samples).map(|n| (step * n as f32).sin()).collect()
+        };
+        let pcm = |hz: f32| Pcm::normalised(&sine(hz, 20_000), 22_050).unwrap();
+        let transposed = |semitones: i32| pcm(400.0 * (semitones as f32 / 12.0).exp2());
+        let material = Material {
+            renderings: vec![Rendering {
+                name: "song".into(),
+                pitched: [-6, -1, 4, 8].map(|n| (n, transposed(n))).into(),
+                drums: Some(Pcm {
+                    level: 1e-6,
+                    ..pcm(6000.0)
+                }),
+            }],
+            ..material()
+        };
+        let settings = CropSettings {
+            midi_share: 1.0,
+            unshifted_share: 0.0,
+            batch: 32,
+            ..settings()
+        };
+        let mut sampler = CropSampler::new(&material, &MelConfig::default(), settings).unwrap();
+        let batch = sampler.batch(0).unwrap();
+        let target = loudest_bands(&batch.target, 16);
+        let heard = loudest_bands(&batch.harmony_view, 16);
+        for ((target, found), shift) in target.iter().zip(heard).zip(&batch.harmony_shift) {
+            assert!(shift.abs() <= 7, "{shift}");
+            let ratio = (*shift as f32 / 12.0).exp2();
+            let expected = (*target as f32 + 1.0) * ratio - 1.0;
+            let off = (found as f32 - expected).abs();
+            assert!(off <= 1.5, "{shift}: band {found} from {target}");
+        }
+        assert!(batch.harmony_shift.iter().any(|&shift| shift != 0));
+        // Bands around 6 kHz hold the drums, which are the same in all views.
+        for band in 104..108 {
+            for crop in 0..32 {
+                let values = (crop * 128 + band) * 16..(crop * 128 + band + 1) * 16;
+                let pairs = batch.target[values.clone()]
+                    .iter()
+                    .zip(&batch.harmony_view[values]);
+                for (a, b) in pairs {
+                    assert!((a - b).abs() < 0.05, "{band}: {a} {b}");
+                }
+            }
+        }
     }
 
     #[test]
