@@ -117,7 +117,8 @@ impl Network {
         }
     }
 
-    /// Harmony of one log-mel and rhythm of another of the same shape, for training on two views.
+    /// Harmony of one log-mel and rhythm of another of the same shape, for training on two views. A tensor that is handed
+    /// over as both is encoded once.
     ///
     /// # Errors
     /// If a shape is another.
@@ -127,6 +128,10 @@ impl Network {
         rhythm: &Tensor,
     ) -> candle_core::Result<(Latent, Latent)> {
         match self {
+            _ if harmony.id() == rhythm.id() => {
+                let latents = self.encode(harmony)?;
+                Ok((latents.harmony, latents.rhythm))
+            }
             Self::Hard(network) => Ok((
                 network.encode(harmony)?.harmony,
                 network.encode(rhythm)?.rhythm,

@@ -5,7 +5,7 @@
 //! carries its own halo. A stride is handled while the plane is written: rows and columns are sorted by their phase
 //! (position modulo stride), after which every tap reads a contiguous run again. The same few kernels (`taps`) serve the
 //! convolution, its transpose, and the gradients of both.
-//! On other devices the same result is composed of candle's own operations ([`conv2d_composed`]).
+//! On other devices the same is composed of candle's own operations ([`conv2d_composed`]).
 
 mod composed;
 mod geometry;
@@ -19,7 +19,7 @@ use candle_core::{
 };
 
 pub use composed::{conv_transpose2d_composed, conv2d_composed};
-use geometry::{Geometry, transposed_size};
+use geometry::Geometry;
 use taps::{Taps, Wanted, leaky, sum, through_leaky};
 
 /// What lies beyond the edge of the input.
@@ -240,19 +240,6 @@ impl CustomOp3 for Conv2d {
 
 struct ConvTranspose2d(Conv2dSpec);
 
-impl ConvTranspose2d {
-    /// The convolution whose transpose this is: from this operation's output to its input.
-    fn geometry(&self, input: &[usize], weight: &[usize]) -> Result<Geometry> {
-        let (out_h, out_w) = transposed_size(input, weight, &self.0)?;
-        let spec = Conv2dSpec {
-            input_slope: None,
-            output_slope: None,
-            ..self.0
-        };
-        Geometry::new(&[input[0], weight[1], out_h, out_w], weight, &spec)
-    }
-}
-
 impl CustomOp3 for ConvTranspose2d {
     fn name(&self) -> &'static str {
         "conv-transpose2d"
@@ -267,7 +254,7 @@ impl CustomOp3 for ConvTranspose2d {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let g = self.geometry(input_layout.dims(), weight_layout.dims())?;
+        let g = Geometry::transposed(input_layout.dims(), weight_layout.dims(), &self.0)?;
         expect_bias(bias_layout.dims(), g.in_channels)?;
         let output = with_real!(input.dtype(), T => {
             let mut output = Taps(&g).transpose::<T>(
@@ -293,7 +280,7 @@ impl CustomOp3 for ConvTranspose2d {
         output: &Tensor,
         gradient: &Tensor,
     ) -> Result<Gradients> {
-        let g = self.geometry(input.dims(), weight.dims())?;
+        let g = Geometry::transposed(input.dims(), weight.dims(), &self.0)?;
         let gradient = gradient.contiguous()?;
         let (x, x_layout) = input.storage_and_layout();
         let (w, w_layout) = weight.storage_and_layout();

@@ -105,12 +105,6 @@ impl Case {
             conv2d_composed(input, weight, bias, self.spec)
         }
     }
-
-    /// Whether candle's own operations can do it.
-    fn composes(&self) -> bool {
-        let ((sh, sw), (dh, dw)) = (self.spec.stride, self.spec.dilation);
-        (sh == 1 || dh == 1) && (sw == 1 || dw == 1) && dh == dw
-    }
 }
 
 /// The same values in another memory order: the two last axes stored the other way round.
@@ -231,8 +225,7 @@ fn gradients_equal_finite_differences() -> Result<()> {
 
 #[test]
 fn composed_operations_agree() -> Result<()> {
-    let mut compared = 0;
-    for case in Case::all().into_iter().filter(Case::composes) {
+    for case in Case::all() {
         let Operands {
             input,
             weight,
@@ -256,15 +249,13 @@ fn composed_operations_agree() -> Result<()> {
                 case.name
             );
         }
-        compared += 1;
     }
-    assert!(compared > 15);
     Ok(())
 }
 
 /// Sizes as the networks have them, where tiles, phases and remainders of the fast path all occur.
 #[test]
-fn large_layers_equal_candles() -> Result<()> {
+fn large_layers_equal_composed_ones() -> Result<()> {
     let same = |padding| Conv2dSpec {
         padding,
         ..Conv2dSpec::default()

@@ -17,11 +17,7 @@ pub(super) fn source_index(i: isize, size: usize, mode: PadMode) -> Option<usize
     }
 }
 
-pub(super) fn transposed_size(
-    input: &[usize],
-    weight: &[usize],
-    spec: &Conv2dSpec,
-) -> Result<(usize, usize)> {
+fn transposed_size(input: &[usize], weight: &[usize], spec: &Conv2dSpec) -> Result<(usize, usize)> {
     spec.validate(input, weight)?;
     if spec.dilation != (1, 1) || spec.pad_mode != PadMode::Zero {
         bail!("transposed convolution expects dilation (1, 1) and zero padding, found {spec:?}");
@@ -90,6 +86,18 @@ impl Geometry {
             spec: *spec,
             phase: (phase_h, phase_w),
         })
+    }
+
+    /// The convolution whose transpose this one is: from the transposed convolution's output to its input, without
+    /// activations.
+    pub(super) fn transposed(input: &[usize], weight: &[usize], spec: &Conv2dSpec) -> Result<Self> {
+        let (out_h, out_w) = transposed_size(input, weight, spec)?;
+        let spec = Conv2dSpec {
+            input_slope: None,
+            output_slope: None,
+            ..*spec
+        };
+        Self::new(&[input[0], weight[1], out_h, out_w], weight, &spec)
     }
 
     pub(super) fn out_dims(&self) -> (usize, usize, usize, usize) {

@@ -25,10 +25,16 @@ impl Views {
     pub fn new(batch: Batch, device: &Device) -> Result<Self> {
         let n_mels = batch.target.len() / (batch.size * batch.frames);
         let shape = (batch.size, 1, n_mels, batch.frames);
+        let same = batch.harmony_view == batch.rhythm_view;
+        let harmony = Tensor::from_vec(batch.harmony_view, shape, device)?;
+        let rhythm = match same {
+            true => harmony.clone(),
+            false => Tensor::from_vec(batch.rhythm_view, shape, device)?,
+        };
         Ok(Self {
             target: Tensor::from_vec(batch.target, shape, device)?,
-            harmony: Tensor::from_vec(batch.harmony_view, shape, device)?,
-            rhythm: Tensor::from_vec(batch.rhythm_view, shape, device)?,
+            harmony,
+            rhythm,
             harmony_shift: batch.harmony_shift,
         })
     }

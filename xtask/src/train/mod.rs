@@ -5,6 +5,7 @@ pub mod audio_cache;
 pub mod checkpoint;
 pub mod curves;
 pub mod dataset;
+pub mod device;
 pub mod discriminator;
 pub mod equaliser;
 pub mod loss;
@@ -39,6 +40,7 @@ use crate::{export, whole_file, workspace};
 use adversary::Adversary;
 use checkpoint::{Header, Origin};
 use dataset::{Dataset, Split, Track};
+use device::DeviceName;
 use loss::{Networks, Views};
 use optim::{RAdam, RAdamConfig};
 use parameters::Parameters;
@@ -86,6 +88,9 @@ pub struct Train {
     /// Start from the weights of an exported model instead of random ones.
     #[arg(long, value_name = "MODEL.safetensors", conflicts_with = "resume")]
     init: Option<PathBuf>,
+    /// Where to compute: cpu, cuda or cuda:N. A GPU needs a build with `--features cuda`.
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    device: DeviceName,
 }
 
 /// When to stop.
@@ -119,10 +124,11 @@ impl Train {
             "{folder} holds no checkpoint to resume from"
         );
         fs::create_dir_all(&self.run).with_context(|| format!("cannot create {folder}"))?;
+        let device = self.device.open()?;
         let mut run = match (&self.init, self.resume) {
-            (_, true) => Run::resume(recipe, &self.run)?,
-            (Some(model), false) => Run::from_model(recipe, &self.run, model)?,
-            (None, false) => Run::new(recipe, &self.run)?,
+            (_, true) => Run::resume(recipe, &self.run, device)?,
+            (Some(model), false) => Run::from_model(recipe, &self.run, model, device)?,
+            (None, false) => Run::new(recipe, &self.run, device)?,
         };
 
         let mel = MelConfig::default();
@@ -262,18 +268,18 @@ struct Run {
 
 impl Run {
     /// A run from random weights.
-    fn new(recipe: Recipe, folder: &Path) -> Result<Self> {
+    fn new(recipe: Recipe, folder: &Path, device: Device) -> Result<Self> {
         let header = Header {
             recipe,
             origin: None,
             step: 0,
             train_seconds: 0.0,
         };
-        Self::start(header, folder, None, None)
+        Self::start(header, folder, device, None, None)
     }
 
     /// A run from the weights of a model file.
-    fn from_model(recipe: Recipe, folder: &Path, path: &Path) -> Result<Self> {
+    fn from_model(recipe: Recipe, folder: &Path, path: &Path, device: Device) -> Result<Self> {
         let model = Model::load(path)?;
         let card = &model.header().card;
         let origin = Origin {
@@ -298,11 +304,11 @@ impl Run {
             step: 0,
             train_seconds: 0.0,
         };
-        Self::start(header, folder, Some(&weights), None)
+        Self::start(header, folder, device, Some(&weights), None)
     }
 
     /// A run from its newest checkpoint. The recipe may have changed, but for the network.
-    fn resume(recipe: Recipe, folder: &Path) -> Result<Self> {
+    fn resume(recipe: Recipe, folder: &Path, device: Device) -> Result<Self> {
         let (saved, tensors) = checkpoint::load(folder)?;
         ensure!(
             saved.recipe.network == recipe.network,
@@ -312,16 +318,16 @@ impl Run {
             recipe.network
         );
         let header = Header { recipe, ..saved };
-        Self::start(header, folder, None, Some(&tensors))
+        Self::start(header, folder, device, None, Some(&tensors))
     }
 
     fn start(
         header: Header,
         folder: &Path,
+        device: Device,
         weights: Option<&HashMap<String, Tensor>>,
         state: Option<&HashMap<String, Tensor>>,
     ) -> Result<Self> {
-        let device = Device::Cpu;
         let recipe = &header.recipe;
         let parameters = Parameters::new(recipe.crops.seed);
         let network = Network::new(
@@ -602,6 +608,7 @@ mod tests {
             minutes: None,
             resume,
             init: None,
+            device: DeviceName::Cpu,
         }
     }
 

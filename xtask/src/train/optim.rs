@@ -65,13 +65,15 @@ impl RAdam {
 
     /// Updates every variable that has a gradient; returns the gradients' global norm before clipping.
     pub fn step(&mut self, gradients: &GradStore, learning_rate: f64) -> Result<f64> {
-        let mut squares = 0.0;
-        for slot in self.slots.values() {
-            if let Some(gradient) = gradients.get(&slot.var) {
-                squares += f64::from(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?);
-            }
-        }
-        let norm = squares.sqrt();
+        let squares = self
+            .slots
+            .values()
+            .filter_map(|slot| gradients.get(&slot.var))
+            .map(|gradient| gradient.sqr()?.sum_all())
+            .collect::<candle_core::Result<Vec<_>>>()?;
+        // Read at once: a GPU is waited for at every reading.
+        let squares: Vec<f32> = Tensor::stack(&squares, 0)?.to_vec1()?;
+        let norm = squares.into_iter().map(f64::from).sum::<f64>().sqrt();
         anyhow::ensure!(
             norm.is_finite(),
             "the gradients are not finite (norm {norm})"

@@ -1,0 +1,88 @@
+//! Where a network is trained.
+
+use std::fmt::{self, Display};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+use candle_core::Device;
+
+/// A device by the name that it has on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceName {
+    /// `cpu`
+    Cpu,
+    /// `cuda` (the first GPU) or `cuda:N`
+    Cuda(usize),
+}
+
+impl DeviceName {
+    /// Makes the device ready. On a GPU, products of f32 matrices may round their factors to 11 bits (TF32), as is usual
+    /// in training.
+    ///
+    /// # Errors
+    ///
+    /// When this build or this machine cannot use the device.
+    pub fn open(self) -> Result<Device> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda(_) if !cfg!(feature = "cuda") => bail!(
+                "{self}: this build knows no GPU; with the CUDA toolkit installed, train with \
+                 \"cargo run --release --features cuda --bin xtask -- train\" instead of \"cargo xtask train\""
+            ),
+            Self::Cuda(number) => {
+                candle_core::cuda::set_gemm_reduced_precision_f32(true);
+                Device::new_cuda(number).with_context(|| format!("cannot use {self}"))
+            }
+        }
+    }
+}
+
+impl FromStr for DeviceName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let number = match (name, name.strip_prefix("cuda:")) {
+            ("cpu", _) => return Ok(Self::Cpu),
+            ("cuda", _) => Some(0),
+            (_, number) => number.and_then(|number| number.parse().ok()),
+        };
+        let unknown = || format!("expected cpu, cuda or cuda:N, found \"{name}\"");
+        number.map(Self::Cuda).ok_or_else(unknown)
+    }
+}
+
+impl Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => write!(f, "cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read() {
+        for (name, device) in [
+            ("cpu", DeviceName::Cpu),
+            ("cuda", DeviceName::Cuda(0)),
+            ("cuda:3", DeviceName::Cuda(3)),
+        ] {
+            assert_eq!(name.parse(), Ok(device));
+        }
+        for name in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "CPU"] {
+            let error = name.parse::<DeviceName>().unwrap_err();
+            assert!(error.contains("expected cpu, cuda or cuda:N"), "{error}");
+        }
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn a_build_without_cuda_says_how_to_get_it() {
+        let error = DeviceName::Cuda(0).open().unwrap_err();
+        assert!(error.to_string().contains("--features cuda"), "{error}");
+    }
+}
