@@ -53,7 +53,7 @@ impl GuidedConfig {
             mel: MelConfig::default(),
             median_frames: 11,
             median_bins: 31,
-            margin_harmonic: 4.0,
+            margin_harmonic: 6.0,
             margin_percussive: 2.0,
             gain_limit: 6.0,
         }

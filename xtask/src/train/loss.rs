@@ -204,10 +204,16 @@ fn drift(of: &Tensor, from: &Tensor) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::train::audio_cache::Pcm;
+    use crate::train::parameters::Parameters;
     use crate::train::shifted_mel::{Layer, ShiftedMel};
-    use model_runtime::Model;
+    use candle_core::{DType, Var};
+    use candle_nn::VarBuilder;
+    use model_runtime::pitch_aligned::PitchAlignedConfig;
+    use model_runtime::{Architecture, Model};
     use vocoder::MelConfig;
 
     const FRAMES: usize = 64;
@@ -282,6 +288,78 @@ mod tests {
                 wrong > 1.2 * right,
                 "{shift}: {right} with the right sign, {wrong} with the wrong one"
             );
+        }
+    }
+
+    /// Gradients of the loss by parameter, with a weight on the cycle consistency.
+    fn gradients(parameters: &Parameters, cycle: f64) -> BTreeMap<String, Vec<f32>> {
+        let architecture = Architecture::PitchAligned(PitchAlignedConfig {
+            harmony_channels: 3,
+            harmony_latents: 1,
+            pool_frames: 4,
+            rhythm_channels: 2,
+            rhythm_latents: 2,
+            rhythm_planes: 2,
+            decoder_channels: 3,
+            mel_mean: -4.5,
+            mel_deviation: 2.2,
+        });
+        let mel = MelConfig::default();
+        let builder = parameters.builder(&Device::Cpu);
+        let trained = Network::new(&architecture, &mel, true, &builder).unwrap();
+        let weights = parameters.vars().into_iter();
+        let weights = weights
+            .map(|(name, var)| (name, var.as_detached_tensor()))
+            .collect();
+        let builder = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
+        let frozen = Network::new(&architecture, &mel, true, &builder).unwrap();
+        let batch = Batch {
+            target: [crop(0), crop(2)].concat(),
+            harmony_view: [crop(1), crop(5)].concat(),
+            rhythm_view: [crop(-2), crop(0)].concat(),
+            harmony_shift: vec![1, 3],
+            rhythm_shift: vec![-2, -2],
+            size: 2,
+            frames: FRAMES,
+        };
+        let weights = Loss {
+            reconstruction: Reconstruction::L1,
+            kl_harmony: 0.01,
+            kl_rhythm: 0.01,
+            cycle,
+        };
+        let networks = Networks {
+            trained: &trained,
+            frozen: Some(&frozen),
+        };
+        let views = Views::new(batch, &Device::Cpu).unwrap();
+        let loss = step_loss(&networks, &views, &weights, 1).unwrap();
+        assert!(loss.parts.cycle_harmony > 0.0 && loss.parts.cycle_rhythm > 0.0);
+        let gradients = loss.total.backward().unwrap();
+        let values = |var: &Var| {
+            let gradient = gradients.get(var).unwrap();
+            gradient.flatten_all().unwrap().to_vec1().unwrap()
+        };
+        let vars = parameters.vars().into_iter();
+        vars.map(|(name, var)| (name, values(&var))).collect()
+    }
+
+    #[test]
+    fn the_cycle_teaches_the_decoder_alone() {
+        let parameters = Parameters::new(1);
+        let (without, with) = (gradients(&parameters, 0.0), gradients(&parameters, 1.0));
+        for (name, gradient) in &without {
+            let distance: f32 = gradient
+                .iter()
+                .zip(&with[name])
+                .map(|(a, b)| (a - b).abs())
+                .sum();
+            let size: f32 = gradient.iter().map(|a| a.abs()).sum();
+            if name.contains("encoder") {
+                assert!(distance <= 1e-4 * size, "{name}: {distance} of {size}");
+            } else if name.contains("mel_decoder") {
+                assert!(distance > 1e-2 * size, "{name}: {distance} of {size}");
+            }
         }
     }
 }

@@ -135,7 +135,7 @@ impl Train {
         let dataset = Dataset::load(&self.data, &cache_folder(), mel.sample_rate_hz)?;
         let split = Split::load_or_draw(&self.run, &dataset, run.header.recipe.crops.seed)?;
         let parts = dataset.partition(&split)?;
-        let settings = run.header.recipe.crop_settings();
+        let mut settings = run.header.recipe.crop_settings();
         let validation = validation_set(&parts.validation, &mel, &settings, &run.device)?;
         let material = Material {
             tracks: parts.training,
@@ -148,6 +148,15 @@ impl Train {
             },
             drums: dataset::load_loops(&self.drums, &cache_folder(), mel.sample_rate_hz)?,
         };
+        // A recipe names what helps; those who have less can train all the same.
+        if settings.drums_share > 0.0 && material.drums.is_empty() {
+            println!("no drum loops (--drums): training without drums under the music");
+            settings.drums_share = 0.0;
+        }
+        if settings.midi_share > 0.0 && material.renderings.is_empty() {
+            println!("no MIDI files among the data: training without them");
+            settings.midi_share = 0.0;
+        }
         let mut batches =
             CropSampler::new(&material, &mel, settings)?.stream(run.header.total_steps());
 
