@@ -13,8 +13,8 @@ use model_runtime::hard::HardConfig;
 use model_runtime::packet::Window;
 use model_runtime::worker::WindowProcessor;
 use model_runtime::{
-    Architecture, Controls, Model, Network, RemixSettings, RemixStream, Remixer, StreamSettings,
-    Voice,
+    Architecture, Controls, LatencyMode, Model, Network, RemixSettings, RemixStream, Remixer,
+    StreamSettings, Voice,
 };
 
 /// Mel frames of a second, a multiple of the four that a step takes.
@@ -86,13 +86,16 @@ fn pipeline(c: &mut Criterion) {
     let settings = StreamSettings {
         sample_rate_hz: rate,
         voice: Voice::Guided,
-        transpose_semitones: 0,
+        mode: LatencyMode::Full,
     };
-    let mut stream = RemixStream::new(Model::built_in().unwrap(), settings).unwrap();
-    let window = window(&main.channels, &sidechain.channels);
+    let mut stream = RemixStream::new(&Model::built_in().unwrap(), settings).unwrap();
+    let mut window = window(&main.channels, &sidechain.channels);
     let (mut left, mut right) = (vec![0.0; window.samples()], vec![0.0; window.samples()]);
     group.bench_function("one window of 93 ms", |b| {
-        b.iter(|| stream.process(&window, [&mut left, &mut right]).unwrap());
+        b.iter(|| {
+            stream.process(&window, [&mut left, &mut right]).unwrap();
+            window.stream_position_samples += window.samples() as u64;
+        });
     });
     group.finish();
 }
@@ -102,8 +105,8 @@ fn window(main: &[Vec<f32>], sidechain: &[Vec<f32>]) -> Window {
     window.controls.fill(Controls {
         harmony: 0.0,
         rhythm: 1.0,
+        ..Controls::default()
     });
-    window.sidechain_present = true;
     for channel in 0..2 {
         window.main[channel].copy_from_slice(&main[channel][..4096]);
         window.sidechain[channel].copy_from_slice(&sidechain[channel][..4096]);

@@ -34,9 +34,6 @@ pub enum Error {
     /// A network could not be run.
     #[error("the network failed")]
     Network(#[from] candle_core::Error),
-    /// Audio could not be resampled.
-    #[error("cannot resample: {0}")]
-    Resample(String),
 }
 
 /// Result with this crate's [`enum@Error`].

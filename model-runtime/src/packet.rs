@@ -5,16 +5,21 @@
 //! host samples <- AudioPort <- remixed windows <- WorkerPort <-'
 //! ```
 //!
-//! The audio thread gathers its input into windows of fixed length, each in a [`Packet`] that was
-//! allocated beforehand, and sends them to the worker through a wait-free queue. They come back by
-//! another one with the remix in them, and are played at a constant latency
-//! ([`Geometry::latency_samples`]). All decisions are made per sample from sample positions, so as
-//! long as nothing is late the output does not depend on the host's block sizes.
+//! The audio thread gathers its input into windows, each in a [`Packet`] that was allocated
+//! beforehand, and sends them to the worker through a wait-free queue. They come back by another one
+//! with the remix in them, and are played at a constant latency ([`Geometry::latency_samples`]).
+//! Windows end on the host's beat grid where there is one ([`crate::transport`]); the latency is that
+//! of the longest. All decisions are made per sample, so as long as nothing is late the output does
+//! not depend on the host's block sizes.
 //!
 //! A window that is not back in time is replaced by the main input, delayed by the same latency,
 //! with a short fade each way; its late part is dropped, so the latency never grows.
+//!
+//! Where the transport starts, stops or jumps, one stream ends and the next begins, with a short fade
+//! of the remix in between: nothing from before the jump is in what sounds after it.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::f32::consts::PI;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -25,120 +30,67 @@ use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
 use crate::credit::{Clock, Credit};
 use crate::delay::Delay;
+use crate::geometry::{Geometry, GeometryError};
 use crate::status::Status;
-
-/// Length of the fades between the remix and the delayed main input.
-const FADE_SECONDS: f64 = 0.005;
+use crate::transport::{Beat, Timeline, Transport, window_end_beats};
 
 /// A sidechain that was digitally silent for this long counts as missing. Hosts fill an unused
 /// sidechain with zeros, so silence is the only sign; shorter rests belong to the music.
 const SIDECHAIN_HOLD_SECONDS: f64 = 2.0;
 
+/// Windows on the beat grid can be shorter than the limit, so that more of them are under way.
+const SHORT_WINDOWS: usize = 2;
+
 /// Packets beyond those that one window of lateness needs.
-const SPARE_PACKETS: usize = 2;
+const SPARE_PACKETS: usize = 4;
+
+/// Shortest stream between two jumps of the transport; jumps that come faster count as one.
+const SHORTEST_STREAM_SECONDS: f64 = 0.1;
 
 /// How long the audio thread sleeps at a time when it may wait.
 const WAIT_STEP: Duration = Duration::from_micros(200);
 
-/// The position of the two knobs: 0 takes all from main, 1 all from the sidechain.
+/// What steers the remix at a time: the two knobs, 0 for all from main, 1 for all from the sidechain, and more.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Controls {
     /// Where the harmony comes from.
     pub harmony: f32,
     /// Where the rhythm comes from.
     pub rhythm: f32,
-}
-
-/// The lengths that an exchange is made of, in samples at the host's rate.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Geometry {
-    /// The host's sample rate.
-    pub sample_rate_hz: f32,
-    /// Length of a window.
-    pub window_samples: usize,
-    /// Distance of the knob readings within a window.
-    pub control_interval_samples: usize,
-    /// How far the processor's output lags behind its input.
-    pub processor_latency_samples: usize,
-    /// How long the worker may take from the last sample of a window to the first of its remix.
-    pub compute_allowance_samples: usize,
-}
-
-impl Geometry {
-    /// The allowance for a live host: one window, or the host's longest block if that is longer,
-    /// because in such a block whole windows come and fall due at once.
-    pub fn live_allowance_samples(window_samples: usize, max_block_samples: usize) -> usize {
-        window_samples.max(max_block_samples)
-    }
-
-    /// The delay from input to output: window + compute allowance + processor latency.
-    pub fn latency_samples(&self) -> usize {
-        self.window_samples + self.compute_allowance_samples + self.processor_latency_samples
-    }
-
-    /// Length of the fades; a result is due by that much before its first sample is played.
-    fn fade_samples(&self) -> usize {
-        let wanted = (FADE_SECONDS * f64::from(self.sample_rate_hz)) as usize;
-        wanted.clamp(1, self.window_samples / 2)
-    }
-
-    fn validate(&self) -> Result<(), GeometryError> {
-        let at_least = |term, found, expected| match found < expected {
-            true => Err(GeometryError {
-                term,
-                expected,
-                found,
-            }),
-            false => Ok(()),
-        };
-        at_least("sample rate in Hz", self.sample_rate_hz as usize, 1)?;
-        at_least("window", self.window_samples, 2)?;
-        at_least("control interval", self.control_interval_samples, 1)?;
-        at_least(
-            "compute allowance",
-            self.compute_allowance_samples,
-            self.fade_samples(),
-        )
-    }
-
-    /// Windows between the one that is being filled and the one that is being played, both counted.
-    fn windows_in_use(&self) -> usize {
-        2 + self.compute_allowance_samples.div_ceil(self.window_samples)
-    }
-}
-
-/// A term of a [`Geometry`] is too short.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("{term}: expected at least {expected}, found {found}")]
-pub struct GeometryError {
-    term: &'static str,
-    expected: usize,
-    found: usize,
+    /// Transposition of the harmony.
+    pub transpose_semitones: i32,
+    /// Length of the loop that the harmony plays, where it is frozen.
+    pub harmony_loop_beats: Option<f64>,
+    /// Length of the loop that the rhythm plays, where it is frozen.
+    pub rhythm_loop_beats: Option<f64>,
+    /// The place on the beat grid. Written by the port.
+    pub beat: Beat,
 }
 
 /// Input of one window: what a [`crate::worker::WindowProcessor`] works on.
 #[derive(Debug)]
 pub struct Window {
-    /// The main input, left and right, `window_samples` each.
+    /// The main input, left and right.
     pub main: [Vec<f32>; 2],
-    /// The sidechain, left and right, `window_samples` each; zeros when it is missing.
+    /// The sidechain, left and right, as long as main; zeros when it is missing.
     pub sidechain: [Vec<f32>; 2],
-    /// Whether the sidechain counts as connected in any part of the window.
-    pub sidechain_present: bool,
-    /// The knobs at samples 0, `control_interval_samples`, 2 `control_interval_samples`, and so on.
+    /// Samples before this window since its stream began: where it is 0, a new stream begins, in which nothing from before
+    /// has a part.
+    pub stream_position_samples: u64,
+    /// The controls where the stream's position is a multiple of `control_interval_samples`.
     pub controls: Vec<Controls>,
     /// Distance of the entries of `controls`.
     pub control_interval_samples: usize,
 }
 
 impl Window {
-    /// A silent window.
-    pub fn new(window_samples: usize, control_interval_samples: usize) -> Self {
+    /// A silent window of `samples` samples, the first of a stream.
+    pub fn new(samples: usize, control_interval_samples: usize) -> Self {
         Self {
-            main: stereo(window_samples),
-            sidechain: stereo(window_samples),
-            sidechain_present: false,
-            controls: vec![Controls::default(); window_samples.div_ceil(control_interval_samples)],
+            main: stereo(samples),
+            sidechain: stereo(samples),
+            stream_position_samples: 0,
+            controls: vec![Controls::default(); samples.div_ceil(control_interval_samples)],
             control_interval_samples,
         }
     }
@@ -148,10 +100,25 @@ impl Window {
         self.main[0].len()
     }
 
-    /// Whether every sample of both inputs is zero.
-    pub fn is_silent(&self) -> bool {
-        let mut channels = self.main.iter().chain(&self.sidechain);
-        channels.all(|channel| channel.iter().all(|&sample| sample == 0.0))
+    /// Audio thread: empties the window; its memory stays.
+    fn begin(&mut self, stream_position_samples: u64) {
+        for channel in self.main.iter_mut().chain(&mut self.sidechain) {
+            channel.clear();
+        }
+        self.controls.clear();
+        self.stream_position_samples = stream_position_samples;
+    }
+
+    /// Audio thread: appends a sample. There is memory for `window_samples` of them.
+    fn push(&mut self, input: &Input) {
+        let position = self.stream_position_samples + self.samples() as u64;
+        if position.is_multiple_of(self.control_interval_samples as u64) {
+            self.controls.push(input.controls);
+        }
+        for channel in 0..2 {
+            self.main[channel].push(input.main[channel]);
+            self.sidechain[channel].push(input.sidechain[channel]);
+        }
     }
 }
 
@@ -159,12 +126,14 @@ impl Window {
 #[derive(Debug)]
 pub(crate) struct Packet {
     pub(crate) window: Window,
-    /// The processor's output for the window, left and right, `window_samples` each.
+    /// The processor's output for the window, left and right, as long as the window.
     pub(crate) remix: [Vec<f32>; 2],
     /// Counts resets. A packet of an older generation is stale.
     pub(crate) generation: u64,
     /// Number of the window since the reset.
     pub(crate) sequence: u64,
+    /// Number of its first sample since the reset.
+    pub(crate) start: u64,
     /// Whether `remix` may be heard: false after a fault and while the processor recovers from one.
     pub(crate) usable: bool,
 }
@@ -187,7 +156,7 @@ pub fn exchange<C: Clock>(
     status: Arc<Status>,
 ) -> Result<(AudioPort<C>, WorkerPort), GeometryError> {
     geometry.validate()?;
-    let packets = geometry.windows_in_use() + SPARE_PACKETS;
+    let packets = SHORT_WINDOWS * geometry.windows_in_use() + SPARE_PACKETS;
     let (to_worker, from_audio) = RingBuffer::new(packets);
     let (to_audio, from_worker) = RingBuffer::new(packets);
     let shared = Arc::new(Shared {
@@ -199,21 +168,31 @@ pub fn exchange<C: Clock>(
         remix: stereo(geometry.window_samples),
         generation: 0,
         sequence: 0,
+        start: 0,
         usable: false,
     };
     let mut free = Vec::with_capacity(packets);
     free.extend((0..packets).map(|_| packet()));
     let fade_samples = geometry.fade_samples();
+    let seconds = |seconds: f64| (seconds * f64::from(geometry.sample_rate_hz)) as usize;
+    let shortest_stream_samples = seconds(SHORTEST_STREAM_SECONDS).max(1);
     let audio = AudioPort {
         shared: Arc::clone(&shared),
         to_worker,
         from_worker,
         free,
-        arrived: Vec::with_capacity(packets),
         at_worker: 0,
-        filling: None,
-        playing: None,
-        next: None,
+        slots: VecDeque::with_capacity(2 * packets),
+        first_sequence: 0,
+        due_sequence: 0,
+        ready_sequence: 0,
+        open: None,
+        timeline: Timeline::new(f64::from(geometry.sample_rate_hz)),
+        window_beats: None,
+        stream_position: 0,
+        shortest_stream_samples,
+        jump_pending: false,
+        seams: VecDeque::with_capacity(geometry.latency_samples() / shortest_stream_samples + 4),
         position: 0,
         fade: (0..=fade_samples)
             .map(|step| 0.5 - 0.5 * (PI * step as f32 / fade_samples as f32).cos())
@@ -221,8 +200,7 @@ pub fn exchange<C: Clock>(
         remix_fade: fade_samples,
         sidechain_fade: 0,
         sidechain_silence_samples: u64::MAX,
-        sidechain_hold_samples: (SIDECHAIN_HOLD_SECONDS * f64::from(geometry.sample_rate_hz))
-            as u64,
+        sidechain_hold_samples: seconds(SIDECHAIN_HOLD_SECONDS) as u64,
         main: Delay::new(geometry.latency_samples()),
         credit: Credit::default(),
         patient: false,
@@ -266,6 +244,33 @@ struct Dry {
     remix_gain: f32,
 }
 
+/// Audio thread: a window between the first sample that went in and the last one that is played.
+#[derive(Debug)]
+struct Slot {
+    /// Number of its first sample since the reset.
+    start: usize,
+    /// Number of the first sample after it; not known while it is being filled.
+    end: usize,
+    /// Once it is back.
+    packet: Option<Packet>,
+}
+
+impl Slot {
+    fn is_usable(&self) -> bool {
+        self.packet.as_ref().is_some_and(|packet| packet.usable)
+    }
+}
+
+/// Audio thread: the window that is being filled.
+#[derive(Debug)]
+struct OpenWindow {
+    start: usize,
+    /// Where it is to end, if it is to end on a beat.
+    end_beats: Option<f64>,
+    /// None when there was no packet: the window is lost, and its remix will count as late.
+    packet: Option<Packet>,
+}
+
 /// Audio thread: the host's end of the exchange.
 ///
 /// `Send`, so that it can be made elsewhere, but not `Sync`. Neither [`Self::process`] nor the other
@@ -283,13 +288,27 @@ pub struct AudioPort<C: Clock> {
 
     /// Packets that hold nothing of use.
     free: Vec<Packet>,
-    /// Packets that came back and are not due yet.
-    arrived: Vec<Packet>,
     /// Packets that are with the worker or on their way.
     at_worker: usize,
-    filling: Option<Packet>,
-    playing: Option<Packet>,
-    next: Option<Packet>,
+    /// Windows from the one that is played to the one that is filled; the first has number `first_sequence`. There are
+    /// twice as many as packets: beyond that, windows are merged with the last, which is lost.
+    slots: VecDeque<Slot>,
+    first_sequence: u64,
+    /// The first window that is not due yet.
+    due_sequence: u64,
+    /// The first window that cannot be heard yet.
+    ready_sequence: u64,
+    open: Option<OpenWindow>,
+
+    timeline: Timeline,
+    window_beats: Option<f64>,
+    /// Samples since the stream began.
+    stream_position: usize,
+    shortest_stream_samples: usize,
+    /// Whether the transport jumped, but the stream is too short to end.
+    jump_pending: bool,
+    /// Numbers of the first samples of streams whose remix was not heard yet, but the first one's.
+    seams: VecDeque<usize>,
 
     /// Samples taken in since the reset.
     position: usize,
@@ -316,15 +335,28 @@ impl<C: Clock> AudioPort<C> {
         self.patient = patient;
     }
 
+    /// On which beats windows end from the next one on: on multiples of so many quarter notes, or of
+    /// the largest power-of-two division of that which fits the longest window. `None` lets them run
+    /// free, as they do where the host has no beats.
+    pub fn set_window_beats(&mut self, beats: Option<f64>) {
+        self.window_beats = beats.filter(|&beats| beats > 0.0);
+    }
+
     /// Starts over: the next sample is the first of a new stream, and nothing of the old one will be
     /// heard.
     pub fn reset(&mut self) {
         let generation = self.shared.generation.load(Ordering::Relaxed) + 1;
         self.shared.generation.store(generation, Ordering::Release);
-        self.free.extend(self.filling.take());
-        self.free.extend(self.playing.take());
-        self.free.extend(self.next.take());
-        self.free.append(&mut self.arrived);
+        self.free
+            .extend(self.open.take().and_then(|open| open.packet));
+        while let Some(slot) = self.slots.pop_front() {
+            self.free.extend(slot.packet);
+        }
+        (self.first_sequence, self.due_sequence, self.ready_sequence) = (0, 0, 0);
+        self.timeline.reset();
+        self.stream_position = 0;
+        self.jump_pending = false;
+        self.seams.clear();
         self.position = 0;
         self.remix_fade = self.fade.len() - 1;
         self.sidechain_fade = 0;
@@ -335,9 +367,10 @@ impl<C: Clock> AudioPort<C> {
 
     /// To be called at the start of each host block, with its length, before [`Self::process`] is
     /// called once for each of its samples.
-    pub fn begin_block(&mut self, block_samples: usize) {
+    pub fn begin_block(&mut self, block_samples: usize, transport: &Transport) {
         let block_seconds = block_samples as f64 / f64::from(self.geometry.sample_rate_hz);
         self.credit.begin_block(self.clock.now(), block_seconds);
+        self.jump_pending |= self.timeline.begin_block(transport, block_samples);
         self.receive();
     }
 
@@ -346,10 +379,14 @@ impl<C: Clock> AudioPort<C> {
         let input = Input {
             main: input.main.map(finite_or_zero),
             sidechain: input.sidechain.map(finite_or_zero),
-            ..input
+            controls: Controls {
+                beat: self.timeline.beat(),
+                ..input.controls
+            },
         };
         let remix_gain = self.sidechain_gain(input.sidechain);
-        self.fill(input, remix_gain > 0.0);
+        self.fill(&input);
+        let seam_gain = self.seam_gain();
         let remix = self.play();
         self.position += 1;
 
@@ -358,7 +395,8 @@ impl<C: Clock> AudioPort<C> {
             remix_gain,
         });
         let gain = dry.remix_gain * self.fade[self.remix_fade];
-        let blend = |channel: usize| remix[channel] * gain + dry.main[channel] * (1.0 - gain);
+        let blend =
+            |channel: usize| remix[channel] * gain * seam_gain + dry.main[channel] * (1.0 - gain);
         Output {
             dry: dry.main,
             remix: [blend(0), blend(1)],
@@ -386,34 +424,84 @@ impl<C: Clock> AudioPort<C> {
         }
     }
 
-    /// Puts the input into the current window, and sends the window when it is full.
-    fn fill(&mut self, input: Input, sidechain_present: bool) {
-        let window_samples = self.geometry.window_samples;
-        let offset = self.position % window_samples;
-        if offset == 0 {
-            self.filling = self.free_packet();
-        }
-        // Without a packet this window is lost, and its remix will count as late.
-        let Some(packet) = &mut self.filling else {
-            return;
-        };
-        let window = &mut packet.window;
-        for channel in 0..2 {
-            window.main[channel][offset] = input.main[channel];
-            window.sidechain[channel][offset] = input.sidechain[channel];
-        }
-        if offset == 0 {
-            packet.generation = self.shared.generation.load(Ordering::Relaxed);
-            packet.sequence = (self.position / window_samples) as u64;
-            window.sidechain_present = false;
-        }
-        window.sidechain_present |= sidechain_present;
-        if offset.is_multiple_of(window.control_interval_samples) {
-            window.controls[offset / window.control_interval_samples] = input.controls;
-        }
-        if offset == window_samples - 1
-            && let Some(packet) = self.filling.take()
+    /// Puts the input into the current window, and sends the window when it is complete.
+    fn fill(&mut self, input: &Input) {
+        if self.jump_pending
+            && (self.stream_position == 0 || self.stream_position >= self.shortest_stream_samples)
         {
+            self.jump_pending = false;
+            self.end_stream();
+        }
+        let window_samples = self.geometry.window_samples;
+        if self.open.is_none() {
+            self.open_window();
+        }
+        self.stream_position += 1;
+        self.timeline.advance();
+        let next = self.timeline.beat();
+        let Some(open) = &mut self.open else { return };
+        if let Some(packet) = &mut open.packet {
+            packet.window.push(input);
+        }
+        // The next sample is the first at or after the line, give or take rounding.
+        let line_is_reached = |line: f64| next.position_beats + 0.5 * next.beats_per_sample > line;
+        if self.position + 1 - open.start == window_samples
+            || open.end_beats.is_some_and(line_is_reached)
+        {
+            self.close_window(self.position + 1);
+        }
+    }
+
+    /// Begins a new stream with the next sample.
+    fn end_stream(&mut self) {
+        if self.stream_position == 0 {
+            return;
+        }
+        self.close_window(self.position);
+        self.stream_position = 0;
+        if self.seams.len() < self.seams.capacity() {
+            self.seams.push_back(self.position);
+        }
+    }
+
+    fn open_window(&mut self) {
+        let has_room = self.slots.len() < self.slots.capacity();
+        let mut packet = match has_room {
+            true => self.wait_until(|port| port.free.pop()),
+            false => None,
+        };
+        let sequence = self.first_sequence + self.slots.len() as u64;
+        if let Some(packet) = &mut packet {
+            packet.window.begin(self.stream_position as u64);
+            packet.generation = self.shared.generation.load(Ordering::Relaxed);
+            packet.sequence = sequence;
+            packet.start = self.position as u64;
+        }
+        if has_room {
+            self.slots.push_back(Slot {
+                start: self.position,
+                end: usize::MAX,
+                packet: None,
+            });
+        }
+        self.open = Some(OpenWindow {
+            start: self.position,
+            end_beats: window_end_beats(
+                self.timeline.beat(),
+                self.window_beats,
+                self.geometry.window_samples,
+            ),
+            packet,
+        });
+    }
+
+    /// Sends the open window, if there is one; `end` is the number of the first sample after it.
+    fn close_window(&mut self, end: usize) {
+        let Some(open) = self.open.take() else { return };
+        if let Some(slot) = self.slots.back_mut() {
+            slot.end = end;
+        }
+        if let Some(packet) = open.packet {
             match self.to_worker.push(packet) {
                 Ok(()) => self.at_worker += 1,
                 Err(PushError::Full(packet)) => self.free.push(packet),
@@ -421,62 +509,86 @@ impl<C: Clock> AudioPort<C> {
         }
     }
 
+    /// The gain of the remix around the seam between two streams.
+    fn seam_gain(&mut self) -> f32 {
+        let latency = self.geometry.latency_samples();
+        let fade_samples = self.fade.len() - 1;
+        while let Some(&seam) = self.seams.front()
+            && seam + latency + fade_samples < self.position
+        {
+            self.seams.pop_front();
+        }
+        match self.seams.front() {
+            Some(&seam) => {
+                let distance = (seam + latency).abs_diff(self.position);
+                self.fade[distance.min(fade_samples)]
+            }
+            None => 1.0,
+        }
+    }
+
     /// The next sample of the remix, before any fade. Moves `remix_fade` by one step.
     fn play(&mut self) -> [f32; 2] {
-        let window_samples = self.geometry.window_samples;
-        // Window `upcoming` starts at offset 0 of the next window, so `upcoming - 1` is being played.
-        let Some(played) = self
-            .position
-            .checked_sub(self.geometry.compute_allowance_samples)
-        else {
-            return [0.0; 2];
-        };
-        let upcoming = (played / window_samples) as u64;
-        let offset = played % window_samples;
-        let due_offset = window_samples - (self.fade.len() - 1);
-
-        if offset == 0 {
-            self.free.extend(self.playing.take());
-            self.playing = self.next.take();
-        }
-        if self.playing.is_none() && upcoming > 0 {
-            self.playing = self.take_arrived(upcoming - 1);
-        }
-        if offset == due_offset {
-            self.next = self.wait_for(upcoming);
-            if self.next.is_none() {
+        let delay = self.geometry.window_samples + self.geometry.compute_allowance_samples;
+        let fade_samples = self.fade.len() - 1;
+        while let Some(slot) = self.slot(self.due_sequence)
+            && slot.start + delay <= self.position + fade_samples
+        {
+            if !self.wait_for(self.due_sequence) {
                 self.shared.status.count_late_window();
             }
-        } else if offset > due_offset && self.next.is_none() {
-            self.next = self.take_arrived(upcoming);
+            self.due_sequence += 1;
         }
-
-        let usable = |packet: &Option<Packet>| packet.as_ref().is_some_and(|p| p.usable);
-        // Before the first window there is silence, which needs no packet.
-        let now_usable = upcoming == 0 || usable(&self.playing);
-        let audible = now_usable && (offset < due_offset || usable(&self.next));
+        let played = self.position.checked_sub(delay);
+        while let Some(played) = played
+            && let Some(slot) = self.slots.pop_front_if(|slot| slot.end <= played)
+        {
+            self.free.extend(slot.packet);
+            self.first_sequence += 1;
+        }
+        self.ready_sequence = self.ready_sequence.max(self.first_sequence);
+        while self.slot(self.ready_sequence).is_some_and(Slot::is_usable) {
+            self.ready_sequence += 1;
+        }
+        let audible = self
+            .slot(self.ready_sequence)
+            .is_none_or(|missing| missing.start + delay > self.position + fade_samples);
         self.remix_fade = self.step_fade(self.remix_fade, audible);
-        match &self.playing {
-            Some(packet) if packet.usable => [packet.remix[0][offset], packet.remix[1][offset]],
+        match (self.slots.front(), played) {
+            (
+                Some(Slot {
+                    start,
+                    packet: Some(packet),
+                    ..
+                }),
+                Some(played),
+            ) if packet.usable => [0, 1].map(|channel| {
+                let sample = packet.remix[channel].get(played - start);
+                sample.copied().unwrap_or_default()
+            }),
             _ => [0.0; 2],
         }
     }
 
-    /// A packet to fill.
-    fn free_packet(&mut self) -> Option<Packet> {
-        self.wait_until(|port| port.free.pop())
+    fn slot(&self, sequence: u64) -> Option<&Slot> {
+        let index = sequence.checked_sub(self.first_sequence)?;
+        self.slots.get(index as usize)
     }
 
-    /// The remix of window `sequence`, which is due.
-    fn wait_for(&mut self, sequence: u64) -> Option<Packet> {
-        self.wait_until(|port| port.take_arrived(sequence))
+    /// Whether window `sequence`, which is due, is back.
+    fn wait_for(&mut self, sequence: u64) -> bool {
+        let is_back = |port: &mut Self| {
+            let slot = port.slot(sequence)?;
+            slot.packet.is_some().then_some(())
+        };
+        self.wait_until(is_back).is_some()
     }
 
-    fn wait_until(&mut self, find: impl Fn(&mut Self) -> Option<Packet>) -> Option<Packet> {
+    fn wait_until<T>(&mut self, find: impl Fn(&mut Self) -> Option<T>) -> Option<T> {
         loop {
             self.receive();
-            if let Some(packet) = find(self) {
-                return Some(packet);
+            if let Some(found) = find(self) {
+                return Some(found);
             }
             let nothing_to_come = self.at_worker == 0;
             if nothing_to_come || !self.may_wait() {
@@ -491,30 +603,15 @@ impl<C: Clock> AudioPort<C> {
         patient || self.clock.now() < self.credit.deadline()
     }
 
-    /// Takes window `sequence` from those that arrived, and frees those whose time is over.
-    fn take_arrived(&mut self, sequence: u64) -> Option<Packet> {
-        let mut index = 0;
-        while index < self.arrived.len() {
-            match self.arrived[index].sequence.cmp(&sequence) {
-                std::cmp::Ordering::Less => {
-                    let stale = self.arrived.swap_remove(index);
-                    self.free.push(stale);
-                }
-                std::cmp::Ordering::Equal => return Some(self.arrived.swap_remove(index)),
-                std::cmp::Ordering::Greater => index += 1,
-            }
-        }
-        None
-    }
-
     /// Empties the queue from the worker.
     fn receive(&mut self) {
         let generation = self.shared.generation.load(Ordering::Relaxed);
         while let Ok(packet) = self.from_worker.pop() {
             self.at_worker -= 1;
-            match packet.generation == generation {
-                true => self.arrived.push(packet),
-                false => self.free.push(packet),
+            let index = packet.sequence.checked_sub(self.first_sequence);
+            match index.and_then(|index| self.slots.get_mut(index as usize)) {
+                Some(slot) if packet.generation == generation => slot.packet = Some(packet),
+                _ => self.free.push(packet),
             }
         }
     }
@@ -527,6 +624,11 @@ fn stereo(samples: usize) -> [Vec<f32>; 2] {
 /// Audio thread: a sample that does no harm.
 pub fn finite_or_zero(sample: f32) -> f32 {
     if sample.is_finite() { sample } else { 0.0 }
+}
+
+/// Audio thread: a sample that no device stumbles over: no NaN, no infinity, nothing too small to be normal.
+pub fn sound(sample: f32) -> f32 {
+    if sample.is_normal() { sample } else { 0.0 }
 }
 
 /// Worker thread: the worker's end of the exchange.

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use candle_core::{D, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use vocoder::griffin_lim::{self, GriffinLim};
-use vocoder::guided::{GuidedConfig, GuidedVoice};
+use vocoder::guided::{FrameControls, GuidedConfig, GuidedVoice};
 use vocoder::{LogMel, MelSpectrogram};
 
 use crate::audio::AudioClip;
 use crate::error::{Error, Result};
+use crate::geometry::LatencyMode;
 use crate::model_file::Model;
 use crate::network::Network;
 use crate::packet::Controls;
@@ -32,24 +33,25 @@ pub enum Voice {
 /// How two clips are remixed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RemixSettings {
-    /// The knobs, for the whole clip.
+    /// The knobs, for the whole clip; the transposition within the model's trained range.
     pub controls: Controls,
-    /// Transposition of the harmony, within the model's trained range.
-    pub transpose_semitones: i32,
     /// What makes the sound.
     pub voice: Voice,
+    /// How far ahead network and voice look.
+    pub mode: LatencyMode,
 }
 
 impl Default for RemixSettings {
-    /// Main's harmony with the sidechain's rhythm.
+    /// Main's harmony with the sidechain's rhythm, with the model's full reach.
     fn default() -> Self {
         Self {
             controls: Controls {
                 harmony: 0.0,
                 rhythm: 1.0,
+                ..Controls::default()
             },
-            transpose_semitones: 0,
             voice: Voice::default(),
+            mode: LatencyMode::Full,
         }
     }
 }
@@ -90,14 +92,14 @@ impl Remixer {
                 return Err(Error::input(name, "0 to 1", value));
             }
         }
-        check_transpose(&self.model, settings.transpose_semitones)?;
+        check_transpose(&self.model, settings.controls.transpose_semitones)?;
         let sidechain = fit(sidechain, main)?;
         let samples = main.channels[0].len();
         let mut channels = match settings.voice {
             Voice::Guided => {
                 let sources = [mono(&main.channels), mono(&sidechain)];
                 let decoded = self.decode(&sources, main.sample_rate_hz, settings)?;
-                self.guided(main, &sidechain, &decoded[0], settings.controls)?
+                self.guided(main, &sidechain, &decoded[0], settings)?
             }
             Voice::GriffinLim => {
                 let sources = [main.channels.as_slice(), &sidechain].concat();
@@ -152,12 +154,17 @@ impl Remixer {
         if mels[0].frames() == 0 {
             return Ok(vec![LogMel::new(mel.n_mels); sources.len() / 2]);
         }
-        let network = self.model.network();
+        let network = limited_network(&self.model, settings.mode)?;
         let latents = network.encode(&to_tensor(&mels)?)?;
-        let Controls { harmony, rhythm } = settings.controls;
+        let Controls {
+            harmony,
+            rhythm,
+            transpose_semitones,
+            ..
+        } = settings.controls;
         let harmony = mix(&latents.harmony.mean, |_| harmony)?;
         let rhythm = mix(&latents.rhythm.mean, |_| rhythm)?;
-        let harmony = transpose(network, &harmony, settings.transpose_semitones)?;
+        let harmony = transpose(&network, &harmony, |_| transpose_semitones)?;
         to_log_mels(&network.decode(&harmony, &rhythm)?)
     }
 
@@ -166,15 +173,15 @@ impl Remixer {
         main: &AudioClip,
         sidechain: &[Vec<f32>],
         decoded: &LogMel,
-        controls: Controls,
+        settings: &RemixSettings,
     ) -> Result<Vec<Vec<f32>>> {
-        let config = GuidedConfig::new(main.sample_rate_hz, main.channels.len());
+        let channels = main.channels.len();
+        let config = guided_config(main.sample_rate_hz, channels, settings.mode);
         let mut voice = GuidedVoice::new(&config)?;
         let mut out = vec![Vec::new(); main.channels.len()];
         voice.push_mel(
             decoded,
-            &vec![controls.harmony; decoded.frames()],
-            &vec![controls.rhythm; decoded.frames()],
+            &vec![frame_controls(&settings.controls); decoded.frames()],
         )?;
         voice.push_audio(&as_slices(&main.channels), &as_slices(sidechain))?;
         voice.finish(&mut out)?;
@@ -187,6 +194,36 @@ impl Remixer {
             self.model.header().mel.sample_rate_hz,
             sample_rate_hz,
         )
+    }
+}
+
+/// The model's network as a mode limits it.
+pub(crate) fn limited_network(model: &Model, mode: LatencyMode) -> Result<Network> {
+    Ok(match mode.network_look_ahead_frames() {
+        Some(frames) => model.network().with_look_ahead(frames)?,
+        None => model.network().clone(),
+    })
+}
+
+/// The guided voice as a mode limits it.
+pub(crate) fn guided_config(
+    sample_rate_hz: u32,
+    channels: usize,
+    mode: LatencyMode,
+) -> GuidedConfig {
+    GuidedConfig {
+        median_frames: mode.median_frames(),
+        synthesis_hops: mode.synthesis_hops(),
+        ..GuidedConfig::new(sample_rate_hz, channels)
+    }
+}
+
+/// What the guided voice needs of the controls.
+pub(crate) fn frame_controls(controls: &Controls) -> FrameControls {
+    FrameControls {
+        harmony: controls.harmony,
+        rhythm: controls.rhythm,
+        transpose_semitones: controls.transpose_semitones,
     }
 }
 
@@ -223,7 +260,7 @@ fn check_clip(what: &'static str, clip: &AudioClip) -> Result<()> {
 }
 
 /// Refuses a transposition that the model was not trained for.
-pub(crate) fn check_transpose(model: &Model, semitones: i32) -> Result<()> {
+fn check_transpose(model: &Model, semitones: i32) -> Result<()> {
     let most = model.header().max_shift_semitones;
     if semitones.unsigned_abs() > most {
         return Err(Error::input(
@@ -297,7 +334,23 @@ pub(crate) fn mix(latents: &Tensor, share: impl Fn(usize) -> f32) -> Result<Tens
     Ok((&halves[0] + difference.broadcast_mul(&share)?)?)
 }
 
-/// Transposes all batch elements of a harmony latent.
-pub(crate) fn transpose(network: &Network, harmony: &Tensor, semitones: i32) -> Result<Tensor> {
-    Ok(network.rotate(harmony, &vec![semitones; harmony.dim(0)?])?)
+/// Transposes all batch elements of a harmony latent (B, C, H, T); `semitones(t)` is for latent frame `t`.
+pub(crate) fn transpose(
+    network: &Network,
+    harmony: &Tensor,
+    semitones: impl Fn(usize) -> i32,
+) -> Result<Tensor> {
+    let (batch, frames) = (harmony.dim(0)?, harmony.dim(D::Minus1)?);
+    let mut runs = Vec::new();
+    let mut start = 0;
+    while start < frames {
+        let here = semitones(start);
+        let end = (start..frames)
+            .find(|&frame| semitones(frame) != here)
+            .unwrap_or(frames);
+        let run = harmony.narrow(D::Minus1, start, end - start)?;
+        runs.push(network.rotate(&run.contiguous()?, &vec![here; batch])?);
+        start = end;
+    }
+    Ok(Tensor::cat(&runs, D::Minus1)?)
 }

@@ -1,29 +1,45 @@
-//! Sample rate conversion of one channel (rubato's synchronous FFT resampler), in time with the original.
+//! Sample rate conversion of one channel, in time with the original.
+//!
+//! A windowed sinc, tabulated for every phase that the two rates can have to each other (J. O. Smith, "Digital Audio
+//! Resampling", 2002). It looks only [`REACH`] samples of the lower rate ahead, which blocks and Fourier transforms cannot,
+//! and every output sample is the same sum however the input is cut.
 
-use rubato::audioadapter_buffers::direct::SequentialSlice;
-use rubato::{Fft, FixedSync, Resampler as _, WindowFunction};
+use std::f64::consts::PI;
 
 use crate::error::{Error, Result};
 
-/// Shortest block: long enough for a steep filter.
-const MIN_BLOCK_SAMPLES: usize = 1024;
+/// Zero crossings of the sinc on either side, in samples of the lower rate.
+const REACH: usize = 64;
+
+/// Cut-off as a share of the lower rate's Nyquist frequency: the transition ends there.
+const CUT_OFF: f64 = 0.955;
+
+/// Shape of the Kaiser window, for a stop band of -90 dB.
+const KAISER_BETA: f64 = 9.0;
+
+/// Most phases that are tabulated; rates with less in common take the nearest one.
+const MAX_PHASES: u64 = 2048;
 
 /// Resamples a stream. Output sample `n` is the input at time `n / to_hz`, whatever the sizes of the pushes.
 pub struct Resampler {
-    from_hz: u32,
-    to_hz: u32,
-    engine: Option<Engine>,
+    from_hz: u64,
+    to_hz: u64,
+    filter: Option<Filter>,
+    /// Input that output samples to come still need, before the first one zeros.
+    input: Vec<f32>,
+    /// Number of the first sample in `input`; below 0 before the stream.
+    input_start: i64,
     pushed_samples: u64,
     pulled_samples: u64,
 }
 
-struct Engine {
-    fft: Fft<f32>,
-    block_samples: usize,
-    pending: Vec<f32>,
-    output: Vec<f32>,
-    /// Output samples still to be dropped, so that the output is in time.
-    delay_left: usize,
+/// The weights of all phases.
+struct Filter {
+    phases: u64,
+    /// Taps of a phase: from `reach - 1` samples before the output's place to `reach` after it.
+    taps: usize,
+    reach: usize,
+    weights: Vec<f32>,
 }
 
 impl Resampler {
@@ -40,121 +56,142 @@ impl Resampler {
                 format!("{from_hz} Hz and {to_hz} Hz"),
             ));
         }
-        let engine = (from_hz != to_hz)
-            .then(|| Engine::new(from_hz, to_hz))
-            .transpose()?;
-        Ok(Self {
-            from_hz,
-            to_hz,
-            engine,
+        let divisor = greatest_common_divisor(from_hz, to_hz);
+        let mut resampler = Self {
+            from_hz: u64::from(from_hz / divisor),
+            to_hz: u64::from(to_hz / divisor),
+            filter: (from_hz != to_hz).then(|| Filter::new(from_hz / divisor, to_hz / divisor)),
+            input: Vec::new(),
+            input_start: 0,
             pushed_samples: 0,
             pulled_samples: 0,
-        })
+        };
+        resampler.reset();
+        Ok(resampler)
     }
 
     /// By how many input samples the newest input is ahead of the newest output, at most.
     #[must_use]
     pub fn latency_samples(&self) -> usize {
-        self.engine.as_ref().map_or(0, |engine| {
-            let delay = engine.fft.output_delay() as u64 * u64::from(self.from_hz);
-            engine.block_samples + delay.div_ceil(u64::from(self.to_hz)) as usize
-        })
+        self.filter.as_ref().map_or(0, |filter| filter.reach)
     }
 
     /// Takes the next samples and appends those that they complete to `out`.
-    ///
-    /// # Errors
-    ///
-    /// When rubato fails.
-    pub fn push(&mut self, samples: &[f32], out: &mut Vec<f32>) -> Result<()> {
+    pub fn push(&mut self, samples: &[f32], out: &mut Vec<f32>) {
         self.pushed_samples += samples.len() as u64;
-        let before = out.len();
-        match &mut self.engine {
-            Some(engine) => engine.push(samples, out)?,
-            None => out.extend_from_slice(samples),
+        let Some(filter) = &self.filter else {
+            out.extend_from_slice(samples);
+            return;
+        };
+        self.input.extend_from_slice(samples);
+        loop {
+            let place = self.pulled_samples * self.from_hz;
+            // The nearest tabulated phase at or before the output's place.
+            let phase = place % self.to_hz * filter.phases / self.to_hz;
+            let first = (place / self.to_hz) as i64 + 1 - filter.reach as i64 - self.input_start;
+            let first = first as usize;
+            let Some(input) = self.input.get(first..first + filter.taps) else {
+                // Everything before is used up.
+                let unneeded = first.min(self.input.len());
+                self.input.drain(..unneeded);
+                self.input_start += unneeded as i64;
+                return;
+            };
+            out.push(dot(input, filter.of_phase(phase)));
+            self.pulled_samples += 1;
         }
-        self.pulled_samples += (out.len() - before) as u64;
-        Ok(())
     }
 
     /// Ends the stream: appends the rest, so that `n` samples in all became `ceil(n * to_hz / from_hz)`, and starts
     /// again.
-    ///
-    /// # Errors
-    ///
-    /// When rubato fails.
-    pub fn finish(&mut self, out: &mut Vec<f32>) -> Result<()> {
-        if let Some(engine) = &mut self.engine {
-            let total =
-                (self.pushed_samples * u64::from(self.to_hz)).div_ceil(u64::from(self.from_hz));
+    pub fn finish(&mut self, out: &mut Vec<f32>) {
+        if let Some(filter) = &self.filter {
+            let total = (self.pushed_samples * self.to_hz).div_ceil(self.from_hz);
             let end = out.len() + total.saturating_sub(self.pulled_samples) as usize;
-            let silence = vec![0.0; engine.block_samples];
-            while out.len() < end {
-                engine.push(&silence, out)?;
-            }
+            let silence = vec![0.0; filter.taps];
+            self.push(&silence, out);
             out.truncate(end);
         }
         self.reset();
-        Ok(())
     }
 
     /// Starts again at sample 0.
     pub fn reset(&mut self) {
-        if let Some(engine) = &mut self.engine {
-            engine.fft.reset();
-            engine.pending.clear();
-            engine.delay_left = engine.fft.output_delay();
-        }
+        let before = self.filter.as_ref().map_or(0, |filter| filter.reach - 1);
+        self.input.clear();
+        self.input.resize(before, 0.0);
+        self.input_start = -(before as i64);
         self.pushed_samples = 0;
         self.pulled_samples = 0;
     }
 }
 
-impl Engine {
-    fn new(from_hz: u32, to_hz: u32) -> Result<Self> {
-        // The delay is half an output block, so a block of even length keeps it whole.
-        let unit_samples = 2 * from_hz as usize / greatest_common_divisor(from_hz, to_hz) as usize;
-        let block_samples = MIN_BLOCK_SAMPLES.next_multiple_of(unit_samples);
-        let fft = Fft::new_custom(
-            from_hz as usize,
-            to_hz as usize,
-            block_samples,
-            1,
-            1,
-            WindowFunction::BlackmanHarris2,
-            FixedSync::Input,
-        )
-        .map_err(|error| Error::Resample(error.to_string()))?;
-        Ok(Self {
-            block_samples,
-            pending: Vec::new(),
-            output: vec![0.0; fft.output_frames_max()],
-            delay_left: fft.output_delay(),
-            fft,
-        })
+impl Filter {
+    fn new(from_hz: u32, to_hz: u32) -> Self {
+        // Input samples for each sample of the lower rate.
+        let stretch = (f64::from(from_hz) / f64::from(to_hz)).max(1.0);
+        let reach = (REACH as f64 * stretch).ceil() as usize;
+        let taps = 2 * reach;
+        let phases = u64::from(to_hz).min(MAX_PHASES);
+        let weight = |distance: f64| {
+            let x = distance / stretch;
+            let window = (1.0 - (x / REACH as f64).powi(2)).max(0.0).sqrt();
+            CUT_OFF / stretch * sinc(CUT_OFF * x) * bessel_i0(KAISER_BETA * window)
+                / bessel_i0(KAISER_BETA)
+        };
+        let mut weights = Vec::with_capacity(phases as usize * taps);
+        for phase in 0..phases {
+            let place = phase as f64 / phases as f64;
+            let exact = (0..taps).map(|tap| weight(tap as f64 + 1.0 - reach as f64 - place));
+            let exact = exact.collect::<Vec<_>>();
+            // A constant stays what it is in every phase.
+            let sum = exact.iter().sum::<f64>();
+            weights.extend(exact.iter().map(|weight| (weight / sum) as f32));
+        }
+        Self {
+            phases,
+            taps,
+            reach,
+            weights,
+        }
     }
 
-    fn push(&mut self, samples: &[f32], out: &mut Vec<f32>) -> Result<()> {
-        self.pending.extend_from_slice(samples);
-        let blocks = self.pending.len() / self.block_samples;
-        for block in self.pending.chunks_exact(self.block_samples) {
-            let capacity = self.output.len();
-            let failed = |error: &dyn std::fmt::Display| Error::Resample(error.to_string());
-            let input =
-                SequentialSlice::new(block, 1, block.len()).map_err(|error| failed(&error))?;
-            let mut output = SequentialSlice::new_mut(&mut self.output, 1, capacity)
-                .map_err(|error| failed(&error))?;
-            let (_, written) = self
-                .fft
-                .process_into_buffer(&input, &mut output, None)
-                .map_err(|error| failed(&error))?;
-            let skip = self.delay_left.min(written);
-            self.delay_left -= skip;
-            out.extend_from_slice(&self.output[skip..written]);
-        }
-        self.pending.drain(..blocks * self.block_samples);
-        Ok(())
+    fn of_phase(&self, phase: u64) -> &[f32] {
+        &self.weights[phase as usize * self.taps..][..self.taps]
     }
+}
+
+/// Sum of the products, in the same order for the same length.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    const LANES: usize = 16;
+    let (a, b) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let mut sums = [0.0f32; LANES];
+    for (a, b) in a.0.iter().zip(b.0) {
+        for lane in 0..LANES {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    let rest: f32 = a.1.iter().zip(b.1).map(|(a, b)| a * b).sum();
+    sums.iter().sum::<f32>() + rest
+}
+
+fn sinc(x: f64) -> f64 {
+    if x == 0.0 {
+        1.0
+    } else {
+        (PI * x).sin() / (PI * x)
+    }
+}
+
+/// Modified Bessel function of the first kind and order 0, by its power series.
+fn bessel_i0(x: f64) -> f64 {
+    let quarter = x * x / 4.0;
+    let (mut term, mut sum) = (1.0, 1.0);
+    for k in 1..50 {
+        term *= quarter / f64::from(k * k);
+        sum += term;
+    }
+    sum
 }
 
 /// Resamples a whole clip of one channel: `n` samples become `ceil(n * to_hz / from_hz)`.
@@ -165,8 +202,8 @@ impl Engine {
 pub fn resample(samples: &[f32], from_hz: u32, to_hz: u32) -> Result<Vec<f32>> {
     let mut resampler = Resampler::new(from_hz, to_hz)?;
     let mut out = Vec::new();
-    resampler.push(samples, &mut out)?;
-    resampler.finish(&mut out)?;
+    resampler.push(samples, &mut out);
+    resampler.finish(&mut out);
     Ok(out)
 }
 
@@ -218,7 +255,7 @@ mod tests {
             let mut resampler = Resampler::new(48_000, 22_050).unwrap();
             let mut out = Vec::new();
             for (i, chunk) in input.chunks(size).enumerate() {
-                resampler.push(chunk, &mut out).unwrap();
+                resampler.push(chunk, &mut out);
                 let pushed = (i * size + chunk.len()) as f64;
                 let due = (pushed - resampler.latency_samples() as f64) * 22_050.0 / 48_000.0;
                 assert!(
@@ -227,8 +264,40 @@ mod tests {
                     out.len()
                 );
             }
-            resampler.finish(&mut out).unwrap();
+            resampler.finish(&mut out);
             assert!(out == whole, "pushes of {size}");
+        }
+    }
+
+    #[test]
+    fn what_lies_above_the_new_nyquist_frequency_is_gone() {
+        let tone = |hz: f64| -> Vec<f32> {
+            let step = std::f64::consts::TAU * hz / 48_000.0;
+            (0..48_000)
+                .map(|n| (step * n as f64).sin() as f32)
+                .collect()
+        };
+        let rms = |hz: f64| {
+            let out = resample(&tone(hz), 48_000, 22_050).unwrap();
+            let inner = &out[1000..out.len() - 1000];
+            (inner.iter().map(|x| x * x).sum::<f32>() / inner.len() as f32).sqrt()
+        };
+        assert!(
+            (rms(9_800.0) - 0.5f32.sqrt()).abs() < 0.01,
+            "{}",
+            rms(9_800.0)
+        );
+        for hz in [11_100.0, 12_500.0, 20_000.0] {
+            assert!(rms(hz) < 1e-3, "{hz} Hz: {}", rms(hz));
+        }
+    }
+
+    #[test]
+    fn rates_with_nothing_in_common_stay_in_time() {
+        let out = resample(&sine(44_099, 44_099), 44_099, 22_050).unwrap();
+        let expected = sine(22_050, 22_050);
+        for n in 1000..21_000 {
+            assert!((out[n] - expected[n]).abs() < 1e-3, "sample {n}");
         }
     }
 

@@ -4,30 +4,39 @@
 //! main, sidechain at the host's rate -> resample -> log-mel -> encode -> mix -> decode -> voice -> remix at the host's rate
 //! ```
 //!
-//! Every layer keeps its past and has its full reach, so that the stream equals [`crate::Remixer`] wherever that does not
-//! feel the ends of the clip. Every frame is computed once.
+//! Every layer keeps its past, so that every frame is computed once and the stream equals [`crate::Remixer`] in the same
+//! [`LatencyMode`] wherever that does not feel the ends of the clip. The network runs on groups of frames that lie on an
+//! absolute grid, so that the output is the same, bit for bit, wherever windows end.
+//!
+//! A window may begin a new stream: the old one is ended as a clip would be, and the new one follows it in the output
+//! without a gap. After a long silence, the stream begins anew with the first sound.
 
 use std::collections::VecDeque;
 use std::mem;
 use std::slice;
 use std::sync::Arc;
 
-use candle_core::D;
+use candle_core::{D, Tensor};
 use vocoder::generator::{Generator, GeneratorState};
 use vocoder::griffin_lim::GriffinLimStream;
-use vocoder::guided::{GuidedConfig, GuidedVoice};
+use vocoder::guided::GuidedVoice;
 use vocoder::{LogMel, MelConfig, MelStream};
 
 use crate::error::{Error, Result};
+use crate::freeze::{FreezeStore, Freezer, Part};
+use crate::geometry::{LatencyMode, StreamLatency};
 use crate::model_file::Model;
-use crate::network::{DecoderState, EncoderState};
+use crate::network::{DecoderState, EncoderState, Network};
 use crate::packet::{Controls, Window};
-use crate::remixer::{Voice, check_transpose, mix, to_log_mels, to_tensor, transpose};
+use crate::remixer::{
+    Voice, frame_controls, guided_config, limited_network, mix, to_log_mels, to_tensor, transpose,
+};
 use crate::resample::Resampler;
+use crate::transport::Beat;
 use crate::worker::{ProcessorError, WindowProcessor};
 
-/// Samples that rounding to whole samples may add.
-const ROUNDING_SAMPLES: usize = 2;
+/// After the latency and this much more of silence in both inputs, all of the past is silence.
+const SILENCE_SECONDS: f32 = 1.0;
 
 /// What a [`RemixStream`] is made for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,25 +45,38 @@ pub struct StreamSettings {
     pub sample_rate_hz: u32,
     /// What makes the sound.
     pub voice: Voice,
-    /// Transposition of the harmony, within the model's trained range.
-    pub transpose_semitones: i32,
+    /// How far ahead network and voice look.
+    pub mode: LatencyMode,
 }
 
 /// Worker thread: remixes two stereo streams, window by window.
 pub struct RemixStream {
-    model: Arc<Model>,
+    mel: MelConfig,
+    network: Network,
+    /// Largest transposition that the model was trained for.
+    most_semitones: i32,
     settings: StreamSettings,
     latency_samples: usize,
     /// One for each channel that the model hears: all of main's, then the sidechain's.
     analyses: Vec<Analysis>,
+    /// For each of them, frames that wait until their group is complete.
+    waiting: Vec<LogMel>,
     encoder: EncoderState,
     decoder: DecoderState,
     knobs: Knobs,
+    /// Whether all is silent, and the first sound will begin anew.
+    asleep: bool,
+    /// Silent samples of both inputs at the end of what was pushed.
+    silent_samples: usize,
+    freeze_store: Arc<FreezeStore>,
+    harmony_freezer: Freezer,
+    rhythm_freezer: Freezer,
     harmony_frames: usize,
     rhythm_frames: usize,
     decoded_frames: usize,
     voice: VoiceStream,
-    pushed_samples: usize,
+    /// Frames that the encoder was given.
+    taken_frames: usize,
     output: [Vec<f32>; 2],
 }
 
@@ -64,118 +86,246 @@ impl RemixStream {
     /// # Errors
     ///
     /// When a setting is out of range, or the voice not in the model.
-    pub fn new(model: Arc<Model>, settings: StreamSettings) -> Result<Self> {
-        check_transpose(&model, settings.transpose_semitones)?;
+    pub fn new(model: &Model, settings: StreamSettings) -> Result<Self> {
         let mel = model.header().mel.clone();
-        let voice = VoiceStream::new(&settings, &model)?;
+        let network = limited_network(model, settings.mode)?;
+        let voice = VoiceStream::new(&settings, model)?;
         let analyses = (0..2 * voice.channels())
             .map(|_| Analysis::new(&mel, settings.sample_rate_hz))
             .collect::<Result<Vec<_>>>()?;
-        let network = model.network();
         let mut stream = Self {
             encoder: network.encoder_state(),
             decoder: network.decoder_state(),
             knobs: Knobs::new(&mel, settings.sample_rate_hz),
+            asleep: true,
+            silent_samples: 0,
+            freeze_store: Arc::default(),
+            harmony_freezer: Freezer::new(Part::Harmony),
+            rhythm_freezer: Freezer::new(Part::Rhythm),
             harmony_frames: 0,
             rhythm_frames: 0,
             decoded_frames: 0,
             latency_samples: 0,
-            pushed_samples: 0,
+            taken_frames: 0,
             output: [Vec::new(), Vec::new()],
+            waiting: vec![LogMel::new(mel.n_mels); analyses.len()],
             analyses,
             voice,
-            model,
+            mel,
+            network,
+            most_semitones: model.header().max_shift_semitones as i32,
             settings,
         };
         stream.latency_samples = stream.latency().total_samples();
-        stream.restart();
+        stream.sleep();
         Ok(stream)
     }
 
     /// The terms of the stream's latency.
     #[must_use]
     pub fn latency(&self) -> StreamLatency {
-        let mel = &self.model.header().mel;
-        let network = self.model.network();
+        let mel = &self.mel;
         let to_host = |model_samples: usize| {
             let ratio = f64::from(self.settings.sample_rate_hz) / f64::from(mel.sample_rate_hz);
             (model_samples as f64 * ratio).ceil() as usize
         };
-        let frames = |frames: usize| to_host(frames * mel.hop_length);
+        let network_frames = self.network.look_ahead_frames();
         StreamLatency {
             resampling_samples: self.analyses[0].resampler.latency_samples()
                 + to_host(self.voice.resampling_latency_samples()),
             analysis_samples: to_host(mel.n_fft - mel.padding_samples()),
-            network_samples: frames(network.look_ahead_frames()),
-            voice_samples: to_host(self.voice.look_ahead_samples(mel)),
+            grouping_samples: to_host((self.settings.mode.group_frames() - 1) * mel.hop_length),
+            network_samples: to_host(network_frames * mel.hop_length),
+            voice_samples: match &self.voice {
+                VoiceStream::Guided(voice) => {
+                    // A hop begins half a hop before its centre. The separation looks ahead while the network does.
+                    let separation_frames =
+                        voice.look_ahead_frames().saturating_sub(network_frames);
+                    voice.synthesis_reach_samples() + to_host(separation_frames * mel.hop_length)
+                        - to_host(mel.hop_length / 2)
+                }
+                VoiceStream::Generated(channels) => {
+                    to_host(channels[0].voice.look_ahead_samples(mel))
+                }
+            },
         }
     }
 
-    fn restart(&mut self) {
-        let network = self.model.network();
-        self.encoder = network.encoder_state();
-        self.decoder = network.decoder_state();
-        self.analyses.iter_mut().for_each(Analysis::reset);
-        self.knobs.reset();
-        self.voice.reset();
-        (self.harmony_frames, self.rhythm_frames, self.decoded_frames) = (0, 0, 0);
-        self.pushed_samples = 0;
+    /// Forgets the past, as if there had been silence for long.
+    fn sleep(&mut self) {
+        self.begin(0);
+        self.asleep = true;
         for channel in &mut self.output {
             channel.clear();
             channel.resize(self.latency_samples, 0.0);
         }
     }
 
+    /// Begins a clip, so many samples after the last jump. What is to be heard before it stays.
+    fn begin(&mut self, position_samples: u64) {
+        self.asleep = false;
+        self.encoder = self.network.encoder_state();
+        self.decoder = self.network.decoder_state();
+        self.waiting.fill(LogMel::new(self.mel.n_mels));
+        self.analyses.iter_mut().for_each(Analysis::reset);
+        self.knobs.begin_clip(position_samples);
+        self.voice.reset();
+        self.harmony_freezer.begin();
+        self.rhythm_freezer.begin();
+        (self.harmony_frames, self.rhythm_frames, self.decoded_frames) = (0, 0, 0);
+        self.taken_frames = 0;
+    }
+
+    /// Ends the clip: what it has not given yet follows, as at the end of a clip.
+    fn finish(&mut self) -> Result<()> {
+        for (analysis, waiting) in self.analyses.iter_mut().zip(&mut self.waiting) {
+            analysis.finish(waiting);
+        }
+        let group_frames = self.settings.mode.group_frames();
+        let frames = self.taken_frames + self.waiting[0].frames();
+        // Beyond the end, the last frame goes on for as long as the network looks ahead.
+        let beyond = self.network.look_ahead_frames();
+        let wanted = (frames + beyond).next_multiple_of(group_frames);
+        for waiting in &mut self.waiting {
+            waiting.repeat_last(wanted - frames);
+        }
+        self.remix_groups(frames)?;
+        self.voice.finish(&mut self.output)?;
+        for channel in &mut self.output {
+            channel.resize(self.latency_samples, 0.0);
+        }
+        Ok(())
+    }
+
     fn push(&mut self, window: &Window) -> Result<()> {
-        self.knobs.read(window, self.pushed_samples);
-        self.pushed_samples += window.samples();
-        self.voice.push_audio(window)?;
-        let mut mels = Vec::with_capacity(self.analyses.len());
+        if window.stream_position_samples == 0 {
+            if !self.asleep {
+                self.finish()?;
+                self.begin(0);
+            }
+            self.silent_samples = 0;
+            self.knobs.begin_stream();
+        }
+        self.knobs.read(window);
+        let samples = window.samples();
+        let leading = leading_silence(window);
+        let rest_samples =
+            self.latency_samples + (SILENCE_SECONDS * self.settings.sample_rate_hz as f32) as usize;
+        let silent_samples = self.silent_samples + leading;
+        self.silent_samples = match leading < samples {
+            true => trailing_silence(window),
+            false => silent_samples,
+        };
+        let rested = self.asleep || silent_samples >= rest_samples;
+        if !rested {
+            return self.take(window, 0);
+        }
+        // Where the silence ends, and not where the window does, decides what is heard.
+        if !self.asleep {
+            self.sleep();
+        }
+        for channel in &mut self.output {
+            channel.resize(channel.len() + leading, 0.0);
+        }
+        if leading == samples {
+            return Ok(());
+        }
+        self.begin(window.stream_position_samples + leading as u64);
+        self.take(window, leading)
+    }
+
+    /// Has what is frozen kept in `store`, from which it can be saved and to which it can be loaded.
+    #[must_use]
+    pub fn with_freeze_store(mut self, store: Arc<FreezeStore>) -> Self {
+        self.freeze_store = store;
+        self
+    }
+
+    /// Takes the samples of a window from number `first` on.
+    fn take(&mut self, window: &Window, first: usize) -> Result<()> {
+        fn rest(source: &[Vec<f32>; 2], first: usize) -> [&[f32]; 2] {
+            source.each_ref().map(|channel| &channel[first..])
+        }
+        let (main, sidechain) = (rest(&window.main, first), rest(&window.sidechain, first));
+        self.voice.push_audio(main, sidechain)?;
         let channels = self.voice.channels();
-        for (i, analysis) in self.analyses.iter_mut().enumerate() {
-            let source = if i < channels {
-                &window.main
-            } else {
-                &window.sidechain
-            };
+        let analyses = self.analyses.iter_mut().zip(&mut self.waiting);
+        for (i, (analysis, waiting)) in analyses.enumerate() {
+            let source = if i < channels { main } else { sidechain };
             let channel = (channels == 2).then_some(i % 2);
-            mels.push(analysis.push(source, channel)?);
+            analysis.push(source, channel, waiting);
         }
-        if mels[0].frames() > 0
-            && let Some(decoded) = self.remix(&mels)?
-        {
-            self.voice.push_mels(decoded)?;
-        }
+        self.remix_groups(usize::MAX)?;
         self.voice.pull(&mut self.output)
+    }
+
+    /// Remixes the complete groups among the frames that wait, and hands the decoded frames before number `end` to the voice.
+    fn remix_groups(&mut self, end: usize) -> Result<()> {
+        let group_frames = self.settings.mode.group_frames();
+        while self.waiting[0].frames() >= group_frames {
+            let group = self
+                .waiting
+                .iter_mut()
+                .map(|waiting| waiting.take_first(group_frames))
+                .collect::<Vec<_>>();
+            self.taken_frames += group_frames;
+            if let Some(mut decoded) = self.remix(&group)? {
+                let first = self.decoded_frames - decoded.controls.len();
+                decoded.truncate(end.saturating_sub(first));
+                self.voice.push_mels(decoded)?;
+            }
+        }
+        Ok(())
     }
 
     /// Log-mel frames of all sources to decoded frames, one log-mel for each channel of the remix, and the knobs at them.
     fn remix(&mut self, mels: &[LogMel]) -> Result<Option<Decoded>> {
-        let network = self.model.network();
+        let network = &self.network;
         let pool = network.pool_frames();
+        let most = self.most_semitones;
         let knobs = &self.knobs;
+        // The transposition of a pooled frame is that in its middle.
+        let semitones = |pooled: usize| {
+            let middle = knobs.at(pooled * pool + pool / 2);
+            middle.transpose_semitones.clamp(-most, most)
+        };
         let (harmony, rhythm) = network.encode_step(&mut self.encoder, &to_tensor(mels)?)?;
         let harmony = harmony
             .map(|latent| -> Result<_> {
                 let first = self.harmony_frames;
                 self.harmony_frames += latent.dim(D::Minus1)?;
                 // Each pooled frame takes the mean of its frames' knobs.
+                let frames = |frame: usize| (first + frame) * pool..(first + frame + 1) * pool;
                 let share = |frame: usize| {
-                    let frames = (first + frame) * pool..(first + frame + 1) * pool;
-                    frames.map(|frame| knobs.at(frame).harmony).sum::<f32>() / pool as f32
+                    let knobs = frames(frame).map(|frame| knobs.at(frame).harmony);
+                    knobs.sum::<f32>() / pool as f32
                 };
-                transpose(
-                    network,
-                    &mix(&latent, share)?,
-                    self.settings.transpose_semitones,
-                )
+                let middle = |frame: usize| {
+                    let middle = frames(frame).start as f64 + pool as f64 / 2.0;
+                    (
+                        knobs.beats_at(middle),
+                        knobs.at(middle as usize).harmony_loop_beats,
+                    )
+                };
+                let mixed = mix(&latent, share)?;
+                let freezer = &mut self.harmony_freezer;
+                let mixed = freeze(&mixed, freezer, &self.freeze_store, middle)?;
+                transpose(network, &mixed, |frame| semitones(first + frame))
             })
             .transpose()?;
         let rhythm = rhythm
             .map(|latent| -> Result<_> {
                 let first = self.rhythm_frames;
                 self.rhythm_frames += latent.dim(D::Minus1)?;
-                mix(&latent, |frame| knobs.at(first + frame).rhythm)
+                let mixed = mix(&latent, |frame| knobs.at(first + frame).rhythm)?;
+                let middle = |frame: usize| {
+                    let frame = first + frame;
+                    (
+                        knobs.beats_at(frame as f64 + 0.5),
+                        knobs.at(frame).rhythm_loop_beats,
+                    )
+                };
+                freeze(&mixed, &mut self.rhythm_freezer, &self.freeze_store, middle)
             })
             .transpose()?;
         let Some(decoded) =
@@ -187,10 +337,14 @@ impl RemixStream {
         let first = self.decoded_frames;
         self.decoded_frames += mels[0].frames();
         let controls = (first..self.decoded_frames)
-            .map(|frame| knobs.at(frame))
+            .map(|frame| Controls {
+                // The pitch of the sources moves with that of the latent.
+                transpose_semitones: semitones(frame / pool),
+                ..knobs.at(frame)
+            })
             .collect();
-        self.knobs
-            .forget_before(self.decoded_frames.min(self.harmony_frames * pool));
+        let needed = (self.decoded_frames / pool * pool).min(self.harmony_frames * pool);
+        self.knobs.forget_before(needed);
         Ok(Some(Decoded { mels, controls }))
     }
 }
@@ -200,8 +354,10 @@ impl WindowProcessor for RemixStream {
         self.latency_samples
     }
 
-    fn reset(&mut self, _position_samples: u64) {
-        self.restart();
+    fn reset(&mut self) {
+        self.sleep();
+        self.silent_samples = 0;
+        self.knobs.begin_stream();
     }
 
     fn process(
@@ -226,36 +382,10 @@ impl WindowProcessor for RemixStream {
     }
 }
 
-/// The terms that make up a stream's latency, in samples at the host's rate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamLatency {
-    /// Blocks and filters of the resamplers, in and out.
-    pub resampling_samples: usize,
-    /// From the first sample of a hop to the end of the analysis frame around it.
-    pub analysis_samples: usize,
-    /// What the network's convolutions, its average and its interpolation see ahead.
-    pub network_samples: usize,
-    /// What the voice sees ahead.
-    pub voice_samples: usize,
-}
-
-impl StreamLatency {
-    /// The sum of all terms.
-    #[must_use]
-    pub fn total_samples(&self) -> usize {
-        self.resampling_samples
-            + self.analysis_samples
-            + self.network_samples
-            + self.voice_samples
-            + ROUNDING_SAMPLES
-    }
-}
-
 /// From host samples to log-mel frames, for one channel.
 struct Analysis {
     resampler: Resampler,
     mel: MelStream,
-    n_mels: usize,
 }
 
 impl Analysis {
@@ -263,22 +393,25 @@ impl Analysis {
         Ok(Self {
             resampler: Resampler::new(sample_rate_hz, mel.sample_rate_hz)?,
             mel: MelStream::new(mel)?,
-            n_mels: mel.n_mels,
         })
     }
 
-    /// Takes one channel of a source, or the mean of both.
-    fn push(&mut self, source: &[Vec<f32>; 2], channel: Option<usize>) -> Result<LogMel> {
+    /// Takes one channel of a source, or the mean of both, and appends the frames that it completes to `frames`.
+    fn push(&mut self, source: [&[f32]; 2], channel: Option<usize>, frames: &mut LogMel) {
         let mut samples = Vec::new();
         match channel {
-            Some(channel) => self.resampler.push(&source[channel], &mut samples)?,
-            None => self
-                .resampler
-                .push(&crate::remixer::mono(source), &mut samples)?,
+            Some(channel) => self.resampler.push(source[channel], &mut samples),
+            None => self.resampler.push(&mean(source), &mut samples),
         }
-        let mut frames = LogMel::new(self.n_mels);
-        self.mel.push(&samples, &mut frames);
-        Ok(frames)
+        self.mel.push(&samples, frames);
+    }
+
+    /// Ends the clip: appends the frames at its end.
+    fn finish(&mut self, frames: &mut LogMel) {
+        let mut samples = Vec::new();
+        self.resampler.finish(&mut samples);
+        self.mel.push(&samples, frames);
+        self.mel.finish(frames);
     }
 
     fn reset(&mut self) {
@@ -287,12 +420,16 @@ impl Analysis {
     }
 }
 
-/// The knobs at each mel frame that is not yet decoded.
+/// The controls at each mel frame that is not yet decoded.
 struct Knobs {
     /// Host samples from one frame's centre to the next.
     hop_samples: f64,
-    frames: VecDeque<Controls>,
-    first_frame: usize,
+    interval_samples: usize,
+    readings: VecDeque<Controls>,
+    /// Number of the first reading that is kept; reading `n` is `n` intervals after the last jump.
+    first_reading: usize,
+    /// Where frame 0 begins, in samples after the last jump.
+    clip_position_samples: u64,
 }
 
 impl Knobs {
@@ -300,45 +437,61 @@ impl Knobs {
         let ratio = f64::from(sample_rate_hz) / f64::from(mel.sample_rate_hz);
         Self {
             hop_samples: mel.hop_length as f64 * ratio,
-            frames: VecDeque::new(),
-            first_frame: 0,
+            interval_samples: 1,
+            readings: VecDeque::new(),
+            first_reading: 0,
+            clip_position_samples: 0,
         }
     }
 
-    fn reset(&mut self) {
-        self.frames.clear();
-        self.first_frame = 0;
+    /// The next window begins a stream.
+    fn begin_stream(&mut self) {
+        self.readings.clear();
+        self.first_reading = 0;
     }
 
-    /// Notes the knobs at the frames whose centres lie in a window that begins at `position_samples`.
-    fn read(&mut self, window: &Window, position_samples: usize) {
-        loop {
-            let frame = self.first_frame + self.frames.len();
-            let centre = ((frame as f64 + 0.5) * self.hop_samples) as usize;
-            if centre >= position_samples + window.samples() {
-                break;
-            }
-            let index = centre.saturating_sub(position_samples) / window.control_interval_samples;
-            let controls = window.controls.get(index).or(window.controls.last());
-            self.frames.push_back(controls.copied().unwrap_or_default());
+    fn begin_clip(&mut self, position_samples: u64) {
+        self.clip_position_samples = position_samples;
+    }
+
+    fn read(&mut self, window: &Window) {
+        self.interval_samples = window.control_interval_samples;
+        if self.readings.is_empty() {
+            let interval = self.interval_samples as u64;
+            self.first_reading = window.stream_position_samples.div_ceil(interval) as usize;
         }
+        self.readings.extend(&window.controls);
     }
 
-    /// The knobs at a frame; the newest known ones beyond it.
+    /// The last reading before the centre of a frame, or the one that is nearest to it.
     fn at(&self, frame: usize) -> Controls {
-        let index = frame.saturating_sub(self.first_frame);
-        self.frames
+        let centre = (frame as f64 + 0.5) * self.hop_samples + self.clip_position_samples as f64;
+        let reading = centre as usize / self.interval_samples;
+        let index = reading.saturating_sub(self.first_reading);
+        self.readings
             .get(index)
-            .or(self.frames.back())
+            .or(self.readings.back())
             .copied()
             .unwrap_or_default()
     }
 
-    /// Drops frames, but keeps the newest.
+    /// Where a place in frames lies on the beat grid.
+    fn beats_at(&self, frames: f64) -> f64 {
+        let place = frames * self.hop_samples + self.clip_position_samples as f64;
+        let reading = (place as usize / self.interval_samples).max(self.first_reading);
+        let index = (reading - self.first_reading).min(self.readings.len().saturating_sub(1));
+        let beat = self.readings.get(index).map_or(Beat::default(), |r| r.beat);
+        let read_at = (self.first_reading + index) * self.interval_samples;
+        beat.position_beats + (place - read_at as f64) * beat.beats_per_sample
+    }
+
+    /// Drops readings before a frame, but keeps the newest.
     fn forget_before(&mut self, frame: usize) {
-        while self.first_frame < frame && self.frames.len() > 1 {
-            self.frames.pop_front();
-            self.first_frame += 1;
+        let start = frame as f64 * self.hop_samples + self.clip_position_samples as f64;
+        let reading = start as usize / self.interval_samples;
+        while self.first_reading < reading && self.readings.len() > 1 {
+            self.readings.pop_front();
+            self.first_reading += 1;
         }
     }
 }
@@ -349,6 +502,63 @@ struct Decoded {
     mels: Vec<LogMel>,
     /// The knobs at each frame.
     controls: Vec<Controls>,
+}
+
+impl Decoded {
+    /// Drops all frames from number `frames` on.
+    fn truncate(&mut self, frames: usize) {
+        if frames < self.controls.len() {
+            self.controls.truncate(frames);
+            for mel in &mut self.mels {
+                *mel = mel.take_first(frames);
+            }
+        }
+    }
+}
+
+/// Passes the frames of a latent (B, C, H, T) through `freezer`; `middle(t)` is the place of frame `t` in beats and the
+/// length of the loop if it is frozen.
+fn freeze(
+    latent: &Tensor,
+    freezer: &mut Freezer,
+    store: &FreezeStore,
+    middle: impl Fn(usize) -> (f64, Option<f64>),
+) -> Result<Tensor> {
+    let (batch, channels, height, frames) = latent.dims4()?;
+    let width = batch * channels * height;
+    let by_frame = latent.reshape((width, frames))?.t()?.contiguous()?;
+    let mut played = Vec::with_capacity(width * frames);
+    for (frame, live) in by_frame.to_vec2::<f32>()?.into_iter().enumerate() {
+        let (beats, loop_beats) = middle(frame);
+        played.extend(freezer.frame(live, beats, loop_beats, store));
+    }
+    let played = Tensor::from_vec(played, (frames, width), latent.device())?;
+    Ok(played
+        .t()?
+        .contiguous()?
+        .reshape((batch, channels, height, frames))?)
+}
+
+/// Samples at the start of a window in which both inputs are silent.
+fn leading_silence(window: &Window) -> usize {
+    let channels = window.main.iter().chain(&window.sidechain);
+    let first_sound = |channel: &Vec<f32>| channel.iter().position(|&sample| sample != 0.0);
+    channels
+        .filter_map(first_sound)
+        .min()
+        .unwrap_or(window.samples())
+}
+
+/// Samples at the end of a window in which both inputs are silent.
+fn trailing_silence(window: &Window) -> usize {
+    let channels = window.main.iter().chain(&window.sidechain);
+    let last_sound = |channel: &Vec<f32>| channel.iter().rposition(|&sample| sample != 0.0);
+    let last = channels.filter_map(last_sound).max();
+    last.map_or(window.samples(), |last| window.samples() - 1 - last)
+}
+
+fn mean([left, right]: [&[f32]; 2]) -> Vec<f32> {
+    left.iter().zip(right).map(|(l, r)| 0.5 * (l + r)).collect()
 }
 
 /// A voice in steps, at the host's rate.
@@ -405,7 +615,7 @@ impl VoiceStream {
         let mel = &model.header().mel;
         match settings.voice {
             Voice::Guided => {
-                let config = GuidedConfig::new(settings.sample_rate_hz, 2);
+                let config = guided_config(settings.sample_rate_hz, 2, settings.mode);
                 Ok(Self::Guided(Box::new(GuidedVoice::new(&config)?)))
             }
             Voice::GriffinLim => Self::generated(settings, mel, || {
@@ -448,14 +658,6 @@ impl VoiceStream {
         }
     }
 
-    /// From a sample to the end of the last hop that it depends on, in samples of the mel.
-    fn look_ahead_samples(&self, mel: &MelConfig) -> usize {
-        match self {
-            Self::Guided(_) => mel.padding_samples(),
-            Self::Generated(channels) => channels[0].voice.look_ahead_samples(mel),
-        }
-    }
-
     fn resampling_latency_samples(&self) -> usize {
         match self {
             Self::Guided(_) => 0,
@@ -476,30 +678,27 @@ impl VoiceStream {
         }
     }
 
-    fn push_audio(&mut self, window: &Window) -> Result<()> {
+    /// Left and right of both sources.
+    fn push_audio(&mut self, main: [&[f32]; 2], sidechain: [&[f32]; 2]) -> Result<()> {
         if let Self::Guided(voice) = self {
-            voice.push_audio(
-                &window.main.each_ref().map(Vec::as_slice),
-                &window.sidechain.each_ref().map(Vec::as_slice),
-            )?;
+            voice.push_audio(&main, &sidechain)?;
         }
         Ok(())
+    }
+
+    /// Ends the clip. The voices that make their sound from mels alone break off where they are.
+    fn finish(&mut self, output: &mut [Vec<f32>; 2]) -> Result<()> {
+        match self {
+            Self::Guided(voice) => Ok(voice.finish(output)?),
+            Self::Generated(_) => self.pull(output),
+        }
     }
 
     fn push_mels(&mut self, decoded: Decoded) -> Result<()> {
         match self {
             Self::Guided(voice) => {
-                let harmony = decoded
-                    .controls
-                    .iter()
-                    .map(|c| c.harmony)
-                    .collect::<Vec<_>>();
-                let rhythm = decoded
-                    .controls
-                    .iter()
-                    .map(|c| c.rhythm)
-                    .collect::<Vec<_>>();
-                voice.push_mel(&decoded.mels[0], &harmony, &rhythm)?;
+                let controls = decoded.controls.iter().map(frame_controls);
+                voice.push_mel(&decoded.mels[0], &controls.collect::<Vec<_>>())?;
             }
             Self::Generated(channels) => {
                 for (channel, mel) in channels.iter_mut().zip(&decoded.mels) {
@@ -517,7 +716,7 @@ impl VoiceStream {
                 for (channel, output) in channels.iter_mut().zip(output) {
                     channel
                         .resampler
-                        .push(&mem::take(&mut channel.samples), output)?;
+                        .push(&mem::take(&mut channel.samples), output);
                 }
             }
         }

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use crate::packet::{Packet, Window, WorkerPort};
 
-/// After the latency and this much more of silence in both inputs, the processor is left alone.
-const SILENCE_SECONDS: f32 = 1.0;
+/// Shortest and longest sleep of a worker that waits for the next window. The audio thread does not
+/// wake it, so the longest one is taken from the compute allowance.
+const MIN_SLEEP: Duration = Duration::from_micros(200);
+const MAX_SLEEP: Duration = Duration::from_millis(3);
 
-/// Shortest and longest sleep of an idle worker. The audio thread does not wake it, so the longest
-/// one is taken from the compute allowance.
-const MIN_SLEEP: Duration = Duration::from_micros(100);
-const MAX_SLEEP: Duration = Duration::from_millis(5);
+/// Longest sleep of a worker that got no window for [`IDLE_AFTER`]: the host does not process.
+const MAX_IDLE_SLEEP: Duration = Duration::from_millis(15);
+const IDLE_AFTER: Duration = Duration::from_secs(1);
 
 /// Weight of the newest window in the average real-time factor.
 const REAL_TIME_FACTOR_WEIGHT: f32 = 0.1;
@@ -29,9 +30,8 @@ pub trait WindowProcessor: Send {
     /// How many samples the output lags behind the input. Constant.
     fn latency_samples(&self) -> usize;
 
-    /// Forgets the past: the next window starts `position_samples` into the stream, with silence
-    /// before it.
-    fn reset(&mut self, position_samples: u64);
+    /// Forgets the past: before the next window there was silence.
+    fn reset(&mut self);
 
     /// Writes the next `window.samples()` samples of left and right into `remix`.
     ///
@@ -62,13 +62,10 @@ impl Worker {
         let thread = thread::Builder::new()
             .name("graft-worker".to_owned())
             .spawn(move || {
-                let mut sleep = MIN_SLEEP;
                 while !stopped.load(Ordering::Acquire) {
-                    if session.step() {
-                        sleep = MIN_SLEEP;
-                    } else {
-                        thread::park_timeout(sleep);
-                        sleep = (sleep * 2).min(MAX_SLEEP);
+                    // A panic outside the processor is a fault of ours; the next window begins afresh all the same.
+                    if let Err(fault) = guarded(|| run(&mut session, &stopped)) {
+                        session.recover(fault);
                     }
                 }
             })?;
@@ -90,16 +87,33 @@ impl Drop for Worker {
     }
 }
 
+/// Worker thread: remixes until it is told to stop.
+fn run(session: &mut Session, stopped: &AtomicBool) {
+    let mut sleep = MIN_SLEEP;
+    let mut last_window = Instant::now();
+    while !stopped.load(Ordering::Acquire) {
+        if session.step() {
+            sleep = MIN_SLEEP;
+            last_window = Instant::now();
+            continue;
+        }
+        thread::park_timeout(sleep);
+        let longest = match last_window.elapsed() > IDLE_AFTER {
+            true => MAX_IDLE_SLEEP,
+            false => MAX_SLEEP,
+        };
+        sleep = (sleep * 2).min(longest);
+    }
+}
+
 /// Worker thread: the stream that the processor is in.
 pub(crate) struct Session {
     port: WorkerPort,
     processor: Box<dyn WindowProcessor>,
     /// Generation and sequence of the packet that would continue the stream.
     expected: Option<(u64, u64)>,
-    /// First sequence whose remix rests on nothing but input since the last restart.
+    /// Number of the first sample whose remix rests on nothing but input since the last restart.
     usable_from: u64,
-    silent_windows: u64,
-    asleep: bool,
     real_time_factor: f32,
 }
 
@@ -110,8 +124,6 @@ impl Session {
             processor,
             expected: None,
             usable_from: 0,
-            silent_windows: 0,
-            asleep: false,
             real_time_factor: 0.0,
         }
     }
@@ -123,16 +135,21 @@ impl Session {
         };
         let began = Instant::now();
         packet.usable = match self.remix(&mut packet) {
-            Ok(()) => packet.sequence >= self.usable_from,
+            Ok(()) => packet.start >= self.usable_from,
             Err(fault) => {
-                self.expected = None;
-                self.port.status().report_fault(fault);
+                self.recover(fault);
                 false
             }
         };
-        self.measure(began.elapsed());
+        self.measure(began.elapsed(), packet.window.samples());
         self.port.send(packet);
         true
+    }
+
+    /// Notes a fault; the next window begins afresh.
+    fn recover(&mut self, fault: String) {
+        self.expected = None;
+        self.port.status().report_fault(fault);
     }
 
     fn remix(&mut self, packet: &mut Packet) -> Result<(), String> {
@@ -140,24 +157,9 @@ impl Session {
             self.restart(packet)?;
         }
         self.expected = Some((packet.generation, packet.sequence + 1));
-
-        if packet.window.is_silent() {
-            self.silent_windows += 1;
-        } else {
-            self.silent_windows = 0;
+        for channel in &mut packet.remix {
+            channel.resize(packet.window.samples(), 0.0);
         }
-        if self.asleep || self.silent_windows > self.windows_until_sleep() {
-            self.asleep = self.silent_windows > 0;
-            if self.asleep {
-                packet
-                    .remix
-                    .iter_mut()
-                    .for_each(|channel| channel.fill(0.0));
-                return Ok(());
-            }
-            self.reset_processor(packet)?;
-        }
-
         let window = &packet.window;
         let [left, right] = &mut packet.remix;
         let processor = &mut self.processor;
@@ -177,38 +179,16 @@ impl Session {
     /// Begins a stream at `packet`: a new one, or the rest of one that was broken.
     fn restart(&mut self, packet: &Packet) -> Result<(), String> {
         // At the start of a stream there is silence before the packet, as the processor assumes.
-        let new_stream = packet.sequence == 0;
-        self.usable_from = match new_stream {
-            true => 0,
-            false => packet.sequence + self.latency_windows(),
+        self.usable_from = match packet.sequence {
+            0 => 0,
+            _ => packet.start + self.port.geometry().processor_latency_samples as u64,
         };
-        self.asleep = new_stream;
-        self.silent_windows = 0;
-        self.reset_processor(packet)
-    }
-
-    fn reset_processor(&mut self, packet: &Packet) -> Result<(), String> {
-        let position_samples = packet.sequence * self.port.geometry().window_samples as u64;
         let processor = &mut self.processor;
-        guarded(|| processor.reset(position_samples))
+        guarded(|| processor.reset())
     }
 
-    fn latency_windows(&self) -> u64 {
-        let geometry = self.port.geometry();
-        geometry
-            .processor_latency_samples
-            .div_ceil(geometry.window_samples) as u64
-    }
-
-    fn windows_until_sleep(&self) -> u64 {
-        let geometry = self.port.geometry();
-        let windows_per_second = geometry.sample_rate_hz / geometry.window_samples as f32;
-        self.latency_windows() + (SILENCE_SECONDS * windows_per_second).ceil() as u64
-    }
-
-    fn measure(&mut self, elapsed: Duration) {
-        let geometry = self.port.geometry();
-        let window_seconds = geometry.window_samples as f32 / geometry.sample_rate_hz;
+    fn measure(&mut self, elapsed: Duration, samples: usize) {
+        let window_seconds = samples as f32 / self.port.geometry().sample_rate_hz;
         let factor = elapsed.as_secs_f32() / window_seconds;
         self.real_time_factor += REAL_TIME_FACTOR_WEIGHT * (factor - self.real_time_factor);
         self.port

@@ -81,7 +81,11 @@ fn the_knobs_choose_the_source() {
     let (main, sidechain) = (clip(44_100, 1), clip(44_100, 2));
     let remix = |harmony: f32, rhythm: f32| {
         let settings = RemixSettings {
-            controls: Controls { harmony, rhythm },
+            controls: Controls {
+                harmony,
+                rhythm,
+                ..Controls::default()
+            },
             ..RemixSettings::default()
         };
         remixer()
@@ -98,6 +102,7 @@ fn the_knobs_choose_the_source() {
                 controls: Controls {
                     harmony: 1.0,
                     rhythm: 1.0,
+                    ..Controls::default()
                 },
                 ..RemixSettings::default()
             },
@@ -129,13 +134,16 @@ fn bad_input_is_refused_in_words() {
     let loud = RemixSettings {
         controls: Controls {
             harmony: 1.5,
-            rhythm: 0.0,
+            ..Controls::default()
         },
         ..defaults
     };
     assert!(refusal(&good, &loud).contains("0 to 1, found 1.5"));
     let high = RemixSettings {
-        transpose_semitones: 40,
+        controls: Controls {
+            transpose_semitones: 40,
+            ..Controls::default()
+        },
         ..defaults
     };
     assert!(refusal(&good, &high).contains("found 40"));

@@ -9,13 +9,15 @@ use candle_nn::{VarBuilder, VarMap};
 use common::{error_db, music, small_hard, small_pitch_aligned, stereo};
 use model_runtime::model_file::{HEADER_KEY, to_bytes};
 use model_runtime::packet::Window;
+use model_runtime::transport::Beat;
 use model_runtime::worker::WindowProcessor;
 use safetensors::SafeTensors;
 use vocoder::generator::{Generator, GeneratorConfig};
 use vocoder::{MelConfig, MelSpectrogram};
 
 use model_runtime::{
-    AudioClip, Controls, Model, Network, RemixSettings, RemixStream, Remixer, StreamSettings, Voice,
+    AudioClip, Controls, LatencyMode, Model, Network, RemixSettings, RemixStream, Remixer,
+    StreamSettings, Voice,
 };
 
 /// Runs the network in steps of the given sizes and compares latents and mels with those of the whole clip.
@@ -127,6 +129,27 @@ fn with_generator() -> Arc<Model> {
     Arc::new(Model::from_bytes(&to_bytes(&header, &tensors).unwrap()).unwrap())
 }
 
+const CONTROLS: Controls = Controls {
+    harmony: 0.25,
+    rhythm: 0.75,
+    transpose_semitones: 2,
+    harmony_loop_beats: None,
+    rhythm_loop_beats: None,
+    beat: Beat {
+        position_beats: 0.0,
+        beats_per_sample: 0.0,
+        is_host: false,
+    },
+};
+
+fn guided(sample_rate_hz: u32, mode: LatencyMode) -> StreamSettings {
+    StreamSettings {
+        sample_rate_hz,
+        voice: Voice::Guided,
+        mode,
+    }
+}
+
 /// The whole stream's output, its latency taken off.
 fn stream(
     model: &Arc<Model>,
@@ -135,24 +158,21 @@ fn stream(
     settings: StreamSettings,
     window: usize,
 ) -> Vec<Vec<f32>> {
-    let mut stream = RemixStream::new(Arc::clone(model), settings).unwrap();
+    let mut stream = RemixStream::new(model, settings).unwrap();
     let latency = stream.latency_samples();
     let samples = main.channels[0].len();
     let mut out = vec![Vec::new(), Vec::new()];
     let mut position = 0;
     while position < samples + latency {
         let mut input = Window::new(window, window);
+        input.stream_position_samples = position as u64;
         for channel in 0..2 {
             for i in 0..window.min(samples.saturating_sub(position)) {
                 input.main[channel][i] = main.channels[channel][position + i];
                 input.sidechain[channel][i] = sidechain.channels[channel][position + i];
             }
         }
-        input.sidechain_present = true;
-        input.controls = vec![Controls {
-            harmony: 0.25,
-            rhythm: 0.75,
-        }];
+        input.controls = vec![CONTROLS];
         let (mut left, mut right) = (vec![0.0; window], vec![0.0; window]);
         stream.process(&input, [&mut left, &mut right]).unwrap();
         out[0].extend(left);
@@ -167,28 +187,25 @@ fn stream(
 }
 
 /// The remix of two clips, whole and in steps, without the end that is within the model's reach.
-fn both_ways(model: &Arc<Model>, voice: Voice, rate: u32, window: usize) -> [Vec<Vec<f32>>; 2] {
+fn both_ways(
+    model: &Arc<Model>,
+    stream_settings: StreamSettings,
+    window: usize,
+) -> [Vec<Vec<f32>>; 2] {
+    let rate = stream_settings.sample_rate_hz;
     let main = stereo(rate, &music(rate, 5.0, 1));
     let sidechain = stereo(rate, &music(rate, 5.0, 2));
     let settings = RemixSettings {
-        controls: Controls {
-            harmony: 0.25,
-            rhythm: 0.75,
-        },
-        transpose_semitones: 2,
-        voice,
+        controls: CONTROLS,
+        voice: stream_settings.voice,
+        mode: stream_settings.mode,
     };
     let whole = Remixer::new(Arc::clone(model))
         .remix(&main, &sidechain, &settings)
         .unwrap();
-    let settings = StreamSettings {
-        sample_rate_hz: rate,
-        voice,
-        transpose_semitones: 2,
-    };
     let mut pair = [
         whole.channels,
-        stream(model, &main, &sidechain, settings, window),
+        stream(model, &main, &sidechain, stream_settings, window),
     ];
     let end = 3 * rate as usize + rate as usize / 2;
     pair.iter_mut()
@@ -212,9 +229,12 @@ fn guided_audio_in_steps_equals_that_of_the_whole_clip() {
         (22_050, 512),
         (96_000, 8917),
     ] {
-        let error = audio_error_db(&both_ways(&model, Voice::Guided, rate, window));
-        println!("guided, {rate} Hz: {error:.1} dB");
-        assert!(error < -60.0, "{rate} Hz: {error:.1} dB");
+        for mode in LatencyMode::ALL {
+            let settings = guided(rate, mode);
+            let error = audio_error_db(&both_ways(&model, settings, window));
+            println!("guided, {rate} Hz, {mode:?}: {error:.1} dB");
+            assert!(error < -80.0, "{rate} Hz, {mode:?}: {error:.1} dB");
+        }
     }
 }
 
@@ -222,7 +242,11 @@ fn guided_audio_in_steps_equals_that_of_the_whole_clip() {
 fn hifi_gan_audio_in_steps_equals_that_of_the_whole_clip() {
     let model = with_generator();
     for (rate, window) in [(22_050, 700), (44_100, 4096)] {
-        let error = audio_error_db(&both_ways(&model, Voice::HifiGan, rate, window));
+        let settings = StreamSettings {
+            voice: Voice::HifiGan,
+            ..guided(rate, LatencyMode::Full)
+        };
+        let error = audio_error_db(&both_ways(&model, settings, window));
         println!("HiFi-GAN, {rate} Hz: {error:.1} dB");
         assert!(error < -60.0, "{rate} Hz: {error:.1} dB");
     }
@@ -231,7 +255,11 @@ fn hifi_gan_audio_in_steps_equals_that_of_the_whole_clip() {
 /// Both reconstruct phases of their own, so only their mels can agree.
 #[test]
 fn griffin_lim_audio_in_steps_has_the_mel_of_the_whole_clip() {
-    let [whole, steps] = both_ways(&Model::built_in().unwrap(), Voice::GriffinLim, 22_050, 2048);
+    let settings = StreamSettings {
+        voice: Voice::GriffinLim,
+        ..guided(22_050, LatencyMode::Full)
+    };
+    let [whole, steps] = both_ways(&Model::built_in().unwrap(), settings, 2048);
     let mut analysis = MelSpectrogram::new(&MelConfig::default()).unwrap();
     let (whole, steps) = (analysis.log_mel(&whole[0]), analysis.log_mel(&steps[0]));
     let distance = whole
@@ -248,11 +276,10 @@ fn griffin_lim_audio_in_steps_has_the_mel_of_the_whole_clip() {
 #[test]
 fn a_generated_voice_needs_its_generator() {
     let settings = StreamSettings {
-        sample_rate_hz: 44_100,
         voice: Voice::HifiGan,
-        transpose_semitones: 0,
+        ..guided(44_100, LatencyMode::Full)
     };
-    let error = RemixStream::new(Model::built_in().unwrap(), settings)
+    let error = RemixStream::new(&Model::built_in().unwrap(), settings)
         .err()
         .unwrap();
     assert!(error.to_string().contains("generator"), "{error}");
@@ -264,11 +291,7 @@ fn the_stream_is_the_same_for_every_window_length() {
         stereo(48_000, &music(48_000, 2.5, 1)),
         stereo(48_000, &music(48_000, 2.5, 2)),
     );
-    let settings = StreamSettings {
-        sample_rate_hz: 48_000,
-        voice: Voice::Guided,
-        transpose_semitones: 0,
-    };
+    let settings = guided(48_000, LatencyMode::Default);
     let reference = stream(
         &Model::built_in().unwrap(),
         &main,
@@ -284,19 +307,14 @@ fn the_stream_is_the_same_for_every_window_length() {
             settings,
             window,
         );
-        let error = error_db(&other[0], &reference[0]);
-        assert!(error < -80.0, "windows of {window}: {error:.1} dB");
+        assert!(other == reference, "windows of {window}");
     }
 }
 
 #[test]
 fn silence_stays_silence_and_a_restart_forgets() {
-    let settings = StreamSettings {
-        sample_rate_hz: 44_100,
-        voice: Voice::Guided,
-        transpose_semitones: 0,
-    };
-    let mut stream = RemixStream::new(Model::built_in().unwrap(), settings).unwrap();
+    let settings = guided(44_100, LatencyMode::Default);
+    let mut stream = RemixStream::new(&Model::built_in().unwrap(), settings).unwrap();
     let mut window = Window::new(4096, 4096);
     let noise = music(44_100, 0.1, 3);
     window.main[0].copy_from_slice(&noise[..4096]);
@@ -304,12 +322,14 @@ fn silence_stays_silence_and_a_restart_forgets() {
     let (mut left, mut right) = (vec![0.0; 4096], vec![0.0; 4096]);
     for _ in 0..4 {
         stream.process(&window, [&mut left, &mut right]).unwrap();
+        window.stream_position_samples += 4096;
     }
-    stream.reset(0);
-    let silence = Window::new(4096, 4096);
+    stream.reset();
+    let mut silence = Window::new(4096, 4096);
     for _ in 0..40 {
         stream.process(&silence, [&mut left, &mut right]).unwrap();
         assert!(left.iter().chain(&right).all(|&sample| sample == 0.0));
+        silence.stream_position_samples += 4096;
     }
 }
 
@@ -318,18 +338,15 @@ fn knobs_land_where_they_were_drawn() {
     // The sidechain is silent and the main sounds, so the remix fades out where the knobs turn to the sidechain.
     let rate = 44_100;
     let main = stereo(rate, &music(rate, 5.0, 1));
-    let settings = StreamSettings {
-        sample_rate_hz: rate,
-        voice: Voice::Guided,
-        transpose_semitones: 0,
-    };
-    let mut stream = RemixStream::new(Model::built_in().unwrap(), settings).unwrap();
+    let settings = guided(rate, LatencyMode::Default);
+    let mut stream = RemixStream::new(&Model::built_in().unwrap(), settings).unwrap();
     let latency = stream.latency_samples();
     let turn = 2 * rate as usize;
     let (window, interval) = (4096, 256);
     let mut out = Vec::new();
     for position in (0..main.channels[0].len() - window).step_by(window) {
         let mut input = Window::new(window, interval);
+        input.stream_position_samples = position as u64;
         for channel in 0..2 {
             input.main[channel].copy_from_slice(&main.channels[channel][position..][..window]);
         }
@@ -338,6 +355,7 @@ fn knobs_land_where_they_were_drawn() {
             *controls = Controls {
                 harmony: side,
                 rhythm: side,
+                ..Controls::default()
             };
         }
         let (mut left, mut right) = (vec![0.0; window], vec![0.0; window]);
@@ -356,4 +374,126 @@ fn knobs_land_where_they_were_drawn() {
         before > 1e-3 && after < 1e-3 * before,
         "{before} before, {after} after the turn"
     );
+}
+
+/// Plays stereo `main` and `sidechain` in windows of the given lengths, in turn; streams begin at `starts`. The latency is
+/// not taken off.
+fn play(
+    stream: &mut RemixStream,
+    [main, sidechain]: [&AudioClip; 2],
+    starts: &[usize],
+    windows: &[usize],
+) -> Vec<f32> {
+    let samples = main.channels[0].len();
+    let mut lengths = windows.iter().cycle();
+    let mut out = Vec::new();
+    let mut position = 0;
+    while position < samples {
+        let stream_start = starts.iter().rfind(|&&start| start <= position);
+        let next_start = starts.iter().find(|&&start| start > position);
+        let end = (position + lengths.next().unwrap()).min(*next_start.unwrap_or(&samples));
+        let stream_position = position - stream_start.unwrap_or(&0);
+        let mut input = Window::new(end - position, 256);
+        input.stream_position_samples = stream_position as u64;
+        let readings = (stream_position..stream_position + end - position)
+            .filter(|position| position.is_multiple_of(256))
+            .count();
+        input.controls = vec![CONTROLS; readings];
+        for channel in 0..2 {
+            input.main[channel].copy_from_slice(&main.channels[channel][position..end]);
+            input.sidechain[channel].copy_from_slice(&sidechain.channels[channel][position..end]);
+        }
+        let (mut left, mut right) = (vec![0.0; end - position], vec![0.0; end - position]);
+        stream.process(&input, [&mut left, &mut right]).unwrap();
+        out.extend(left);
+        position = end;
+    }
+    out
+}
+
+#[test]
+fn a_new_stream_has_no_part_in_the_old_one() {
+    let rate = 44_100;
+    let (a, b) = (
+        stereo(rate, &music(rate, 3.0, 1)),
+        stereo(rate, &music(rate, 3.0, 2)),
+    );
+    for mode in LatencyMode::ALL {
+        let new = || RemixStream::new(&Model::built_in().unwrap(), guided(rate, mode)).unwrap();
+        let alone = play(&mut new(), [&b, &a], &[], &[1024]);
+        // A jump in the middle of a hop, after which the sources have changed places.
+        let jump = 50_001;
+        let join = |first: &AudioClip, second: &AudioClip| AudioClip {
+            sample_rate_hz: rate,
+            channels: (0..2)
+                .map(|c| [&first.channels[c][..jump], &second.channels[c]].concat())
+                .collect(),
+        };
+        let joined = [&join(&a, &b), &join(&b, &a)];
+        let mut first = new();
+        let latency = first.latency_samples();
+        let out = play(&mut first, joined, &[jump], &[1024]);
+        assert!(
+            out[jump + latency..] == alone[latency..],
+            "{mode:?}: after the jump"
+        );
+        assert!(
+            out == play(&mut new(), joined, &[jump], &[500, 1, 977]),
+            "{mode:?}: windows"
+        );
+        // Up to the jump, it is a clip that ends there.
+        let cut = |clip: &AudioClip| AudioClip {
+            sample_rate_hz: rate,
+            channels: clip.channels.iter().map(|c| c[..jump].to_vec()).collect(),
+        };
+        let settings = RemixSettings {
+            controls: CONTROLS,
+            mode,
+            voice: Voice::Guided,
+        };
+        let whole = Remixer::new(Model::built_in().unwrap())
+            .remix(&cut(&a), &cut(&b), &settings)
+            .unwrap();
+        let error = error_db(&out[latency..latency + jump], &whole.channels[0]);
+        println!("{mode:?}: {error:.1} dB from the clip that ends at the jump");
+        assert!(error < -15.0, "{mode:?}: {error:.1} dB");
+        let before = latency..latency + jump - rate as usize / 2;
+        let error = error_db(&out[before.clone()], &whole.channels[0][..before.len()]);
+        assert!(
+            error < -80.0 || mode == LatencyMode::Full,
+            "{mode:?}: {error:.1} dB"
+        );
+    }
+}
+
+#[test]
+fn after_a_long_silence_the_first_sound_begins_anew_wherever_windows_end() {
+    let rate = 48_000;
+    let mode = LatencyMode::Live;
+    let mut clip = stereo(rate, &music(rate, 5.0, 1));
+    let (sound, rest) = (40_000, 170_003);
+    for channel in &mut clip.channels {
+        channel[sound..rest].fill(0.0);
+    }
+    let new = || RemixStream::new(&Model::built_in().unwrap(), guided(rate, mode)).unwrap();
+    let reference = play(&mut new(), [&clip, &clip], &[], &[1024]);
+    for windows in [&[64][..], &[1111, 3, 900], &[20_000]] {
+        assert!(
+            play(&mut new(), [&clip, &clip], &[], windows) == reference,
+            "{windows:?}"
+        );
+    }
+    let latency = new().latency_samples();
+    let tail = sound + latency + 4096;
+    assert!(
+        reference[tail..rest + latency]
+            .iter()
+            .all(|&sample| sample == 0.0)
+    );
+    let after = AudioClip {
+        sample_rate_hz: rate,
+        channels: clip.channels.iter().map(|c| c[rest..].to_vec()).collect(),
+    };
+    let anew = play(&mut new(), [&after, &after], &[], &[1024]);
+    assert!(reference[rest + latency..] == anew[latency..]);
 }

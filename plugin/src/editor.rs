@@ -6,14 +6,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use egui::{CentralPanel, Color32, Grid, RichText, Ui};
+use model_runtime::LatencyMode;
 use model_runtime::status::Status;
+use nice_plug::context::PluginApi;
 use nice_plug::context::gui::{GuiContext, ParamSetter};
 use nice_plug::editor::dpi::{LogicalSize, NativeSize, Size};
 use nice_plug::editor::{
     Editor, HostMethods, ParentWindowHandle, ResizeHint, SizeConstraints, SpawnedEditor,
 };
 use nice_plug::params::persist::PersistentField;
-use nice_plug::prelude::{BoolParam, FloatParam, Param};
+use nice_plug::prelude::{BoolParam, Param};
 use nice_plug_egui::baseview::{HandlerError, WindowSize};
 use nice_plug_egui::widgets::ParamSlider;
 use nice_plug_egui::{
@@ -27,7 +29,7 @@ use crate::processor;
 
 const DEFAULT_SIZE: LogicalSize<f32> = LogicalSize {
     width: 460.0,
-    height: 420.0,
+    height: 560.0,
 };
 const MIN_SIZE: LogicalSize<f32> = LogicalSize {
     width: 360.0,
@@ -48,11 +50,14 @@ pub struct Readout {
     pub status: Arc<Status>,
     latency_samples: AtomicU32,
     sample_rate_hz_bits: AtomicU32,
+    /// The mode in force.
+    mode: Mutex<LatencyMode>,
 }
 
 impl Readout {
-    /// Main thread: notes the latency that was reported to the host.
-    pub fn set_latency(&self, latency_samples: u32, sample_rate_hz: f32) {
+    /// Main thread: notes the mode in force and the latency that was reported to the host.
+    pub fn set_latency(&self, mode: LatencyMode, latency_samples: u32, sample_rate_hz: f32) {
+        *self.mode.lock() = mode;
         self.latency_samples
             .store(latency_samples, Ordering::Relaxed);
         self.sample_rate_hz_bits
@@ -128,6 +133,7 @@ impl Editor for GraftEditor {
             params: Arc::clone(&self.params),
             readout: Arc::clone(&self.readout),
             context: None,
+            restart_asked_for: None,
         };
         create_egui_editor(
             EguiEditorState::from_size(self.saved_size(), 1.0),
@@ -170,6 +176,23 @@ struct App {
     params: Arc<GraftParams>,
     readout: Arc<Readout>,
     context: Option<GuiContext>,
+    /// The latency mode that the host was last asked to restart for.
+    restart_asked_for: Option<LatencyMode>,
+}
+
+impl App {
+    /// Asks a VST3 host for a restart when the latency is to change; in CLAP the audio thread does.
+    fn request_restart(&mut self, context: &GuiContext) {
+        let wanted = LatencyMode::from(self.params.latency.value());
+        let changed = wanted != *self.readout.mode.lock();
+        if !changed {
+            self.restart_asked_for = None;
+        } else if context.plugin_api() == PluginApi::Vst3 && self.restart_asked_for != Some(wanted)
+        {
+            self.restart_asked_for = Some(wanted);
+            context.request_restart();
+        }
+    }
 }
 
 impl NiceEguiApp for App {
@@ -184,9 +207,10 @@ impl NiceEguiApp for App {
     }
 
     fn ui(&mut self, ui: &mut Ui, _frame: &mut Frame) {
-        let Some(context) = &self.context else {
+        let Some(context) = self.context.clone() else {
             return;
         };
+        self.request_restart(&context);
         let setter = context.param_setter();
         CentralPanel::default().show(ui, |ui| {
             ui.heading("Graft");
@@ -209,11 +233,11 @@ impl NiceEguiApp for App {
 
 fn sliders(ui: &mut Ui, params: &GraftParams, setter: &ParamSetter) {
     Grid::new("sliders").num_columns(2).show(ui, |ui| {
-        let slider = |ui: &mut Ui, param: &FloatParam| {
+        fn slider<P: Param>(ui: &mut Ui, param: &P, setter: &ParamSetter) {
             ui.label(param.name());
             ui.add(ParamSlider::for_param(param, setter).with_width(SLIDER_WIDTH));
             ui.end_row();
-        };
+        }
         let checkbox = |ui: &mut Ui, param: &BoolParam| {
             ui.label(param.name());
             let mut on = param.value();
@@ -224,13 +248,19 @@ fn sliders(ui: &mut Ui, params: &GraftParams, setter: &ParamSetter) {
             }
             ui.end_row();
         };
-        slider(ui, &params.harmony);
-        slider(ui, &params.rhythm);
+        slider(ui, &params.harmony, setter);
+        slider(ui, &params.rhythm, setter);
         checkbox(ui, &params.link);
-        slider(ui, &params.main_gain);
-        slider(ui, &params.sidechain_gain);
-        slider(ui, &params.mix);
-        slider(ui, &params.output_gain);
+        slider(ui, &params.transpose, setter);
+        checkbox(ui, &params.freeze_harmony);
+        checkbox(ui, &params.freeze_rhythm);
+        slider(ui, &params.freeze_length, setter);
+        slider(ui, &params.window, setter);
+        slider(ui, &params.latency, setter);
+        slider(ui, &params.main_gain, setter);
+        slider(ui, &params.sidechain_gain, setter);
+        slider(ui, &params.mix, setter);
+        slider(ui, &params.output_gain, setter);
         checkbox(ui, &params.bypass);
     });
 }

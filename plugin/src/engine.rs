@@ -2,24 +2,22 @@
 
 use std::sync::Arc;
 
+use model_runtime::LatencyMode;
 use model_runtime::credit::SystemClock;
 use model_runtime::delay::Delay;
-use model_runtime::packet::{
-    AudioPort, Controls, Geometry, GeometryError, Input, exchange, finite_or_zero,
-};
+use model_runtime::geometry::{Geometry, GeometryError};
+use model_runtime::packet::{AudioPort, Controls, Input, exchange, finite_or_zero, sound};
 use model_runtime::status::Status;
+use model_runtime::transport::Transport;
 use model_runtime::worker::{WindowProcessor, Worker};
 
 use crate::params::GraftParams;
 
-/// One latent frame, in seconds: the hop of the mel spectrogram.
-const LATENT_FRAME_SECONDS: f64 = 512.0 / 22_050.0;
-/// The harmony latent averages over four frames, so that is the shortest window without waste.
-const LATENT_FRAMES_PER_WINDOW: f64 = 4.0;
-/// The knobs are noted a few times per latent frame, so that each frame finds one close by.
-const CONTROLS_PER_LATENT_FRAME: f64 = 4.0;
+/// How long a parameter takes to where it is moved.
+const RAMP_SECONDS: f32 = 0.02;
 
-const SWITCH_SECONDS: f32 = 0.02;
+/// How long the sound stays away at most when a restart was asked for: a host may not grant it.
+const RESTART_SECONDS: f32 = 0.5;
 
 /// What an engine is made for.
 #[derive(Clone, Debug)]
@@ -30,32 +28,10 @@ pub struct Config {
     pub max_block_samples: usize,
     /// Whether to wait for late windows as long as it takes.
     pub patient: bool,
-}
-
-impl Config {
-    /// Length of the worker's windows, in samples at the host's rate.
-    pub fn window_samples(&self) -> usize {
-        self.samples(LATENT_FRAME_SECONDS * LATENT_FRAMES_PER_WINDOW)
-    }
-
-    fn geometry(&self, processor_latency_samples: usize) -> Geometry {
-        let window_samples = self.window_samples();
-        Geometry {
-            sample_rate_hz: self.sample_rate_hz,
-            window_samples,
-            control_interval_samples: self
-                .samples(LATENT_FRAME_SECONDS / CONTROLS_PER_LATENT_FRAME),
-            processor_latency_samples,
-            compute_allowance_samples: Geometry::live_allowance_samples(
-                window_samples,
-                self.max_block_samples,
-            ),
-        }
-    }
-
-    fn samples(&self, seconds: f64) -> usize {
-        (seconds * f64::from(self.sample_rate_hz)).round() as usize
-    }
+    /// How much of the future the remix waits for.
+    pub mode: LatencyMode,
+    /// Whether the sound is to fade in, because it faded out before.
+    pub fade_in: bool,
 }
 
 /// Audio thread: everything between the host's buffers, but the parameters.
@@ -63,10 +39,10 @@ pub struct Engine {
     port: AudioPort<SystemClock>,
     /// Joined when the engine is dropped, which happens off the audio thread.
     _worker: Option<Worker>,
-    link: Switch,
-    bypass: Switch,
+    ramps: Ramps,
     /// What is to happen to a sample when it comes out, so that automation lands where it was drawn.
     pending: Delay<Finish>,
+    restart: RestartFade,
 }
 
 /// Audio thread: how one sample is finished.
@@ -89,7 +65,12 @@ impl Engine {
         processor: Option<Box<dyn WindowProcessor>>,
         status: Arc<Status>,
     ) -> Result<Self, GeometryError> {
-        let geometry = config.geometry(processor.as_ref().map_or(0, |p| p.latency_samples()));
+        let geometry = Geometry::new(
+            config.mode,
+            config.sample_rate_hz,
+            config.max_block_samples,
+            processor.as_ref().map_or(0, |p| p.latency_samples()),
+        );
         let (mut port, worker_port) =
             exchange(&geometry, SystemClock::default(), Arc::clone(&status))?;
         port.set_patient(config.patient);
@@ -103,10 +84,16 @@ impl Engine {
         Ok(Self {
             port,
             _worker: processor.and_then(spawn),
-            link: Switch::new(config.sample_rate_hz),
-            bypass: Switch::new(config.sample_rate_hz),
+            ramps: Ramps::new(config.sample_rate_hz),
             pending: Delay::new(geometry.latency_samples()),
+            restart: RestartFade::new(config),
         })
+    }
+
+    /// Whether to ask the host for a restart now, because `wanted` is not the mode that the engine was made for: once, when
+    /// the sound has faded out. To be called after each block.
+    pub fn restart_is_due(&mut self, wanted: LatencyMode) -> bool {
+        self.restart.is_due(wanted)
     }
 
     /// Delay of the whole plugin. Constant.
@@ -118,24 +105,36 @@ impl Engine {
     pub fn reset(&mut self, params: &GraftParams) {
         self.port.reset();
         self.pending.reset();
-        self.link.settle(params.link.value());
-        self.bypass.settle(params.bypass.value());
+        self.ramps.settle(params);
+        self.restart.reset(self.pending.samples());
     }
 
-    /// Processes a block in place: one or two channels, and up to two of sidechain. A sidechain
+    /// Processes a block in place, while the host's transport is at `transport`: one or two channels, and up to two of sidechain. A sidechain
     /// channel that is missing or too short counts as silence.
     pub fn process(
         &mut self,
         params: &GraftParams,
+        transport: &Transport,
         main: &mut [&mut [f32]],
         sidechain: &[&mut [f32]],
     ) {
         let Some(block_samples) = main.first().map(|channel| channel.len()) else {
             return;
         };
-        self.port.begin_block(block_samples);
+        self.port.set_window_beats(params.window.value().beats());
+        self.port.begin_block(block_samples, transport);
+        // Constant within the block: it is cut wherever a parameter changes.
+        let targets = Ramps::targets(params);
+        let loop_beats = params.freeze_length.value().beats();
+        let controls = Controls {
+            transpose_semitones: params.transpose.value(),
+            harmony_loop_beats: params.freeze_harmony.value().then_some(loop_beats),
+            rhythm_loop_beats: params.freeze_rhythm.value().then_some(loop_beats),
+            ..Controls::default()
+        };
         let sidechain_sample = |channel: &[f32], i: usize| channel.get(i).copied().unwrap_or(0.0);
         for i in 0..block_samples {
+            let levels = self.ramps.next(&targets);
             let sidechain = match sidechain {
                 [left, right, ..] => [sidechain_sample(left, i), sidechain_sample(right, i)],
                 [mono] => [sidechain_sample(mono, i); 2],
@@ -143,10 +142,11 @@ impl Engine {
             };
             match main {
                 [left, right, ..] => {
-                    [left[i], right[i]] = self.sample(params, [left[i], right[i]], sidechain);
+                    let input = [left[i], right[i]];
+                    [left[i], right[i]] = self.sample(&levels, controls, input, sidechain);
                 }
                 [mono] => {
-                    let [left, right] = self.sample(params, [mono[i]; 2], sidechain);
+                    let [left, right] = self.sample(&levels, controls, [mono[i]; 2], sidechain);
                     mono[i] = 0.5 * (left + right);
                 }
                 [] => {}
@@ -154,59 +154,214 @@ impl Engine {
         }
     }
 
-    fn sample(&mut self, params: &GraftParams, main: [f32; 2], sidechain: [f32; 2]) -> [f32; 2] {
+    fn sample(
+        &mut self,
+        levels: &Levels,
+        controls: Controls,
+        main: [f32; 2],
+        sidechain: [f32; 2],
+    ) -> [f32; 2] {
         let main = main.map(finite_or_zero);
-        let main_gain = params.main_gain.smoothed.next();
-        let sidechain_gain = params.sidechain_gain.smoothed.next();
-        let mix = params.mix.smoothed.next();
-        let output_gain = params.output_gain.smoothed.next();
-        let harmony = params.harmony.smoothed.next();
-        let rhythm = params.rhythm.smoothed.next();
-        let link = self.link.next(params.link.value());
-
         let output = self.port.process(Input {
-            main: main.map(|sample| sample * main_gain),
-            sidechain: sidechain.map(|sample| sample * sidechain_gain),
+            main: main.map(|sample| sample * levels.main_gain),
+            sidechain: sidechain.map(|sample| sample * levels.sidechain_gain),
             controls: Controls {
-                harmony,
-                rhythm: rhythm * (1.0 - link) + harmony * link,
+                harmony: levels.harmony,
+                rhythm: levels.rhythm * (1.0 - levels.link) + levels.harmony * levels.link,
+                ..controls
             },
         });
         let finish = self.pending.push(Finish {
             unprocessed: main,
-            dry_gain: (1.0 - mix) * output_gain,
-            remix_gain: mix * output_gain,
-            bypass: self.bypass.next(params.bypass.value()),
+            dry_gain: (1.0 - levels.mix) * levels.output_gain,
+            remix_gain: levels.mix * levels.output_gain,
+            bypass: levels.bypass,
         });
+        let gain = self.restart.next();
         [0, 1].map(|channel| {
             let mixed =
                 output.dry[channel] * finish.dry_gain + output.remix[channel] * finish.remix_gain;
-            mixed * (1.0 - finish.bypass) + finish.unprocessed[channel] * finish.bypass
+            let bypassed =
+                mixed * (1.0 - finish.bypass) + finish.unprocessed[channel] * finish.bypass;
+            sound(gain * bypassed)
         })
     }
 }
 
-/// Audio thread: an on/off parameter that moves in a short ramp.
-struct Switch {
-    position: f32,
-    step: f32,
+/// Audio thread: the fade out of one latency mode and into the next. The host restarts the plugin in between.
+struct RestartFade {
+    mode: LatencyMode,
+    /// The mode that the sound fades out for.
+    leaving_for: Option<LatencyMode>,
+    asked: bool,
+    gain: Ramp,
+    /// How long the sound stays away.
+    silent_samples: usize,
+    longest_samples: usize,
+    fades_in: bool,
 }
 
-impl Switch {
-    fn new(sample_rate_hz: f32) -> Self {
+impl RestartFade {
+    fn new(config: &Config) -> Self {
+        let mut gain = Ramp::new(config.sample_rate_hz);
+        gain.settle(1.0);
         Self {
-            position: 0.0,
-            step: 1.0 / (SWITCH_SECONDS * sample_rate_hz),
+            mode: config.mode,
+            leaving_for: None,
+            asked: false,
+            gain,
+            silent_samples: 0,
+            longest_samples: (RESTART_SECONDS * config.sample_rate_hz) as usize,
+            fades_in: config.fade_in,
         }
     }
 
-    fn settle(&mut self, on: bool) {
-        self.position = f32::from(u8::from(on));
+    /// Starts over, `latency_samples` before the first sound.
+    fn reset(&mut self, latency_samples: usize) {
+        if self.fades_in {
+            self.gain.settle(0.0);
+            self.silent_samples = latency_samples;
+        }
     }
 
-    fn next(&mut self, on: bool) -> f32 {
-        let step = if on { self.step } else { -self.step };
-        self.position = (self.position + step).clamp(0.0, 1.0);
-        self.position
+    /// The gain of the next sample.
+    fn next(&mut self) -> f32 {
+        self.fades_in = false;
+        let silent = self.silent_samples > 0;
+        self.silent_samples = self.silent_samples.saturating_sub(1);
+        self.gain.next(if silent { 0.0 } else { 1.0 })
+    }
+
+    fn is_due(&mut self, wanted: LatencyMode) -> bool {
+        if wanted == self.mode {
+            if self.leaving_for.take().is_some() {
+                self.silent_samples = 0;
+            }
+            return false;
+        }
+        if self.leaving_for != Some(wanted) {
+            self.leaving_for = Some(wanted);
+            self.asked = false;
+            self.silent_samples = self.longest_samples;
+        }
+        let due = !self.asked && self.gain.value == 0.0;
+        self.asked |= due;
+        due
+    }
+}
+
+/// Audio thread: a value that goes to where a parameter is in a short ramp, so that nothing clicks, whoever moves the
+/// parameter: automation, the editor or a state that is loaded.
+struct Ramp {
+    length_samples: u32,
+    value: f32,
+    target: f32,
+    step: f32,
+    samples_left: u32,
+}
+
+impl Ramp {
+    fn new(sample_rate_hz: f32) -> Self {
+        Self {
+            length_samples: ((RAMP_SECONDS * sample_rate_hz) as u32).max(1),
+            value: 0.0,
+            target: 0.0,
+            step: 0.0,
+            samples_left: 0,
+        }
+    }
+
+    fn settle(&mut self, value: f32) {
+        self.value = value;
+        self.target = value;
+        self.samples_left = 0;
+    }
+
+    fn next(&mut self, target: f32) -> f32 {
+        if target != self.target {
+            self.target = target;
+            self.step = (target - self.value) / self.length_samples as f32;
+            self.samples_left = self.length_samples;
+        }
+        match self.samples_left {
+            0 => {}
+            1 => {
+                self.value = self.target;
+                self.samples_left = 0;
+            }
+            _ => {
+                self.value += self.step;
+                self.samples_left -= 1;
+            }
+        }
+        self.value
+    }
+}
+
+/// Audio thread: the parameters that are heard at once, each on its ramp.
+struct Ramps([Ramp; 8]);
+
+/// The values of [`Ramps`] at a sample.
+#[derive(Clone, Copy)]
+struct Levels {
+    main_gain: f32,
+    sidechain_gain: f32,
+    mix: f32,
+    output_gain: f32,
+    harmony: f32,
+    rhythm: f32,
+    link: f32,
+    bypass: f32,
+}
+
+impl Ramps {
+    fn new(sample_rate_hz: f32) -> Self {
+        Self(std::array::from_fn(|_| Ramp::new(sample_rate_hz)))
+    }
+
+    fn targets(params: &GraftParams) -> [f32; 8] {
+        [
+            params.main_gain.value(),
+            params.sidechain_gain.value(),
+            params.mix.value(),
+            params.output_gain.value(),
+            params.harmony.value(),
+            params.rhythm.value(),
+            f32::from(u8::from(params.link.value())),
+            f32::from(u8::from(params.bypass.value())),
+        ]
+    }
+
+    fn settle(&mut self, params: &GraftParams) {
+        for (ramp, target) in self.0.iter_mut().zip(Self::targets(params)) {
+            ramp.settle(target);
+        }
+    }
+
+    fn next(&mut self, targets: &[f32; 8]) -> Levels {
+        let mut index = 0;
+        let [
+            main_gain,
+            sidechain_gain,
+            mix,
+            output_gain,
+            harmony,
+            rhythm,
+            link,
+            bypass,
+        ] = self.0.each_mut().map(|ramp| {
+            index += 1;
+            ramp.next(targets[index - 1])
+        });
+        Levels {
+            main_gain,
+            sidechain_gain,
+            mix,
+            output_gain,
+            harmony,
+            rhythm,
+            link,
+            bypass,
+        }
     }
 }

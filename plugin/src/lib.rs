@@ -6,6 +6,8 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use model_runtime::LatencyMode;
+use model_runtime::transport::Transport;
 use nice_plug::prelude::*;
 
 pub mod editor;
@@ -24,6 +26,8 @@ pub struct Graft {
     readout: Arc<Readout>,
     /// While activated.
     engine: Option<Engine>,
+    /// The mode that the last engine was made for.
+    last_mode: Option<LatencyMode>,
 }
 
 const fn layout(
@@ -86,7 +90,10 @@ impl Plugin for Graft {
     ) -> bool {
         // Joins the last worker before the next one starts.
         self.engine = None;
+        let mode = self.params.latency.value().into();
         let config = engine::Config {
+            mode,
+            fade_in: self.last_mode.is_some_and(|last| last != mode),
             sample_rate_hz: buffer_config.sample_rate,
             max_block_samples: buffer_config.max_buffer_size as usize,
             // VST3 hosts' word comes one render late through nice-plug, so it counts for nothing.
@@ -94,7 +101,11 @@ impl Plugin for Graft {
                 && buffer_config.process_mode == ProcessMode::Offline,
         };
         let status = &self.readout.status;
-        let processor = match processor::processor(config.sample_rate_hz) {
+        let processor = match processor::processor(
+            config.sample_rate_hz,
+            config.mode,
+            Arc::clone(&self.params.frozen.0),
+        ) {
             Ok(processor) => Some(processor),
             Err(error) => {
                 status.report_fault(error.to_string());
@@ -111,7 +122,8 @@ impl Plugin for Graft {
         let latency_samples = engine.latency_samples();
         context.set_latency_samples(latency_samples);
         self.readout
-            .set_latency(latency_samples, config.sample_rate_hz);
+            .set_latency(mode, latency_samples, config.sample_rate_hz);
+        self.last_mode = Some(mode);
         self.engine = Some(engine);
         true
     }
@@ -121,7 +133,6 @@ impl Plugin for Graft {
     }
 
     fn reset(&mut self) {
-        self.params.skip_smoothing();
         if let Some(engine) = &mut self.engine {
             engine.reset(&self.params);
         }
@@ -131,7 +142,7 @@ impl Plugin for Graft {
         &mut self,
         buffer: &mut Buffer,
         aux: &mut AuxiliaryBuffers,
-        _context: &mut impl ProcessContext<Self>,
+        context: &mut impl ProcessContext<Self>,
     ) -> ProcessStatus {
         let Some(engine) = &mut self.engine else {
             return ProcessStatus::Error("process() before activate()");
@@ -140,8 +151,30 @@ impl Plugin for Graft {
             .inputs
             .first()
             .map_or(&[][..], |port| port.as_slice_immutable());
-        engine.process(&self.params, buffer.as_slice(), sidechain);
+        let transport = transport(context.transport());
+        engine.process(&self.params, &transport, buffer.as_slice(), sidechain);
+        // CLAP hosts take this from any thread. In VST3 it would go through nice-plug's background thread, so there the
+        // editor asks.
+        if context.plugin_api() == PluginApi::Clap
+            && engine.restart_is_due(self.params.latency.value().into())
+        {
+            context.request_restart();
+        }
         ProcessStatus::Tail(engine.latency_samples())
+    }
+}
+
+/// Audio thread: what of the host's transport counts.
+fn transport(host: &nice_plug::prelude::Transport) -> Transport {
+    let seconds_to_samples = |seconds: f64| (seconds * f64::from(host.sample_rate)).round() as i64;
+    Transport {
+        playing: host.playing,
+        tempo_bpm: host.tempo,
+        position_beats: host.pos_beats,
+        // Not the framework's guess from beats and tempo, which would jump with every tempo change.
+        position_samples: host
+            .pos_samples
+            .or(host.pos_seconds.map(seconds_to_samples)),
     }
 }
 

@@ -16,6 +16,10 @@
 
 mod plugin;
 mod render;
+mod session;
+mod song;
 
 pub use plugin::{Parameter, Plugin, built_library};
 pub use render::{Automation, RenderJob, Rendered};
+pub use session::{Activation, Block, Session};
+pub use song::{Song, Stretch};

@@ -3,12 +3,14 @@
 use std::env;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 use clack_extensions::audio_ports_config::{AudioPortsConfigBuffer, PluginAudioPortsConfig};
 use clack_extensions::params::{ParamInfoBuffer, ParamInfoFlags, PluginParams};
 use clack_extensions::state::PluginState;
+use clack_host::events::Pckn;
+use clack_host::events::event_types::ParamValueEvent;
 use clack_host::prelude::*;
 use clack_host::utils::ClapId;
 
@@ -127,6 +129,8 @@ struct ListedParameter {
     id: ClapId,
     name: String,
     is_stepped: bool,
+    /// Of two steps, whose text may be any.
+    is_switch: bool,
 }
 
 fn library_of(path: &Path) -> Result<PathBuf> {
@@ -179,10 +183,12 @@ impl Instance {
                 let info = params
                     .get_info(&handle, index, &mut buffer)
                     .with_context(|| format!("parameter {index} has no description"))?;
+                let is_stepped = info.flags.contains(ParamInfoFlags::IS_STEPPED);
                 Ok(ListedParameter {
+                    is_switch: is_stepped && info.max_value - info.min_value == 1.0,
+                    is_stepped,
                     id: info.id,
                     name: String::from_utf8_lossy(info.name).into_owned(),
-                    is_stepped: info.flags.contains(ParamInfoFlags::IS_STEPPED),
                 })
             })
             .collect::<Result<_>>()?;
@@ -199,15 +205,36 @@ impl Instance {
                 names.join(", ")
             );
         };
-        // Steps are numbered from 0, while the text of a switch is a word.
-        if parameter.is_stepped {
+        if parameter.is_switch {
             return Ok((parameter.id, value));
         }
         let text = CString::new(value.to_string())?;
         let host_value = params
             .text_to_value(&self.inner.plugin_handle(), parameter.id, &text)
+            // The text of a choice is a word; its steps are numbered from 0.
+            .or(parameter.is_stepped.then_some(value))
             .with_context(|| format!("the parameter \"{name}\" does not take {value}"))?;
         Ok((parameter.id, host_value))
+    }
+
+    /// Sets a parameter while the plugin is not active.
+    pub(crate) fn set_parameter(&mut self, name: &str, value: f64) -> Result<()> {
+        let (id, value) = self.parameter(name, value)?;
+        let mut events = EventBuffer::with_capacity(1);
+        events.push(&ParamValueEvent::new(0, id, Pckn::match_all(), value));
+        let params = self.extension::<PluginParams>("params")?;
+        let mut handle = self
+            .inner
+            .inactive_plugin_handle()
+            .context("the plugin is active")?;
+        params.flush(&mut handle, &events.as_input(), &mut OutputEvents::void());
+        Ok(())
+    }
+
+    /// How often the plugin asked to be restarted.
+    pub(crate) fn restart_requests(&self) -> usize {
+        self.inner
+            .access_shared_handler(|shared: &Shared| shared.restarts.load(Ordering::Acquire))
     }
 
     fn layouts(&mut self) -> Result<Vec<(ClapId, String)>> {
@@ -267,10 +294,13 @@ pub(crate) struct Headless;
 #[derive(Default)]
 pub(crate) struct Shared {
     callback: AtomicBool,
+    restarts: AtomicUsize,
 }
 
 impl SharedHandler<'_> for Shared {
-    fn request_restart(&self) {}
+    fn request_restart(&self) {
+        self.restarts.fetch_add(1, Ordering::AcqRel);
+    }
 
     fn request_process(&self) {}
 

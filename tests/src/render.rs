@@ -11,6 +11,7 @@ use clack_host::prelude::*;
 use clack_host::process::StartedPluginAudioProcessor;
 
 use crate::plugin::{Headless, Instance, Plugin};
+use crate::song::Song;
 
 /// What to render, and how.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub struct RenderJob {
     pub sample_rate_hz: u32,
     /// Lengths of the blocks in samples, used in turn, over and over.
     pub blocks: Vec<usize>,
+    /// The longest block that the host announces; without it, the longest of `blocks`.
+    pub max_block_samples: Option<usize>,
     /// Whether the host says that it is not in real time.
     pub offline: bool,
     /// The main input: one or two channels of equal length.
@@ -26,8 +29,12 @@ pub struct RenderJob {
     /// The sidechain: one or two channels, cut or filled with zeros to the length of the main input.
     /// Without it, the host offers the sidechain with no channels.
     pub sidechain: Option<Vec<Vec<f32>>>,
+    /// Parameters set before the plugin is activated, as in [`Self::parameters`].
+    pub before_activation: Vec<(String, f64)>,
     /// Parameters from the first sample on, by name: gains in dB, switches 0 or 1.
     pub parameters: Vec<(String, f64)>,
+    /// Where the host's transport is; without it, the host has none.
+    pub transport: Option<Song>,
     /// Changes of parameters on the way, in order of time.
     pub automation: Vec<Automation>,
     /// A state to load first.
@@ -39,10 +46,13 @@ impl Default for RenderJob {
         Self {
             sample_rate_hz: 44_100,
             blocks: vec![512],
+            max_block_samples: None,
             offline: false,
             main: Vec::new(),
             sidechain: None,
+            before_activation: Vec::new(),
             parameters: Vec::new(),
+            transport: None,
             automation: Vec::new(),
             state: None,
         }
@@ -71,6 +81,8 @@ pub struct Rendered {
     pub wall_seconds: f64,
     /// The plugin's state after it.
     pub state: Vec<u8>,
+    /// How often the plugin asked to be restarted.
+    pub restart_requests: usize,
 }
 
 impl Rendered {
@@ -108,6 +120,9 @@ impl Plugin {
         instance.select_layout(job.layout())?;
         if let Some(state) = &job.state {
             instance.load_state(state)?;
+        }
+        for (name, value) in &job.before_activation {
+            instance.set_parameter(name, *value)?;
         }
         let events = job.events(&mut instance)?;
         if job.offline {
@@ -157,6 +172,7 @@ impl Plugin {
             latency_samples,
             wall_seconds,
             state: instance.save_state()?,
+            restart_requests: instance.restart_requests(),
         })
     }
 }
@@ -189,7 +205,8 @@ impl RenderJob {
     }
 
     fn longest_block(&self) -> usize {
-        self.blocks.iter().copied().max().unwrap_or(1)
+        let longest = self.blocks.iter().copied().max().unwrap_or(1);
+        self.max_block_samples.unwrap_or(longest)
     }
 
     fn layout(&self) -> &'static str {
@@ -247,7 +264,11 @@ fn run(
         if position == samples {
             break;
         }
-        let length = length.min(samples - position);
+        let song = job.transport.as_ref();
+        let length = length
+            .min(samples - position)
+            .min(song.map_or(usize::MAX, |song| song.samples_to_jump(position)));
+        let transport = song.map(|song| song.at(position, f64::from(job.sample_rate_hz)));
         copy_block(&job.main, position, length, &mut main_in);
         copy_block(sidechain, position, length, &mut sidechain_in);
         block_events.clear();
@@ -281,7 +302,7 @@ fn run(
                 &in_events,
                 &mut out_events,
                 Some(position as u64),
-                None,
+                transport.as_ref(),
             );
             result = Some(process);
         });

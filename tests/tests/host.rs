@@ -107,31 +107,126 @@ fn the_output_is_the_same_at_any_block_size_declared_offline_or_not() {
     }
 }
 
+/// The latency modes as the host numbers them.
+const MODES: [f64; 3] = [0.0, 1.0, 2.0];
+
 #[test]
-fn an_impulse_on_the_dry_path_lands_at_the_reported_latency() {
+fn an_impulse_and_noise_on_the_dry_path_land_at_the_reported_latency() {
     let plugin = plugin();
+    let dry = [("Mix", 0.0), ("Bypass", 1.0)].map(|(name, value)| state_with(&plugin, name, value));
     for sample_rate_hz in [22_050, 44_100, 48_000, 88_200, 96_000, 192_000] {
-        for (name, value) in [("Mix", 0.0), ("Bypass", 1.0)] {
-            let mut main = vec![vec![0.0; 1000]; 2];
-            main[0][0] = 0.5;
-            main[1][777] = -0.25;
+        for mode in MODES {
+            for (case, block) in [1, 16, 64, 127, 256, 512, 1024, 4096]
+                .into_iter()
+                .enumerate()
+            {
+                let mut main = vec![vec![0.0; 2000]; 2];
+                main[0][0] = 0.5;
+                main[1][777] = -0.25;
+                main[0][1000..].copy_from_slice(&noise(5, 1000));
+                let rendered = plugin
+                    .render(&RenderJob {
+                        sample_rate_hz,
+                        blocks: vec![block],
+                        main: main.clone(),
+                        sidechain: Some(stereo_noise(7, 2000)),
+                        // Parameters set with the first sample take a moment; a state does not.
+                        state: Some(dry[case % 2].clone()),
+                        before_activation: vec![parameter("Latency", mode)],
+                        ..job()
+                    })
+                    .unwrap();
+                let what = format!("mode {mode}, {sample_rate_hz} Hz, blocks of {block}");
+                assert!(rendered.latency_samples > 0, "{what}");
+                for (out, expected) in rendered.aligned().iter().zip(&main) {
+                    let differs = (0..2000).find(|&n| out[n] != expected[n]);
+                    assert_eq!(differs, None, "{what}: {:?}", &out[..8]);
+                }
+                let early = &rendered.channels[0][..rendered.latency_samples];
+                assert_eq!(peak(early), 0.0, "{what}");
+            }
+        }
+    }
+}
+
+/// Where the remix of two clicks has its middle, after the latency is taken off.
+#[test]
+fn a_click_on_the_remixed_path_lands_at_the_reported_latency() {
+    let plugin = plugin();
+    for sample_rate_hz in [44_100, 96_000] {
+        for mode in MODES {
+            let samples = sample_rate_hz as usize * 2;
+            let click = samples / 2;
+            let mut main = vec![vec![0.0; samples]; 2];
+            for channel in &mut main {
+                channel[click..click + 8]
+                    .copy_from_slice(&[0.9, -0.9, 0.9, -0.9, 0.5, -0.5, 0.2, -0.2]);
+            }
             let rendered = plugin
                 .render(&RenderJob {
                     sample_rate_hz,
                     main: main.clone(),
-                    sidechain: Some(stereo_noise(7, 1000)),
-                    // Parameters set with the first sample take a moment; a state does not.
-                    state: Some(state_with(&plugin, name, value)),
+                    sidechain: Some(main),
+                    before_activation: vec![parameter("Latency", mode)],
                     ..job()
                 })
                 .unwrap();
-            assert!(rendered.latency_samples > 0);
-            let same = rendered.aligned() == main;
-            assert!(same, "{name} at {sample_rate_hz} Hz");
-            let early = &rendered.channels[0][..rendered.latency_samples];
-            assert_eq!(peak(early), 0.0);
+            let aligned = &rendered.aligned()[0];
+            let energy = |range: std::ops::Range<usize>| -> f32 {
+                aligned[range].iter().map(|x| x * x).sum()
+            };
+            // What is not at the click is within the frames of the transform around it.
+            let near = energy(click - 2..click + 12);
+            let all = energy(0..samples);
+            assert!(
+                near > 0.8 * all,
+                "mode {mode}, {sample_rate_hz} Hz: {near} of {all}"
+            );
         }
     }
+}
+
+#[test]
+fn a_new_latency_is_asked_for_once_and_waits_for_the_restart() {
+    let plugin = plugin();
+    let latency = |mode| {
+        let job = RenderJob {
+            before_activation: vec![parameter("Latency", mode)],
+            ..job()
+        };
+        plugin.render(&job).unwrap().latency_samples
+    };
+    let [live, default, full] = MODES.map(latency);
+    assert!(
+        live < default && default < full,
+        "{live}, {default}, {full}"
+    );
+    let job = RenderJob {
+        automation: vec![Automation {
+            position_samples: 30_000,
+            parameter: "Latency".to_owned(),
+            value: MODES[2],
+        }],
+        parameters: vec![parameter("Mix", 0.0)],
+        ..job()
+    };
+    let changed = plugin.render(&job).unwrap();
+    let unchanged = plugin
+        .render(&RenderJob {
+            automation: Vec::new(),
+            ..job.clone()
+        })
+        .unwrap();
+    assert_eq!(changed.latency_samples, default);
+    assert_eq!(changed.restart_requests, unchanged.restart_requests + 1);
+    // The host does not restart the plugin, so the sound comes back at the old latency.
+    let (changed, unchanged) = (&changed.channels[0], &unchanged.channels[0]);
+    assert!(changed[..30_000] == unchanged[..30_000]);
+    let silent = 30_000 + 2048..30_000 + 20_000;
+    assert_eq!(peak(&changed[silent]), 0.0);
+    assert!(changed[30_000 + 25_000..] == unchanged[30_000 + 25_000..]);
+    let gains = (30_000..55_000).map(|n| changed[n].abs() - unchanged[n].abs());
+    assert!(gains.into_iter().all(|difference| difference <= 0.0));
 }
 
 /// The plugin's state with one parameter changed.
@@ -212,6 +307,12 @@ fn parameters_appear_by_name_with_their_defaults() {
             ("Harmony", "0.00"),
             ("Rhythm", "1.00"),
             ("Link", "Off"),
+            ("Transpose", "0 st"),
+            ("Freeze Harmony", "Off"),
+            ("Freeze Rhythm", "Off"),
+            ("Freeze Length", "4 beats"),
+            ("Window", "1 beat"),
+            ("Latency", "Default"),
             ("Main Gain", "0.0 dB"),
             ("Sidechain Gain", "0.0 dB"),
             ("Mix", "1.00"),

@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use vocoder::guided::{GuidedConfig, GuidedVoice};
+use vocoder::guided::{FrameControls, GuidedConfig, GuidedVoice};
 use vocoder::{LogMel, MelConfig, MelStream};
 
 fn noise(samples: usize) -> Vec<f32> {
@@ -36,6 +36,11 @@ fn guided(criterion: &mut Criterion) {
         let second = noise(rate as usize);
         let channels = [second.as_slice(), second.as_slice()];
         let frames = 43;
+        let controls = FrameControls {
+            harmony: 0.5,
+            rhythm: 0.5,
+            transpose_semitones: 0,
+        };
         let decoded = LogMel::from_values(128, vec![0.0; frames * 128]).expect("whole frames");
         let mut out = vec![Vec::new(); 2];
         criterion.bench_function(&format!("guided voice, stereo {rate} Hz, 1 s"), |bencher| {
@@ -44,8 +49,8 @@ fn guided(criterion: &mut Criterion) {
                     .push_audio(&channels, &channels)
                     .expect("two channels");
                 voice
-                    .push_mel(&decoded, &[0.5; 43], &[0.5; 43])
-                    .expect("as many knob values as frames");
+                    .push_mel(&decoded, &[controls; 43])
+                    .expect("controls for each frame");
                 out.iter_mut().for_each(Vec::clear);
                 voice.pull(&mut out).expect("two channels");
             });

@@ -184,6 +184,7 @@ impl GriffinLim {
     /// The sound of all frames, padding included; `spectrum` is overwritten.
     fn inverse(&mut self, spectrum: &mut [Complex32]) -> Vec<f32> {
         let mut sum = OverlapAdd::new(1);
+        let power: Vec<f32> = self.transform.window().iter().map(|w| w * w).collect();
         let mut end = 0;
         for (frame, spectrum) in spectrum
             .chunks_exact_mut(self.mel_config.n_bins())
@@ -192,7 +193,7 @@ impl GriffinLim {
             let start = frame * self.mel_config.hop_length;
             end = start + self.mel_config.n_fft;
             sum.add(start as isize, 0, self.transform.inverse(spectrum));
-            sum.add_window(start as isize, self.transform.window());
+            sum.add_window(start as isize, &power);
         }
         let mut samples = [Vec::new()];
         sum.pull(end, &mut samples);

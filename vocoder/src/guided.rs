@@ -9,6 +9,7 @@
 
 mod grid;
 mod mixer;
+mod shift;
 
 use std::collections::VecDeque;
 
@@ -42,6 +43,9 @@ pub struct GuidedConfig {
     pub margin_percussive: f32,
     /// Largest gain of a mel band (a factor).
     pub gain_limit: f32,
+    /// How many hops of the output a frame counts for, 2 at least. With as many as the analysis window has, that window is
+    /// the synthesis window too; output waits for half of them.
+    pub synthesis_hops: usize,
 }
 
 impl GuidedConfig {
@@ -56,6 +60,7 @@ impl GuidedConfig {
             margin_harmonic: 6.0,
             margin_percussive: 2.0,
             gain_limit: 6.0,
+            synthesis_hops: 4,
         }
     }
 
@@ -76,11 +81,30 @@ impl GuidedConfig {
             let expected = format!("at most half of n_fft = {}", self.mel.n_fft);
             return Err(Error::setting("hop_length", expected, self.mel.hop_length));
         }
+        let most_hops = self.mel.n_fft / self.mel.hop_length;
+        if !(2..=most_hops).contains(&self.synthesis_hops) {
+            return Err(Error::setting(
+                "synthesis_hops",
+                format!("2 to {most_hops}"),
+                self.synthesis_hops,
+            ));
+        }
         if !(0.0..=1e6).contains(&self.gain_limit) {
             return Err(Error::setting("gain_limit", "0 to 1e6", self.gain_limit));
         }
         Ok(())
     }
+}
+
+/// What steers one frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct FrameControls {
+    /// Where the harmony comes from: 0 = main, 1 = sidechain.
+    pub harmony: f32,
+    /// Where the rhythm comes from: 0 = main, 1 = sidechain.
+    pub rhythm: f32,
+    /// By how much all but the percussive parts are transposed. The decoded mel is expected to be so already.
+    pub transpose_semitones: i32,
 }
 
 /// One of the two inputs: its samples, its latest spectra and its separation.
@@ -197,6 +221,8 @@ struct Synthesis {
     /// The latest frame taken from `pending`.
     current: Option<DecodedFrame>,
     frames: usize,
+    /// The product of the windows of analysis and synthesis, where it is not zero: in the middle of a frame.
+    window: Vec<f32>,
     output: OverlapAdd,
 }
 
@@ -204,21 +230,29 @@ impl Synthesis {
     /// Plays the next frame, with the next decoded frame or, if there is none, the last one again.
     fn add_frame(
         &mut self,
-        start: isize,
+        grid: &FrameGrid,
         main: &SeparatedFrame,
         sidechain: &SeparatedFrame,
         transform: &mut FrameTransform,
     ) {
+        let start = grid.start(self.frames);
+        let hop_samples = match self.frames {
+            0 => 0,
+            frame => grid.centre(frame) - grid.centre(frame - 1),
+        };
         self.frames += 1;
         if let Some(next) = self.pending.pop_front() {
             self.current = Some(next);
         }
         let Some(decoded) = &self.current else { return };
-        let spectra = self.mixer.mix(decoded, main, sidechain);
+        let spectra = self.mixer.mix(decoded, main, sidechain, hop_samples);
         let n_bins = spectra.len() / self.output.channels();
-        self.output.add_window(start, transform.window());
+        let skipped = (transform.window().len() - self.window.len()) / 2;
+        let start = start + skipped as isize;
+        self.output.add_window(start, &self.window);
         for (channel, spectrum) in spectra.chunks_exact_mut(n_bins).enumerate() {
-            self.output.add(start, channel, transform.inverse(spectrum));
+            let frame = &transform.inverse(spectrum)[skipped..][..self.window.len()];
+            self.output.add(start, channel, frame);
         }
     }
 }
@@ -233,6 +267,13 @@ impl GuidedVoice {
         config.validate()?;
         let grid = FrameGrid::new(config);
         let n_bins = grid.n_fft / 2 + 1;
+        let (transform, window) = if grid.kept_samples < grid.n_fft {
+            FrameTransform::with_short_synthesis(grid.n_fft, grid.kept_samples)
+        } else {
+            let transform = FrameTransform::new(grid.n_fft);
+            let power = transform.window().iter().map(|w| w * w).collect();
+            (transform, power)
+        };
         Ok(Self {
             main: Source::new(config, n_bins)?,
             sidechain: Source::new(config, n_bins)?,
@@ -241,9 +282,10 @@ impl GuidedVoice {
                 pending: VecDeque::new(),
                 current: None,
                 frames: 0,
+                window,
                 output: OverlapAdd::new(config.channels),
             },
-            transform: FrameTransform::new(grid.n_fft),
+            transform,
             grid,
             pushed_samples: 0,
             config: config.clone(),
@@ -256,9 +298,15 @@ impl GuidedVoice {
     }
 
     /// Latency of this voice alone, if decoded mel frames were there at once: by how many samples the newest input is ahead of
-    /// the newest final output, at most. It is one window and the look-ahead.
+    /// the newest final output, at most. It is half the window of analysis, half that of synthesis, and the look-ahead.
     pub fn latency_samples(&self) -> usize {
-        self.grid.n_fft - 1 + self.grid.hops_in_samples(self.look_ahead_frames())
+        (self.grid.n_fft + self.grid.kept_samples) / 2 - 1
+            + self.grid.hops_in_samples(self.look_ahead_frames())
+    }
+
+    /// From the first output sample that a frame counts for to the frame's centre.
+    pub fn synthesis_reach_samples(&self) -> usize {
+        self.grid.kept_samples / 2
     }
 
     /// How many input samples must be pushed before the first `output_samples` samples are final.
@@ -299,20 +347,22 @@ impl GuidedVoice {
         Ok(())
     }
 
-    /// Takes the next decoded mel frames, with the knobs at each of them: 0 = main, 1 = sidechain.
+    /// Takes the next decoded mel frames, with the controls at each of them.
     ///
     /// # Errors
     ///
     /// When the number of mel bands or a length differs; nothing is taken then.
-    pub fn push_mel(&mut self, decoded: &LogMel, harmony: &[f32], rhythm: &[f32]) -> Result<()> {
+    pub fn push_mel(&mut self, decoded: &LogMel, controls: &[FrameControls]) -> Result<()> {
         check_length("mel bands", self.config.mel.n_mels, decoded.n_mels())?;
-        check_length("harmony values", decoded.frames(), harmony.len())?;
-        check_length("rhythm values", decoded.frames(), rhythm.len())?;
-        for (frame, (&harmony, &rhythm)) in harmony.iter().zip(rhythm).enumerate() {
+        check_length("frames of controls", decoded.frames(), controls.len())?;
+        for (frame, controls) in controls.iter().enumerate() {
             self.synthesis.pending.push_back(DecodedFrame {
                 log_mel: decoded.frame(frame).to_vec(),
-                harmony: share(harmony),
-                rhythm: share(rhythm),
+                controls: FrameControls {
+                    harmony: share(controls.harmony),
+                    rhythm: share(controls.rhythm),
+                    ..*controls
+                },
             });
         }
         self.advance();
@@ -326,7 +376,7 @@ impl GuidedVoice {
     /// When the number of channels differs.
     pub fn pull(&mut self, out: &mut [Vec<f32>]) -> Result<()> {
         check_length("channels of the output", self.config.channels, out.len())?;
-        let end = self.grid.start(self.synthesis.frames).max(0) as usize;
+        let end = self.grid.kept_start(self.synthesis.frames).max(0) as usize;
         self.synthesis.output.pull(end, out);
         Ok(())
     }
@@ -345,9 +395,8 @@ impl GuidedVoice {
                 self.analyse_frame();
             }
             while let (Some(main), Some(sidechain)) = (self.main.drain(), self.sidechain.drain()) {
-                let start = self.grid.start(self.synthesis.frames);
                 self.synthesis
-                    .add_frame(start, &main, &sidechain, &mut self.transform);
+                    .add_frame(&self.grid, &main, &sidechain, &mut self.transform);
             }
         }
         self.synthesis.output.pull(self.pushed_samples, out);
@@ -362,6 +411,7 @@ impl GuidedVoice {
         self.synthesis.pending.clear();
         self.synthesis.current = None;
         self.synthesis.frames = 0;
+        self.synthesis.mixer.reset();
         self.synthesis.output.reset();
         self.pushed_samples = 0;
     }
@@ -382,9 +432,8 @@ impl GuidedVoice {
         let main = self.main.analyse(start, &mut self.transform);
         let sidechain = self.sidechain.analyse(start, &mut self.transform);
         if let (Some(main), Some(sidechain)) = (main, sidechain) {
-            let start = self.grid.start(self.synthesis.frames);
             self.synthesis
-                .add_frame(start, &main, &sidechain, &mut self.transform);
+                .add_frame(&self.grid, &main, &sidechain, &mut self.transform);
         }
         let next_start = self.grid.start(self.main.analysed_frames);
         for source in [&mut self.main, &mut self.sidechain] {

@@ -127,6 +127,27 @@ pub struct LogMel {
 }
 
 impl LogMel {
+    /// Takes the first frames away, as a spectrogram of their own.
+    ///
+    /// # Panics
+    ///
+    /// When there are fewer than `frames`.
+    pub fn take_first(&mut self, frames: usize) -> Self {
+        Self {
+            n_mels: self.n_mels,
+            values: self.values.drain(..frames * self.n_mels).collect(),
+        }
+    }
+
+    /// Appends the last frame again, `times` times; does nothing without a frame.
+    pub fn repeat_last(&mut self, times: usize) {
+        if let Some(start) = self.values.len().checked_sub(self.n_mels) {
+            for _ in 0..times {
+                self.values.extend_from_within(start..start + self.n_mels);
+            }
+        }
+    }
+
     /// A spectrogram without frames.
     pub fn new(n_mels: usize) -> Self {
         Self {

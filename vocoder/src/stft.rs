@@ -30,6 +30,8 @@ pub(crate) struct FrameTransform<T: Sample = f32> {
     forward_scratch: Vec<Complex<T>>,
     inverse_scratch: Vec<Complex<T>>,
     window: Vec<T>,
+    /// Window of the way back, scaled for the inverse transform.
+    synthesis: Vec<T>,
     frame: Vec<T>,
 }
 
@@ -44,6 +46,10 @@ impl<T: Sample> FrameTransform<T> {
             inverse_scratch: inverse.make_scratch_vec(),
             forward,
             inverse,
+            synthesis: hann_window(n_fft)
+                .into_iter()
+                .map(|weight: T| weight / T::from_usize(n_fft).expect("a length is a number"))
+                .collect(),
             window: hann_window(n_fft),
             frame: vec![T::zero(); n_fft],
         }
@@ -72,6 +78,21 @@ impl<T: Sample> FrameTransform<T> {
 }
 
 impl FrameTransform {
+    /// With a way back whose frames count for no more than `kept_samples` around their middle, an even number below
+    /// `n_fft`: analysis and synthesis windows together are a Hann window of that length (Mauler and Martin, "A low delay,
+    /// variable resolution, perfect reconstruction spectral analysis-synthesis system", EUSIPCO 2007). Gives the transform
+    /// and that window.
+    pub(crate) fn with_short_synthesis(n_fft: usize, kept_samples: usize) -> (Self, Vec<f32>) {
+        let mut transform = Self::new(n_fft);
+        let kept = hann_window(kept_samples);
+        let start = (n_fft - kept_samples) / 2;
+        transform.synthesis.fill(0.0);
+        for (n, &weight) in kept.iter().enumerate() {
+            transform.synthesis[start + n] = weight / transform.window[start + n] / n_fft as f32;
+        }
+        (transform, kept)
+    }
+
     /// [`forward_at`](Self::forward_at) for a frame given as `samples`.
     pub(crate) fn forward(&mut self, samples: &[f32], spectrum: &mut [Complex32]) {
         let windowed = samples.iter().zip(&self.window);
@@ -89,9 +110,8 @@ impl FrameTransform {
         self.inverse
             .process_with_scratch(spectrum, &mut self.frame, &mut self.inverse_scratch)
             .expect("frame and spectrum have the planned lengths");
-        let scale = 1.0 / self.frame.len() as f32;
-        for (sample, weight) in self.frame.iter_mut().zip(&self.window) {
-            *sample *= weight * scale;
+        for (sample, weight) in self.frame.iter_mut().zip(&self.synthesis) {
+            *sample *= weight;
         }
         &self.frame
     }
@@ -203,10 +223,10 @@ impl OverlapAdd {
         add_at(&mut self.sums[channel], offset, frame.iter().copied());
     }
 
-    /// Takes note of the window that the frames which start there were analysed and synthesised with.
-    pub(crate) fn add_window(&mut self, frame_start: isize, window: &[f32]) {
+    /// Takes note of the product of the windows that the frames which start there were analysed and synthesised with.
+    pub(crate) fn add_window(&mut self, frame_start: isize, product: &[f32]) {
         let offset = frame_start - self.start as isize;
-        add_at(&mut self.window_power, offset, window.iter().map(|w| w * w));
+        add_at(&mut self.window_power, offset, product.iter().copied());
     }
 
     /// Appends the samples before number `end` to `out`.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use model_runtime::RemixSettings;
+use model_runtime::{LatencyMode, RemixSettings};
 
 use crate::audio_file::{self, WavFormat};
 use crate::host::{self, HostSettings};
@@ -34,6 +34,7 @@ pub fn render(clap: &Path, folder: &Path) -> Result<Demo> {
         block_samples: 512,
         offline: true,
         controls: RemixSettings::default().controls,
+        mode: LatencyMode::Full,
     };
     let rendered = host::remix(clap, &main, &sidechain, &settings)?;
 

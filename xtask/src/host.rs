@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use graft_tests::{Plugin, RenderJob};
-use model_runtime::{AudioClip, Controls};
+use model_runtime::{AudioClip, Controls, LatencyMode};
 
 use crate::speed::Speed;
 use crate::{audio_file, progress};
@@ -19,6 +19,8 @@ pub struct HostSettings {
     pub offline: bool,
     /// Where the knobs stand.
     pub controls: Controls,
+    /// How much of the future the plugin waits for.
+    pub mode: LatencyMode,
 }
 
 /// What came out of the plugin.
@@ -68,7 +70,12 @@ pub fn remix(
         parameters: vec![
             ("Harmony".into(), f64::from(settings.controls.harmony)),
             ("Rhythm".into(), f64::from(settings.controls.rhythm)),
+            (
+                "Transpose".into(),
+                f64::from(settings.controls.transpose_semitones),
+            ),
         ],
+        before_activation: vec![("Latency".into(), latency_step(settings.mode))],
         ..RenderJob::default()
     };
     let bar = progress::bar("Remixing in the plugin", job.main[0].len() as u64);
@@ -92,4 +99,10 @@ fn at_rate(clip: &AudioClip, sample_rate_hz: u32) -> Result<Vec<Vec<f32>>> {
         .iter()
         .map(|channel| audio_file::resample(channel, clip.sample_rate_hz, sample_rate_hz))
         .collect()
+}
+
+/// The host's number for a mode: steps count from 0.
+pub fn latency_step(mode: LatencyMode) -> f64 {
+    let step = LatencyMode::ALL.iter().position(|&other| other == mode);
+    step.unwrap_or_default() as f64
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything that one does with Graft outside a DAW, in one program.
 
 mod audio_file;
+mod bench;
 mod bundle;
 mod demo;
 mod evaluate;
@@ -42,6 +43,7 @@ enum Task {
     Train(train::Train),
     Export(export::Export),
     Evaluate(evaluate::Evaluate),
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Task::Train(task) => task.run(),
         Task::Export(task) => task.run(),
         Task::Evaluate(task) => task.run(),
+        Task::Bench(task) => task.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

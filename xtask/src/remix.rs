@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
-use model_runtime::{AudioClip, Controls, Model, RemixSettings, Remixer, Voice};
+use model_runtime::{AudioClip, Controls, LatencyMode, Model, RemixSettings, Remixer, Voice};
 
 use crate::audio_file::{self, WavFormat};
 use crate::host::{self, HostSettings};
@@ -41,13 +41,11 @@ pub struct Remix {
     #[arg(long, value_enum, default_value_t = VoiceName::Guided, conflicts_with = "host")]
     voice: VoiceName,
     /// Semitones to shift the harmony by
-    #[arg(
-        long,
-        default_value_t = 0,
-        allow_negative_numbers = true,
-        conflicts_with = "host"
-    )]
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     transpose: i32,
+    /// How much of the future the remix waits for, in the plugin and without it
+    #[arg(long, value_enum, default_value_t = LatencyName::Full)]
+    latency: LatencyName,
     /// Remix only the first S seconds of MAIN
     #[arg(long, value_name = "S", value_parser = above_zero, allow_negative_numbers = true)]
     seconds: Option<f64>,
@@ -92,6 +90,27 @@ impl From<VoiceName> for Voice {
     }
 }
 
+/// A [`LatencyMode`] as it is called on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LatencyName {
+    /// As low as the model stays musical
+    Live,
+    /// A compromise
+    Default,
+    /// All that the model can make use of
+    Full,
+}
+
+impl From<LatencyName> for LatencyMode {
+    fn from(name: LatencyName) -> Self {
+        match name {
+            LatencyName::Live => LatencyMode::Live,
+            LatencyName::Default => LatencyMode::Default,
+            LatencyName::Full => LatencyMode::Full,
+        }
+    }
+}
+
 impl Remix {
     /// Reads, remixes, writes, and says how long it took.
     pub fn run(self) -> Result<()> {
@@ -132,8 +151,8 @@ impl Remix {
         };
         let settings = RemixSettings {
             controls: self.controls(),
-            transpose_semitones: self.transpose,
             voice: self.voice.into(),
+            mode: self.latency.into(),
         };
         let spinner = progress::spinner("Remixing");
         let remix = Remixer::new(model).remix(main, sidechain, &settings)?;
@@ -154,6 +173,7 @@ impl Remix {
             block_samples: self.block as usize,
             offline: self.offline,
             controls: self.controls(),
+            mode: self.latency.into(),
         };
         let rendered = host::remix(&bundles.clap, main, sidechain, &settings)?;
         println!("latency {}, taken off", rendered.latency());
@@ -165,6 +185,8 @@ impl Remix {
         Controls {
             harmony: self.harmony,
             rhythm: self.rhythm,
+            transpose_semitones: self.transpose,
+            ..Controls::default()
         }
     }
 }

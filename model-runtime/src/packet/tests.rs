@@ -17,7 +17,7 @@ fn geometry(max_block_samples: usize) -> Geometry {
         window_samples: WINDOW,
         control_interval_samples: CONTROL_INTERVAL,
         processor_latency_samples: PROCESSOR_LATENCY,
-        compute_allowance_samples: Geometry::live_allowance_samples(WINDOW, max_block_samples),
+        compute_allowance_samples: WINDOW.max(max_block_samples),
     }
 }
 
@@ -32,14 +32,21 @@ enum Fault {
 type PlantedFault = Arc<Mutex<Option<Fault>>>;
 
 fn mix(input: Input) -> [f32; 2] {
-    let Controls { harmony, rhythm } = input.controls;
+    let Controls {
+        harmony, rhythm, ..
+    } = input.controls;
     [0, 1].map(|channel| 0.5 * input.main[channel] + rhythm * input.sidechain[channel] + harmony)
 }
+
+/// Where each window began in its stream, and its length.
+type Windows = Arc<Mutex<Vec<(u64, usize)>>>;
 
 /// The [`mix`] of both inputs, delayed.
 struct DelayedMix {
     delay: Delay<[f32; 2]>,
+    controls: Controls,
     fault: PlantedFault,
+    windows: Windows,
 }
 
 impl WindowProcessor for DelayedMix {
@@ -47,7 +54,7 @@ impl WindowProcessor for DelayedMix {
         self.delay.samples()
     }
 
-    fn reset(&mut self, _position_samples: u64) {
+    fn reset(&mut self) {
         self.delay.reset();
     }
 
@@ -56,11 +63,17 @@ impl WindowProcessor for DelayedMix {
         window: &Window,
         [left, right]: [&mut [f32]; 2],
     ) -> Result<(), ProcessorError> {
+        let position = window.stream_position_samples;
+        self.windows.lock().push((position, window.samples()));
+        let mut readings = window.controls.iter();
         for i in 0..window.samples() {
+            if (position as usize + i).is_multiple_of(window.control_interval_samples) {
+                self.controls = *readings.next().unwrap();
+            }
             [left[i], right[i]] = self.delay.push(mix(Input {
                 main: [window.main[0][i], window.main[1][i]],
                 sidechain: [window.sidechain[0][i], window.sidechain[1][i]],
-                controls: window.controls[i / window.control_interval_samples],
+                controls: self.controls,
             }));
         }
         match *self.fault.lock() {
@@ -109,12 +122,15 @@ struct Bench {
     clock: TestClock,
     status: Arc<Status>,
     fault: PlantedFault,
+    windows: Windows,
+    transport: Transport,
 }
 
 impl Bench {
     fn new(max_block_samples: usize) -> Self {
         let clock = TestClock::default();
         let fault = PlantedFault::default();
+        let windows = Windows::default();
         let status = Arc::new(Status::default());
         let (audio, worker) = exchange(
             &geometry(max_block_samples),
@@ -124,7 +140,9 @@ impl Bench {
         .unwrap();
         let processor = DelayedMix {
             delay: Delay::new(PROCESSOR_LATENCY),
+            controls: Controls::default(),
             fault: Arc::clone(&fault),
+            windows: Arc::clone(&windows),
         };
         {
             let mut time = clock.0.lock();
@@ -136,6 +154,8 @@ impl Bench {
             clock,
             status,
             fault,
+            windows,
+            transport: Transport::default(),
         }
     }
 
@@ -147,8 +167,14 @@ impl Bench {
     }
 
     fn block(&mut self, input: &[Input]) -> Vec<Output> {
-        self.audio.begin_block(input.len());
-        input.iter().map(|&i| self.audio.process(i)).collect()
+        self.audio.begin_block(input.len(), &self.transport);
+        let output = input.iter().map(|&i| self.audio.process(i)).collect();
+        if let (Some(beats), Some(bpm)) =
+            (&mut self.transport.position_beats, self.transport.tempo_bpm)
+        {
+            *beats += input.len() as f64 * bpm / 60.0 / f64::from(RATE_HZ);
+        }
+        output
     }
 
     fn pass_seconds(&self, seconds: f64) {
@@ -181,6 +207,7 @@ fn noise(samples: usize) -> Vec<Input> {
             controls: Controls {
                 harmony: 0.1 * (i / CONTROL_INTERVAL) as f32,
                 rhythm: (i / CONTROL_INTERVAL % 7) as f32,
+                ..Controls::default()
             },
         })
         .collect()
@@ -376,6 +403,90 @@ fn faults_leave_the_main_input_sounding_and_are_reported() {
     }
 }
 
+/// A worker that stalls for up to two seconds, fails, panics and gives NaN, at random.
+#[test]
+fn whatever_the_worker_does_the_sound_goes_on_without_a_click() {
+    // Remix and main are constant, so all that moves is the blend of the two and the start of the remix.
+    let input = vec![
+        Input {
+            main: [1.0; 2],
+            sidechain: [0.1; 2],
+            controls: Controls::default(),
+        };
+        64
+    ];
+    let steepest = 1.01 * 0.5 * 0.5 * PI / FADE as f32;
+    let block_seconds = 64.0 / f64::from(RATE_HZ);
+    for seed in 1..=20u32 {
+        let mut state = seed;
+        let mut random = |end: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) % end
+        };
+        let mut bench = Bench::new(64);
+        let latency = geometry(64).latency_samples();
+        let (mut stalled_blocks, mut faulty_blocks, mut longest_recovery) = (0, 0, 0);
+        let (mut since_trouble, mut recovered) = (0usize, true);
+        let mut last = 0.0;
+        for block in 0..4000 {
+            if stalled_blocks == 0 && random(200) == 0 {
+                stalled_blocks = 1 + random(2 * RATE_HZ as u32 / 64);
+            }
+            if faulty_blocks == 0 && random(200) == 0 {
+                faulty_blocks = 1 + random(10);
+                let fault = [Fault::Error, Fault::Panic, Fault::NotANumber][random(3) as usize];
+                *bench.fault.lock() = Some(fault);
+            }
+            let output = bench.block(&input);
+            bench.pass_seconds(block_seconds);
+            let trouble = stalled_blocks > 0 || faulty_blocks > 0;
+            if stalled_blocks > 0 {
+                stalled_blocks -= 1;
+            } else {
+                bench.work();
+            }
+            if faulty_blocks > 0 {
+                faulty_blocks -= 1;
+                if faulty_blocks == 0 {
+                    *bench.fault.lock() = None;
+                }
+            }
+            if trouble {
+                (since_trouble, recovered) = (0, false);
+            }
+            for out in output {
+                let sample = out.remix[0];
+                assert!(sample.is_finite());
+                // The first of the sound itself is a step, after the latency.
+                if block * 64 > latency + FADE {
+                    assert!(
+                        (sample - last).abs() <= steepest,
+                        "seed {seed}, block {block}"
+                    );
+                }
+                last = sample;
+            }
+            // A tenth of the sidechain is not in this mix, so that half is the remix and one the main.
+            since_trouble += 64;
+            if !recovered && (last - 0.5).abs() < 1e-6 {
+                recovered = true;
+                longest_recovery = longest_recovery.max(since_trouble);
+            }
+        }
+        println!(
+            "seed {seed}: {} late, {} faults, recovered within {longest_recovery} samples",
+            bench.status.late_windows(),
+            bench.status.faults()
+        );
+        assert!(bench.status.late_windows() > 0 && bench.status.faults() > 0);
+        let enough = latency + 3 * WINDOW + PROCESSOR_LATENCY + 2 * FADE;
+        assert!(
+            longest_recovery <= enough,
+            "seed {seed}: {longest_recovery} samples"
+        );
+    }
+}
+
 #[test]
 fn a_reset_leaves_nothing_of_the_old_stream() {
     let input = noise(5000);
@@ -426,22 +537,139 @@ fn a_missing_sidechain_passes_the_aligned_main() {
     );
 }
 
-#[test]
-fn the_processor_rests_in_silence_and_hears_what_comes_after() {
-    let second = RATE_HZ as usize;
-    let mut input = noise(5 * second);
-    input[second..4 * second].fill(Input::default());
-    // A processor that adds the harmony knob would not be silent.
-    for input in &mut input {
-        input.controls.harmony = 0.0;
+/// A transport that rolls from `beats` on.
+fn rolling(beats: f64, tempo_bpm: f64) -> Transport {
+    Transport {
+        playing: true,
+        tempo_bpm: Some(tempo_bpm),
+        position_beats: Some(beats),
+        position_samples: None,
     }
-    let mut bench = Bench::new(64);
-    let output = bench.play(&input);
+}
+
+#[test]
+fn windows_end_on_beats_and_the_sound_stays_the_same() {
+    let input = noise(20_000);
     let good = expected(&input, geometry(64).latency_samples());
-    // The sidechain counts as missing after two seconds of silence, and fades back in.
-    let resumed = 4 * second + geometry(64).latency_samples();
-    assert!(remix(&output)[..resumed] == good[..resumed]);
-    assert!(remix(&output)[resumed + FADE..] == good[resumed + FADE..]);
+    for (beats, tempo) in [(0.0, 120.0), (-1.3, 97.0), (7.77, 180.0), (0.0, 33.0)] {
+        for block in [64, 37] {
+            let mut bench = Bench::new(64);
+            bench.audio.set_window_beats(Some(1.0));
+            bench.transport = rolling(beats, tempo);
+            let mut output = Vec::new();
+            for block in input.chunks(block) {
+                output.extend(bench.block(block));
+                bench.pass_seconds(block.len() as f64 / f64::from(RATE_HZ));
+                bench.work();
+            }
+            assert!(
+                remix(&output) == good,
+                "from {beats} at {tempo}, blocks of {block}"
+            );
+            assert_eq!(bench.status.late_windows(), 0);
+            let windows = bench.windows.lock();
+            assert!(windows.iter().all(|&(_, samples)| samples <= WINDOW));
+            let beats_per_sample = tempo / 60.0 / f64::from(RATE_HZ);
+            // Longer than half the limit, since otherwise the next larger division would have fitted.
+            let length = windows[1].1 as f64 * beats_per_sample;
+            assert!(windows[1].1 > WINDOW / 2 - 2, "{}", windows[1].1);
+            let division = 2f64.powi(length.log2().round() as i32);
+            for &(start, _) in &windows[1..] {
+                let beat = beats + start as f64 * beats_per_sample;
+                let off_samples =
+                    (beat / division - (beat / division).round()) * division / beats_per_sample;
+                assert!(
+                    off_samples.abs() < 1.0,
+                    "window at beat {beat}, division {division}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tempo_ramp_does_not_move_the_latency() {
+    let input = noise(40_000);
+    let good = expected(&input, geometry(64).latency_samples());
+    for length_beats in [None, Some(0.25), Some(1.0), Some(2.0)] {
+        let mut bench = Bench::new(64);
+        bench.audio.set_window_beats(length_beats);
+        bench.transport = rolling(3.0, 60.0);
+        let mut output = Vec::new();
+        for block in input.chunks(64) {
+            output.extend(bench.play(block));
+            bench.transport.tempo_bpm = bench.transport.tempo_bpm.map(|bpm| bpm * 1.004);
+        }
+        assert!(remix(&output) == good, "{length_beats:?}");
+        assert_eq!(bench.status.late_windows(), 0);
+    }
+}
+
+#[test]
+fn jumps_begin_streams_with_a_dip_of_the_remix_and_nothing_else() {
+    let input = noise(40_000);
+    let mut bench = Bench::new(64);
+    bench.audio.set_window_beats(Some(1.0));
+    bench.transport = rolling(0.0, 120.0);
+    // Start of a loop, back to its start, stop, start elsewhere; the last two in a hurry.
+    let jumps = [
+        (6400, 8.0),
+        (12_800, 8.0),
+        (19_200, 2.0),
+        (19_264, 5.0),
+        (19_328, 1.0),
+    ];
+    let mut output = Vec::new();
+    for (index, block) in input.chunks(64).enumerate() {
+        if let Some((_, beats)) = jumps.iter().find(|(at, _)| *at == 64 * index) {
+            bench.transport.position_beats = Some(*beats);
+        }
+        output.extend(bench.play(block));
+    }
+    assert_eq!(bench.status.late_windows(), 0);
+    let latency = geometry(64).latency_samples();
+    let streams: Vec<u64> = bench
+        .windows
+        .lock()
+        .iter()
+        .map(|&(start, _)| start)
+        .collect();
+    assert_eq!(streams.iter().filter(|&&start| start == 0).count(), 5);
+    // The last three jumps make two streams: one at once, one when the first is long enough.
+    let shortest = (SHORTEST_STREAM_SECONDS * f64::from(RATE_HZ)) as usize;
+    let seams = [6400, 12_800, 19_200, 19_200 + shortest].map(|at| at + latency);
+    let good = expected(&input, latency);
+    for (n, (out, good)) in remix(&output).iter().zip(&good).enumerate() {
+        let distance = seams.iter().map(|seam| seam.abs_diff(n)).min().unwrap();
+        if distance == 0 {
+            assert_eq!(*out, [0.0; 2]);
+        } else if distance >= FADE {
+            assert_eq!(out, good, "sample {n}");
+        } else {
+            let fade = 0.5 - 0.5 * (PI * distance as f32 / FADE as f32).cos();
+            assert!((out[0] - fade * good[0]).abs() < 1e-5, "sample {n}");
+        }
+    }
+}
+
+#[test]
+fn a_port_that_jumps_all_the_time_keeps_sounding() {
+    let input = noise(20_000);
+    let mut bench = Bench::new(8192);
+    bench.audio.set_window_beats(Some(0.25));
+    let mut output = Vec::new();
+    for (index, block) in input.chunks(7).enumerate() {
+        bench.transport = rolling(index as f64 * 3.3, 120.0);
+        output.extend(bench.play(block));
+    }
+    assert!(
+        remix(&output)
+            .iter()
+            .flatten()
+            .all(|sample| sample.is_finite())
+    );
+    let heard = &remix(&output)[geometry(8192).latency_samples() + 2000..];
+    assert!(heard.iter().filter(|sample| sample[0] != 0.0).count() > heard.len() / 2);
 }
 
 #[test]

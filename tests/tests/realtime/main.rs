@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clack_host::prelude::PluginEntry;
-use graft_tests::{Automation, Plugin, RenderJob};
+use graft_tests::{Automation, Plugin, RenderJob, Song, Stretch};
 use watch::{CountingAllocator, Deeds, atomics, watch};
 
 #[global_allocator]
@@ -37,7 +37,7 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Two seconds of noise, with knobs that move.
+/// Two seconds of noise in a loop, with parameters that move: among them the latency, for which a restart is asked.
 fn job(blocks: Vec<usize>) -> RenderJob {
     let mut state = 1_u32;
     let mut noise = || {
@@ -57,9 +57,32 @@ fn job(blocks: Vec<usize>) -> RenderJob {
         sidechain: Some(stereo()),
         automation: (0..8)
             .flat_map(|step| {
-                ["Harmony", "Rhythm", "Mix", "Link", "Bypass"].map(|p| change(step, p))
+                [
+                    "Harmony",
+                    "Rhythm",
+                    "Mix",
+                    "Link",
+                    "Bypass",
+                    "Transpose",
+                    "Freeze Harmony",
+                    "Freeze Rhythm",
+                    "Window",
+                    "Latency",
+                ]
+                .map(|p| change(step, p))
             })
             .collect(),
+        transport: Some(Song {
+            stretches: (0..5)
+                .map(|pass| Stretch {
+                    samples: 17_000,
+                    playing: pass != 3,
+                    start_beats: 2.0,
+                    start_bpm: 90.0,
+                    end_bpm: 170.0,
+                })
+                .collect(),
+        }),
         ..RenderJob::default()
     }
 }

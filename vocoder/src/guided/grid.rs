@@ -12,17 +12,27 @@ pub(super) struct FrameGrid {
     hop_length: u64,
     /// Length of window and transform.
     pub(super) n_fft: usize,
+    /// How much of a frame, around its centre, counts for the output.
+    pub(super) kept_samples: usize,
 }
 
 impl FrameGrid {
     pub(super) fn new(config: &GuidedConfig) -> Self {
         let (rate, mel_rate) = (config.sample_rate_hz, config.mel.sample_rate_hz);
-        let same_duration = config.mel.n_fft as f64 * f64::from(rate) / f64::from(mel_rate);
+        let duration = |samples: usize| samples as f64 * f64::from(rate) / f64::from(mel_rate);
+        let n_fft = fft_length_near(duration(config.mel.n_fft));
+        let synthesis = config.synthesis_hops * config.mel.hop_length;
+        let kept_samples = if synthesis < config.mel.n_fft {
+            (duration(synthesis) / 2.0).round() as usize * 2
+        } else {
+            n_fft
+        };
         Self {
             sample_rate_hz: u64::from(rate),
             mel_rate_hz: u64::from(mel_rate),
             hop_length: config.mel.hop_length as u64,
-            n_fft: fft_length_near(same_duration),
+            n_fft,
+            kept_samples,
         }
     }
 
@@ -38,6 +48,11 @@ impl FrameGrid {
         self.centre(frame) as isize - (self.n_fft / 2) as isize
     }
 
+    /// First output sample that a frame counts for; before the clip for the first frames.
+    pub(super) fn kept_start(&self, frame: usize) -> isize {
+        self.centre(frame) as isize - (self.kept_samples / 2) as isize
+    }
+
     /// Samples to be pushed before a frame is complete.
     pub(super) fn end(&self, frame: usize) -> usize {
         self.centre(frame) + self.n_fft / 2
@@ -51,10 +66,10 @@ impl FrameGrid {
 
     /// The last frame that contributes to output sample `sample`.
     pub(super) fn last_frame_at(&self, sample: usize) -> usize {
-        let half_hops = 2 * (sample + self.n_fft / 2) as u64 * self.mel_rate_hz
+        let half_hops = 2 * (sample + self.kept_samples / 2) as u64 * self.mel_rate_hz
             / (self.hop_length * self.sample_rate_hz);
         let about = (half_hops / 2) as usize;
-        let reaches = |frame: &usize| self.start(*frame) <= sample as isize;
+        let reaches = |frame: &usize| self.kept_start(*frame) <= sample as isize;
         (about.saturating_sub(1)..=about + 1)
             .rev()
             .find(reaches)

@@ -2,7 +2,8 @@
 
 use realfft::num_complex::Complex32;
 
-use super::GuidedConfig;
+use super::shift::PitchShift;
+use super::{FrameControls, GuidedConfig};
 use crate::mel::MelFilterBank;
 use crate::stft::magnitude_of;
 
@@ -20,8 +21,7 @@ pub(super) struct SeparatedFrame<'a> {
 /// What the model says about one frame.
 pub(super) struct DecodedFrame {
     pub(super) log_mel: Vec<f32>,
-    pub(super) harmony: f32,
-    pub(super) rhythm: f32,
+    pub(super) controls: FrameControls,
 }
 
 /// Spectra and gains of the frame in work.
@@ -31,8 +31,11 @@ pub(super) struct Mixer {
     /// Brings magnitudes of the host-rate transform to those of the model's.
     magnitude_scale: f32,
     gain_limit: f32,
-    main_weights: Vec<f32>,
-    sidechain_weights: Vec<f32>,
+    main_weights: Weights,
+    sidechain_weights: Weights,
+    /// What is transposed, where anything is; channels one after the other.
+    tonal: Vec<Complex32>,
+    shift: PitchShift,
     /// Channels one after the other.
     mixture: Vec<Complex32>,
     /// Magnitude of the mixture's mono sum, which is what the model hears. With the channels' mean magnitude in its place, the
@@ -51,8 +54,10 @@ impl Mixer {
             band_to_bin: BandToBin::new(&filter_bank),
             magnitude_scale: config.mel.n_fft as f32 / n_fft as f32,
             gain_limit: config.gain_limit,
-            main_weights: vec![0.0; n_bins],
-            sidechain_weights: vec![0.0; n_bins],
+            main_weights: Weights::new(n_bins),
+            sidechain_weights: Weights::new(n_bins),
+            tonal: vec![Complex32::default(); config.channels * n_bins],
+            shift: PitchShift::new(n_fft, config.channels),
             mixture: vec![Complex32::default(); config.channels * n_bins],
             magnitude: vec![0.0; n_bins],
             band_gains: vec![0.0; config.mel.n_mels + 1],
@@ -61,28 +66,40 @@ impl Mixer {
         }
     }
 
-    /// Spectra of the output frame, channels one after the other.
+    /// Forgets the past.
+    pub(super) fn reset(&mut self) {
+        self.shift.reset();
+    }
+
+    /// Spectra of the output frame, channels one after the other. The frame before began `hop_samples` earlier.
     pub(super) fn mix(
         &mut self,
         decoded: &DecodedFrame,
         main: &SeparatedFrame,
         sidechain: &SeparatedFrame,
+        hop_samples: usize,
     ) -> &mut [Complex32] {
-        let (harmony, rhythm) = (decoded.harmony, decoded.rhythm);
-        set_weights(&mut self.main_weights, main, 1.0 - harmony, 1.0 - rhythm);
-        set_weights(&mut self.sidechain_weights, sidechain, harmony, rhythm);
+        let FrameControls {
+            harmony,
+            rhythm,
+            transpose_semitones,
+        } = decoded.controls;
+        self.main_weights.set(main, 1.0 - harmony, 1.0 - rhythm);
+        self.sidechain_weights.set(sidechain, harmony, rhythm);
+        let (mains, sides) = (&self.main_weights, &self.sidechain_weights);
         let n_bins = self.bin_gains.len();
-        let sources = main
-            .spectra
-            .chunks_exact(n_bins)
-            .zip(sidechain.spectra.chunks_exact(n_bins));
-        for (mixture, (main, sidechain)) in self.mixture.chunks_exact_mut(n_bins).zip(sources) {
-            let weights = self.main_weights.iter().zip(&self.sidechain_weights);
-            let bins = main.iter().zip(sidechain).zip(weights);
-            for (mixture, ((main, sidechain), (main_weight, sidechain_weight))) in
-                mixture.iter_mut().zip(bins)
-            {
-                *mixture = main * main_weight + sidechain * sidechain_weight;
+        let sources = (main.spectra, sidechain.spectra);
+        if transpose_semitones == 0 {
+            self.shift.reset();
+            weigh(&mut self.mixture, sources, (&mains.all, &sides.all));
+        } else {
+            weigh(&mut self.tonal, sources, (&mains.tonal, &sides.tonal));
+            weigh(&mut self.mixture, sources, (&mains.rest, &sides.rest));
+            let shifted = self
+                .shift
+                .shift(&self.tonal, transpose_semitones, hop_samples);
+            for (mixture, shifted) in self.mixture.iter_mut().zip(shifted) {
+                *mixture += shifted;
             }
         }
         self.set_gains(&decoded.log_mel);
@@ -116,13 +133,55 @@ impl Mixer {
     }
 }
 
-fn set_weights(weights: &mut [f32], frame: &SeparatedFrame, harmonic: f32, percussive: f32) {
-    let masks = frame.harmonic.iter().zip(frame.percussive);
-    for (weight, (harmonic_mask, percussive_mask)) in weights.iter_mut().zip(masks) {
-        let residual_mask = 1.0 - harmonic_mask - percussive_mask;
-        *weight = harmonic * harmonic_mask
-            + percussive * percussive_mask
-            + harmonic * percussive * residual_mask;
+/// How much of each bin of a source is heard.
+struct Weights {
+    all: Vec<f32>,
+    /// Of `all`, what has a pitch or at least no stroke.
+    tonal: Vec<f32>,
+    /// Of `all`, the strokes.
+    rest: Vec<f32>,
+}
+
+impl Weights {
+    fn new(n_bins: usize) -> Self {
+        let zeros = || vec![0.0; n_bins];
+        Self {
+            all: zeros(),
+            tonal: zeros(),
+            rest: zeros(),
+        }
+    }
+
+    fn set(&mut self, frame: &SeparatedFrame, harmonic: f32, percussive: f32) {
+        let masks = frame.harmonic.iter().zip(frame.percussive);
+        for (bin, (harmonic_mask, percussive_mask)) in masks.enumerate() {
+            let residual_mask = 1.0 - harmonic_mask - percussive_mask;
+            let residual = harmonic * percussive * residual_mask;
+            self.tonal[bin] = harmonic * harmonic_mask + residual;
+            self.rest[bin] = percussive * percussive_mask;
+            self.all[bin] = harmonic * harmonic_mask + self.rest[bin] + residual;
+        }
+    }
+}
+
+/// The sum of both sources' spectra, channels one after the other, weighted bin by bin.
+fn weigh(
+    mixture: &mut [Complex32],
+    (main, sidechain): (&[Complex32], &[Complex32]),
+    (main_weights, sidechain_weights): (&[f32], &[f32]),
+) {
+    let n_bins = main_weights.len();
+    let sources = main
+        .chunks_exact(n_bins)
+        .zip(sidechain.chunks_exact(n_bins));
+    for (mixture, (main, sidechain)) in mixture.chunks_exact_mut(n_bins).zip(sources) {
+        let weights = main_weights.iter().zip(sidechain_weights);
+        let bins = main.iter().zip(sidechain).zip(weights);
+        for (mixture, ((main, sidechain), (main_weight, sidechain_weight))) in
+            mixture.iter_mut().zip(bins)
+        {
+            *mixture = main * main_weight + sidechain * sidechain_weight;
+        }
     }
 }
 

@@ -23,6 +23,7 @@ use anyhow::Result;
 use clap::Args;
 use model_runtime::{AudioClip, Model, RemixSettings, Remixer, Voice};
 
+use crate::remix::LatencyName;
 use crate::train::cache_folder;
 use crate::train::dataset::{Dataset, Split};
 use margins::SAMPLE_RATE_HZ;
@@ -48,6 +49,9 @@ pub struct Evaluate {
     /// Number of pairs.
     #[arg(long, default_value_t = 10)]
     pairs: usize,
+    /// How much of the future the remixes wait for.
+    #[arg(long, value_enum, default_value_t = LatencyName::Full)]
+    latency: LatencyName,
     /// Which pairs are drawn.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -84,6 +88,7 @@ impl Evaluate {
             ] {
                 let settings = RemixSettings {
                     voice,
+                    mode: self.latency.into(),
                     ..RemixSettings::default()
                 };
                 let remix = |a: &AudioClip, b: &AudioClip| Ok(remixer.remix(a, b, &settings)?);

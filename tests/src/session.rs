@@ -1,0 +1,215 @@
+//! A host's session with one instance of the plugin, step by step.
+
+use anyhow::{Context, Result, ensure};
+use clack_extensions::latency::PluginLatency;
+use clack_extensions::render::{PluginRender, RenderMode};
+use clack_host::events::Pckn;
+use clack_host::events::event_types::{ParamValueEvent, TransportEvent};
+use clack_host::prelude::*;
+use clack_host::process::StartedPluginAudioProcessor;
+
+use crate::plugin::{Headless, Instance, Plugin};
+
+/// An instance that is activated, played and deactivated as the caller says. Everything happens on the caller's thread.
+pub struct Session {
+    instance: Instance,
+    processor: Option<StartedPluginAudioProcessor<Headless>>,
+    restarts_seen: usize,
+    position_samples: u64,
+}
+
+/// How a [`Session`] is activated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Activation {
+    /// Sample rate of all audio.
+    pub sample_rate_hz: u32,
+    /// The longest block.
+    pub max_block_samples: usize,
+    /// Whether the host says that it is not in real time.
+    pub offline: bool,
+}
+
+/// A block: stereo in and out.
+pub struct Block<'a> {
+    /// The main input.
+    pub main: [&'a [f32]; 2],
+    /// The sidechain.
+    pub sidechain: [&'a [f32]; 2],
+    /// Parameters that change, with the sample in the block, their name and value; in order of time.
+    pub events: &'a [(usize, String, f64)],
+    /// Where the transport is.
+    pub transport: Option<TransportEvent>,
+}
+
+impl Session {
+    /// A new instance with stereo ports, not active.
+    ///
+    /// # Errors
+    ///
+    /// When the plugin cannot be made.
+    pub fn new(plugin: &Plugin) -> Result<Self> {
+        let mut instance = Instance::new(plugin)?;
+        instance.select_layout("Stereo")?;
+        Ok(Self {
+            instance,
+            processor: None,
+            restarts_seen: 0,
+            position_samples: 0,
+        })
+    }
+
+    /// Activates the plugin and starts processing; gives the latency that it reports.
+    ///
+    /// # Errors
+    ///
+    /// When it is active, or refuses.
+    pub fn activate(&mut self, activation: &Activation) -> Result<usize> {
+        ensure!(self.processor.is_none(), "the plugin is active");
+        let mode = match activation.offline {
+            true => RenderMode::Offline,
+            false => RenderMode::Realtime,
+        };
+        self.instance
+            .extension::<PluginRender>("render")?
+            .set(&self.instance.inner.plugin_handle(), mode)
+            .context("the plugin refuses the render mode")?;
+        let configuration = PluginAudioConfiguration {
+            sample_rate: f64::from(activation.sample_rate_hz),
+            min_frames_count: 1,
+            max_frames_count: activation.max_block_samples as u32,
+        };
+        let processor = self
+            .instance
+            .inner
+            .activate(|_, _| (), configuration)
+            .context("the plugin cannot be activated")?;
+        self.instance.run_callbacks();
+        // The plugin asks for another restart when the latency is new; the host has just done so.
+        self.restarts_seen = self.instance.restart_requests();
+        let started = processor
+            .start_processing()
+            .map_err(|_| anyhow::anyhow!("the plugin cannot start processing"))?;
+        self.processor = Some(started);
+        let latency = self.instance.extension::<PluginLatency>("latency")?;
+        Ok(latency.get(&self.instance.inner.plugin_handle()) as usize)
+    }
+
+    /// Stops and deactivates the plugin, if it is active.
+    pub fn deactivate(&mut self) {
+        if let Some(processor) = self.processor.take() {
+            self.instance.inner.deactivate(processor.stop_processing());
+            self.instance.run_callbacks();
+        }
+    }
+
+    /// Sets a parameter while the plugin is not active.
+    ///
+    /// # Errors
+    ///
+    /// When it is active, or has no such parameter.
+    pub fn set_parameter(&mut self, name: &str, value: f64) -> Result<()> {
+        self.instance.set_parameter(name, value)
+    }
+
+    /// Whether the plugin asked for a restart since it was activated.
+    pub fn wants_restart(&self) -> bool {
+        self.instance.restart_requests() > self.restarts_seen
+    }
+
+    /// Tells the active plugin to forget the past.
+    pub fn reset(&mut self) {
+        if let Some(processor) = &mut self.processor {
+            processor.reset();
+        }
+    }
+
+    /// Plays a block; the time that `process` took is measured by `watch`, which has to call its argument.
+    ///
+    /// # Errors
+    ///
+    /// When the plugin is not active, or fails.
+    pub fn process(
+        &mut self,
+        block: &Block,
+        watch: impl FnOnce(&mut dyn FnMut()),
+    ) -> Result<[Vec<f32>; 2]> {
+        let mut events = EventBuffer::with_capacity(block.events.len());
+        for (time, name, value) in block.events {
+            let (id, value) = self.instance.parameter(name, *value)?;
+            events.push(&ParamValueEvent::new(
+                *time as u32,
+                id,
+                Pckn::match_all(),
+                value,
+            ));
+        }
+        let samples = block.main[0].len();
+        let mut main = block.main.map(<[f32]>::to_vec);
+        let mut sidechain = block.sidechain.map(<[f32]>::to_vec);
+        let mut out = [vec![0.0; samples], vec![0.0; samples]];
+        let processor = self
+            .processor
+            .as_mut()
+            .context("the plugin is not active")?;
+        let mut in_ports = AudioPorts::with_capacity(4, 2);
+        let mut out_ports = AudioPorts::with_capacity(2, 1);
+        let inputs = in_ports.with_input_buffers([&mut main, &mut sidechain].map(|port| {
+            AudioPortBuffer {
+                latency: 0,
+                channels: AudioPortBufferType::f32_input_only(
+                    port.iter_mut()
+                        .map(|channel| InputChannel::variable(&mut channel[..])),
+                ),
+            }
+        }));
+        let mut outputs = out_ports.with_output_buffers([AudioPortBuffer {
+            latency: 0,
+            channels: AudioPortBufferType::f32_output_only(
+                out.iter_mut().map(|channel| &mut channel[..]),
+            ),
+        }]);
+        let in_events = events.as_input();
+        let mut out_events = OutputEvents::void();
+        let mut result = None;
+        watch(&mut || {
+            result = Some(processor.process(
+                &inputs,
+                &mut outputs,
+                &in_events,
+                &mut out_events,
+                Some(self.position_samples),
+                block.transport.as_ref(),
+            ));
+        });
+        result
+            .context("the block was not processed")?
+            .context("the plugin failed")?;
+        self.position_samples += samples as u64;
+        self.instance.run_callbacks();
+        Ok(out)
+    }
+
+    /// The plugin's state.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be saved.
+    pub fn save_state(&mut self) -> Result<Vec<u8>> {
+        self.instance.save_state()
+    }
+
+    /// Loads a state.
+    ///
+    /// # Errors
+    ///
+    /// When the plugin refuses it.
+    pub fn load_state(&mut self, state: &[u8]) -> Result<()> {
+        self.instance.load_state(state)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.deactivate();
+    }
+}

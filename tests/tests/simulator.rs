@@ -1,0 +1,259 @@
+//! A host that does anything, from a seed: random blocks, jumps, loops, tempo changes, rates, activations, storms of
+//! parameters, states. Two short sessions by default; `GRAFT_SEEDS=200 GRAFT_MINUTES=30` plays as many and as long as one
+//! likes, `GRAFT_FIRST_SEED` begins elsewhere.
+
+use std::collections::HashMap;
+use std::env;
+use std::f32::consts::TAU;
+
+use graft_tests::{Activation, Block, Plugin, Session, Song, Stretch, built_library};
+
+/// A step in the sound between two samples that would be heard as a click, as the second difference of the output. The inputs'
+/// own is below a tenth of it.
+const CLICK: f32 = 0.05;
+
+/// A generator of random numbers (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+
+    fn share(&mut self) -> f64 {
+        self.next() as f64 / u64::MAX as f64
+    }
+
+    fn one_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+
+    fn choose<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
+    }
+}
+
+/// Two smooth, lively inputs that fade in after each activation.
+struct Signals {
+    rate_hz: f32,
+    samples: usize,
+}
+
+impl Signals {
+    fn block(&mut self, samples: usize) -> [Vec<f32>; 4] {
+        let mut block = [(); 4].map(|()| Vec::with_capacity(samples));
+        for _ in 0..samples {
+            let time = self.samples as f32 / self.rate_hz;
+            let fade = (time / 0.05).min(1.0);
+            let tone = |hz: f32, swell_hz: f32| {
+                let swell = 0.6 + 0.4 * (TAU * (swell_hz * time).fract()).sin();
+                0.15 * fade * fade * swell * (TAU * (hz * time).fract()).sin()
+            };
+            block[0].push(tone(220.0, 1.3) + tone(277.2, 0.7));
+            block[1].push(tone(220.0, 1.1) + tone(329.6, 0.9));
+            block[2].push(tone(110.0, 4.0) + tone(466.2, 3.0));
+            block[3].push(tone(146.8, 4.0) + tone(415.3, 2.0));
+            self.samples += 1;
+        }
+        block
+    }
+}
+
+/// All parameters with two values each between which they may move. Gains only go down, so that the input stays smooth.
+const PARAMETERS: [(&str, f64, f64); 14] = [
+    ("Harmony", 0.0, 1.0),
+    ("Rhythm", 0.0, 1.0),
+    ("Link", 0.0, 1.0),
+    ("Transpose", -8.0, 8.0),
+    ("Freeze Harmony", 0.0, 1.0),
+    ("Freeze Rhythm", 0.0, 1.0),
+    ("Freeze Length", 0.0, 3.0),
+    ("Window", 0.0, 4.0),
+    ("Latency", 0.0, 2.0),
+    ("Main Gain", -60.0, 0.0),
+    ("Sidechain Gain", -60.0, 0.0),
+    ("Mix", 0.0, 1.0),
+    ("Output Gain", -60.0, 0.0),
+    ("Bypass", 0.0, 1.0),
+];
+
+fn storm(random: &mut Random, samples: usize) -> Vec<(usize, String, f64)> {
+    let mut events: Vec<_> = (0..random.below(6))
+        .map(|_| {
+            let (name, low, high) = random.choose(&PARAMETERS);
+            let mut value = low + random.share() * (high - low);
+            if high - low == (high - low).round()
+                && !name.contains("Gain")
+                && !matches!(name, "Harmony" | "Rhythm" | "Mix")
+            {
+                value = value.round();
+            }
+            (random.below(samples), name.to_owned(), value)
+        })
+        // A new latency is rare, since each costs a restart.
+        .filter(|(time, name, _)| name != "Latency" || time % 16 == 0)
+        .collect();
+    events.sort_by_key(|(time, ..)| *time);
+    events
+}
+
+fn song(random: &mut Random) -> Song {
+    let bpm = 40.0 + 200.0 * random.share();
+    let stretches = (0..100)
+        .map(|_| {
+            let ramp = random.one_in(3);
+            Stretch {
+                samples: 100 + random.below(200_000),
+                playing: !random.one_in(5),
+                start_beats: (random.below(64) as f64 - 8.0) / random.choose(&[1.0, 2.0, 3.0]),
+                start_bpm: bpm,
+                end_bpm: if ramp {
+                    40.0 + 200.0 * random.share()
+                } else {
+                    bpm
+                },
+            }
+        })
+        .collect();
+    Song { stretches }
+}
+
+fn activation(random: &mut Random) -> Activation {
+    Activation {
+        sample_rate_hz: random.choose(&[44_100, 48_000, 88_200, 96_000, 22_050, 32_000]),
+        max_block_samples: random.choose(&[32, 64, 256, 441, 1024, 2048]),
+        // Declared, since a busy machine may not be fast enough to be known as a render.
+        offline: true,
+    }
+}
+
+#[derive(Default)]
+struct Report {
+    activations: usize,
+    states: usize,
+    largest_step: f32,
+}
+
+fn play(plugin: &Plugin, seed: u64, seconds: f64) -> Report {
+    let mut random = Random(seed);
+    let mut report = Report::default();
+    let mut session = Session::new(plugin).unwrap();
+    let mut states = vec![session.save_state().unwrap()];
+    // The latency of each activation with the same settings has to be the same.
+    let mut latencies: HashMap<(u32, usize, String), usize> = HashMap::new();
+    let mut played = 0.0;
+    while played < seconds {
+        let activation = activation(&mut random);
+        let rate = f64::from(activation.sample_rate_hz);
+        let latency = session.activate(&activation).unwrap();
+        report.activations += 1;
+        let mode = latency_mode(&session.save_state().unwrap());
+        let key = (
+            activation.sample_rate_hz,
+            activation.max_block_samples,
+            mode,
+        );
+        let known = *latencies.entry(key.clone()).or_insert(latency);
+        assert_eq!(known, latency, "seed {seed}: the latency of {key:?} drifts");
+
+        let song = song(&mut random);
+        let mut signals = Signals {
+            rate_hz: activation.sample_rate_hz as f32,
+            samples: 0,
+        };
+        let mut last = [[0.0f32; 2]; 2];
+        let lasts = (rate * (1.0 + 6.0 * random.share())) as usize;
+        let mut position = 0;
+        while position < lasts {
+            let longest = activation
+                .max_block_samples
+                .min(song.samples_to_jump(position));
+            let samples = 1 + random.below(longest);
+            let [left, right, side_left, side_right] = signals.block(samples);
+            let events = match random.one_in(20) {
+                true => storm(&mut random, samples),
+                false => Vec::new(),
+            };
+            let block = Block {
+                main: [&left, &right],
+                sidechain: [&side_left, &side_right],
+                events: &events,
+                transport: Some(song.at(position, rate)),
+            };
+            let out = session.process(&block, |process| process()).unwrap();
+            for (channel, last) in out.iter().zip(&mut last) {
+                for &sample in channel {
+                    assert!(
+                        sample == 0.0 || sample.is_normal(),
+                        "seed {seed}, {played:.1} s + sample {position}: {sample}"
+                    );
+                    let step = (sample - 2.0 * last[1] + last[0]).abs();
+                    report.largest_step = report.largest_step.max(step);
+                    // A low rate has steeper samples.
+                    let allowed = CLICK * (44_100.0 / rate as f32).max(1.0);
+                    assert!(
+                        step < allowed,
+                        "seed {seed}, {played:.1} s + sample {position}: a step of {step}"
+                    );
+                    *last = [last[1], sample];
+                }
+            }
+            position += samples;
+            if random.one_in(400) {
+                states.push(session.save_state().unwrap());
+                report.states += 1;
+            }
+            if random.one_in(400) {
+                let state = states[random.below(states.len())].clone();
+                session.load_state(&state).unwrap();
+                report.states += 1;
+            }
+            if session.wants_restart() {
+                break;
+            }
+        }
+        played += position as f64 / rate;
+        session.deactivate();
+    }
+    report
+}
+
+/// The latency mode in a state, which is JSON.
+fn latency_mode(state: &[u8]) -> String {
+    let text = String::from_utf8_lossy(state);
+    let start = text
+        .find("\"latency\":")
+        .expect("a state holds the latency");
+    text[start..]
+        .chars()
+        .take(40)
+        .take_while(|&c| c != '}')
+        .collect()
+}
+
+#[test]
+fn nothing_that_a_host_does_breaks_the_sound() {
+    let number = |name: &str, default: f64| -> f64 {
+        env::var(name).map_or(default, |text| text.parse().expect("a number"))
+    };
+    let seeds = number("GRAFT_SEEDS", 2.0) as u64;
+    let first = number("GRAFT_FIRST_SEED", 1.0) as u64;
+    let seconds = 60.0 * number("GRAFT_MINUTES", 0.25);
+    let plugin = Plugin::load(&built_library().unwrap()).unwrap();
+    for seed in first..first + seeds {
+        println!("seed {seed}");
+        let report = play(&plugin, seed, seconds);
+        println!(
+            "  {} activations, {} states, largest second difference {:.4}",
+            report.activations, report.states, report.largest_step
+        );
+    }
+}

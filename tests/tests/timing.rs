@@ -1,0 +1,397 @@
+//! The plugin in time with the host: the same sound however the host cuts it, automation where it was drawn, latents
+//! frozen in time with the beat.
+
+use std::f32::consts::TAU;
+
+use graft_tests::{Automation, Plugin, RenderJob, Rendered, Song, Stretch, built_library};
+
+const RATE_HZ: u32 = 44_100;
+
+fn plugin() -> Plugin {
+    Plugin::load(&built_library().unwrap()).unwrap()
+}
+
+fn noise(seed: u32, samples: usize) -> Vec<f32> {
+    let mut state = seed;
+    (0..samples)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state as f32 / u32::MAX as f32 - 0.5
+        })
+        .collect()
+}
+
+/// A held chord of sines on the notes (MIDI numbers).
+fn chord(notes: &[f32], samples: usize) -> Vec<f32> {
+    (0..samples)
+        .map(|n| {
+            let tone = |note: &f32| {
+                let hz = 440.0 * ((note - 69.0) / 12.0).exp2();
+                let time = n as f32 / RATE_HZ as f32;
+                [1.0, 0.5, 0.3, 0.2]
+                    .iter()
+                    .zip(1..)
+                    .map(|(level, partial)| {
+                        level * (TAU * (partial as f32 * hz * time).fract()).sin()
+                    })
+                    .sum::<f32>()
+            };
+            0.1 * notes.iter().map(tone).sum::<f32>()
+        })
+        .collect()
+}
+
+/// Noise bursts at the given times in samples.
+fn bursts(times: &[usize], samples: usize) -> Vec<f32> {
+    let mut out = vec![0.0; samples];
+    let noise = noise(3, 4000);
+    for &time in times {
+        for (n, value) in noise.iter().enumerate().take(samples.saturating_sub(time)) {
+            out[time + n] += 0.8 * value * (-(n as f32) / 700.0).exp();
+        }
+    }
+    out
+}
+
+fn twice(channel: Vec<f32>) -> Vec<Vec<f32>> {
+    vec![channel.clone(), channel]
+}
+
+fn change(position_samples: usize, parameter: &str, value: f64) -> Automation {
+    Automation {
+        position_samples,
+        parameter: parameter.to_owned(),
+        value,
+    }
+}
+
+/// Four seconds with a tempo ramp, a loop and a stop, and automation of nearly everything.
+fn busy_session() -> RenderJob {
+    let samples = 4 * RATE_HZ as usize;
+    let stretch = |samples, start_beats, start_bpm, end_bpm| Stretch {
+        samples,
+        playing: true,
+        start_beats,
+        start_bpm,
+        end_bpm,
+    };
+    RenderJob {
+        sample_rate_hz: RATE_HZ,
+        offline: true,
+        main: twice(chord(&[48.0, 55.0, 64.0], samples)),
+        sidechain: Some(twice(bursts(
+            &[1000, 30_000, 55_555, 90_000, 130_000],
+            samples,
+        ))),
+        transport: Some(Song {
+            stretches: vec![
+                stretch(50_000, -1.0, 100.0, 180.0),
+                stretch(41_003, 4.0, 180.0, 90.0),
+                stretch(41_003, 4.0, 90.0, 90.0),
+                Stretch {
+                    playing: false,
+                    ..stretch(10_000, 0.0, 90.0, 90.0)
+                },
+                stretch(60_000, 0.0, 133.3, 133.3),
+            ],
+        }),
+        automation: vec![
+            change(5_000, "Harmony", 0.7),
+            change(20_001, "Rhythm", 0.25),
+            change(31_234, "Transpose", 3.0),
+            change(60_000, "Mix", 0.8),
+            change(70_001, "Transpose", -2.0),
+            change(80_001, "Link", 1.0),
+            change(100_000, "Output Gain", -6.0),
+            change(110_000, "Window", 4.0),
+            change(120_000, "Bypass", 1.0),
+            change(125_000, "Bypass", 0.0),
+        ],
+        ..RenderJob::default()
+    }
+}
+
+#[track_caller]
+fn assert_same(a: &Rendered, b: &Rendered, what: &str) {
+    assert_eq!(a.latency_samples, b.latency_samples, "{what}");
+    for (a, b) in a.channels.iter().zip(&b.channels) {
+        let differs = a
+            .iter()
+            .zip(b)
+            .position(|(a, b)| a.to_bits() != b.to_bits());
+        assert_eq!(differs, None, "{what}");
+    }
+}
+
+#[test]
+fn a_session_with_ramp_loop_and_automation_is_the_same_at_any_block_size() {
+    let plugin = plugin();
+    for mode in [0.0, 1.0] {
+        let job = RenderJob {
+            before_activation: vec![("Latency".to_owned(), mode)],
+            ..busy_session()
+        };
+        // The longest block may be a term of the latency, so all have the same.
+        let render = |blocks: &[usize]| {
+            let job = RenderJob {
+                blocks: blocks.to_vec(),
+                max_block_samples: Some(1024),
+                ..job.clone()
+            };
+            plugin.render(&job).unwrap()
+        };
+        let reference = render(&[512]);
+        let peak = reference.channels[0]
+            .iter()
+            .fold(0.0f32, |a, b| a.max(b.abs()));
+        assert!((0.05..2.0).contains(&peak), "{peak}");
+        for blocks in [&[1][..], &[64], &[127], &[1024], &[3, 1000, 1, 64, 511]] {
+            assert_same(
+                &render(blocks),
+                &reference,
+                &format!("mode {mode}, blocks {blocks:?}"),
+            );
+        }
+        let after_a_round_trip = RenderJob {
+            state: Some(
+                plugin
+                    .render(&RenderJob {
+                        automation: Vec::new(),
+                        ..job.clone()
+                    })
+                    .unwrap()
+                    .state,
+            ),
+            max_block_samples: Some(1024),
+            before_activation: Vec::new(),
+            ..job.clone()
+        };
+        let again = plugin.render(&after_a_round_trip).unwrap();
+        assert_same(&again, &reference, &format!("mode {mode}, from a state"));
+    }
+}
+
+#[test]
+fn real_time_gives_the_same_as_a_render_when_nothing_is_late() {
+    let plugin = plugin();
+    let job = RenderJob {
+        main: vec![chord(&[48.0, 55.0], 40_000); 2],
+        sidechain: Some(twice(bursts(&[1000, 20_000], 40_000))),
+        ..busy_session()
+    };
+    let render = plugin.render(&job).unwrap();
+    let began = std::time::Instant::now();
+    let mut late = 0;
+    let live = plugin.render_with(
+        &RenderJob {
+            offline: false,
+            ..job
+        },
+        |end, process| {
+            let due = (end as f64 - 512.0) / f64::from(RATE_HZ);
+            let ahead = due - began.elapsed().as_secs_f64();
+            if ahead > 0.0 {
+                std::thread::sleep(std::time::Duration::from_secs_f64(ahead));
+            }
+            late += usize::from(ahead < -0.02);
+            process();
+        },
+    );
+    let live = live.unwrap();
+    let same = live.channels == render.channels;
+    // A machine that is too busy to play in real time proves nothing.
+    assert!(same || late > 0, "{late} late blocks");
+}
+
+#[test]
+fn a_step_of_the_knobs_at_beat_five_is_heard_at_beat_five() {
+    let bpm = 100.0;
+    let samples_per_beat = RATE_HZ as usize * 60 / 100;
+    let samples = 8 * samples_per_beat;
+    let turn = 5 * samples_per_beat;
+    // The sidechain is next to silent, so that the sound goes where the knobs turn to it.
+    let faint = noise(9, samples).iter().map(|x| 1e-6 * x).collect();
+    let rendered = plugin()
+        .render(&RenderJob {
+            sample_rate_hz: RATE_HZ,
+            offline: true,
+            main: twice(noise(1, samples)),
+            sidechain: Some(twice(faint)),
+            parameters: vec![("Rhythm".to_owned(), 0.0)],
+            transport: Some(Song::steady(bpm, samples)),
+            automation: vec![change(turn, "Harmony", 1.0), change(turn, "Rhythm", 1.0)],
+            ..RenderJob::default()
+        })
+        .unwrap();
+    let out = &rendered.aligned()[0];
+    let rms = |from: usize, to: usize| {
+        (out[from..to].iter().map(|x| x * x).sum::<f32>() / (to - from) as f32).sqrt()
+    };
+    // Half a frame of the transform, and a latent frame for the ramp of the knob.
+    let frame = 2048 + 1024;
+    let before = rms(turn - frame - 10_000, turn - frame);
+    let after = rms(turn + frame, turn + frame + 10_000);
+    assert!(
+        before > 0.05 && after < 0.01 * before,
+        "{before} before, {after} after"
+    );
+}
+
+/// Energy of each pitch class from C to B.
+fn chroma(samples: &[f32]) -> [f32; 12] {
+    let mut chroma = [0.0; 12];
+    for note in 48..84 {
+        let hz = 440.0 * ((note as f32 - 69.0) / 12.0).exp2();
+        let step = TAU * hz / RATE_HZ as f32;
+        let (mut re, mut im) = (0.0, 0.0);
+        for (n, sample) in samples.iter().enumerate() {
+            let window = 0.5 - 0.5 * (TAU * n as f32 / samples.len() as f32).cos();
+            let phase = (step * n as f32) % TAU;
+            re += window * sample * phase.cos();
+            im += window * sample * phase.sin();
+        }
+        chroma[note % 12] += (re * re + im * im).sqrt();
+    }
+    chroma
+}
+
+#[test]
+fn transpose_moves_the_harmony_by_semitones() {
+    let samples = 5 * RATE_HZ as usize / 2;
+    let plugin = plugin();
+    let classes = |semitones: i32| {
+        let rendered = plugin
+            .render(&RenderJob {
+                sample_rate_hz: RATE_HZ,
+                offline: true,
+                main: twice(chord(&[57.0, 61.0, 64.0], samples)),
+                sidechain: Some(twice(bursts(&[500, 30_000, 60_000, 90_000], samples))),
+                parameters: vec![
+                    ("Transpose".to_owned(), f64::from(semitones)),
+                    ("Rhythm".to_owned(), 0.0),
+                ],
+                ..RenderJob::default()
+            })
+            .unwrap();
+        chroma(&rendered.aligned()[0][RATE_HZ as usize..2 * RATE_HZ as usize])
+    };
+    let original = classes(0);
+    for semitones in [-7, -2, 1, 4, 8] {
+        let moved = classes(semitones);
+        let similarity = |shift: i32| {
+            let pairs = (0..12).map(|class| {
+                let from = (class as i32 - shift).rem_euclid(12) as usize;
+                (original[from], moved[class])
+            });
+            let (mut dot, mut a2, mut b2) = (0.0, 0.0, 0.0);
+            for (a, b) in pairs {
+                dot += a * b;
+                a2 += a * a;
+                b2 += b * b;
+            }
+            dot / (a2 * b2).sqrt()
+        };
+        let best = (-8..=8)
+            .max_by(|a, b| similarity(*a).total_cmp(&similarity(*b)))
+            .unwrap();
+        println!(
+            "{semitones} semitones: similarity {}",
+            similarity(semitones)
+        );
+        assert_eq!(
+            (best - semitones).rem_euclid(12),
+            0,
+            "{semitones} semitones"
+        );
+        assert!(
+            similarity(semitones) > 0.9,
+            "{semitones}: {}",
+            similarity(semitones)
+        );
+    }
+}
+
+/// Onset strength: how much the level rises from one hop of 256 to the next.
+fn onsets(samples: &[f32]) -> Vec<f32> {
+    let levels: Vec<f32> = samples
+        .chunks_exact(256)
+        .map(|hop| (hop.iter().map(|x| x * x).sum::<f32>() + 1e-9).ln())
+        .collect();
+    levels
+        .windows(2)
+        .map(|pair| (pair[1] - pair[0]).max(0.0))
+        .collect()
+}
+
+/// Correlation of a sequence with itself, `lag` later.
+fn autocorrelation(values: &[f32], lag: usize) -> f32 {
+    let mean = values.iter().sum::<f32>() / values.len() as f32;
+    let product = |a: &[f32], b: &[f32]| -> f32 {
+        a.iter().zip(b).map(|(a, b)| (a - mean) * (b - mean)).sum()
+    };
+    let (early, late) = (&values[..values.len() - lag], &values[lag..]);
+    product(early, late) / (product(early, early) * product(late, late)).sqrt()
+}
+
+#[test]
+fn a_frozen_rhythm_repeats_with_its_beats_and_survives_a_session() {
+    let plugin = plugin();
+    let bpm = 120.0;
+    let beat = RATE_HZ as usize / 2;
+    let samples = 14 * beat;
+    // A rhythm of two beats in the first four, then noise without any.
+    let pattern = [0.0, 0.75, 1.25];
+    let times: Vec<usize> = (0..2)
+        .flat_map(|bar| pattern.map(|at| ((2.0 * bar as f32 + at) * beat as f32) as usize + 200))
+        .collect();
+    let mut sidechain = bursts(&times, samples);
+    for (n, value) in noise(4, samples).iter().enumerate().skip(4 * beat) {
+        sidechain[n] = 0.1 * value;
+    }
+    let job = RenderJob {
+        sample_rate_hz: RATE_HZ,
+        offline: true,
+        main: twice(chord(&[48.0, 52.0, 55.0, 60.0], samples)),
+        sidechain: Some(twice(sidechain)),
+        parameters: vec![("Freeze Length".to_owned(), 1.0)],
+        transport: Some(Song::steady(bpm, samples)),
+        automation: vec![change(4 * beat - 1000, "Freeze Rhythm", 1.0)],
+        ..RenderJob::default()
+    };
+    let first = plugin.render(&job).unwrap();
+    let check = |rendered: &Rendered, what: &str| {
+        let onsets = onsets(&rendered.aligned()[0][6 * beat..14 * beat - 4096]);
+        let lag = 2 * beat / 256;
+        let best = (lag / 3..lag * 3 / 2)
+            .max_by(|a, b| autocorrelation(&onsets, *a).total_cmp(&autocorrelation(&onsets, *b)))
+            .unwrap();
+        println!(
+            "{what}: best lag {best} hops, expected {lag}: {}",
+            autocorrelation(&onsets, best)
+        );
+        assert!(best.abs_diff(lag) <= 4, "{what}: {best} hops");
+        assert!(autocorrelation(&onsets, best) > 0.5, "{what}");
+    };
+    check(&first, "frozen");
+    // The session is opened again, where nothing but noise is heard: the loop is that which was saved.
+    let reopened = plugin.render(&RenderJob {
+        state: Some(first.state.clone()),
+        parameters: Vec::new(),
+        automation: Vec::new(),
+        sidechain: Some(twice(noise(5, samples).iter().map(|x| 0.1 * x).collect())),
+        ..job.clone()
+    });
+    let reopened = reopened.unwrap();
+    check(&reopened, "reopened");
+    let text = String::from_utf8_lossy(&first.state).into_owned();
+    assert!(text.contains("\"frozen\""));
+    // Live, there is no such rhythm.
+    let live = plugin
+        .render(&RenderJob {
+            automation: Vec::new(),
+            ..job
+        })
+        .unwrap();
+    let live = onsets(&live.aligned()[0][6 * beat..14 * beat - 4096]);
+    assert!(autocorrelation(&live, 2 * beat / 256) < 0.4);
+}

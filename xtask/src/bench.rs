@@ -1,0 +1,237 @@
+//! `cargo xtask bench`: what the plugin costs in real time, and whether it keeps up.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use clap::Args;
+use graft_tests::{Activation, Block, Plugin, Session, Song};
+
+use crate::remix::LatencyName;
+use crate::{audio_file, bundle, host, progress, workspace};
+
+/// Play the plugin in real time and measure it
+///
+/// The demo loops go through one or more instances of the plugin, block by block, as fast as a sound card would ask for them.
+/// The table has the time that the first instance takes of the audio thread, the processor time of the whole process,
+/// and how many samples differ from a render of the same: none, when no window came late.
+///
+/// Example: cargo xtask bench --block 64 --seconds 600
+#[derive(Args)]
+pub struct Bench {
+    /// Samples in each block; may be given more than once
+    #[arg(long = "block", value_name = "N", default_values_t = [32, 64, 128],
+          value_parser = clap::value_parser!(u32).range(1..=65536))]
+    blocks: Vec<u32>,
+    /// Seconds of playback for each
+    #[arg(long, value_name = "S", default_value_t = 20,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+    /// Instances that play at once, in turn on one audio thread
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=64))]
+    instances: u32,
+    /// Sample rate of the host, in Hz
+    #[arg(long, value_name = "HZ", default_value_t = 48_000,
+          value_parser = clap::value_parser!(u32).range(8_000..=192_000))]
+    rate: u32,
+    /// How much of the future the remix waits for
+    #[arg(long, value_enum, default_value_t = LatencyName::Default)]
+    latency: LatencyName,
+    /// Play silence, as an idle track does
+    #[arg(long)]
+    silent: bool,
+}
+
+/// What is played: stereo main and sidechain.
+struct Material {
+    main: Vec<Vec<f32>>,
+    sidechain: Vec<Vec<f32>>,
+}
+
+/// What one run showed.
+struct Figures {
+    block_samples: usize,
+    sample_rate_hz: u32,
+    /// Of the first instance, in order.
+    block_seconds: Vec<f64>,
+    /// All threads of all instances, in seconds of processor time for each second, if the system says.
+    load: Option<f64>,
+    instances: usize,
+    different_samples: usize,
+    samples: usize,
+}
+
+impl Bench {
+    /// Plays and prints the table.
+    pub fn run(self) -> Result<()> {
+        let bundles = bundle::release()?;
+        let plugin = Plugin::load(&bundles.clap)?;
+        let material = self.material()?;
+        println!(
+            "| block | median | 99.9 % | worst | 99.9 % of the block | processor per instance | samples unlike a render |"
+        );
+        println!("| --- | --- | --- | --- | --- | --- | --- |");
+        for &block in &self.blocks {
+            println!("{}", self.measure(&plugin, &material, block as usize)?);
+        }
+        Ok(())
+    }
+
+    fn material(&self) -> Result<Material> {
+        let loops = workspace::root().join("assets/demo");
+        let samples = self.seconds as usize * self.rate as usize;
+        let read = |name: &str| -> Result<Vec<Vec<f32>>> {
+            let clip = audio_file::read(&loops.join(name))?;
+            let mut channels = clip.channels;
+            channels.resize(2, channels[0].clone());
+            channels
+                .iter()
+                .map(|channel| {
+                    let once = audio_file::resample(channel, clip.sample_rate_hz, self.rate)?;
+                    let gain = if self.silent { 0.0 } else { 1.0 };
+                    let repeated = once.iter().map(|sample| gain * sample).cycle();
+                    Ok(repeated.take(samples).collect())
+                })
+                .collect()
+        };
+        Ok(Material {
+            main: read("harmony.ogg")?,
+            sidechain: read("rhythm.ogg")?,
+        })
+    }
+
+    fn measure(&self, plugin: &Plugin, material: &Material, block: usize) -> Result<Figures> {
+        let mode = (
+            "Latency".to_owned(),
+            host::latency_step(self.latency.into()),
+        );
+        let sessions = |count: u32, offline: bool| -> Result<Vec<Session>> {
+            (0..count)
+                .map(|_| {
+                    let mut session = Session::new(plugin)?;
+                    session.set_parameter(&mode.0, mode.1)?;
+                    session.activate(&Activation {
+                        sample_rate_hz: self.rate,
+                        max_block_samples: block,
+                        offline,
+                    })?;
+                    Ok(session)
+                })
+                .collect()
+        };
+        let reference = self.play(&mut sessions(1, true)?, material, block, false)?;
+        let before = processor_seconds();
+        let began = Instant::now();
+        let live = self.play(&mut sessions(self.instances, false)?, material, block, true)?;
+        let wall_seconds = began.elapsed().as_secs_f64();
+        let load = processor_seconds()
+            .zip(before)
+            .map(|(after, before)| (after - before) / wall_seconds);
+        let pairs = live.out.iter().zip(&reference.out);
+        let mut block_seconds = live.block_seconds;
+        block_seconds.sort_by(f64::total_cmp);
+        Ok(Figures {
+            block_samples: block,
+            sample_rate_hz: self.rate,
+            block_seconds,
+            load,
+            instances: self.instances as usize,
+            different_samples: pairs.filter(|(live, render)| live != render).count(),
+            samples: live.out.len(),
+        })
+    }
+
+    /// Plays all of the material through all sessions; gives the left channel of the first.
+    fn play(
+        &self,
+        sessions: &mut [Session],
+        material: &Material,
+        block: usize,
+        in_real_time: bool,
+    ) -> Result<Played> {
+        let samples = material.main[0].len();
+        let song = Song::steady(120.0, samples);
+        let rate = f64::from(self.rate);
+        let bar = progress::bar("Playing", samples as u64);
+        let mut played = Played {
+            out: Vec::with_capacity(samples),
+            block_seconds: Vec::with_capacity(samples / block),
+        };
+        let began = Instant::now();
+        for start in (0..samples - block).step_by(block) {
+            if in_real_time {
+                let due = Duration::from_secs_f64(start as f64 / rate);
+                thread::sleep(due.saturating_sub(began.elapsed()));
+            }
+            let slice =
+                |channels: &[Vec<f32>], c: usize| channels[c][start..start + block].to_vec();
+            let inputs = [0, 1].map(|c| (slice(&material.main, c), slice(&material.sidechain, c)));
+            let input = Block {
+                main: [&inputs[0].0, &inputs[1].0],
+                sidechain: [&inputs[0].1, &inputs[1].1],
+                events: &[],
+                transport: Some(song.at(start, rate)),
+            };
+            for (index, session) in sessions.iter_mut().enumerate() {
+                let mut seconds = 0.0;
+                let [left, _] = session.process(&input, |process| {
+                    let began = Instant::now();
+                    process();
+                    seconds = began.elapsed().as_secs_f64();
+                })?;
+                if index == 0 {
+                    played.out.extend(left);
+                    played.block_seconds.push(seconds);
+                }
+            }
+            bar.set_position(start as u64);
+        }
+        bar.finish_and_clear();
+        ensure!(
+            !played.block_seconds.is_empty(),
+            "expected at least one block"
+        );
+        Ok(played)
+    }
+}
+
+struct Played {
+    out: Vec<f32>,
+    block_seconds: Vec<f64>,
+}
+
+impl std::fmt::Display for Figures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let at = |share: f64| {
+            let index = (share * self.block_seconds.len() as f64) as usize;
+            self.block_seconds[index.min(self.block_seconds.len() - 1)]
+        };
+        let microseconds = |seconds: f64| format!("{:.1} µs", 1e6 * seconds);
+        let lasts = self.block_samples as f64 / f64::from(self.sample_rate_hz);
+        let load = self.load.map_or("-".to_owned(), |load| {
+            format!("{:.1} %", 100.0 * load / self.instances as f64)
+        });
+        write!(
+            f,
+            "| {} | {} | {} | {} | {:.2} % | {load} | {} of {} |",
+            self.block_samples,
+            microseconds(at(0.5)),
+            microseconds(at(0.999)),
+            microseconds(at(1.0)),
+            100.0 * at(0.999) / lasts,
+            self.different_samples,
+            self.samples,
+        )
+    }
+}
+
+/// Processor time that this process has used, if the system says.
+fn processor_seconds() -> Option<f64> {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let text = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name in parentheses may hold spaces; user and system time are the 12th and 13th field after it.
+    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok();
+    Some((ticks(11)? + ticks(12)?) / TICKS_PER_SECOND)
+}
