@@ -36,7 +36,7 @@ use crate::transport::{Beat, Timeline, Transport, window_end_beats};
 
 /// A sidechain that was digitally silent for this long counts as missing. Hosts fill an unused
 /// sidechain with zeros, so silence is the only sign; shorter rests belong to the music.
-const SIDECHAIN_HOLD_SECONDS: f64 = 2.0;
+pub(crate) const SIDECHAIN_HOLD_SECONDS: f64 = 2.0;
 
 /// Windows on the beat grid can be shorter than the limit, so that more of them are under way.
 const SHORT_WINDOWS: usize = 2;

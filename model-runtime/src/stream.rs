@@ -9,7 +9,8 @@
 //! absolute grid, so that the output is the same, bit for bit, wherever windows end.
 //!
 //! A window may begin a new stream: the old one is ended as a clip would be, and the new one follows it in the output
-//! without a gap. After a long silence, the stream begins anew with the first sound.
+//! without a gap. Where the sidechain is silent for so long that it counts as missing, nothing of the remix is heard, and the
+//! stream rests; it begins anew with the sidechain's first sound.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -27,7 +28,7 @@ use crate::freeze::{FreezeStore, Freezer, Part};
 use crate::geometry::{LatencyMode, StreamLatency};
 use crate::model_file::Model;
 use crate::network::{DecoderState, EncoderState, Network};
-use crate::packet::{Controls, Window};
+use crate::packet::{Controls, SIDECHAIN_HOLD_SECONDS, Window};
 use crate::remixer::{
     Voice, frame_controls, guided_config, limited_network, mix, to_log_mels, to_tensor, transpose,
 };
@@ -35,8 +36,9 @@ use crate::resample::Resampler;
 use crate::transport::Beat;
 use crate::worker::{ProcessorError, WindowProcessor};
 
-/// After the latency and this much more of silence in both inputs, all of the past is silence.
-const SILENCE_SECONDS: f32 = 1.0;
+/// A sidechain that was silent for the latency and this much more has no part in what is to be heard: the audio thread
+/// plays the main input by then. A tenth of a second is more than the longest window, at whose start the rest begins.
+const REST_AFTER_SECONDS: f64 = SIDECHAIN_HOLD_SECONDS + 0.1;
 
 /// What a [`RemixStream`] is made for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,9 +66,9 @@ pub struct RemixStream {
     encoder: EncoderState,
     decoder: DecoderState,
     knobs: Knobs,
-    /// Whether all is silent, and the first sound will begin anew.
+    /// Whether the stream rests until the sidechain sounds.
     asleep: bool,
-    /// Silent samples of both inputs at the end of what was pushed.
+    /// Silent samples of the sidechain at the end of what was pushed.
     silent_samples: usize,
     freeze_store: Arc<FreezeStore>,
     harmony_freezer: Freezer,
@@ -151,7 +153,7 @@ impl RemixStream {
         }
     }
 
-    /// Forgets the past, as if there had been silence for long.
+    /// Forgets the past and rests.
     fn sleep(&mut self) {
         self.begin(0);
         self.asleep = true;
@@ -209,8 +211,8 @@ impl RemixStream {
         self.knobs.read(window);
         let samples = window.samples();
         let leading = leading_silence(window);
-        let rest_samples =
-            self.latency_samples + (SILENCE_SECONDS * self.settings.sample_rate_hz as f32) as usize;
+        let rest_samples = REST_AFTER_SECONDS * f64::from(self.settings.sample_rate_hz);
+        let rest_samples = self.latency_samples + rest_samples as usize;
         let silent_samples = self.silent_samples + leading;
         self.silent_samples = match leading < samples {
             true => trailing_silence(window),
@@ -539,21 +541,17 @@ fn freeze(
         .reshape((batch, channels, height, frames))?)
 }
 
-/// Samples at the start of a window in which both inputs are silent.
+/// Samples at the start of a window in which the sidechain is silent.
 fn leading_silence(window: &Window) -> usize {
-    let channels = window.main.iter().chain(&window.sidechain);
     let first_sound = |channel: &Vec<f32>| channel.iter().position(|&sample| sample != 0.0);
-    channels
-        .filter_map(first_sound)
-        .min()
-        .unwrap_or(window.samples())
+    let sounds = window.sidechain.iter().filter_map(first_sound);
+    sounds.min().unwrap_or(window.samples())
 }
 
-/// Samples at the end of a window in which both inputs are silent.
+/// Samples at the end of a window in which the sidechain is silent.
 fn trailing_silence(window: &Window) -> usize {
-    let channels = window.main.iter().chain(&window.sidechain);
     let last_sound = |channel: &Vec<f32>| channel.iter().rposition(|&sample| sample != 0.0);
-    let last = channels.filter_map(last_sound).max();
+    let last = window.sidechain.iter().filter_map(last_sound).max();
     last.map_or(window.samples(), |last| window.samples() - 1 - last)
 }
 

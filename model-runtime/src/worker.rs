@@ -30,7 +30,7 @@ pub trait WindowProcessor: Send {
     /// How many samples the output lags behind the input. Constant.
     fn latency_samples(&self) -> usize;
 
-    /// Forgets the past: before the next window there was silence.
+    /// Forgets the past.
     fn reset(&mut self);
 
     /// Writes the next `window.samples()` samples of left and right into `remix`.

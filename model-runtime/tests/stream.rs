@@ -349,6 +349,8 @@ fn knobs_land_where_they_were_drawn() {
         input.stream_position_samples = position as u64;
         for channel in 0..2 {
             input.main[channel].copy_from_slice(&main.channels[channel][position..][..window]);
+            // A silent sidechain would let the stream rest.
+            input.sidechain[channel].fill(1e-12);
         }
         for (i, controls) in input.controls.iter_mut().enumerate() {
             let side = f32::from(position + i * interval >= turn);
@@ -467,33 +469,36 @@ fn a_new_stream_has_no_part_in_the_old_one() {
 }
 
 #[test]
-fn after_a_long_silence_the_first_sound_begins_anew_wherever_windows_end() {
+fn after_a_rest_the_first_sound_of_the_sidechain_begins_anew_wherever_windows_end() {
     let rate = 48_000;
-    let mode = LatencyMode::Live;
-    let mut clip = stereo(rate, &music(rate, 5.0, 1));
-    let (sound, rest) = (40_000, 170_003);
-    for channel in &mut clip.channels {
+    let main = stereo(rate, &music(rate, 5.0, 2));
+    let mut sidechain = stereo(rate, &music(rate, 5.0, 1));
+    let (sound, rest) = (40_000, 190_003);
+    for channel in &mut sidechain.channels {
         channel[sound..rest].fill(0.0);
     }
-    let new = || RemixStream::new(&Model::built_in().unwrap(), guided(rate, mode)).unwrap();
-    let reference = play(&mut new(), [&clip, &clip], &[], &[1024]);
-    for windows in [&[64][..], &[1111, 3, 900], &[20_000]] {
-        assert!(
-            play(&mut new(), [&clip, &clip], &[], windows) == reference,
-            "{windows:?}"
-        );
-    }
+    let settings = guided(rate, LatencyMode::Live);
+    let new = || RemixStream::new(&Model::built_in().unwrap(), settings).unwrap();
+    let reference = play(&mut new(), [&main, &sidechain], &[], &[1024]);
     let latency = new().latency_samples();
-    let tail = sound + latency + 4096;
+    // In between, the stream falls asleep, at the end of a window; the audio thread plays the main input there.
+    let heard = sound + 2 * rate as usize + latency;
+    let asleep = sound + 5 * rate as usize / 2 + 4000;
+    for windows in [&[64][..], &[1111, 3, 900], &[4000]] {
+        let other = play(&mut new(), [&main, &sidechain], &[], windows);
+        assert!(other[..heard] == reference[..heard], "{windows:?}");
+        assert!(other[asleep..] == reference[asleep..], "{windows:?}");
+    }
     assert!(
-        reference[tail..rest + latency]
+        reference[asleep..rest + latency]
             .iter()
             .all(|&sample| sample == 0.0)
     );
-    let after = AudioClip {
+    let after = |clip: &AudioClip| AudioClip {
         sample_rate_hz: rate,
         channels: clip.channels.iter().map(|c| c[rest..].to_vec()).collect(),
     };
-    let anew = play(&mut new(), [&after, &after], &[], &[1024]);
+    let (main, sidechain) = (after(&main), after(&sidechain));
+    let anew = play(&mut new(), [&main, &sidechain], &[], &[1024]);
     assert!(reference[rest + latency..] == anew[latency..]);
 }
