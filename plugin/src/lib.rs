@@ -58,11 +58,12 @@ impl Plugin for Graft {
     const EMAIL: &'static str = "";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 
+    // For VST3 hosts nice-plug compares the sidechain of each layout with the main input that the host asks for. A mono layout
+    // with a mono sidechain would be granted to a host that asks for a stereo sidechain, so there is none.
     const AUDIO_IO_LAYOUTS: &'static [AudioIOLayout] = &[
         layout("Stereo", 2, STEREO),
         layout("Stereo, mono sidechain", 2, MONO),
-        layout("Mono", 1, MONO),
-        layout("Mono, stereo sidechain", 1, STEREO),
+        layout("Mono", 1, STEREO),
     ];
 
     const SAMPLE_ACCURATE_AUTOMATION: bool = true;

@@ -211,7 +211,6 @@ impl RenderJob {
 
     fn layout(&self) -> &'static str {
         match (self.main.len(), self.sidechain.as_ref().map(Vec::len)) {
-            (1, Some(2)) => "Mono, stereo sidechain",
             (1, _) => "Mono",
             (_, Some(1)) => "Stereo, mono sidechain",
             _ => "Stereo",
@@ -249,7 +248,11 @@ fn run(
 ) -> Result<Vec<Vec<f32>>> {
     let longest = job.longest_block();
     let buffers = |channels: usize| vec![vec![0.0_f32; longest]; channels];
-    let sidechain = job.sidechain.as_deref().unwrap_or_default();
+    let sidechain = match (&job.main[..], job.sidechain.as_deref().unwrap_or_default()) {
+        // The mono layout has a stereo sidechain.
+        ([_], [mono]) => vec![mono.clone(); 2],
+        (_, sidechain) => sidechain.to_vec(),
+    };
     let mut main_in = buffers(job.main.len());
     let mut sidechain_in = buffers(sidechain.len());
     let mut main_out = buffers(job.main.len());
@@ -270,7 +273,7 @@ fn run(
             .min(song.map_or(usize::MAX, |song| song.samples_to_jump(position)));
         let transport = song.map(|song| song.at(position, f64::from(job.sample_rate_hz)));
         copy_block(&job.main, position, length, &mut main_in);
-        copy_block(sidechain, position, length, &mut sidechain_in);
+        copy_block(&sidechain, position, length, &mut sidechain_in);
         block_events.clear();
         while let Some((at, mut event)) = events.next_if(|(at, _)| *at < position + length) {
             event.set_time((at - position) as u32);
