@@ -51,7 +51,7 @@ fn figure(text: &str) -> Result<Figure, String> {
 impl Export {
     /// Writes the file, or nothing.
     pub fn run(&self) -> Result<()> {
-        let (header, tensors) = checkpoint::load(&self.run)?;
+        let (run, tensors) = checkpoint::load(&self.run)?;
         let averages = tensors
             .into_iter()
             .filter_map(|(name, tensor)| {
@@ -59,37 +59,61 @@ impl Export {
                     .map(|name| (name.to_owned(), tensor))
             })
             .collect::<HashMap<_, _>>();
-        let weights = fold(&averages)?
-            .into_iter()
-            .map(|(name, tensor)| (format!("network.{name}"), tensor))
-            .collect();
-        let (steps, hours) = (header.total_steps(), header.total_hours());
-        let header = Header {
-            format: model_file::FORMAT,
-            architecture: header.recipe.network,
-            mel: MelConfig::default(),
-            max_shift_semitones: header.recipe.crops.max_shift_semitones,
-            generator: None,
-            card: Card {
-                name: header.recipe.name,
-                version: self.model_version.clone(),
-                licence: self.licence.clone(),
-                data: self.data.clone(),
-                steps,
-                train_hours: (hours * 100.0).round() / 100.0,
-                figures: self.figures.clone(),
-            },
+        let card = Card {
+            version: self.model_version.clone(),
+            licence: self.licence.clone(),
+            data: self.data.clone(),
+            figures: self.figures.clone(),
+            ..card(&run)
         };
-        let bytes = model_file::to_bytes(&header, &weights)?;
+        let steps = card.steps;
+        let bytes = model_bytes(&run, &averages, card)?;
         whole_file::write(&self.output, &bytes)?;
         println!(
-            "{}: {} steps, {:.1} MB",
+            "{}: {steps} steps, {:.1} MB",
             self.output.display(),
-            header.card.steps,
             bytes.len() as f64 / 1e6
         );
         Ok(())
     }
+}
+
+/// What a run says of itself.
+pub fn card(run: &checkpoint::Header) -> Card {
+    Card {
+        name: run.recipe.name.clone(),
+        version: String::new(),
+        licence: String::new(),
+        data: String::new(),
+        steps: run.total_steps(),
+        train_hours: (run.total_hours() * 100.0).round() / 100.0,
+        figures: Vec::new(),
+    }
+}
+
+/// The model file of a run's averaged weights.
+///
+/// # Errors
+///
+/// When the weights do not make a model.
+pub fn model_bytes(
+    run: &checkpoint::Header,
+    averages: &HashMap<String, Tensor>,
+    card: Card,
+) -> Result<Vec<u8>> {
+    let weights = fold(averages)?
+        .into_iter()
+        .map(|(name, tensor)| (format!("network.{name}"), tensor))
+        .collect();
+    let header = Header {
+        format: model_file::FORMAT,
+        architecture: run.recipe.network.clone(),
+        mel: MelConfig::default(),
+        max_shift_semitones: run.recipe.crops.max_shift_semitones,
+        generator: None,
+        card,
+    };
+    Ok(model_file::to_bytes(&header, &weights)?)
 }
 
 /// Replaces each pair of weight norm (`weight_g`, `weight_v`) by the plain `weight`.

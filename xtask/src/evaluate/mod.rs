@@ -3,7 +3,8 @@
 //! - [`margins`]: what is measured;
 //! - [`pairs`]: which pieces of music it is measured on;
 //! - [`baselines`]: remixes without a network, to compare with;
-//! - [`score`]: means over all pairs, and their table.
+//! - [`score`]: means over all pairs, and their table;
+//! - [`transposition`]: whether rotating the harmony latent transposes.
 
 mod baselines;
 mod chroma;
@@ -13,6 +14,7 @@ mod score;
 mod stft;
 #[cfg(test)]
 mod test_signal;
+mod transposition;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,6 +27,7 @@ use crate::train::cache_folder;
 use crate::train::dataset::{Dataset, Split};
 use margins::SAMPLE_RATE_HZ;
 use score::{Scorer, Table};
+use transposition::Transpositions;
 
 /// Measure a model on music that it was not trained on.
 ///
@@ -39,9 +42,9 @@ pub struct Evaluate {
     /// Folders of music that the run was given.
     #[arg(long, required = true, num_args = 1.., value_name = "DIR")]
     data: Vec<PathBuf>,
-    /// Model file; without it, the built-in model is measured.
+    /// Model file, several times to compare models; without it, the built-in model is measured.
     #[arg(long, value_name = "MODEL.safetensors")]
-    model: Option<PathBuf>,
+    model: Vec<PathBuf>,
     /// Number of pairs.
     #[arg(long, default_value_t = 10)]
     pairs: usize,
@@ -53,33 +56,53 @@ pub struct Evaluate {
 impl Evaluate {
     /// Prints the table.
     pub fn run(&self) -> Result<()> {
-        let remixer = Remixer::new(match &self.model {
-            Some(path) => Arc::new(Model::load(path)?),
-            None => Model::built_in()?,
-        });
+        let models = match self.model.as_slice() {
+            [] => vec![("built-in model".to_owned(), Model::built_in()?)],
+            paths => paths
+                .iter()
+                .map(|path| {
+                    let name = path.file_stem().unwrap_or(path.as_os_str());
+                    let name = name.to_string_lossy().into_owned();
+                    Ok((name, Arc::new(Model::load(path)?)))
+                })
+                .collect::<Result<_>>()?,
+        };
         let dataset = Dataset::load(&self.data, &cache_folder(), SAMPLE_RATE_HZ)?;
         let validation = dataset.partition(&Split::load(&self.run)?)?.validation;
         let pairs = pairs::draw(&validation, SAMPLE_RATE_HZ, self.pairs, self.seed)?;
         let mut scorer = Scorer::new(&pairs)?;
         let mut table = Table::default();
         baselines::score_baselines(&mut scorer, &mut table)?;
-        for (name, voice) in [
-            ("model, guided voice", Voice::Guided),
-            ("model, Griffin-Lim voice", Voice::GriffinLim),
-        ] {
-            let settings = RemixSettings {
-                voice,
-                ..RemixSettings::default()
-            };
-            let remix = |a: &AudioClip, b: &AudioClip| Ok(remixer.remix(a, b, &settings)?);
-            let reconstruction = scorer.reconstruction(remix)?;
-            table.push(name, scorer.score(remix)?, Some(reconstruction));
+        let mut transpositions = Vec::new();
+        for (name, model) in models {
+            let measured = Transpositions::measure(model.network(), &validation)?;
+            transpositions.push((name.clone(), measured));
+            let remixer = Remixer::new(model);
+            for (voice_name, voice) in [
+                ("guided", Voice::Guided),
+                ("Griffin-Lim", Voice::GriffinLim),
+            ] {
+                let settings = RemixSettings {
+                    voice,
+                    ..RemixSettings::default()
+                };
+                let remix = |a: &AudioClip, b: &AudioClip| Ok(remixer.remix(a, b, &settings)?);
+                let reconstruction = scorer.reconstruction(remix)?;
+                table.push(
+                    &format!("{name}, {voice_name} voice"),
+                    scorer.score(remix)?,
+                    Some(reconstruction),
+                );
+            }
         }
         println!("{} pairs: harmony of A, rhythm of B\n", pairs.len());
         for pair in &pairs {
             println!("- {} / {}", pair.main, pair.sidechain);
         }
         print!("\n{table}");
+        for (name, transpositions) in transpositions {
+            print!("\n{name}, 3 s of each track:\n\n{transpositions}");
+        }
         Ok(())
     }
 }

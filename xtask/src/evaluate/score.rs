@@ -19,7 +19,8 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    fn of(values: impl ExactSizeIterator<Item = f32> + Clone) -> Self {
+    /// Of some values.
+    pub fn of(values: impl ExactSizeIterator<Item = f32> + Clone) -> Self {
         let count = values.len().max(1) as f32;
         let mean = values.clone().sum::<f32>() / count;
         let squares: f32 = values.map(|value| (value - mean).powi(2)).sum();

@@ -38,20 +38,25 @@ impl Pcm {
     ///
     /// When the whole track is below -50 dBFS.
     pub fn normalised(samples: &[f32], sample_rate_hz: u32) -> Result<Self> {
-        let rms = gated_rms(samples, sample_rate_hz).with_context(|| {
-            format!("expected audio above {GATE_DBFS} dBFS, found silence throughout")
-        })?;
+        Ok(Self::amplified(
+            samples,
+            loudness_gain(samples, sample_rate_hz)?,
+        ))
+    }
+
+    /// `samples`, standing for `gain` times themselves.
+    pub fn amplified(samples: &[f32], gain: f32) -> Self {
         let peak = samples
             .iter()
-            .fold(0.0f32, |peak, sample| peak.max(sample.abs()));
+            .fold(f32::EPSILON, |peak, sample| peak.max(sample.abs()));
         let to_full_scale = f32::from(i16::MAX) / peak;
-        Ok(Self {
+        Self {
             samples: samples
                 .iter()
                 .map(|sample| (sample * to_full_scale).round() as i16)
                 .collect(),
-            level: decibels(TARGET_RMS_DBFS) / rms / to_full_scale,
-        })
+            level: gain / to_full_scale,
+        }
     }
 
     fn from_bytes(bytes: &[u8]) -> Result<Self> {
@@ -77,6 +82,18 @@ impl Pcm {
         bytes.extend(self.samples.iter().flat_map(|sample| sample.to_le_bytes()));
         bytes
     }
+}
+
+/// The gain that makes `samples` as loud as every track is.
+///
+/// # Errors
+///
+/// When all of them are below -50 dBFS.
+pub fn loudness_gain(samples: &[f32], sample_rate_hz: u32) -> Result<f32> {
+    let rms = gated_rms(samples, sample_rate_hz).with_context(|| {
+        format!("expected audio above {GATE_DBFS} dBFS, found silence throughout")
+    })?;
+    Ok(decibels(TARGET_RMS_DBFS) / rms)
 }
 
 /// RMS over the blocks above the gate, if there are any.

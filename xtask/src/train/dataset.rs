@@ -60,35 +60,15 @@ impl Dataset {
     ///
     /// When a folder cannot be read, or there are fewer than two usable tracks.
     pub fn load(folders: &[PathBuf], cache_folder: &Path, sample_rate_hz: u32) -> Result<Self> {
-        let sources = find_sources(folders)?;
-        let cache = AudioCache::new(cache_folder, sample_rate_hz)?;
-        let bar = progress::bar("Reading music", sources.len() as u64);
-        let mut tracks = Vec::new();
-        let mut skipped = 0;
-        for source in sources {
-            match cache.load(&source.path) {
-                Ok(pcm) => tracks.push(Arc::new(Track {
-                    path: source.path,
-                    artist: source.artist,
-                    pcm,
-                })),
-                Err(error) => {
-                    skipped += 1;
-                    bar.suspend(|| eprintln!("skipped: {error:#}"));
-                }
-            }
-            bar.inc(1);
-        }
-        bar.finish_and_clear();
-        if skipped > 0 {
-            eprintln!("{skipped} files skipped, {} tracks to use", tracks.len());
-        }
+        let tracks = read_sources(find_sources(folders)?, cache_folder, sample_rate_hz)?;
         ensure!(
             tracks.len() > 1,
             "expected at least two usable audio files, found {}",
             tracks.len()
         );
-        Ok(Self { tracks })
+        Ok(Self {
+            tracks: tracks.into_iter().map(Arc::new).collect(),
+        })
     }
 
     /// The tracks to train on and those to validate with.
@@ -113,6 +93,61 @@ impl Dataset {
             validation,
         })
     }
+}
+
+/// Shorter sounds below a folder of drum loops are taken for single hits.
+const SHORTEST_LOOP_SECONDS: f64 = 2.0;
+
+/// Reads the drum loops below `folders`: all audio files of at least 2 s. Files that cannot be used are named on the
+/// terminal and skipped.
+///
+/// # Errors
+///
+/// When a folder cannot be read, or there are folders but no loop.
+pub fn load_loops(
+    folders: &[PathBuf],
+    cache_folder: &Path,
+    sample_rate_hz: u32,
+) -> Result<Vec<Pcm>> {
+    let mut loops = read_sources(find_sources(folders)?, cache_folder, sample_rate_hz)?;
+    let shortest_samples = SHORTEST_LOOP_SECONDS * f64::from(sample_rate_hz);
+    loops.retain(|track| track.pcm.samples.len() as f64 >= shortest_samples);
+    ensure!(
+        folders.is_empty() || !loops.is_empty(),
+        "expected drum loops of at least {SHORTEST_LOOP_SECONDS} s in {folders:?}, found none"
+    );
+    Ok(loops.into_iter().map(|track| track.pcm).collect())
+}
+
+/// Reads audio files, with a progress bar.
+fn read_sources(
+    sources: Vec<Source>,
+    cache_folder: &Path,
+    sample_rate_hz: u32,
+) -> Result<Vec<Track>> {
+    let cache = AudioCache::new(cache_folder, sample_rate_hz)?;
+    let bar = progress::bar("Reading audio", sources.len() as u64);
+    let mut tracks = Vec::new();
+    let mut skipped = 0;
+    for source in sources {
+        match cache.load(&source.path) {
+            Ok(pcm) => tracks.push(Track {
+                path: source.path,
+                artist: source.artist,
+                pcm,
+            }),
+            Err(error) => {
+                skipped += 1;
+                bar.suspend(|| eprintln!("skipped: {error:#}"));
+            }
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    if skipped > 0 {
+        eprintln!("{skipped} files skipped, {} to use", tracks.len());
+    }
+    Ok(tracks)
 }
 
 /// The two parts of a [`Dataset`].

@@ -63,11 +63,30 @@ pub struct StepFigures {
     pub kl_harmony: f32,
     /// Divergence of the rhythm latent, nats an element.
     pub kl_rhythm: f32,
+    /// Squared distance of a swap's harmony latent to the one that went in, over its variance; 0 if not minimised.
+    pub cycle_harmony: f32,
+    /// The same for the rhythm latent.
+    pub cycle_rhythm: f32,
+}
+
+/// The network that a step trains.
+pub struct Networks<'a> {
+    /// With the trained weights.
+    pub trained: &'a Network,
+    /// The same weights out of the gradients' reach, to judge swaps by: the encoder must not learn to find its own
+    /// latents in a poor remix. Needed if there is a weight on the cycle consistency.
+    pub frozen: Option<&'a Network>,
 }
 
 /// Encodes the shifted views, draws both latents, rotates the harmony back, decodes, and compares with the unshifted
 /// mel. The draw depends on `seed` alone.
-pub fn step_loss(network: &Network, views: &Views, weights: &Loss, seed: u64) -> Result<StepLoss> {
+pub fn step_loss(
+    networks: &Networks,
+    views: &Views,
+    weights: &Loss,
+    seed: u64,
+) -> Result<StepLoss> {
+    let network = networks.trained;
     let mut rng = StdRng::seed_from_u64(seed);
     let (harmony, rhythm) = network.encode_views(&views.harmony, &views.rhythm)?;
     let drawn_harmony = network.rotate(&draw(&harmony, &mut rng)?, &views.back())?;
@@ -77,17 +96,37 @@ pub fn step_loss(network: &Network, views: &Views, weights: &Loss, seed: u64) ->
         Reconstruction::Huber => candle_nn::loss::huber(&decoded, &views.target, 1.0)?,
     };
     let (kl_harmony, kl_rhythm) = (harmony.kl()?, rhythm.kl()?);
-    let total = ((&reconstruction + (&kl_harmony * weights.kl_harmony)?)?
+    let mut total = ((&reconstruction + (&kl_harmony * weights.kl_harmony)?)?
         + (&kl_rhythm * weights.kl_rhythm)?)?;
+    let mut parts = StepFigures {
+        reconstruction: reconstruction.to_scalar()?,
+        kl_harmony: kl_harmony.to_scalar()?,
+        kl_rhythm: kl_rhythm.to_scalar()?,
+        cycle_harmony: 0.0,
+        cycle_rhythm: 0.0,
+    };
+    if let Some(frozen) = networks.frozen {
+        let harmony = network.rotate(&harmony.mean, &views.back())?.detach();
+        let rhythm = next_in_batch(&rhythm.mean.detach())?;
+        let swap = frozen.encode(&network.decode(&harmony, &rhythm)?)?;
+        let cycle_harmony = drift(&swap.harmony.mean, &harmony)?;
+        let cycle_rhythm = drift(&swap.rhythm.mean, &rhythm)?;
+        total = (total + ((&cycle_harmony + &cycle_rhythm)? * weights.cycle)?)?;
+        parts.cycle_harmony = cycle_harmony.to_scalar()?;
+        parts.cycle_rhythm = cycle_rhythm.to_scalar()?;
+    }
     Ok(StepLoss {
         total,
         decoded,
-        parts: StepFigures {
-            reconstruction: reconstruction.to_scalar()?,
-            kl_harmony: kl_harmony.to_scalar()?,
-            kl_rhythm: kl_rhythm.to_scalar()?,
-        },
+        parts,
     })
+}
+
+/// Each batch element in the place of the one before it.
+fn next_in_batch(x: &Tensor) -> Result<Tensor> {
+    let batch = x.dim(0)?;
+    let rest = x.narrow(0, 1, batch - 1)?;
+    Ok(Tensor::cat(&[&rest, &x.narrow(0, 0, 1)?], 0)?)
 }
 
 /// A draw from a latent with normal noise by Box and Muller.
@@ -136,6 +175,8 @@ pub fn validate(network: &Network, batches: &[Views]) -> Result<Validation> {
         let back = network.rotate(&harmony.mean, &views.back())?;
         sum.mel_l1 += l1(&own.harmony.mean)?;
         sum.mel_l1_without_harmony += l1(&own.harmony.mean.zeros_like()?)?;
+        let drift =
+            |of: &Tensor, from: &Tensor| -> Result<f32> { Ok(drift(of, from)?.to_scalar()?) };
         sum.harmony_drift_rotated += drift(&back, &own.harmony.mean)?;
         sum.harmony_drift += drift(&harmony.mean, &own.harmony.mean)?;
         sum.rhythm_drift += drift(&rhythm.mean, &own.rhythm.mean)?;
@@ -154,17 +195,18 @@ pub fn validate(network: &Network, batches: &[Views]) -> Result<Validation> {
     })
 }
 
-fn drift(of: &Tensor, from: &Tensor) -> Result<f32> {
+/// Mean squared distance over the variance, a scalar.
+fn drift(of: &Tensor, from: &Tensor) -> Result<Tensor> {
     let variance = from.broadcast_sub(&from.mean_all()?)?.sqr()?.mean_all()?;
     let distance = (of - from)?.sqr()?.mean_all()?;
-    Ok((distance / variance)?.to_scalar()?)
+    Ok((distance / variance)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::train::audio_cache::Pcm;
-    use crate::train::shifted_mel::{Crop, ShiftedMel};
+    use crate::train::shifted_mel::{Layer, ShiftedMel};
     use model_runtime::Model;
     use vocoder::MelConfig;
 
@@ -189,15 +231,16 @@ mod tests {
             .collect();
         let pcm = Pcm::normalised(&samples, 22_050).unwrap();
         let mut mel = vec![0.0; 128 * FRAMES];
-        let crop = Crop {
+        let layer = Layer {
+            pcm: &pcm,
             start_samples: 4096,
-            frames: FRAMES,
-            semitones,
+            semitones: f64::from(semitones),
             gain: 1.0,
+            equaliser: None,
         };
         ShiftedMel::new(&MelConfig::default())
             .unwrap()
-            .log_mel(&pcm, crop, &mut mel)
+            .log_mel(&[layer], &mut mel)
             .unwrap();
         mel
     }
@@ -217,10 +260,15 @@ mod tests {
             reconstruction: Reconstruction::L1,
             kl_harmony: 0.0,
             kl_rhythm: 0.0,
+            cycle: 0.0,
         };
         let views = Views::new(batch, &Device::Cpu).unwrap();
         let model = Model::built_in().unwrap();
-        step_loss(model.network(), &views, &weights, 1)
+        let networks = Networks {
+            trained: model.network(),
+            frozen: None,
+        };
+        step_loss(&networks, &views, &weights, 1)
             .unwrap()
             .parts
             .reconstruction

@@ -7,19 +7,23 @@ pub mod curves;
 pub mod dataset;
 pub mod device;
 pub mod discriminator;
+pub mod equaliser;
 pub mod loss;
+pub mod midi;
 pub mod optim;
 pub mod parameters;
+pub mod preview;
 pub mod recipe;
 pub mod sampler;
 pub mod shifted_mel;
 pub mod spectral_norm;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -31,17 +35,18 @@ use model_runtime::{Model, Network};
 use serde_json::json;
 use vocoder::MelConfig;
 
-use crate::{whole_file, workspace};
+use crate::{export, whole_file, workspace};
 
 use adversary::Adversary;
 use checkpoint::{Header, Origin};
 use dataset::{Dataset, Split, Track};
 use device::DeviceName;
-use loss::Views;
+use loss::{Networks, Views};
 use optim::{RAdam, RAdamConfig};
 use parameters::Parameters;
+use preview::Preview;
 use recipe::Recipe;
-use sampler::{CropSampler, CropSettings};
+use sampler::{CropSampler, CropSettings, Material};
 
 /// Where decoded audio is kept between runs.
 pub fn cache_folder() -> PathBuf {
@@ -56,14 +61,18 @@ const METRICS_STEPS: u64 = 10;
 /// Train a model on your own music.
 ///
 /// Audio is read once and cached in target/cache. The run folder receives the checkpoint, the validation split,
-/// metrics.jsonl and losses.png. A model file comes of it by `cargo xtask export`.
+/// metrics.jsonl, losses.png, and previews of two remixes. A model file comes of it by `cargo xtask export`.
 #[derive(Args)]
 pub struct Train {
     /// What to train and how, e.g. xtask/recipes/graft.toml.
     recipe: PathBuf,
-    /// Folders of music (WAV, FLAC, Ogg Vorbis, MP3), searched with all that is below them.
+    /// Folders of music (WAV, FLAC, Ogg Vorbis, MP3; for recipes that ask for it also MIDI files, alone or in .tar.gz
+    /// archives), searched with all that is below them.
     #[arg(long, required = true, num_args = 1.., value_name = "DIR")]
     data: Vec<PathBuf>,
+    /// Folders of drum loops to put under the music, for recipes that ask for it.
+    #[arg(long, num_args = 1.., value_name = "DIR")]
+    drums: Vec<PathBuf>,
     /// Folder of the run.
     #[arg(long, value_name = "DIR")]
     run: PathBuf,
@@ -128,40 +137,92 @@ impl Train {
         let parts = dataset.partition(&split)?;
         let settings = run.header.recipe.crop_settings();
         let validation = validation_set(&parts.validation, &mel, &settings, &run.device)?;
+        let material = Material {
+            tracks: parts.training,
+            renderings: match run.header.recipe.midi_settings() {
+                Some(settings) => {
+                    let cache = workspace::root().join("target/cache/midi");
+                    midi::load(&self.data, &settings, &cache, mel.sample_rate_hz)?
+                }
+                None => Vec::new(),
+            },
+            drums: dataset::load_loops(&self.drums, &cache_folder(), mel.sample_rate_hz)?,
+        };
         let mut batches =
-            CropSampler::new(&parts.training, &mel, settings)?.stream(run.header.total_steps());
+            CropSampler::new(&material, &mel, settings)?.stream(run.header.total_steps());
+
+        let preview = Preview::new(&parts.validation, mel.sample_rate_hz)?;
+        let interrupted = interrupt_flag()?;
 
         let bar = progress_bar(until, run.header.step);
         let (begin, begin_seconds) = (Instant::now(), run.header.train_seconds);
-        loop {
-            let done = match until {
-                Until::Step(last) => run.header.step >= last,
-                Until::Time(limit) => begin.elapsed() >= limit,
-            };
-            if done {
-                break;
+        let mut saved_step = run.header.step;
+        let mut train = || -> Result<()> {
+            loop {
+                let done = match until {
+                    Until::Step(last) => run.header.step >= last,
+                    Until::Time(limit) => begin.elapsed() >= limit,
+                };
+                if done || interrupted.load(Ordering::Relaxed) {
+                    break;
+                }
+                let line = run.step(&Views::new(batches.next_batch()?, &run.device)?)?;
+                run.header.train_seconds = begin_seconds + begin.elapsed().as_secs_f64();
+                match until {
+                    Until::Step(_) => bar.inc(1),
+                    Until::Time(_) => bar.set_position(begin.elapsed().as_secs()),
+                }
+                bar.set_message(line);
+                let optimiser = &run.header.recipe.optimiser;
+                let validate = run.header.step.is_multiple_of(optimiser.validation_steps);
+                let save = run.header.step.is_multiple_of(optimiser.checkpoint_steps);
+                if validate {
+                    let line = run.validate(&validation)?;
+                    bar.suspend(|| println!("{line}"));
+                    run.preview(&preview)?;
+                }
+                if save {
+                    run.save()?;
+                    saved_step = run.header.step;
+                }
             }
-            let line = run.step(&Views::new(batches.next_batch()?, &run.device)?)?;
-            run.header.train_seconds = begin_seconds + begin.elapsed().as_secs_f64();
-            match until {
-                Until::Step(_) => bar.inc(1),
-                Until::Time(_) => bar.set_position(begin.elapsed().as_secs()),
-            }
-            bar.set_message(line);
-            let optimiser = &run.header.recipe.optimiser;
-            let validate = run.header.step.is_multiple_of(optimiser.validation_steps);
-            let save = run.header.step.is_multiple_of(optimiser.checkpoint_steps);
-            if validate {
-                let line = run.validate(&validation)?;
-                bar.suspend(|| println!("{line}"));
-            }
-            if save {
+            bar.finish_and_clear();
+            // The checkpoint first: it is what an impatient second Ctrl-C must not lose.
+            run.save()?;
+            saved_step = run.header.step;
+            if !interrupted.load(Ordering::Relaxed) {
+                println!("{}", run.validate(&validation)?);
+                run.preview(&preview)?;
                 run.save()?;
             }
+            Ok(())
+        };
+        train().with_context(|| match saved_step {
+            0 => "the run stopped before its first checkpoint".to_owned(),
+            step => format!("the run stopped; {folder} holds the checkpoint of step {step}, --resume goes on from there"),
+        })?;
+        if interrupted.load(Ordering::Relaxed) {
+            println!("stopped at step {}; --resume goes on", run.header.step);
         }
-        bar.finish_and_clear();
-        println!("{}", run.validate(&validation)?);
-        run.save()
+        Ok(())
+    }
+}
+
+/// Set by Ctrl-C, once for the whole process; a second Ctrl-C ends it at once.
+fn interrupt_flag() -> Result<&'static AtomicBool> {
+    static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+    static HANDLER: OnceLock<Result<(), ctrlc::Error>> = OnceLock::new();
+    let set = HANDLER.get_or_init(|| {
+        ctrlc::set_handler(|| {
+            if INTERRUPTED.swap(true, Ordering::Relaxed) {
+                std::process::exit(130);
+            }
+            eprintln!("stopping after this step; once more to stop at once");
+        })
+    });
+    match set {
+        Ok(()) => Ok(&INTERRUPTED),
+        Err(error) => bail!("cannot listen for Ctrl-C: {error}"),
     }
 }
 
@@ -176,10 +237,18 @@ fn validation_set(
         gain_nepers: 0.0,
         unshifted_share: 0.0,
         two_views: true,
+        tuning_cents: 0.0,
+        equaliser_db: 0.0,
+        drums_share: 0.0,
+        midi_share: 0.0,
         ..settings.clone()
     };
+    let material = Material {
+        tracks: tracks.to_vec(),
+        ..Material::default()
+    };
     let batches = VALIDATION_CROPS.div_ceil(settings.batch) as u64;
-    let mut crops = CropSampler::new(tracks, mel, settings)?;
+    let mut crops = CropSampler::new(&material, mel, settings)?;
     (0..batches)
         .map(|index| Views::new(crops.batch(index)?, device))
         .collect()
@@ -190,6 +259,7 @@ struct Run {
     folder: PathBuf,
     header: Header,
     device: Device,
+    parameters: Parameters,
     network: Network,
     optimiser: RAdam,
     adversary: Option<Adversary>,
@@ -284,6 +354,7 @@ impl Run {
             folder: folder.to_owned(),
             header,
             device,
+            parameters,
             network,
             optimiser,
             adversary,
@@ -297,7 +368,18 @@ impl Run {
         let step = self.header.step;
         let noise_seed =
             recipe.crops.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.header.total_steps();
-        let loss = loss::step_loss(&self.network, views, &recipe.loss, noise_seed)?;
+        let limited_frames = recipe.look_ahead_frames(self.header.total_steps());
+        let limited = limited_frames
+            .map(|frames| self.network.with_look_ahead(frames))
+            .transpose()?;
+        let frozen = (recipe.loss.cycle > 0.0)
+            .then(|| self.frozen_network(limited_frames))
+            .transpose()?;
+        let networks = Networks {
+            trained: limited.as_ref().unwrap_or(&self.network),
+            frozen: frozen.as_ref(),
+        };
+        let loss = loss::step_loss(&networks, views, &recipe.loss, noise_seed)?;
         let learning_rate = recipe.learning_rate(step);
         let mut adversary = self.adversary.as_mut().filter(|a| a.takes_part(step));
         let trial = match &mut adversary {
@@ -325,9 +407,32 @@ impl Run {
             self.log(line)?;
         }
         Ok(format!(
-            "step {} mel {:.3} kl {:.3} {:.3}",
-            self.header.step, parts.reconstruction, parts.kl_harmony, parts.kl_rhythm
+            "step {} mel {:.3} kl {:.3} {:.3} cycle {:.3} {:.3}",
+            self.header.step,
+            parts.reconstruction,
+            parts.kl_harmony,
+            parts.kl_rhythm,
+            parts.cycle_harmony,
+            parts.cycle_rhythm
         ))
+    }
+
+    /// The network as it stands, for gradients to pass through but not to reach.
+    fn frozen_network(&self, look_ahead_frames: Option<usize>) -> Result<Network> {
+        let vars = self.parameters.vars().into_iter();
+        let weights = vars
+            .map(|(name, var)| (name, var.as_detached_tensor()))
+            .collect();
+        let network = Network::new(
+            &self.header.recipe.network,
+            &MelConfig::default(),
+            true,
+            &VarBuilder::from_tensors(weights, DType::F32, &self.device),
+        )?;
+        Ok(match look_ahead_frames {
+            Some(frames) => network.with_look_ahead(frames)?,
+            None => network,
+        })
     }
 
     /// Figures of the averaged weights; returns a line on them.
@@ -341,14 +446,27 @@ impl Run {
             &averages,
         )?;
         let v = loss::validate(&network, batches)?;
+        let limits = self.header.recipe.look_ahead.iter();
+        let limited = limits
+            .flat_map(|limits| &limits.frames)
+            .map(|&frames| {
+                let network = network.with_look_ahead(frames)?;
+                Ok((frames, loss::validate(&network, batches)?.mel_l1))
+            })
+            .collect::<Result<BTreeMap<_, _>>>()?;
         self.log(json!({
-            "step": self.header.step, "validation": v, "train_seconds": self.header.train_seconds,
+            "step": self.header.step, "validation": v, "mel_l1_by_look_ahead_frames": limited,
+            "train_seconds": self.header.train_seconds,
         }))?;
         Ok(format!(
-            "step {}: mel L1 {:.3} (no harmony {:.3}), harmony drift rotated {:.2} / not {:.2}, rhythm drift {:.2}, \
+            "step {}: mel L1 {:.3}{} (no harmony {:.3}), harmony drift rotated {:.2} / not {:.2}, rhythm drift {:.2}, \
              KL {:.3} / {:.3}",
             self.header.step,
             v.mel_l1,
+            limited
+                .iter()
+                .map(|(frames, mel_l1)| format!(", {mel_l1:.3} with {frames} ahead"))
+                .collect::<String>(),
             v.mel_l1_without_harmony,
             v.harmony_drift_rotated,
             v.harmony_drift,
@@ -356,6 +474,14 @@ impl Run {
             v.kl_harmony,
             v.kl_rhythm
         ))
+    }
+
+    /// A picture and sounds of the averaged weights.
+    fn preview(&self, preview: &Preview) -> Result<()> {
+        let averages = self.optimiser.averages();
+        let bytes = export::model_bytes(&self.header, &averages, export::card(&self.header))?;
+        let model = Arc::new(Model::from_bytes(&bytes)?);
+        preview.write(&self.folder, self.header.step, model)
     }
 
     fn save(&self) -> Result<()> {
@@ -440,10 +566,17 @@ mod tests {
         unshifted_share = 0.1
         two_views = true
         gain_nepers = 0.5
+        tuning_cents = 30
+        equaliser_db = 6
+        drums_share = 0.5
+        [look_ahead]
+        share = 0.5
+        frames = [3, 8]
         [loss]
         reconstruction = "l1"
         kl_harmony = 0.01
         kl_rhythm = 0.02
+        cycle = 0.1
         [optimiser]
         learning_rate = 1e-2
         half_life_steps = 100
@@ -469,6 +602,7 @@ mod tests {
         Train {
             recipe: folder.path().join("recipe.toml"),
             data: vec![folder.path().join("music")],
+            drums: vec![folder.path().join("music")],
             run: folder.path().join(run),
             steps: Some(steps),
             minutes: None,

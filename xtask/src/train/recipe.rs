@@ -4,9 +4,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use model_runtime::Architecture;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use super::discriminator;
+use super::midi::MidiSettings;
 use super::sampler::CropSettings;
 
 /// A training recipe.
@@ -19,6 +23,12 @@ pub struct Recipe {
     pub network: Architecture,
     /// How crops are drawn.
     pub crops: Crops,
+    /// Crops rendered from MIDI files, if there are to be any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub midi: Option<Midi>,
+    /// Practice for streams that cannot wait for all that the network sees ahead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub look_ahead: Option<LimitedLookAhead>,
     /// What is minimised.
     pub loss: Loss,
     /// What a discriminator adds to it; none takes part without this.
@@ -46,6 +56,40 @@ pub struct Crops {
     pub two_views: bool,
     /// A crop's level changes by up to this much either way.
     pub gain_nepers: f32,
+    /// A crop is out of tune by up to this much either way.
+    #[serde(default)]
+    pub tuning_cents: f64,
+    /// A crop is coloured by two bells of up to this much either way, and a tilt of a sixth of it an octave.
+    #[serde(default)]
+    pub equaliser_db: f32,
+    /// Share of the crops with a drum loop (`--drums`) under them, which is not shifted. The harmony encoder hears
+    /// another one, or none.
+    #[serde(default)]
+    pub drums_share: f64,
+}
+
+/// Clips of MIDI files, rendered at several transpositions, with drums that do not move.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Midi {
+    /// Share of the crops that are taken from them.
+    pub share: f64,
+    /// Number of clips.
+    pub clips: usize,
+    /// Length of a clip.
+    pub seconds: f64,
+    /// Transpositions of a clip.
+    pub transpositions: usize,
+}
+
+/// Steps with a limited look-ahead (`Network::with_look_ahead`), so that one model serves all latency settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitedLookAhead {
+    /// Share of the steps that are limited,
+    pub share: f64,
+    /// each to one of these numbers of mel frames.
+    pub frames: Vec<usize>,
 }
 
 /// Distance between decoded and true log-mel.
@@ -68,6 +112,10 @@ pub struct Loss {
     pub kl_harmony: f64,
     /// The same for the rhythm latent.
     pub kl_rhythm: f64,
+    /// Weight of the cycle consistency: the harmony of one crop and the rhythm of the next are decoded together, and
+    /// the latents of the result should be those that went in. Squared distance over the latents' variance.
+    #[serde(default)]
+    pub cycle: f64,
 }
 
 /// The discriminator, and what it adds to the loss.
@@ -157,10 +205,38 @@ impl Recipe {
             checkpoint_steps > 0 && validation_steps > 0,
             "expected checkpoints and validations at least every step, found 0"
         );
+        if let Some(LimitedLookAhead { share, frames }) = &recipe.look_ahead {
+            ensure!(
+                (0.0..=1.0).contains(share) && !frames.is_empty(),
+                "look_ahead: expected a share of 0 to 1 and a number of frames, found {share} and {frames:?}"
+            );
+        }
         if let Some(adversarial) = &recipe.adversarial {
             adversarial.check(&recipe.crops)?;
         }
         Ok(recipe)
+    }
+
+    /// Mel frames that the network may see ahead in a step, if they are limited.
+    pub fn look_ahead_frames(&self, step: u64) -> Option<usize> {
+        let LimitedLookAhead { share, frames } = self.look_ahead.as_ref()?;
+        let mut random = StdRng::seed_from_u64(self.crops.seed.rotate_left(32) ^ step);
+        if !random.random_bool(*share) {
+            return None;
+        }
+        frames.choose(&mut random).copied()
+    }
+
+    /// What is rendered of MIDI files, if anything.
+    pub fn midi_settings(&self) -> Option<MidiSettings> {
+        self.midi.as_ref().map(|midi| MidiSettings {
+            clips: midi.clips,
+            seconds: midi.seconds,
+            transpositions: midi.transpositions,
+            // Two of them are up to twice as far apart; those too far are not paired.
+            max_shift_semitones: self.crops.max_shift_semitones,
+            seed: self.crops.seed,
+        })
     }
 
     /// The crops as the sampler wants them.
@@ -173,6 +249,10 @@ impl Recipe {
             gain_nepers: crops.gain_nepers,
             unshifted_share: crops.unshifted_share,
             two_views: crops.two_views,
+            tuning_cents: crops.tuning_cents,
+            equaliser_db: crops.equaliser_db,
+            drums_share: crops.drums_share,
+            midi_share: self.midi.as_ref().map_or(0.0, |midi| midi.share),
             seed: crops.seed,
         }
     }

@@ -11,8 +11,11 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use vocoder::MelConfig;
 
+use super::audio_cache::Pcm;
 use super::dataset::Track;
-use super::shifted_mel::{Crop, ShiftedMel};
+use super::equaliser::Equaliser;
+use super::midi::Rendering;
+use super::shifted_mel::{Layer, ShiftedMel};
 
 /// Batches that wait ready-made for the network.
 const QUEUE_BATCHES: usize = 4;
@@ -32,8 +35,28 @@ pub struct CropSettings {
     pub unshifted_share: f64,
     /// Whether the rhythm view has a shift of its own, or that of the harmony view.
     pub two_views: bool,
+    /// All views of a crop are out of tune by up to this much either way.
+    pub tuning_cents: f64,
+    /// Limit of the random colour of a crop, in dB; see [`Equaliser::draw`].
+    pub equaliser_db: f32,
+    /// Share of the crops with a drum loop under them, which is never shifted. The harmony view has another loop, or
+    /// none, so that drums cannot come from there.
+    pub drums_share: f64,
+    /// Share of the crops that come from renderings of MIDI files.
+    pub midi_share: f64,
     /// Where the random numbers start from.
     pub seed: u64,
+}
+
+/// What crops are drawn from.
+#[derive(Debug, Clone, Default)]
+pub struct Material {
+    /// Music.
+    pub tracks: Vec<Arc<Track>>,
+    /// Clips of MIDI files.
+    pub renderings: Vec<Rendering>,
+    /// Drum loops to put under it.
+    pub drums: Vec<Pcm>,
 }
 
 /// Training material for one step. Log-mels are `(size, n_mels, frames)`.
@@ -61,18 +84,32 @@ pub struct CropSampler {
     settings: CropSettings,
     hop_length: usize,
     n_mels: usize,
-    tracks_by_artist: Vec<Vec<Arc<Track>>>,
+    library: Library,
     analysis: ShiftedMel,
 }
 
+/// The material, ready to be drawn from.
+struct Library {
+    tracks_by_artist: Vec<Vec<Arc<Track>>>,
+    /// With at least two transpositions, and long enough for a crop.
+    renderings: Vec<Rendering>,
+    /// Each long enough for a crop.
+    drums: Vec<Pcm>,
+}
+
+/// Loudness of drums under music, in dB relative to it.
+const DRUMS_DB: std::ops::RangeInclusive<f32> = -10.0..=2.0;
+/// Share of the crops with drums whose harmony view has drums, too.
+const OTHER_DRUMS_SHARE: f64 = 0.5;
+
 impl CropSampler {
-    /// Takes crops of `tracks`, whose sample rate is that of `mel`. Artists are drawn evenly, then a
-    /// track of theirs, then a place in it. Tracks shorter than a crop are left out.
+    /// Takes crops of the material, whose sample rate is that of `mel`. Artists are drawn evenly, then a
+    /// track of theirs, then a place in it. Tracks shorter than a crop are left out; drum loops are repeated.
     ///
     /// # Errors
     ///
     /// When no track is long enough for a crop, or a setting is out of range.
-    pub fn new(tracks: &[Arc<Track>], mel: &MelConfig, settings: CropSettings) -> Result<Self> {
+    pub fn new(material: &Material, mel: &MelConfig, settings: CropSettings) -> Result<Self> {
         ensure!(
             settings.batch > 0 && settings.frames > 0,
             "expected a batch of at least one crop of at least one frame, found {} of {}",
@@ -94,9 +131,31 @@ impl CropSampler {
             "expected a gain of 0 nepers or more, found {}",
             settings.gain_nepers
         );
+        ensure!(
+            (0.0..=1.0).contains(&settings.drums_share),
+            "expected a share of drums of 0 to 1, found {}",
+            settings.drums_share
+        );
+        ensure!(
+            settings.drums_share == 0.0 || !material.drums.is_empty(),
+            "expected drum loops to put under the music (--drums), found none"
+        );
+        ensure!(
+            (0.0..=1.0).contains(&settings.midi_share),
+            "expected a share of MIDI of 0 to 1, found {}",
+            settings.midi_share
+        );
+        ensure!(
+            (0.0..=100.0).contains(&settings.tuning_cents)
+                && (0.0..=40.0).contains(&settings.equaliser_db),
+            "expected a tuning of 0 to 100 cents and an equaliser of 0 to 40 dB, found {} and {}",
+            settings.tuning_cents,
+            settings.equaliser_db
+        );
         let crop_samples = settings.frames * mel.hop_length;
         let mut by_artist: BTreeMap<&str, Vec<Arc<Track>>> = BTreeMap::new();
-        for track in tracks
+        for track in material
+            .tracks
             .iter()
             .filter(|track| track.pcm.samples.len() >= crop_samples)
         {
@@ -108,10 +167,39 @@ impl CropSampler {
         ensure!(
             !by_artist.is_empty(),
             "expected a track of at least {crop_samples} samples, found none among {}",
-            tracks.len()
+            material.tracks.len()
         );
+        let renderings: Vec<Rendering> = material
+            .renderings
+            .iter()
+            .filter(|rendering| {
+                let [(_, first), _, ..] = rendering.pitched.as_slice() else {
+                    return false;
+                };
+                first.samples.len() >= crop_samples
+            })
+            .cloned()
+            .collect();
+        ensure!(
+            settings.midi_share == 0.0 || !renderings.is_empty(),
+            "expected MIDI files among the data, with two transpositions of at least {crop_samples} samples, found none"
+        );
+        let long_enough = |pcm: &Pcm| Pcm {
+            samples: pcm
+                .samples
+                .iter()
+                .copied()
+                .cycle()
+                .take(pcm.samples.len().max(crop_samples + pcm.samples.len()))
+                .collect(),
+            level: pcm.level,
+        };
         Ok(Self {
-            tracks_by_artist: by_artist.into_values().collect(),
+            library: Library {
+                tracks_by_artist: by_artist.into_values().collect(),
+                renderings,
+                drums: material.drums.iter().map(long_enough).collect(),
+            },
             analysis: ShiftedMel::new(mel)?,
             hop_length: mel.hop_length,
             n_mels: mel.n_mels,
@@ -145,41 +233,62 @@ impl CropSampler {
         let mut random = self.random(index);
         let max_shift = max_shift as i32;
         for crop in 0..size {
-            let artist = self.tracks_by_artist.choose(&mut random);
-            let track = artist.and_then(|tracks| tracks.choose(&mut random));
-            let track = track.context("every artist has a track")?;
-            let last_start = track.pcm.samples.len() - frames * self.hop_length;
-            let target = Crop {
-                start_samples: random.random_range(0..=last_start),
-                frames,
-                semitones: 0,
-                gain: random.random_range(-gain_nepers..=gain_nepers).exp(),
-            };
-            let (mut harmony_shift, mut rhythm_shift) = (
-                random.random_range(-max_shift..=max_shift),
-                random.random_range(-max_shift..=max_shift),
-            );
+            let source = self
+                .library
+                .draw_source(self.settings.midi_share, &mut random)?;
+            let crop_samples = frames * self.hop_length;
+            let start_samples = random.random_range(0..=source.samples() - crop_samples);
+            let gain = random.random_range(-gain_nepers..=gain_nepers).exp();
+            let mut sounds = source.draw_views(max_shift, &mut random);
             if !self.settings.two_views {
-                rhythm_shift = harmony_shift;
+                sounds.rhythm = sounds.harmony;
             }
             if random.random_bool(self.settings.unshifted_share) {
-                (harmony_shift, rhythm_shift) = (0, 0);
+                (sounds.harmony, sounds.rhythm) = (sounds.target, sounds.target);
             }
+            let [harmony_shift, rhythm_shift] = [sounds.harmony, sounds.rhythm]
+                .map(|view| view.semitones - sounds.target.semitones);
             batch.harmony_shift.push(harmony_shift);
             batch.rhythm_shift.push(rhythm_shift);
 
+            let tuning = match self.settings.tuning_cents {
+                0.0 => 0.0,
+                cents => random.random_range(-cents..=cents) / 100.0,
+            };
+            let equaliser = (self.settings.equaliser_db > 0.0)
+                .then(|| Equaliser::draw(self.settings.equaliser_db, &mut random));
+            let with_drums = random.random_bool(self.settings.drums_share);
+            let mut loops = [None, None];
+            if with_drums {
+                let decibels = random.random_range(DRUMS_DB);
+                let drum_gain = gain * 10f32.powf(decibels / 20.0);
+                loops[0] = draw_loop(&self.library.drums, crop_samples, drum_gain, &mut random);
+                if random.random_bool(OTHER_DRUMS_SHARE) {
+                    loops[1] = draw_loop(&self.library.drums, crop_samples, drum_gain, &mut random);
+                }
+            }
+            let [drums, other_drums] = loops;
+
             let values = crop * crop_values..(crop + 1) * crop_values;
-            for (semitones, view) in [
-                (0, &mut batch.target),
-                (harmony_shift, &mut batch.harmony_view),
-                (rhythm_shift, &mut batch.rhythm_view),
+            for (view, drums, out) in [
+                (sounds.target, drums, &mut batch.target),
+                (sounds.harmony, other_drums, &mut batch.harmony_view),
+                (sounds.rhythm, drums, &mut batch.rhythm_view),
             ] {
-                let crop = Crop {
-                    semitones,
-                    ..target
+                let own = Layer {
+                    pcm: view.pcm,
+                    start_samples,
+                    semitones: f64::from(view.analysed_semitones) + tuning,
+                    gain,
+                    equaliser: equaliser.as_ref(),
                 };
-                self.analysis
-                    .log_mel(&track.pcm, crop, &mut view[values.clone()])?;
+                let still = sounds.drums.map(|pcm| Layer {
+                    pcm,
+                    semitones: tuning,
+                    ..own
+                });
+                let layers: Vec<Layer> = [own].into_iter().chain(still).chain(drums).collect();
+                self.analysis.log_mel(&layers, &mut out[values.clone()])?;
             }
         }
         Ok(batch)
@@ -209,6 +318,114 @@ impl CropSampler {
     }
 }
 
+impl Library {
+    fn draw_source(&self, midi_share: f64, random: &mut StdRng) -> Result<Source<'_>> {
+        // No number is drawn for nothing: without MIDI, crops are what they were before there was any.
+        if midi_share > 0.0 && random.random_bool(midi_share) {
+            let rendering = self.renderings.choose(random);
+            return Ok(Source::Rendering(
+                rendering.context("there are renderings")?,
+            ));
+        }
+        let artist = self.tracks_by_artist.choose(random);
+        let track = artist.and_then(|tracks| tracks.choose(random));
+        Ok(Source::Track(track.context("every artist has a track")?))
+    }
+}
+
+/// What a crop is taken from.
+enum Source<'a> {
+    Track(&'a Track),
+    Rendering(&'a Rendering),
+}
+
+/// The same music for target, harmony view and rhythm view.
+struct Views<'a> {
+    target: View<'a>,
+    harmony: View<'a>,
+    rhythm: View<'a>,
+    /// What does not move in any of them.
+    drums: Option<&'a Pcm>,
+}
+
+/// A sound and its pitch.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    pcm: &'a Pcm,
+    /// How far it is from the source as it is.
+    semitones: i32,
+    /// How much of that the analysis has to add.
+    analysed_semitones: i32,
+}
+
+impl<'a> Source<'a> {
+    fn samples(&self) -> usize {
+        match self {
+            Self::Track(track) => track.pcm.samples.len(),
+            Self::Rendering(rendering) => rendering.pitched[0].1.samples.len(),
+        }
+    }
+
+    /// Views whose pitch differs from the target's by at most `max_shift`.
+    fn draw_views(&self, max_shift: i32, random: &mut StdRng) -> Views<'a> {
+        match *self {
+            Self::Track(track) => {
+                let shifted = |semitones| View {
+                    pcm: &track.pcm,
+                    semitones,
+                    analysed_semitones: semitones,
+                };
+                let mut draw = || shifted(random.random_range(-max_shift..=max_shift));
+                Views {
+                    harmony: draw(),
+                    rhythm: draw(),
+                    target: shifted(0),
+                    drums: None,
+                }
+            }
+            Self::Rendering(rendering) => {
+                let view = |(semitones, pcm): &'a (i32, Pcm)| View {
+                    pcm,
+                    semitones: *semitones,
+                    analysed_semitones: 0,
+                };
+                let mut draw = |near: Option<i32>| {
+                    let views = rendering.pitched.iter().map(view);
+                    let views = views.filter(|view| {
+                        near.is_none_or(|near| (view.semitones - near).abs() <= max_shift)
+                    });
+                    let views: Vec<View> = views.collect();
+                    *views.choose(random).expect("the target is near itself")
+                };
+                let target = draw(None);
+                Views {
+                    harmony: draw(Some(target.semitones)),
+                    rhythm: draw(Some(target.semitones)),
+                    target,
+                    drums: rendering.drums.as_ref(),
+                }
+            }
+        }
+    }
+}
+
+/// A stretch of one of the drum loops.
+fn draw_loop<'a>(
+    drums: &'a [Pcm],
+    crop_samples: usize,
+    gain: f32,
+    random: &mut StdRng,
+) -> Option<Layer<'a>> {
+    let pcm = drums.choose(random)?;
+    Some(Layer {
+        pcm,
+        start_samples: random.random_range(0..=pcm.samples.len() - crop_samples),
+        semitones: 0.0,
+        gain,
+        equaliser: None,
+    })
+}
+
 /// Batches in order, from a thread of their own.
 pub struct BatchStream {
     batches: Receiver<Result<Batch>>,
@@ -230,7 +447,6 @@ impl BatchStream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::audio_cache::Pcm;
 
     fn settings() -> CropSettings {
         CropSettings {
@@ -240,6 +456,10 @@ mod tests {
             gain_nepers: 0.7,
             unshifted_share: 0.1,
             two_views: true,
+            tuning_cents: 0.0,
+            equaliser_db: 0.0,
+            drums_share: 0.0,
+            midi_share: 0.0,
             seed: 3,
         }
     }
@@ -260,8 +480,15 @@ mod tests {
             .collect()
     }
 
+    fn material() -> Material {
+        Material {
+            tracks: tracks(),
+            ..Material::default()
+        }
+    }
+
     fn sampler(settings: CropSettings) -> CropSampler {
-        CropSampler::new(&tracks(), &MelConfig::default(), settings).unwrap()
+        CropSampler::new(&material(), &MelConfig::default(), settings).unwrap()
     }
 
     /// The band with the most energy in each crop.
@@ -375,7 +602,117 @@ mod tests {
                 ..settings()
             },
         ] {
-            assert!(CropSampler::new(&tracks(), &MelConfig::default(), wrong).is_err());
+            assert!(CropSampler::new(&material(), &MelConfig::default(), wrong).is_err());
         }
+    }
+
+    #[test]
+    fn drums_lie_under_target_and_rhythm_alone_and_do_not_move() {
+        // A click every 4000 samples, against sines below 1 kHz.
+        let clicks = (0..6000).map(|n| if n % 4000 == 100 { i16::MAX } else { 0 });
+        let material = Material {
+            drums: vec![Pcm {
+                samples: clicks.collect(),
+                level: 1e-3,
+            }],
+            ..material()
+        };
+        let settings = CropSettings {
+            drums_share: 1.0,
+            batch: 16,
+            ..settings()
+        };
+        let mut sampler = CropSampler::new(&material, &MelConfig::default(), settings).unwrap();
+        let batch = sampler.batch(0).unwrap();
+        let highs = |view: &[f32], crop: usize| -> Vec<f32> {
+            let bands = 100 * 16..128 * 16;
+            view[crop * 128 * 16..(crop + 1) * 128 * 16][bands].to_vec()
+        };
+        let distance = |a: &[f32], b: &[f32]| -> f32 {
+            a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum::<f32>() / a.len() as f32
+        };
+        let mut without = 0;
+        for crop in 0..16 {
+            let target = highs(&batch.target, crop);
+            let near = distance(&target, &highs(&batch.rhythm_view, crop));
+            let far = distance(&target, &highs(&batch.harmony_view, crop));
+            assert!(near < 0.1 * far, "{near} {far}");
+            let peak = highs(&batch.harmony_view, crop)
+                .into_iter()
+                .fold(-20.0, f32::max);
+            without += usize::from(peak < -8.0);
+        }
+        assert!(
+            (1..16).contains(&without),
+            "{without} harmony views without drums"
+        );
+    }
+
+    #[test]
+    fn crops_of_midi_pair_transpositions_and_keep_their_drums() {
+        let sine = |hz: f32, samples: usize| -> Vec<f32> {
+            let step = std::f32::consts::TAU * hz / 22_050.0;
+            (0..samples).map(|n| (step * n as f32).sin()).collect()
+        };
+        let pcm = |hz: f32| Pcm::normalised(&sine(hz, 20_000), 22_050).unwrap();
+        let transposed = |semitones: i32| pcm(400.0 * (semitones as f32 / 12.0).exp2());
+        let material = Material {
+            renderings: vec![Rendering {
+                name: "song".into(),
+                pitched: [-6, -1, 4, 8].map(|n| (n, transposed(n))).into(),
+                drums: Some(Pcm {
+                    level: 1e-6,
+                    ..pcm(6000.0)
+                }),
+            }],
+            ..material()
+        };
+        let settings = CropSettings {
+            midi_share: 1.0,
+            unshifted_share: 0.0,
+            batch: 32,
+            ..settings()
+        };
+        let mut sampler = CropSampler::new(&material, &MelConfig::default(), settings).unwrap();
+        let batch = sampler.batch(0).unwrap();
+        let target = loudest_bands(&batch.target, 16);
+        let heard = loudest_bands(&batch.harmony_view, 16);
+        for ((target, found), shift) in target.iter().zip(heard).zip(&batch.harmony_shift) {
+            assert!(shift.abs() <= 7, "{shift}");
+            let ratio = (*shift as f32 / 12.0).exp2();
+            let expected = (*target as f32 + 1.0) * ratio - 1.0;
+            let off = (found as f32 - expected).abs();
+            assert!(off <= 1.5, "{shift}: band {found} from {target}");
+        }
+        assert!(batch.harmony_shift.iter().any(|&shift| shift != 0));
+        // Bands around 6 kHz hold the drums, which are the same in all views.
+        for band in 104..108 {
+            for crop in 0..32 {
+                let values = (crop * 128 + band) * 16..(crop * 128 + band + 1) * 16;
+                let pairs = batch.target[values.clone()]
+                    .iter()
+                    .zip(&batch.harmony_view[values]);
+                for (a, b) in pairs {
+                    assert!((a - b).abs() < 0.05, "{band}: {a} {b}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn all_views_are_out_of_tune_by_the_same() {
+        let settings = CropSettings {
+            unshifted_share: 1.0,
+            tuning_cents: 50.0,
+            equaliser_db: 6.0,
+            ..settings()
+        };
+        let batch = sampler(settings).batch(0).unwrap();
+        assert_eq!(batch.harmony_view, batch.target);
+        assert_eq!(batch.rhythm_view, batch.target);
+        assert_ne!(
+            batch.target,
+            sampler(self::settings()).batch(0).unwrap().target
+        );
     }
 }

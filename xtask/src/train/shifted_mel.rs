@@ -18,13 +18,18 @@ use realfft::{RealFftPlanner, RealToComplex};
 use vocoder::{MEL_FLOOR, MelConfig, MelFilterBank};
 
 use super::audio_cache::Pcm;
+use super::equaliser::Equaliser;
 
-/// Analyses stretches of a track as if they were shifted in pitch.
+/// Analyses stretches of sound as if they were shifted in pitch.
 pub struct ShiftedMel {
     config: MelConfig,
     filters: MelFilterBank,
     planner: RealFftPlanner<f32>,
-    analyses: HashMap<i32, Analysis>,
+    /// By the length of the window.
+    analyses: HashMap<usize, Analysis>,
+    /// `(frames, n_bins)`.
+    spectra: Vec<Complex32>,
+    bin_gains: Vec<f32>,
     magnitude: Vec<f32>,
     mel: Vec<f32>,
 }
@@ -33,8 +38,6 @@ pub struct ShiftedMel {
 struct Analysis {
     /// Periodic Hann window; its length is that of the transform.
     window: Vec<f32>,
-    /// What brings a magnitude to that of the standard window.
-    scale: f32,
     fft: Arc<dyn RealToComplex<f32>>,
     frame: Vec<f32>,
     spectrum: Vec<Complex32>,
@@ -42,15 +45,13 @@ struct Analysis {
 }
 
 impl Analysis {
-    fn new(n_fft: usize, semitones: i32, planner: &mut RealFftPlanner<f32>) -> Self {
-        let length = window_samples(n_fft, semitones);
+    fn new(length: usize, planner: &mut RealFftPlanner<f32>) -> Self {
         let step = std::f64::consts::TAU / length as f64;
         let fft = planner.plan_fft_forward(length);
         Self {
             window: (0..length)
                 .map(|n| (0.5 - 0.5 * (step * n as f64).cos()) as f32)
                 .collect(),
-            scale: n_fft as f32 / length as f32,
             frame: fft.make_input_vec(),
             spectrum: fft.make_output_vec(),
             scratch: fft.make_scratch_vec(),
@@ -61,23 +62,25 @@ impl Analysis {
 
 /// The even length nearest to `n_fft * 2^(semitones / 12)`: less than 2 cents off for shifts of an
 /// octave and `n_fft` of 2048.
-fn window_samples(n_fft: usize, semitones: i32) -> usize {
-    let exact = n_fft as f64 * (f64::from(semitones) / 12.0).exp2();
+fn window_samples(n_fft: usize, semitones: f64) -> usize {
+    let exact = n_fft as f64 * (semitones / 12.0).exp2();
     2 * (exact / 2.0).round() as usize
 }
 
-/// A stretch of frames to analyse.
+/// A stretch of sound, alone or mixed with others.
 #[derive(Debug, Clone, Copy)]
-pub struct Crop {
-    /// Sample of the track where the stretch begins; frame `i` is centred
-    /// `i * hop_length + hop_length / 2` samples after it, as in a log-mel of the stretch alone.
+pub struct Layer<'a> {
+    /// Where it is taken from.
+    pub pcm: &'a Pcm,
+    /// Sample where the stretch begins; frame `i` is centred `i * hop_length + hop_length / 2` samples
+    /// after it, as in a log-mel of the stretch alone.
     pub start_samples: usize,
-    /// Number of frames.
-    pub frames: usize,
-    /// Shift of the pitch.
-    pub semitones: i32,
+    /// Shift of the pitch, whole or not.
+    pub semitones: f64,
     /// Factor on all magnitudes.
     pub gain: f32,
+    /// Colours the sound before it is shifted.
+    pub equaliser: Option<&'a Equaliser>,
 }
 
 impl ShiftedMel {
@@ -87,6 +90,8 @@ impl ShiftedMel {
     pub fn new(config: &MelConfig) -> Result<Self> {
         let filters = MelFilterBank::new(config)?;
         Ok(Self {
+            spectra: Vec::new(),
+            bin_gains: vec![1.0; filters.n_bins()],
             magnitude: vec![0.0; filters.n_bins()],
             mel: vec![0.0; filters.n_mels()],
             filters,
@@ -96,36 +101,69 @@ impl ShiftedMel {
         })
     }
 
-    /// Writes the log-mel of `crop` to `out`, `(n_mels, frames)` with the frames of one band in a row.
+    /// Writes the log-mel of the layers' sum to `out`, `(n_mels, frames)` with the frames of one band in a row.
     ///
-    /// Frames see the audio around the crop; only beyond the ends of the track it is reflected.
+    /// Frames see the audio around the stretches; only beyond the ends of a track it is reflected.
     ///
     /// # Errors
     ///
-    /// When the crop does not lie within the track, or `out` has another length.
-    pub fn log_mel(&mut self, track: &Pcm, crop: Crop, out: &mut [f32]) -> Result<()> {
-        let samples = &track.samples;
+    /// When a stretch does not lie within its track, or `out` is not made of whole bands.
+    pub fn log_mel(&mut self, layers: &[Layer], out: &mut [f32]) -> Result<()> {
+        ensure!(
+            out.len().is_multiple_of(self.mel.len()),
+            "expected room for {} bands, found {} values",
+            self.mel.len(),
+            out.len()
+        );
+        let frames = out.len() / self.mel.len();
+        let n_bins = self.filters.n_bins();
+        self.spectra.clear();
+        self.spectra.resize(frames * n_bins, Complex32::default());
+        for layer in layers {
+            self.add(layer, frames)?;
+        }
+        for (frame, spectrum) in self.spectra.chunks_exact(n_bins).enumerate() {
+            for (magnitude, bin) in self.magnitude.iter_mut().zip(spectrum) {
+                *magnitude = (bin.re * bin.re + bin.im * bin.im).sqrt();
+            }
+            self.filters.apply(&self.magnitude, &mut self.mel);
+            for (row, value) in out.chunks_exact_mut(frames).zip(&self.mel) {
+                row[frame] = value.max(MEL_FLOOR).ln();
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a layer to the spectra.
+    fn add(&mut self, layer: &Layer, frames: usize) -> Result<()> {
+        let samples = &layer.pcm.samples;
         let hop_length = self.config.hop_length;
-        let end = crop.start_samples + crop.frames * hop_length;
+        let end = layer.start_samples + frames * hop_length;
         ensure!(
             end <= samples.len(),
             "expected a crop within the {} samples of the track, found one that ends at {end}",
             samples.len()
         );
-        ensure!(
-            out.len() == crop.frames * self.mel.len(),
-            "expected room for {} values, found {}",
-            crop.frames * self.mel.len(),
-            out.len()
-        );
+        let length = window_samples(self.config.n_fft, layer.semitones);
         let analysis = self
             .analyses
-            .entry(crop.semitones)
-            .or_insert_with(|| Analysis::new(self.config.n_fft, crop.semitones, &mut self.planner));
-        let scale = analysis.scale * crop.gain * track.level;
-        let half_window = (analysis.window.len() / 2) as isize;
-        for frame in 0..crop.frames {
-            let centre = (crop.start_samples + frame * hop_length + hop_length / 2) as isize;
+            .entry(length)
+            .or_insert_with(|| Analysis::new(length, &mut self.planner));
+        // Brings a magnitude to that of the standard window.
+        let scale = self.config.n_fft as f32 / length as f32 * layer.gain * layer.pcm.level;
+        match layer.equaliser {
+            Some(equaliser) => {
+                let bin_hz = f64::from(self.config.sample_rate_hz) / length as f64;
+                for (bin, gain) in self.bin_gains.iter_mut().enumerate() {
+                    *gain = scale * equaliser.gain((bin as f64 * bin_hz) as f32);
+                }
+            }
+            None => self.bin_gains.fill(scale),
+        }
+        let half_window = (length / 2) as isize;
+        let n_bins = self.filters.n_bins();
+        for (frame, spectrum) in self.spectra.chunks_exact_mut(n_bins).enumerate() {
+            let centre = (layer.start_samples + frame * hop_length + hop_length / 2) as isize;
             read_reflected(samples, centre - half_window, &mut analysis.frame);
             for (sample, window) in analysis.frame.iter_mut().zip(&analysis.window) {
                 *sample *= window;
@@ -136,13 +174,12 @@ impl ShiftedMel {
                 &mut analysis.scratch,
             )?;
             // A longer transform has more bins than the filters need, a shorter one fewer.
-            self.magnitude.fill(0.0);
-            for (magnitude, bin) in self.magnitude.iter_mut().zip(&analysis.spectrum) {
-                *magnitude = scale * (bin.re * bin.re + bin.im * bin.im).sqrt();
-            }
-            self.filters.apply(&self.magnitude, &mut self.mel);
-            for (row, value) in out.chunks_exact_mut(crop.frames).zip(&self.mel) {
-                row[frame] = value.max(MEL_FLOOR).ln();
+            for ((sum, bin), gain) in spectrum
+                .iter_mut()
+                .zip(&analysis.spectrum)
+                .zip(&self.bin_gains)
+            {
+                *sum += bin * gain;
             }
         }
         Ok(())
@@ -174,6 +211,8 @@ fn read_reflected(track: &[i16], start: isize, out: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
     use vocoder::MelSpectrogram;
 
     const RATE_HZ: f64 = 22_050.0;
@@ -202,17 +241,21 @@ mod tests {
 
     fn log_mel(track: &Pcm, start_samples: usize, frames: usize, semitones: i32) -> Vec<f32> {
         let mut out = vec![0.0; 128 * frames];
-        let crop = Crop {
-            start_samples,
-            frames,
-            semitones,
-            gain: 1.0,
-        };
         ShiftedMel::new(&MelConfig::default())
             .unwrap()
-            .log_mel(track, crop, &mut out)
+            .log_mel(&[layer(track, start_samples, semitones)], &mut out)
             .unwrap();
         out
+    }
+
+    fn layer(pcm: &Pcm, start_samples: usize, semitones: i32) -> Layer<'_> {
+        Layer {
+            pcm,
+            start_samples,
+            semitones: semitones.into(),
+            gain: 1.0,
+            equaliser: None,
+        }
     }
 
     #[test]
@@ -287,24 +330,85 @@ mod tests {
 
     #[test]
     fn windows_are_less_than_two_cents_off() {
-        for semitones in -12..=12 {
-            let exact = 2048.0 * (f64::from(semitones) / 12.0).exp2();
+        for semitones in (-1200..=1200).map(|cents| f64::from(cents) / 100.0) {
+            let exact = 2048.0 * (semitones / 12.0).exp2();
             let cents = 1200.0 * (window_samples(2048, semitones) as f64 / exact).log2();
             assert!(cents.abs() < 2.0, "{semitones}: {cents} cents");
         }
-        assert_eq!(window_samples(2048, 0), 2048);
+        assert_eq!(window_samples(2048, 0.0), 2048);
     }
 
     #[test]
     fn crops_outside_the_track_are_refused() {
         let track = note(0, 5000);
-        let crop = Crop {
-            start_samples: 0,
-            frames: 10,
-            semitones: 0,
-            gain: 1.0,
-        };
         let mut analysis = ShiftedMel::new(&MelConfig::default()).unwrap();
-        assert!(analysis.log_mel(&track, crop, &mut [0.0; 1280]).is_err());
+        let layers = [layer(&track, 0, 0)];
+        assert!(analysis.log_mel(&layers, &mut [0.0; 1280]).is_err());
+        assert!(analysis.log_mel(&layers, &mut [0.0; 9 * 128]).is_ok());
+    }
+
+    #[test]
+    fn layers_add_up_as_their_sounds_do() {
+        let tone = |hz: f64| -> Vec<f32> {
+            (0..30 * 512)
+                .map(|n| 0.3 * (std::f64::consts::TAU * hz * f64::from(n) / RATE_HZ).sin() as f32)
+                .collect()
+        };
+        let pcm = |samples: &[f32]| Pcm {
+            samples: samples
+                .iter()
+                .map(|x| (x * 32_767.0).round() as i16)
+                .collect(),
+            level: 1.0 / 32_767.0,
+        };
+        let (a, b) = (tone(440.0), tone(1300.0));
+        let sum: Vec<f32> = a.iter().zip(&b).map(|(a, b)| a + 0.5 * b).collect();
+        let (a, b, sum) = (pcm(&a), pcm(&b), pcm(&sum));
+        let mut analysis = ShiftedMel::new(&MelConfig::default()).unwrap();
+        let mut mixed = vec![0.0; 128 * 10];
+        let half = Layer {
+            gain: 0.5,
+            ..layer(&b, 512, 0)
+        };
+        analysis
+            .log_mel(&[layer(&a, 512, 0), half], &mut mixed)
+            .unwrap();
+        for (mixed, expected) in mixed.iter().zip(log_mel(&sum, 512, 10, 0)) {
+            assert!(
+                (mixed.max(-6.0) - expected.max(-6.0)).abs() < 0.01,
+                "{mixed} {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn colour_moves_with_the_shift() {
+        let mut random = StdRng::seed_from_u64(3);
+        let equaliser = Equaliser::draw(12.0, &mut random);
+        for semitones in [-7, 0, 5] {
+            let track = note(0, 60 * 512);
+            let plain = log_mel(&track, 5120, 40, semitones);
+            let mut coloured = vec![0.0; plain.len()];
+            let layer = Layer {
+                equaliser: Some(&equaliser),
+                ..layer(&track, 5120, semitones)
+            };
+            ShiftedMel::new(&MelConfig::default())
+                .unwrap()
+                .log_mel(&[layer], &mut coloured)
+                .unwrap();
+            let mel = MelConfig::default();
+            // The first three partials, where they are heard and where they come from.
+            for partial in [1.0, 2.0, 3.0] {
+                let heard_hz = 220.0 * partial * (f64::from(semitones) / 12.0).exp2();
+                let band = mel.band_at_hz(heard_hz).round() as usize;
+                let change: f32 = (0..40)
+                    .map(|frame| coloured[band * 40 + frame] - plain[band * 40 + frame])
+                    .sum::<f32>()
+                    / 40.0;
+                let expected = equaliser.gain(220.0 * partial as f32).ln();
+                assert!((change - expected).abs() < 0.1, "{change} {expected}");
+            }
+        }
     }
 }
