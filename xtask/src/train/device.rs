@@ -16,8 +16,8 @@ pub enum DeviceName {
 }
 
 impl DeviceName {
-    /// Makes the device ready. On a GPU, products of f32 matrices may round their factors to 11 bits (TF32), as is usual
-    /// in training.
+    /// Makes the device ready. On a GPU, products of f32 matrices may round their factors to 11 bits (TF32), as is
+    /// usual in training.
     ///
     /// # Errors
     ///
