@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use candle_core::Device;
 
 /// A device by the name that it has on the command line.
@@ -16,8 +16,7 @@ pub enum DeviceName {
 }
 
 impl DeviceName {
-    /// Makes the device ready. On a GPU, products of f32 matrices may round their factors to 11 bits (TF32), as is
-    /// usual in training.
+    /// Makes the device ready.
     ///
     /// # Errors
     ///
@@ -25,16 +24,39 @@ impl DeviceName {
     pub fn open(self) -> Result<Device> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(_) if !cfg!(feature = "cuda") => bail!(
-                "{self}: this build knows no GPU; with the CUDA toolkit installed, train with \
-                 \"cargo run --release --features cuda --bin xtask -- train\" instead of \"cargo xtask train\""
-            ),
-            Self::Cuda(number) => {
-                candle_core::cuda::set_gemm_reduced_precision_f32(true);
-                Device::new_cuda(number).with_context(|| format!("cannot use {self}"))
-            }
+            Self::Cuda(number) => open_cuda(number).with_context(|| format!("cannot use {self}")),
         }
     }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn open_cuda(_: usize) -> Result<Device> {
+    anyhow::bail!(
+        "this build knows no GPU; with the CUDA toolkit installed, train with \
+         \"cargo run --release --features cuda --bin xtask -- train\" instead of \"cargo xtask train\""
+    )
+}
+
+/// Products of f32 matrices may round their factors to 11 bits (TF32), as is usual in training. Memory that is freed is
+/// kept for the next step, which by default CUDA hands back to the system whenever it is waited for.
+#[cfg(feature = "cuda")]
+fn open_cuda(number: usize) -> Result<Device> {
+    use candle_core::cuda::cudarc::driver::{result, sys::CUmemPool_attribute};
+
+    candle_core::cuda::set_gemm_reduced_precision_f32(true);
+    let device = Device::new_cuda(number)?;
+    let stream = device.as_cuda_device()?.cuda_stream();
+    let context = stream.context();
+    if context.has_async_alloc() {
+        let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        let mut threshold_bytes = u64::MAX;
+        // SAFETY: the device is that of a living context, the pool is its own, and this attribute's value is a u64.
+        unsafe {
+            let pool = result::device::get_default_mem_pool(context.cu_device())?;
+            result::mem_pool::set_attribute(pool, attribute, (&raw mut threshold_bytes).cast())?;
+        }
+    }
+    Ok(device)
 }
 
 impl FromStr for DeviceName {
@@ -82,7 +104,7 @@ mod tests {
     #[cfg(not(feature = "cuda"))]
     #[test]
     fn a_build_without_cuda_says_how_to_get_it() {
-        let error = DeviceName::Cuda(0).open().unwrap_err();
-        assert!(error.to_string().contains("--features cuda"), "{error}");
+        let error = format!("{:#}", DeviceName::Cuda(0).open().unwrap_err());
+        assert!(error.contains("--features cuda"), "{error}");
     }
 }

@@ -691,6 +691,39 @@ mod tests {
         assert!(figures("unbroken").contains("\"real_score\""));
     }
 
+    /// Needs a GPU, as does the build that this is in.
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn a_gpu_trains_as_the_cpu_does() {
+        let folder = prepare("gpu");
+        let recipe = RECIPE.replace("frames = 16", "frames = 64") + ADVERSARIAL;
+        fs::write(folder.path().join("recipe.toml"), recipe).unwrap();
+        let figures =
+            [("cpu", DeviceName::Cpu), ("gpu", DeviceName::Cuda(0))].map(|(run, device)| {
+                let task = Train {
+                    device,
+                    ..task(&folder, run, 10, false)
+                };
+                task.run().unwrap();
+                let path = folder.path().join(run).join("metrics.jsonl");
+                let text = fs::read_to_string(path).unwrap();
+                let line = text.lines().next().unwrap();
+                serde_json::from_str::<serde_json::Value>(line).unwrap()
+            });
+        for figure in [
+            "/train/reconstruction",
+            "/train/kl_harmony",
+            "/train/kl_rhythm",
+            "/adversarial/feature_matching",
+            "/adversarial/discriminator",
+        ] {
+            let [cpu, gpu] = figures
+                .each_ref()
+                .map(|line| line.pointer(figure).unwrap().as_f64().unwrap());
+            assert!((cpu / gpu - 1.0).abs() < 0.02, "{figure}: {cpu}, {gpu}");
+        }
+    }
+
     #[test]
     fn a_discriminator_can_join_and_leave_a_run() {
         let folder = prepare("join");
