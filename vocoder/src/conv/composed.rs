@@ -2,8 +2,8 @@
 //!
 //! As on the CPU, positions are sorted by their phase (position modulo stride), after which every tap reads a rectangle
 //! of the padded plane. The rectangles of all taps, channel by channel, are stacked to one matrix for the whole batch
-//! (im2col), so that each pass is a matrix product at full size. The backward pass is written out: candle's own has slow
-//! kernels for it on GPUs.
+//! (im2col), so that each pass is a matrix product at full size. The backward pass is written out: candle's own has
+//! slow kernels for it on GPUs.
 //!
 //! Legend of shapes: B batch, I input channels, O output channels, K taps, N = B * output height * output width.
 

@@ -50,8 +50,31 @@ pub struct StepLoss {
     pub total: Tensor,
     /// The decoded log-mel (B, 1, n_mels, T).
     pub decoded: Tensor,
-    /// Its parts, weighted by nothing.
-    pub parts: StepFigures,
+    reconstruction: Tensor,
+    kl_harmony: Tensor,
+    kl_rhythm: Tensor,
+    /// Of harmony and rhythm, if it is minimised.
+    cycle: Option<[Tensor; 2]>,
+}
+
+impl StepLoss {
+    /// Reads its parts, weighted by nothing. Best when the backward pass is under way: a GPU is waited for.
+    pub fn figures(&self) -> Result<StepFigures> {
+        let parts = [&self.reconstruction, &self.kl_harmony, &self.kl_rhythm];
+        let parts: Vec<&Tensor> = parts
+            .into_iter()
+            .chain(self.cycle.iter().flatten())
+            .collect();
+        let parts = Tensor::stack(&parts, 0)?.to_vec1()?;
+        let part = |i: usize| parts.get(i).copied().unwrap_or(0.0);
+        Ok(StepFigures {
+            reconstruction: part(0),
+            kl_harmony: part(1),
+            kl_rhythm: part(2),
+            cycle_harmony: part(3),
+            cycle_rhythm: part(4),
+        })
+    }
 }
 
 /// Figures of one training step.
@@ -98,27 +121,25 @@ pub fn step_loss(
     let (kl_harmony, kl_rhythm) = (harmony.kl()?, rhythm.kl()?);
     let mut total = ((&reconstruction + (&kl_harmony * weights.kl_harmony)?)?
         + (&kl_rhythm * weights.kl_rhythm)?)?;
-    let mut parts = StepFigures {
-        reconstruction: reconstruction.to_scalar()?,
-        kl_harmony: kl_harmony.to_scalar()?,
-        kl_rhythm: kl_rhythm.to_scalar()?,
-        cycle_harmony: 0.0,
-        cycle_rhythm: 0.0,
-    };
+    let mut cycle = None;
     if let Some(frozen) = networks.frozen {
         let harmony = network.rotate(&harmony.mean, &views.back())?.detach();
         let rhythm = next_in_batch(&rhythm.mean.detach())?;
         let swap = frozen.encode(&network.decode(&harmony, &rhythm)?)?;
-        let cycle_harmony = drift(&swap.harmony.mean, &harmony)?;
-        let cycle_rhythm = drift(&swap.rhythm.mean, &rhythm)?;
-        total = (total + ((&cycle_harmony + &cycle_rhythm)? * weights.cycle)?)?;
-        parts.cycle_harmony = cycle_harmony.to_scalar()?;
-        parts.cycle_rhythm = cycle_rhythm.to_scalar()?;
+        let drifts = [
+            drift(&swap.harmony.mean, &harmony)?,
+            drift(&swap.rhythm.mean, &rhythm)?,
+        ];
+        total = (total + ((&drifts[0] + &drifts[1])? * weights.cycle)?)?;
+        cycle = Some(drifts);
     }
     Ok(StepLoss {
         total,
         decoded,
-        parts,
+        reconstruction,
+        kl_harmony,
+        kl_rhythm,
+        cycle,
     })
 }
 
@@ -276,7 +297,8 @@ mod tests {
         };
         step_loss(&networks, &views, &weights, 1)
             .unwrap()
-            .parts
+            .figures()
+            .unwrap()
             .reconstruction
     }
 

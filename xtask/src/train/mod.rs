@@ -21,6 +21,7 @@ pub mod spectral_norm;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -175,7 +176,11 @@ impl Train {
                 if done || interrupted.load(Ordering::Relaxed) {
                     break;
                 }
-                let line = run.step(&Views::new(batches.next_batch()?, &run.device)?)?;
+                let start = Instant::now();
+                let batch = batches.next_batch()?;
+                run.pace.waited += start.elapsed();
+                let line = run.step(&Views::new(batch, &run.device)?)?;
+                run.pace.stepped += start.elapsed();
                 run.header.train_seconds = begin_seconds + begin.elapsed().as_secs_f64();
                 match until {
                     Until::Step(_) => bar.inc(1),
@@ -263,6 +268,22 @@ fn validation_set(
         .collect()
 }
 
+/// How long some steps took.
+#[derive(Debug, Default)]
+struct Pace {
+    /// All in all.
+    stepped: Duration,
+    /// Of this, waiting for crops.
+    waited: Duration,
+}
+
+impl Pace {
+    /// Share of the time that was spent waiting for crops.
+    fn wait_share(&self) -> f64 {
+        self.waited.as_secs_f64() / self.stepped.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+}
+
 /// A run in progress.
 struct Run {
     folder: PathBuf,
@@ -273,6 +294,8 @@ struct Run {
     optimiser: RAdam,
     adversary: Option<Adversary>,
     metrics: File,
+    /// Since the last validation.
+    pace: Pace,
 }
 
 impl Run {
@@ -368,6 +391,7 @@ impl Run {
             optimiser,
             adversary,
             metrics,
+            pace: Pace::default(),
         })
     }
 
@@ -395,17 +419,17 @@ impl Run {
             Some(adversary) => Some(adversary.judge(&views.target, &loss.decoded)?),
             None => None,
         };
-        let total = match &trial {
-            Some(trial) => (loss.total + &trial.loss)?,
-            None => loss.total,
+        let gradients = match &trial {
+            Some(trial) => (&loss.total + &trial.loss)?.backward()?,
+            None => loss.total.backward()?,
         };
-        let norm = self.optimiser.step(&total.backward()?, learning_rate)?;
+        let parts = loss.figures()?;
+        let norm = self.optimiser.step(&gradients, learning_rate)?;
         let adversarial = match (adversary, &trial) {
             (Some(adversary), Some(trial)) => Some(adversary.step(trial, learning_rate)?),
             _ => None,
         };
         self.header.step = self.optimiser.steps();
-        let parts = loss.parts;
         if self.header.step.is_multiple_of(METRICS_STEPS) {
             let mut line = json!({
                 "step": self.header.step, "train": parts, "gradient_norm": norm, "learning_rate": learning_rate,
@@ -463,9 +487,10 @@ impl Run {
                 Ok((frames, loss::validate(&network, batches)?.mel_l1))
             })
             .collect::<Result<BTreeMap<_, _>>>()?;
+        let pace = mem::take(&mut self.pace);
         self.log(json!({
             "step": self.header.step, "validation": v, "mel_l1_by_look_ahead_frames": limited,
-            "train_seconds": self.header.train_seconds,
+            "train_seconds": self.header.train_seconds, "crop_wait_share": pace.wait_share(),
         }))?;
         Ok(format!(
             "step {}: mel L1 {:.3}{} (no harmony {:.3}), harmony drift rotated {:.2} / not {:.2}, rhythm drift {:.2}, \

@@ -1,6 +1,6 @@
-//! Batches of crops for training, made on a thread of their own.
+//! Batches of crops for training, made on threads of their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
@@ -17,8 +17,11 @@ use super::equaliser::Equaliser;
 use super::midi::Rendering;
 use super::shifted_mel::{Layer, ShiftedMel};
 
-/// Batches that wait ready-made for the network.
+/// Batches that wait ready-made for the network, at the least.
 const QUEUE_BATCHES: usize = 4;
+
+/// Most threads that make batches.
+const MAX_THREADS: usize = 8;
 
 /// How crops are drawn and changed.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,11 +83,12 @@ pub struct Batch {
 
 /// Makes batches. The batch with a given index depends on the settings, the tracks and the index
 /// alone, so that a resumed run sees what it would have seen.
+#[derive(Clone)]
 pub struct CropSampler {
     settings: CropSettings,
     hop_length: usize,
     n_mels: usize,
-    library: Library,
+    library: Arc<Library>,
     analysis: ShiftedMel,
 }
 
@@ -195,11 +199,11 @@ impl CropSampler {
             level: pcm.level,
         };
         Ok(Self {
-            library: Library {
+            library: Arc::new(Library {
                 tracks_by_artist: by_artist.into_values().collect(),
                 renderings,
                 drums: material.drums.iter().map(long_enough).collect(),
-            },
+            }),
             analysis: ShiftedMel::new(mel)?,
             hop_length: mel.hop_length,
             n_mels: mel.n_mels,
@@ -302,19 +306,30 @@ impl CropSampler {
         StdRng::from_seed(seed)
     }
 
-    /// Makes batches from `first_index` on, one after the other, on a thread that ends when the
-    /// stream is dropped.
-    pub fn stream(mut self, first_index: u64) -> BatchStream {
-        let (sender, batches) = sync_channel(QUEUE_BATCHES);
-        thread::spawn(move || {
-            for index in first_index.. {
-                if sender.send(self.batch(index)).is_err() {
-                    // Nobody waits for batches any more.
-                    break;
+    /// Makes batches from `first_index` on, on half the machine's cores, by threads that end when the stream is dropped.
+    pub fn stream(self, first_index: u64) -> BatchStream {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        self.stream_from(first_index, (cores / 2).clamp(1, MAX_THREADS))
+    }
+
+    /// Each of `threads` makes every `threads`th batch.
+    fn stream_from(self, first_index: u64, threads: usize) -> BatchStream {
+        let batches = (0..threads).map(|thread| {
+            let (sender, batches) = sync_channel(QUEUE_BATCHES.div_ceil(threads));
+            let mut sampler = self.clone();
+            thread::spawn(move || {
+                for index in (first_index + thread as u64..).step_by(threads) {
+                    if sender.send(sampler.batch(index)).is_err() {
+                        // Nobody waits for batches any more.
+                        break;
+                    }
                 }
-            }
+            });
+            batches
         });
-        BatchStream { batches }
+        BatchStream {
+            batches: batches.collect(),
+        }
     }
 }
 
@@ -426,9 +441,10 @@ fn draw_loop<'a>(
     })
 }
 
-/// Batches in order, from a thread of their own.
+/// Batches in order, from threads of their own.
 pub struct BatchStream {
-    batches: Receiver<Result<Batch>>,
+    /// One thread's each, the one whose turn it is in front.
+    batches: VecDeque<Receiver<Result<Batch>>>,
 }
 
 impl BatchStream {
@@ -438,9 +454,10 @@ impl BatchStream {
     ///
     /// When it could not be made.
     pub fn next_batch(&mut self) -> Result<Batch> {
-        self.batches
-            .recv()
-            .context("the thread that makes batches has ended")?
+        self.batches.rotate_left(1);
+        let last = self.batches.back().context("some thread makes batches")?;
+        last.recv()
+            .context("a thread that makes batches has ended")?
     }
 }
 
@@ -518,9 +535,12 @@ mod tests {
             batches[2]
         );
 
-        let mut stream = sampler(settings()).stream(1);
-        assert_eq!(stream.next_batch().unwrap(), batches[1]);
-        assert_eq!(stream.next_batch().unwrap(), batches[2]);
+        for threads in 1..=3 {
+            let mut stream = sampler(settings()).stream_from(0, threads);
+            for batch in &batches {
+                assert_eq!(stream.next_batch().unwrap(), *batch);
+            }
+        }
     }
 
     #[test]

@@ -34,6 +34,22 @@ pub struct ShiftedMel {
     mel: Vec<f32>,
 }
 
+impl Clone for ShiftedMel {
+    /// With transforms and scratch memory of its own.
+    fn clone(&self) -> Self {
+        Self {
+            config: self.config.clone(),
+            filters: self.filters.clone(),
+            planner: RealFftPlanner::new(),
+            analyses: HashMap::new(),
+            spectra: Vec::new(),
+            bin_gains: self.bin_gains.clone(),
+            magnitude: self.magnitude.clone(),
+            mel: self.mel.clone(),
+        }
+    }
+}
+
 /// Window and transform for one shift.
 struct Analysis {
     /// Periodic Hann window; its length is that of the transform.
