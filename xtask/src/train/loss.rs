@@ -356,7 +356,8 @@ mod tests {
         };
         let views = Views::new(batch, &Device::Cpu).unwrap();
         let loss = step_loss(&networks, &views, &weights, 1).unwrap();
-        assert!(loss.parts.cycle_harmony > 0.0 && loss.parts.cycle_rhythm > 0.0);
+        let figures = loss.figures().unwrap();
+        assert!(figures.cycle_harmony > 0.0 && figures.cycle_rhythm > 0.0);
         let gradients = loss.total.backward().unwrap();
         let values = |var: &Var| {
             let gradient = gradients.get(var).unwrap();
