@@ -109,8 +109,8 @@ impl Engine {
         self.restart.reset(self.pending.samples());
     }
 
-    /// Processes a block in place, while the host's transport is at `transport`: one or two channels, and up to two of sidechain. A sidechain
-    /// channel that is missing or too short counts as silence.
+    /// Processes a block in place, while the host's transport is at `transport`: one or two channels, and up to two of
+    /// sidechain. A sidechain channel that is missing or too short counts as silence.
     pub fn process(
         &mut self,
         params: &GraftParams,
