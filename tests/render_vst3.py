@@ -74,7 +74,7 @@ def main():
     if args.compare:
         level = difference_db(output, read_stereo(args.compare)[0])
         print(f"difference from {args.compare}: {level:.1f} dB")
-        sys.exit(level > -80.0)
+        sys.exit(int(level > -80.0))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 //! HARD encoder and decoder, and the remix that they make, whole or in steps.
 
 mod audio;
+mod classic;
 pub mod credit;
 pub mod delay;
 mod error;
 pub mod freeze;
 pub mod geometry;
 pub mod hard;
+mod knobs;
 pub mod latent;
 pub mod model_file;
 pub mod network;
@@ -14,12 +16,14 @@ pub mod packet;
 pub mod pitch_aligned;
 mod remixer;
 mod resample;
+pub mod scope;
 pub mod status;
 mod stream;
 pub mod transport;
 pub mod worker;
 
 pub use audio::AudioClip;
+pub use classic::ClassicStream;
 pub use error::{Error, Result};
 pub use geometry::LatencyMode;
 pub use model_file::Model;

@@ -110,14 +110,10 @@ impl Window {
     }
 
     /// Audio thread: appends a sample. There is memory for `window_samples` of them.
-    fn push(&mut self, input: &Input) {
-        let position = self.stream_position_samples + self.samples() as u64;
-        if position.is_multiple_of(self.control_interval_samples as u64) {
-            self.controls.push(input.controls);
-        }
+    fn push(&mut self, main: [f32; 2], sidechain: [f32; 2]) {
         for channel in 0..2 {
-            self.main[channel].push(input.main[channel]);
-            self.sidechain[channel].push(input.sidechain[channel]);
+            self.main[channel].push(main[channel]);
+            self.sidechain[channel].push(sidechain[channel]);
         }
     }
 }
@@ -190,6 +186,7 @@ pub fn exchange<C: Clock>(
         timeline: Timeline::new(f64::from(geometry.sample_rate_hz)),
         window_beats: None,
         stream_position: 0,
+        next_reading: 0,
         shortest_stream_samples,
         jump_pending: false,
         seams: VecDeque::with_capacity(geometry.latency_samples() / shortest_stream_samples + 4),
@@ -304,6 +301,8 @@ pub struct AudioPort<C: Clock> {
     window_beats: Option<f64>,
     /// Samples since the stream began.
     stream_position: usize,
+    /// Where in the stream the controls are read next.
+    next_reading: usize,
     shortest_stream_samples: usize,
     /// Whether the transport jumped, but the stream is too short to end.
     jump_pending: bool,
@@ -354,7 +353,7 @@ impl<C: Clock> AudioPort<C> {
         }
         (self.first_sequence, self.due_sequence, self.ready_sequence) = (0, 0, 0);
         self.timeline.reset();
-        self.stream_position = 0;
+        (self.stream_position, self.next_reading) = (0, 0);
         self.jump_pending = false;
         self.seams.clear();
         self.position = 0;
@@ -375,25 +374,16 @@ impl<C: Clock> AudioPort<C> {
     }
 
     /// Takes one sample in and gives one out. Samples that are not finite are taken as zero.
-    pub fn process(&mut self, input: Input) -> Output {
-        let input = Input {
-            main: input.main.map(finite_or_zero),
-            sidechain: input.sidechain.map(finite_or_zero),
-            controls: Controls {
-                beat: self.timeline.beat(),
-                ..input.controls
-            },
-        };
-        let remix_gain = self.sidechain_gain(input.sidechain);
-        self.fill(&input);
+    pub fn process(&mut self, input: &Input) -> Output {
+        let main = input.main.map(finite_or_zero);
+        let sidechain = input.sidechain.map(finite_or_zero);
+        let remix_gain = self.sidechain_gain(sidechain);
+        self.fill(main, sidechain, &input.controls);
         let seam_gain = self.seam_gain();
         let remix = self.play();
         self.position += 1;
 
-        let dry = self.main.push(Dry {
-            main: input.main,
-            remix_gain,
-        });
+        let dry = self.main.push(Dry { main, remix_gain });
         let gain = dry.remix_gain * self.fade[self.remix_fade];
         let blend =
             |channel: usize| remix[channel] * gain * seam_gain + dry.main[channel] * (1.0 - gain);
@@ -425,7 +415,7 @@ impl<C: Clock> AudioPort<C> {
     }
 
     /// Puts the input into the current window, and sends the window when it is complete.
-    fn fill(&mut self, input: &Input) {
+    fn fill(&mut self, main: [f32; 2], sidechain: [f32; 2], controls: &Controls) {
         if self.jump_pending
             && (self.stream_position == 0 || self.stream_position >= self.shortest_stream_samples)
         {
@@ -436,12 +426,20 @@ impl<C: Clock> AudioPort<C> {
         if self.open.is_none() {
             self.open_window();
         }
+        let is_read = self.stream_position == self.next_reading;
+        if is_read {
+            self.next_reading += self.geometry.control_interval_samples;
+        }
+        let beat = self.timeline.beat();
         self.stream_position += 1;
         self.timeline.advance();
         let next = self.timeline.beat();
         let Some(open) = &mut self.open else { return };
         if let Some(packet) = &mut open.packet {
-            packet.window.push(input);
+            if is_read {
+                packet.window.controls.push(Controls { beat, ..*controls });
+            }
+            packet.window.push(main, sidechain);
         }
         // The next sample is the first at or after the line, give or take rounding.
         let line_is_reached = |line: f64| next.position_beats + 0.5 * next.beats_per_sample > line;
@@ -458,7 +456,7 @@ impl<C: Clock> AudioPort<C> {
             return;
         }
         self.close_window(self.position);
-        self.stream_position = 0;
+        (self.stream_position, self.next_reading) = (0, 0);
         if self.seams.len() < self.seams.capacity() {
             self.seams.push_back(self.position);
         }

@@ -5,6 +5,7 @@
 //! and every output sample is the same sum however the input is cut.
 
 use std::f64::consts::PI;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
@@ -20,11 +21,13 @@ const KAISER_BETA: f64 = 9.0;
 /// Most phases that are tabulated; rates with less in common take the nearest one.
 const MAX_PHASES: u64 = 2048;
 
-/// Resamples a stream. Output sample `n` is the input at time `n / to_hz`, whatever the sizes of the pushes.
+/// Resamples a stream. Output sample `n` is the input at time `n / to_hz`, whatever the sizes of the pushes. Clones share the
+/// filter, which takes some milliseconds to make.
+#[derive(Clone)]
 pub struct Resampler {
     from_hz: u64,
     to_hz: u64,
-    filter: Option<Filter>,
+    filter: Option<Arc<Filter>>,
     /// Input that output samples to come still need, before the first one zeros.
     input: Vec<f32>,
     /// Number of the first sample in `input`; below 0 before the stream.
@@ -60,7 +63,8 @@ impl Resampler {
         let mut resampler = Self {
             from_hz: u64::from(from_hz / divisor),
             to_hz: u64::from(to_hz / divisor),
-            filter: (from_hz != to_hz).then(|| Filter::new(from_hz / divisor, to_hz / divisor)),
+            filter: (from_hz != to_hz)
+                .then(|| Arc::new(Filter::new(from_hz / divisor, to_hz / divisor))),
             input: Vec::new(),
             input_start: 0,
             pushed_samples: 0,

@@ -36,8 +36,9 @@ impl Status {
         self.last_fault.lock().clone()
     }
 
-    /// Worker or main thread: notes that something failed.
+    /// Worker or main thread: notes that something failed, and logs it.
     pub fn report_fault(&self, fault: String) {
+        log::error!("{fault}");
         self.faults.fetch_add(1, Ordering::Relaxed);
         *self.last_fault.lock() = Some(fault);
     }

@@ -12,7 +12,6 @@
 //! without a gap. Where the sidechain is silent for so long that it counts as missing, nothing of the remix is heard, and the
 //! stream rests; it begins anew with the sidechain's first sound.
 
-use std::collections::VecDeque;
 use std::mem;
 use std::slice;
 use std::sync::Arc;
@@ -26,6 +25,7 @@ use vocoder::{LogMel, MelConfig, MelStream};
 use crate::error::{Error, Result};
 use crate::freeze::{FreezeStore, Freezer, Part};
 use crate::geometry::{LatencyMode, StreamLatency};
+use crate::knobs::Knobs;
 use crate::model_file::Model;
 use crate::network::{DecoderState, EncoderState, Network};
 use crate::packet::{Controls, SIDECHAIN_HOLD_SECONDS, Window};
@@ -33,7 +33,7 @@ use crate::remixer::{
     Voice, frame_controls, guided_config, limited_network, mix, to_log_mels, to_tensor, transpose,
 };
 use crate::resample::Resampler;
-use crate::transport::Beat;
+use crate::scope::{Lane, Scope, ScopeWriter};
 use crate::worker::{ProcessorError, WindowProcessor};
 
 /// A sidechain that was silent for the latency and this much more has no part in what is to be heard: the audio thread
@@ -71,6 +71,7 @@ pub struct RemixStream {
     /// Silent samples of the sidechain at the end of what was pushed.
     silent_samples: usize,
     freeze_store: Arc<FreezeStore>,
+    scope: ScopeWriter,
     harmony_freezer: Freezer,
     rhythm_freezer: Freezer,
     harmony_frames: usize,
@@ -92,16 +93,21 @@ impl RemixStream {
         let mel = model.header().mel.clone();
         let network = limited_network(model, settings.mode)?;
         let voice = VoiceStream::new(&settings, model)?;
+        let resampler = Resampler::new(settings.sample_rate_hz, mel.sample_rate_hz)?;
         let analyses = (0..2 * voice.channels())
-            .map(|_| Analysis::new(&mel, settings.sample_rate_hz))
+            .map(|_| Analysis::new(&mel, &resampler))
             .collect::<Result<Vec<_>>>()?;
         let mut stream = Self {
             encoder: network.encoder_state(),
             decoder: network.decoder_state(),
-            knobs: Knobs::new(&mel, settings.sample_rate_hz),
+            knobs: Knobs::new(
+                mel.hop_length as f64 * f64::from(settings.sample_rate_hz)
+                    / f64::from(mel.sample_rate_hz),
+            ),
             asleep: true,
             silent_samples: 0,
             freeze_store: Arc::default(),
+            scope: ScopeWriter::default(),
             harmony_freezer: Freezer::new(Part::Harmony),
             rhythm_freezer: Freezer::new(Part::Rhythm),
             harmony_frames: 0,
@@ -171,6 +177,7 @@ impl RemixStream {
         self.waiting.fill(LogMel::new(self.mel.n_mels));
         self.analyses.iter_mut().for_each(Analysis::reset);
         self.knobs.begin_clip(position_samples);
+        self.scope.begin_clip();
         self.voice.reset();
         self.harmony_freezer.begin();
         self.rhythm_freezer.begin();
@@ -243,6 +250,13 @@ impl RemixStream {
         self
     }
 
+    /// Has what is heard and made written into `scope` while it is watched.
+    #[must_use]
+    pub fn with_scope(mut self, scope: Arc<Scope>) -> Self {
+        self.scope = ScopeWriter::new(scope);
+        self
+    }
+
     /// Takes the samples of a window from number `first` on.
     fn take(&mut self, window: &Window, first: usize) -> Result<()> {
         fn rest(source: &[Vec<f32>; 2], first: usize) -> [&[f32]; 2] {
@@ -270,14 +284,27 @@ impl RemixStream {
                 .iter_mut()
                 .map(|waiting| waiting.take_first(group_frames))
                 .collect::<Vec<_>>();
+            self.show_inputs(&group, end);
             self.taken_frames += group_frames;
             if let Some(mut decoded) = self.remix(&group)? {
                 let first = self.decoded_frames - decoded.controls.len();
                 decoded.truncate(end.saturating_sub(first));
+                self.scope.remix(first, &decoded.mels[0]);
                 self.voice.push_mels(decoded)?;
             }
         }
         Ok(())
+    }
+
+    /// Shows a group of the inputs' frames, but for those from number `end` on.
+    fn show_inputs(&mut self, group: &[LogMel], end: usize) {
+        let first = self.taken_frames;
+        let frames = end.saturating_sub(first).min(group[0].frames());
+        let sources = [&group[0], &group[self.voice.channels()]];
+        let knobs = &self.knobs;
+        self.scope.inputs(first..first + frames, sources, |frame| {
+            knobs.beat_at(frame as f64)
+        });
     }
 
     /// Log-mel frames of all sources to decoded frames, one log-mel for each channel of the remix, and the knobs at them.
@@ -312,6 +339,7 @@ impl RemixStream {
                 let mixed = mix(&latent, share)?;
                 let freezer = &mut self.harmony_freezer;
                 let mixed = freeze(&mixed, freezer, &self.freeze_store, middle)?;
+                self.scope.latent(Lane::Harmony, first, pool, &mixed)?;
                 transpose(network, &mixed, |frame| semitones(first + frame))
             })
             .transpose()?;
@@ -327,7 +355,9 @@ impl RemixStream {
                         knobs.at(frame).rhythm_loop_beats,
                     )
                 };
-                freeze(&mixed, &mut self.rhythm_freezer, &self.freeze_store, middle)
+                let mixed = freeze(&mixed, &mut self.rhythm_freezer, &self.freeze_store, middle)?;
+                self.scope.latent(Lane::Rhythm, first, 1, &mixed)?;
+                Ok::<_, Error>(mixed)
             })
             .transpose()?;
         let Some(decoded) =
@@ -368,20 +398,21 @@ impl WindowProcessor for RemixStream {
         remix: [&mut [f32]; 2],
     ) -> std::result::Result<(), ProcessorError> {
         self.push(window)?;
-        let samples = window.samples();
-        for (out, ready) in remix.into_iter().zip(&mut self.output) {
-            if ready.len() < samples {
-                return Err(Box::new(Error::input(
-                    "remixed samples",
-                    samples,
-                    ready.len(),
-                )));
-            }
-            out.copy_from_slice(&ready[..samples]);
-            ready.drain(..samples);
-        }
-        Ok(())
+        Ok(hand_out(&mut self.output, remix)?)
     }
+}
+
+/// Moves the first samples of what is ready to a window's remix.
+pub(crate) fn hand_out(ready: &mut [Vec<f32>; 2], remix: [&mut [f32]; 2]) -> Result<()> {
+    for (out, ready) in remix.into_iter().zip(ready) {
+        let samples = out.len();
+        if ready.len() < samples {
+            return Err(Error::input("remixed samples", samples, ready.len()));
+        }
+        out.copy_from_slice(&ready[..samples]);
+        ready.drain(..samples);
+    }
+    Ok(())
 }
 
 /// From host samples to log-mel frames, for one channel.
@@ -391,9 +422,9 @@ struct Analysis {
 }
 
 impl Analysis {
-    fn new(mel: &MelConfig, sample_rate_hz: u32) -> Result<Self> {
+    fn new(mel: &MelConfig, resampler: &Resampler) -> Result<Self> {
         Ok(Self {
-            resampler: Resampler::new(sample_rate_hz, mel.sample_rate_hz)?,
+            resampler: resampler.clone(),
             mel: MelStream::new(mel)?,
         })
     }
@@ -419,82 +450,6 @@ impl Analysis {
     fn reset(&mut self) {
         self.resampler.reset();
         self.mel.reset();
-    }
-}
-
-/// The controls at each mel frame that is not yet decoded.
-struct Knobs {
-    /// Host samples from one frame's centre to the next.
-    hop_samples: f64,
-    interval_samples: usize,
-    readings: VecDeque<Controls>,
-    /// Number of the first reading that is kept; reading `n` is `n` intervals after the last jump.
-    first_reading: usize,
-    /// Where frame 0 begins, in samples after the last jump.
-    clip_position_samples: u64,
-}
-
-impl Knobs {
-    fn new(mel: &MelConfig, sample_rate_hz: u32) -> Self {
-        let ratio = f64::from(sample_rate_hz) / f64::from(mel.sample_rate_hz);
-        Self {
-            hop_samples: mel.hop_length as f64 * ratio,
-            interval_samples: 1,
-            readings: VecDeque::new(),
-            first_reading: 0,
-            clip_position_samples: 0,
-        }
-    }
-
-    /// The next window begins a stream.
-    fn begin_stream(&mut self) {
-        self.readings.clear();
-        self.first_reading = 0;
-    }
-
-    fn begin_clip(&mut self, position_samples: u64) {
-        self.clip_position_samples = position_samples;
-    }
-
-    fn read(&mut self, window: &Window) {
-        self.interval_samples = window.control_interval_samples;
-        if self.readings.is_empty() {
-            let interval = self.interval_samples as u64;
-            self.first_reading = window.stream_position_samples.div_ceil(interval) as usize;
-        }
-        self.readings.extend(&window.controls);
-    }
-
-    /// The last reading before the centre of a frame, or the one that is nearest to it.
-    fn at(&self, frame: usize) -> Controls {
-        let centre = (frame as f64 + 0.5) * self.hop_samples + self.clip_position_samples as f64;
-        let reading = centre as usize / self.interval_samples;
-        let index = reading.saturating_sub(self.first_reading);
-        self.readings
-            .get(index)
-            .or(self.readings.back())
-            .copied()
-            .unwrap_or_default()
-    }
-
-    /// Where a place in frames lies on the beat grid.
-    fn beats_at(&self, frames: f64) -> f64 {
-        let place = frames * self.hop_samples + self.clip_position_samples as f64;
-        let reading = (place as usize / self.interval_samples).max(self.first_reading);
-        let index = (reading - self.first_reading).min(self.readings.len().saturating_sub(1));
-        let beat = self.readings.get(index).map_or(Beat::default(), |r| r.beat);
-        let read_at = (self.first_reading + index) * self.interval_samples;
-        beat.position_beats + (place - read_at as f64) * beat.beats_per_sample
-    }
-
-    /// Drops readings before a frame, but keeps the newest.
-    fn forget_before(&mut self, frame: usize) {
-        let start = frame as f64 * self.hop_samples + self.clip_position_samples as f64;
-        let reading = start as usize / self.interval_samples;
-        while self.first_reading < reading && self.readings.len() > 1 {
-            self.readings.pop_front();
-            self.first_reading += 1;
-        }
     }
 }
 
@@ -638,10 +593,11 @@ impl VoiceStream {
         mel: &MelConfig,
         voice: impl Fn() -> Result<GeneratedVoice>,
     ) -> Result<Self> {
+        let resampler = Resampler::new(mel.sample_rate_hz, settings.sample_rate_hz)?;
         let channel = || -> Result<_> {
             Ok(GeneratedChannel {
                 voice: voice()?,
-                resampler: Resampler::new(mel.sample_rate_hz, settings.sample_rate_hz)?,
+                resampler: resampler.clone(),
                 samples: Vec::new(),
             })
         };

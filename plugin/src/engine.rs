@@ -11,7 +11,7 @@ use model_runtime::status::Status;
 use model_runtime::transport::Transport;
 use model_runtime::worker::{WindowProcessor, Worker};
 
-use crate::params::GraftParams;
+use crate::params::{EngineKind, GraftParams};
 
 /// How long a parameter takes to where it is moved.
 const RAMP_SECONDS: f32 = 0.02;
@@ -19,17 +19,28 @@ const RAMP_SECONDS: f32 = 0.02;
 /// How long the sound stays away at most when a restart was asked for: a host may not grant it.
 const RESTART_SECONDS: f32 = 0.5;
 
+/// What an engine is made for and keeps: to change it, the host has to restart the plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// What makes the remix.
+    pub engine: EngineKind,
+    /// How much of the future the remix waits for.
+    pub mode: LatencyMode,
+    /// [`crate::models::ModelStore::version`] of the model.
+    pub model_version: u64,
+}
+
 /// What an engine is made for.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Latency and model.
+    pub setup: Setup,
     /// The host's sample rate.
     pub sample_rate_hz: f32,
     /// The longest block that the host will ask for.
     pub max_block_samples: usize,
     /// Whether to wait for late windows as long as it takes.
     pub patient: bool,
-    /// How much of the future the remix waits for.
-    pub mode: LatencyMode,
     /// Whether the sound is to fade in, because it faded out before.
     pub fade_in: bool,
 }
@@ -66,7 +77,7 @@ impl Engine {
         status: Arc<Status>,
     ) -> Result<Self, GeometryError> {
         let geometry = Geometry::new(
-            config.mode,
+            config.setup.mode,
             config.sample_rate_hz,
             config.max_block_samples,
             processor.as_ref().map_or(0, |p| p.latency_samples()),
@@ -90,9 +101,9 @@ impl Engine {
         })
     }
 
-    /// Whether to ask the host for a restart now, because `wanted` is not the mode that the engine was made for: once, when
-    /// the sound has faded out. To be called after each block.
-    pub fn restart_is_due(&mut self, wanted: LatencyMode) -> bool {
+    /// Whether to ask the host for a restart now, because `wanted` is not what the engine was made for: once, when the sound
+    /// has faded out. To be called after each block.
+    pub fn restart_is_due(&mut self, wanted: Setup) -> bool {
         self.restart.is_due(wanted)
     }
 
@@ -126,15 +137,23 @@ impl Engine {
         // Constant within the block: it is cut wherever a parameter changes.
         let targets = Ramps::targets(params);
         let loop_beats = params.freeze_length.value().beats();
-        let controls = Controls {
-            transpose_semitones: params.transpose.value(),
-            harmony_loop_beats: params.freeze_harmony.value().then_some(loop_beats),
-            rhythm_loop_beats: params.freeze_rhythm.value().then_some(loop_beats),
-            ..Controls::default()
+        let mut input = Input {
+            controls: Controls {
+                transpose_semitones: params.transpose.value(),
+                harmony_loop_beats: params.freeze_harmony.value().then_some(loop_beats),
+                rhythm_loop_beats: params.freeze_rhythm.value().then_some(loop_beats),
+                ..Controls::default()
+            },
+            ..Input::default()
         };
+        let mut levels = Levels::default();
+        let mut are_settled = false;
         let sidechain_sample = |channel: &[f32], i: usize| channel.get(i).copied().unwrap_or(0.0);
         for i in 0..block_samples {
-            let levels = self.ramps.next(&targets);
+            if !are_settled {
+                levels = self.ramps.next(&targets);
+                are_settled = self.ramps.are_settled();
+            }
             let sidechain = match sidechain {
                 [left, right, ..] => [sidechain_sample(left, i), sidechain_sample(right, i)],
                 [mono] => [sidechain_sample(mono, i); 2],
@@ -142,11 +161,12 @@ impl Engine {
             };
             match main {
                 [left, right, ..] => {
-                    let input = [left[i], right[i]];
-                    [left[i], right[i]] = self.sample(&levels, controls, input, sidechain);
+                    let main = [left[i], right[i]];
+                    [left[i], right[i]] = self.sample(&levels, main, sidechain, &mut input);
                 }
                 [mono] => {
-                    let [left, right] = self.sample(&levels, controls, [mono[i]; 2], sidechain);
+                    let main = [mono[i]; 2];
+                    let [left, right] = self.sample(&levels, main, sidechain, &mut input);
                     mono[i] = 0.5 * (left + right);
                 }
                 [] => {}
@@ -154,23 +174,20 @@ impl Engine {
         }
     }
 
+    /// Processes one sample; all of `input` that changes within a block is written here.
     fn sample(
         &mut self,
         levels: &Levels,
-        controls: Controls,
         main: [f32; 2],
         sidechain: [f32; 2],
+        input: &mut Input,
     ) -> [f32; 2] {
         let main = main.map(finite_or_zero);
-        let output = self.port.process(Input {
-            main: main.map(|sample| sample * levels.main_gain),
-            sidechain: sidechain.map(|sample| sample * levels.sidechain_gain),
-            controls: Controls {
-                harmony: levels.harmony,
-                rhythm: levels.rhythm * (1.0 - levels.link) + levels.harmony * levels.link,
-                ..controls
-            },
-        });
+        input.main = main.map(|sample| sample * levels.main_gain);
+        input.sidechain = sidechain.map(|sample| sample * levels.sidechain_gain);
+        input.controls.harmony = levels.harmony;
+        input.controls.rhythm = levels.rhythm * (1.0 - levels.link) + levels.harmony * levels.link;
+        let output = self.port.process(input);
         let finish = self.pending.push(Finish {
             unprocessed: main,
             dry_gain: (1.0 - levels.mix) * levels.output_gain,
@@ -188,11 +205,11 @@ impl Engine {
     }
 }
 
-/// Audio thread: the fade out of one latency mode and into the next. The host restarts the plugin in between.
+/// Audio thread: the fade out of one setup and into the next. The host restarts the plugin in between.
 struct RestartFade {
-    mode: LatencyMode,
-    /// The mode that the sound fades out for.
-    leaving_for: Option<LatencyMode>,
+    setup: Setup,
+    /// The setup that the sound fades out for.
+    leaving_for: Option<Setup>,
     asked: bool,
     gain: Ramp,
     /// How long the sound stays away.
@@ -206,7 +223,7 @@ impl RestartFade {
         let mut gain = Ramp::new(config.sample_rate_hz);
         gain.settle(1.0);
         Self {
-            mode: config.mode,
+            setup: config.setup,
             leaving_for: None,
             asked: false,
             gain,
@@ -232,8 +249,8 @@ impl RestartFade {
         self.gain.next(if silent { 0.0 } else { 1.0 })
     }
 
-    fn is_due(&mut self, wanted: LatencyMode) -> bool {
-        if wanted == self.mode {
+    fn is_due(&mut self, wanted: Setup) -> bool {
+        if wanted == self.setup {
             if self.leaving_for.take().is_some() {
                 self.silent_samples = 0;
             }
@@ -302,7 +319,7 @@ impl Ramp {
 struct Ramps([Ramp; 8]);
 
 /// The values of [`Ramps`] at a sample.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Levels {
     main_gain: f32,
     sidechain_gain: f32,
@@ -336,6 +353,11 @@ impl Ramps {
         for (ramp, target) in self.0.iter_mut().zip(Self::targets(params)) {
             ramp.settle(target);
         }
+    }
+
+    /// Whether all parameters are where the last targets were.
+    fn are_settled(&self) -> bool {
+        self.0.iter().all(|ramp| ramp.samples_left == 0)
     }
 
     fn next(&mut self, targets: &[f32; 8]) -> Levels {

@@ -6,17 +6,19 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use model_runtime::LatencyMode;
 use model_runtime::transport::Transport;
 use nice_plug::prelude::*;
 
 pub mod editor;
 pub mod engine;
+pub mod meters;
+pub mod models;
 pub mod params;
 mod processor;
 
 use editor::{GraftEditor, Readout};
-use engine::Engine;
+use engine::{Engine, Setup};
+use meters::Metering;
 use params::GraftParams;
 
 /// The plugin.
@@ -26,8 +28,9 @@ pub struct Graft {
     readout: Arc<Readout>,
     /// While activated.
     engine: Option<Engine>,
-    /// The mode that the last engine was made for.
-    last_mode: Option<LatencyMode>,
+    metering: Metering,
+    /// What the last engine was made for.
+    last_setup: Option<Setup>,
 }
 
 const fn layout(
@@ -91,10 +94,12 @@ impl Plugin for Graft {
     ) -> bool {
         // Joins the last worker before the next one starts.
         self.engine = None;
-        let mode = self.params.latency.value().into();
+        // Waits for a model that is being loaded, so that a render begins with the model that its session names.
+        let (model, model_version) = self.params.model.0.settled();
+        let setup = self.params.setup_with(model_version);
         let config = engine::Config {
-            mode,
-            fade_in: self.last_mode.is_some_and(|last| last != mode),
+            setup,
+            fade_in: self.last_setup.is_some_and(|last| last != setup),
             sample_rate_hz: buffer_config.sample_rate,
             max_block_samples: buffer_config.max_buffer_size as usize,
             // VST3 hosts' word comes one render late through nice-plug, so it counts for nothing.
@@ -102,11 +107,12 @@ impl Plugin for Graft {
                 && buffer_config.process_mode == ProcessMode::Offline,
         };
         let status = &self.readout.status;
-        let processor = match processor::processor(
-            config.sample_rate_hz,
-            config.mode,
-            Arc::clone(&self.params.frozen.0),
-        ) {
+        let made = model.map_err(Into::into).and_then(|model| {
+            let frozen = Arc::clone(&self.params.frozen.0);
+            let scope = Arc::clone(&self.readout.scope);
+            processor::processor(&model, config.sample_rate_hz, &setup, frozen, scope)
+        });
+        let processor = match made {
             Ok(processor) => Some(processor),
             Err(error) => {
                 status.report_fault(error.to_string());
@@ -123,8 +129,9 @@ impl Plugin for Graft {
         let latency_samples = engine.latency_samples();
         context.set_latency_samples(latency_samples);
         self.readout
-            .set_latency(mode, latency_samples, config.sample_rate_hz);
-        self.last_mode = Some(mode);
+            .set_latency(setup, latency_samples, config.sample_rate_hz);
+        self.metering = Metering::new(Arc::clone(&self.readout.meters), config.sample_rate_hz);
+        self.last_setup = Some(setup);
         self.engine = Some(engine);
         true
     }
@@ -153,12 +160,12 @@ impl Plugin for Graft {
             .first()
             .map_or(&[][..], |port| port.as_slice_immutable());
         let transport = transport(context.transport());
+        self.metering.input(buffer.as_slice(), sidechain);
         engine.process(&self.params, &transport, buffer.as_slice(), sidechain);
+        self.metering.output(buffer.as_slice());
         // CLAP hosts take this from any thread. In VST3 it would go through nice-plug's background thread, so there the
         // editor asks.
-        if context.plugin_api() == PluginApi::Clap
-            && engine.restart_is_due(self.params.latency.value().into())
-        {
+        if context.plugin_api() == PluginApi::Clap && engine.restart_is_due(self.params.setup()) {
             context.request_restart();
         }
         ProcessStatus::Tail(engine.latency_samples())

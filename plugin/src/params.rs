@@ -6,8 +6,11 @@ use model_runtime::LatencyMode;
 use model_runtime::freeze::{FreezeStore, FrozenLatents};
 use nice_plug::params::persist::PersistentField;
 use nice_plug::prelude::*;
+use vocoder::classic::Method;
 
-use crate::editor::EditorSize;
+use crate::editor::EditorScale;
+use crate::engine::Setup;
+use crate::models::ModelChoice;
 
 /// Largest transposition either way: what the built-in model was trained for.
 pub const MAX_TRANSPOSE_SEMITONES: i32 = 8;
@@ -24,6 +27,31 @@ pub enum Latency {
     /// [`LatencyMode::Full`].
     #[id = "full"]
     Full,
+}
+
+/// What makes the remix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+pub enum EngineKind {
+    /// The network of the model.
+    #[id = "network"]
+    Network,
+    /// [`Method::Separation`]: harmonic parts with percussive parts.
+    #[id = "split"]
+    Split,
+    /// [`Method::Morphing`]: spectra multiplied.
+    #[id = "morph"]
+    Morph,
+}
+
+impl EngineKind {
+    /// How it remixes, if it does so without a network.
+    pub fn method(self) -> Option<Method> {
+        match self {
+            Self::Network => None,
+            Self::Split => Some(Method::Separation),
+            Self::Morph => Some(Method::Morphing),
+        }
+    }
 }
 
 /// Length of the loop that a frozen latent plays, as the host sees it.
@@ -126,12 +154,15 @@ impl From<Latency> for LatencyMode {
 /// All that the host automates and saves.
 #[derive(Params)]
 pub struct GraftParams {
-    /// Size of the editor's window.
-    #[persist = "editor-size"]
-    pub editor_size: EditorSize,
+    /// Scale of the editor's window.
+    #[persist = "editor-scale"]
+    pub editor_scale: EditorScale,
     /// What is frozen.
     #[persist = "frozen"]
     pub frozen: Frozen,
+    /// The model.
+    #[persist = "model"]
+    pub model: ModelChoice,
 
     /// Where the harmony comes from: 0 main, 1 sidechain.
     #[id = "harmony"]
@@ -160,6 +191,9 @@ pub struct GraftParams {
     /// How much of the future the remix waits for. Takes effect when the host restarts the plugin.
     #[id = "latency"]
     pub latency: EnumParam<Latency>,
+    /// What makes the remix. Takes effect when the host restarts the plugin.
+    #[id = "engine"]
+    pub engine: EnumParam<EngineKind>,
     /// Gain of the main input.
     #[id = "main-gain"]
     pub main_gain: FloatParam,
@@ -177,11 +211,33 @@ pub struct GraftParams {
     pub bypass: BoolParam,
 }
 
+impl GraftParams {
+    /// Any thread, the audio thread too: what the host would have to restart the plugin for.
+    pub fn setup(&self) -> Setup {
+        self.setup_with(self.model.0.version())
+    }
+
+    /// The same with another version of the model.
+    pub fn setup_with(&self, model_version: u64) -> Setup {
+        let engine = self.engine.value();
+        Setup {
+            engine,
+            mode: match engine {
+                EngineKind::Network => self.latency.value().into(),
+                // They look no further ahead than they must.
+                EngineKind::Split | EngineKind::Morph => LatencyMode::Live,
+            },
+            model_version,
+        }
+    }
+}
+
 impl Default for GraftParams {
     fn default() -> Self {
         Self {
-            editor_size: EditorSize::default(),
+            editor_scale: EditorScale::default(),
             frozen: Frozen::default(),
+            model: ModelChoice::default(),
             harmony: amount("Harmony", 0.0),
             rhythm: amount("Rhythm", 1.0),
             link: BoolParam::new("Link", false),
@@ -200,6 +256,7 @@ impl Default for GraftParams {
             window: EnumParam::new("Window", WindowLength::OneBeat),
             // Hosts can only restart a plugin now and then, so automation would have no effect.
             latency: EnumParam::new("Latency", Latency::Default).non_automatable(),
+            engine: EnumParam::new("Engine", EngineKind::Network).non_automatable(),
             main_gain: gain("Main Gain"),
             sidechain_gain: gain("Sidechain Gain"),
             mix: amount("Mix", 1.0),

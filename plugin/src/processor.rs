@@ -3,32 +3,34 @@
 use std::sync::Arc;
 
 use model_runtime::freeze::FreezeStore;
+use model_runtime::scope::Scope;
 use model_runtime::worker::{ProcessorError, WindowProcessor};
-use model_runtime::{LatencyMode, Model, RemixStream, StreamSettings, Voice};
+use model_runtime::{ClassicStream, Model, RemixStream, StreamSettings, Voice};
 
-/// Makes the processor that a worker runs at the host's rate in a latency mode. What is frozen is kept in `frozen`.
+use crate::engine::Setup;
+
+/// Makes the processor that a worker runs at the host's rate. What is frozen is kept in `frozen`, and what it
+/// hears and makes is shown in `scope`.
 ///
 /// # Errors
 ///
-/// When the built-in model cannot be used.
+/// When the model cannot be used.
 pub fn processor(
+    model: &Model,
     sample_rate_hz: f32,
-    mode: LatencyMode,
+    setup: &Setup,
     frozen: Arc<FreezeStore>,
+    scope: Arc<Scope>,
 ) -> Result<Box<dyn WindowProcessor>, ProcessorError> {
+    let sample_rate_hz = sample_rate_hz.round() as u32;
+    if let Some(method) = setup.engine.method() {
+        return Ok(Box::new(ClassicStream::new(method, sample_rate_hz)?));
+    }
     let settings = StreamSettings {
-        sample_rate_hz: sample_rate_hz.round() as u32,
+        sample_rate_hz,
         voice: Voice::Guided,
-        mode,
+        mode: setup.mode,
     };
-    let stream = RemixStream::new(&*Model::built_in()?, settings)?;
-    Ok(Box::new(stream.with_freeze_store(frozen)))
-}
-
-/// The name of the model in use, for the editor.
-pub fn model_name() -> String {
-    Model::built_in().map_or_else(
-        |error| error.to_string(),
-        |model| model.header().card.name.clone(),
-    )
+    let stream = RemixStream::new(model, settings)?;
+    Ok(Box::new(stream.with_freeze_store(frozen).with_scope(scope)))
 }

@@ -14,12 +14,18 @@
 //! # anyhow::Ok(())
 //! ```
 
+mod allocations;
+#[cfg(target_os = "linux")]
+mod desktop;
 mod plugin;
 mod render;
 mod session;
 mod song;
 
+pub use allocations::{CountingAllocator, allocations};
+#[cfg(target_os = "linux")]
+pub use desktop::{Button, Desktop, HostWindow, Screenshot};
 pub use plugin::{Parameter, Plugin, built_library};
 pub use render::{Automation, RenderJob, Rendered};
-pub use session::{Activation, Block, Session};
+pub use session::{Activation, Block, ParameterEvent, Session};
 pub use song::{Song, Stretch};

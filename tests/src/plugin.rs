@@ -3,10 +3,11 @@
 use std::env;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 use clack_extensions::audio_ports_config::{AudioPortsConfigBuffer, PluginAudioPortsConfig};
+use clack_extensions::gui::{GuiSize, HostGui, HostGuiImpl};
 use clack_extensions::params::{ParamInfoBuffer, ParamInfoFlags, PluginParams};
 use clack_extensions::state::PluginState;
 use clack_host::events::Pckn;
@@ -237,6 +238,28 @@ impl Instance {
             .access_shared_handler(|shared: &Shared| shared.restarts.load(Ordering::Acquire))
     }
 
+    /// The size that the editor asked for since the last call.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn take_wanted_size(&self) -> Option<GuiSize> {
+        let packed = self
+            .inner
+            .access_shared_handler(|shared: &Shared| shared.wanted_size.swap(0, Ordering::AcqRel));
+        (packed != 0).then(|| GuiSize::unpack_from_u64(packed))
+    }
+
+    /// Whether the editor closed by itself.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn editor_closed(&self) -> bool {
+        self.inner
+            .access_shared_handler(|shared: &Shared| shared.editor_closed.load(Ordering::Acquire))
+    }
+
+    /// The names of the parameters.
+    pub(crate) fn parameter_names(&mut self) -> Result<Vec<(ClapId, String)>> {
+        let (_, listed) = self.params()?;
+        Ok(listed.into_iter().map(|p| (p.id, p.name)).collect())
+    }
+
     fn layouts(&mut self) -> Result<Vec<(ClapId, String)>> {
         let configs = self.extension::<PluginAudioPortsConfig>("audio-ports-config")?;
         let handle = self.inner.plugin_handle();
@@ -295,6 +318,9 @@ pub(crate) struct Headless;
 pub(crate) struct Shared {
     callback: AtomicBool,
     restarts: AtomicUsize,
+    /// The size that the editor last asked for, packed; 0 for none.
+    wanted_size: AtomicU64,
+    editor_closed: AtomicBool,
 }
 
 impl SharedHandler<'_> for Shared {
@@ -309,8 +335,34 @@ impl SharedHandler<'_> for Shared {
     }
 }
 
+impl HostGuiImpl for Shared {
+    fn resize_hints_changed(&self) {}
+
+    fn request_resize(&self, new_size: GuiSize) -> Result<(), HostError> {
+        self.wanted_size
+            .store(new_size.pack_to_u64(), Ordering::Release);
+        Ok(())
+    }
+
+    fn request_show(&self) -> Result<(), HostError> {
+        Ok(())
+    }
+
+    fn request_hide(&self) -> Result<(), HostError> {
+        Ok(())
+    }
+
+    fn closed(&self, _was_destroyed: bool) {
+        self.editor_closed.store(true, Ordering::Release);
+    }
+}
+
 impl HostHandlers for Headless {
     type Shared<'a> = Shared;
     type MainThread<'a> = ();
     type AudioProcessor<'a> = ();
+
+    fn declare_extensions(builder: &mut HostExtensions<Self>, _shared: &Self::Shared<'_>) {
+        builder.register::<HostGui>();
+    }
 }

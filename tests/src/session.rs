@@ -1,13 +1,22 @@
 //! A host's session with one instance of the plugin, step by step.
 
+use std::collections::HashMap;
+
 use anyhow::{Context, Result, ensure};
+#[cfg(target_os = "linux")]
+use clack_extensions::gui::{GuiApiType, GuiConfiguration, GuiSize, PluginGui};
 use clack_extensions::latency::PluginLatency;
 use clack_extensions::render::{PluginRender, RenderMode};
 use clack_host::events::Pckn;
+use clack_host::events::UnknownEvent;
 use clack_host::events::event_types::{ParamValueEvent, TransportEvent};
+use clack_host::events::spaces::CoreEventSpace;
 use clack_host::prelude::*;
 use clack_host::process::StartedPluginAudioProcessor;
+use clack_host::utils::ClapId;
 
+#[cfg(target_os = "linux")]
+use crate::desktop::HostWindow;
 use crate::plugin::{Headless, Instance, Plugin};
 
 /// An instance that is activated, played and deactivated as the caller says. Everything happens on the caller's thread.
@@ -16,6 +25,20 @@ pub struct Session {
     processor: Option<StartedPluginAudioProcessor<Headless>>,
     restarts_seen: usize,
     position_samples: u64,
+    names: HashMap<ClapId, String>,
+    /// What the plugin did to its parameters by itself.
+    events: Vec<ParameterEvent>,
+}
+
+/// What the plugin tells the host of a parameter that the user moves in the editor.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ParameterEvent {
+    /// The user takes hold of the parameter of this name.
+    Begin(String),
+    /// It has a new value, in the host's numbers.
+    Value(String, f64),
+    /// The user lets go.
+    End(String),
 }
 
 /// How a [`Session`] is activated.
@@ -50,7 +73,10 @@ impl Session {
     pub fn new(plugin: &Plugin) -> Result<Self> {
         let mut instance = Instance::new(plugin)?;
         instance.select_layout("Stereo")?;
+        let names = instance.parameter_names()?.into_iter().collect();
         Ok(Self {
+            names,
+            events: Vec::new(),
             instance,
             processor: None,
             restarts_seen: 0,
@@ -169,7 +195,8 @@ impl Session {
             ),
         }]);
         let in_events = events.as_input();
-        let mut out_events = OutputEvents::void();
+        let mut out_buffer = EventBuffer::new();
+        let mut out_events = out_buffer.as_output();
         let mut result = None;
         watch(&mut || {
             result = Some(processor.process(
@@ -185,8 +212,119 @@ impl Session {
             .context("the block was not processed")?
             .context("the plugin failed")?;
         self.position_samples += samples as u64;
+        let told = out_buffer.iter().filter_map(|event| self.told(event));
+        let told: Vec<_> = told.collect();
+        self.events.extend(told);
         self.instance.run_callbacks();
         Ok(out)
+    }
+
+    /// What the plugin did to its parameters by itself since the last call.
+    pub fn take_events(&mut self) -> Vec<ParameterEvent> {
+        std::mem::take(&mut self.events)
+    }
+
+    fn told(&self, event: &UnknownEvent) -> Option<ParameterEvent> {
+        let name = |id: Option<ClapId>| self.names.get(&id?).cloned();
+        match event.as_core_event()? {
+            CoreEventSpace::ParamGestureBegin(begin) => {
+                name(begin.param_id()).map(ParameterEvent::Begin)
+            }
+            CoreEventSpace::ParamValue(value) => {
+                let name = name(value.param_id())?;
+                Some(ParameterEvent::Value(name, value.value()))
+            }
+            CoreEventSpace::ParamGestureEnd(end) => name(end.param_id()).map(ParameterEvent::End),
+            _ => None,
+        }
+    }
+
+    /// Opens the plugin's editor in a window, which takes the editor's size.
+    ///
+    /// # Errors
+    ///
+    /// When the plugin has no editor, or refuses.
+    #[cfg(target_os = "linux")]
+    pub fn open_editor(&mut self, window: &mut HostWindow) -> Result<()> {
+        use clack_extensions::gui::Window;
+        let gui = self.instance.extension::<PluginGui>("gui")?;
+        let handle = self.instance.inner.plugin_handle();
+        let configuration = GuiConfiguration {
+            api_type: GuiApiType::X11,
+            is_floating: false,
+        };
+        gui.create(&handle, configuration)?;
+        let size = gui.get_size(&handle).context("the editor has no size")?;
+        window.resize(size.width as u16, size.height as u16)?;
+        let parent = Window::from_x11_handle(u64::from(window.id()));
+        // SAFETY: the window is there until the editor is closed, or the display is gone.
+        unsafe { gui.set_parent(&handle, parent)? };
+        gui.show(&handle)?;
+        Ok(())
+    }
+
+    /// Closes the editor.
+    ///
+    /// # Errors
+    ///
+    /// When the plugin has none.
+    #[cfg(target_os = "linux")]
+    pub fn close_editor(&mut self) -> Result<()> {
+        let gui = self.instance.extension::<PluginGui>("gui")?;
+        gui.destroy(&self.instance.inner.plugin_handle());
+        Ok(())
+    }
+
+    /// Whether the editor closed by itself, which is a fault.
+    #[cfg(target_os = "linux")]
+    pub fn editor_closed_itself(&self) -> bool {
+        self.instance.editor_closed()
+    }
+
+    /// Does what a host does now and then for an open editor: what it asked for on the main thread, and its size.
+    ///
+    /// # Errors
+    ///
+    /// When the display is gone.
+    #[cfg(target_os = "linux")]
+    pub fn attend_editor(&mut self, window: &mut HostWindow) -> Result<()> {
+        self.instance.run_callbacks();
+        if let Some(size) = self.instance.take_wanted_size() {
+            window.resize(size.width as u16, size.height as u16)?;
+        }
+        Ok(())
+    }
+
+    /// The size in pixels that the editor would take rather than another.
+    ///
+    /// # Errors
+    ///
+    /// When the plugin has no editor open.
+    #[cfg(target_os = "linux")]
+    pub fn fitting_size(&mut self, (width, height): (u32, u32)) -> Result<(u32, u32)> {
+        let gui = self.instance.extension::<PluginGui>("gui")?;
+        let handle = self.instance.inner.plugin_handle();
+        let size = gui
+            .adjust_size(&handle, GuiSize { width, height })
+            .context("the editor takes no other size")?;
+        Ok((size.width, size.height))
+    }
+
+    /// Gives the window and the editor in it a size in pixels, whether it fits or not.
+    ///
+    /// # Errors
+    ///
+    /// When the plugin refuses.
+    #[cfg(target_os = "linux")]
+    pub fn resize_editor(
+        &mut self,
+        window: &mut HostWindow,
+        (width, height): (u32, u32),
+    ) -> Result<()> {
+        let gui = self.instance.extension::<PluginGui>("gui")?;
+        window.resize(width as u16, height as u16)?;
+        let size = GuiSize { width, height };
+        Ok(gui.set_size(&self.instance.inner.plugin_handle(), size)?)
     }
 
     /// The plugin's state.

@@ -1,6 +1,9 @@
 //! The built plugin in a host.
 
-use graft_tests::{Automation, Plugin, RenderJob, Rendered, built_library};
+mod common;
+
+use common::assert_same;
+use graft_tests::{Automation, Plugin, RenderJob, built_library};
 
 const RATE_HZ: u32 = 44_100;
 
@@ -44,17 +47,6 @@ fn parameter(name: &str, value: f64) -> (String, f64) {
 }
 
 #[track_caller]
-fn assert_same(a: &Rendered, b: &Rendered, what: &str) {
-    assert_eq!(a.channels.len(), b.channels.len(), "{what}");
-    for (a, b) in a.aligned().iter().zip(&b.aligned()) {
-        let differs = a
-            .iter()
-            .zip(b)
-            .position(|(a, b)| a.to_bits() != b.to_bits());
-        assert_eq!(differs, None, "{what}");
-    }
-}
-
 #[test]
 fn the_output_is_the_same_at_any_block_size_declared_offline_or_not() {
     let plugin = plugin();
@@ -229,6 +221,36 @@ fn a_new_latency_is_asked_for_once_and_waits_for_the_restart() {
     assert!(gains.into_iter().all(|difference| difference <= 0.0));
 }
 
+#[test]
+fn the_engines_without_a_network_have_a_latency_of_their_own() {
+    let plugin = plugin();
+    let samples = 40_000;
+    let render = |engine: f64, mode: f64| {
+        plugin
+            .render(&RenderJob {
+                main: stereo_noise(1, samples),
+                sidechain: Some(stereo_noise(2, samples)),
+                before_activation: vec![parameter("Engine", engine), parameter("Latency", mode)],
+                parameters: vec![parameter("Rhythm", 0.0)],
+                ..job()
+            })
+            .unwrap()
+    };
+    let latencies = [0.0, 1.0, 2.0].map(|engine| render(engine, MODES[0]).latency_samples);
+    let [live, split, morph] = latencies;
+    assert!(morph < split && split < live, "{latencies:?}");
+    // The latency mode is the network's.
+    let rendered = render(1.0, MODES[2]);
+    assert_eq!(rendered.latency_samples, split);
+    // With both knobs on main, the parts add up to it.
+    let main = stereo_noise(1, samples);
+    for (out, main) in rendered.aligned().iter().zip(&main) {
+        let largest = out.iter().zip(main).skip(RATE_HZ as usize / 2);
+        let largest = largest.map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+        assert!(largest < 1e-4, "{largest}");
+    }
+}
+
 /// The plugin's state with one parameter changed.
 fn state_with(plugin: &Plugin, name: &str, value: f64) -> Vec<u8> {
     let job = RenderJob {
@@ -313,6 +335,7 @@ fn parameters_appear_by_name_with_their_defaults() {
             ("Freeze Length", "4 beats"),
             ("Window", "1 beat"),
             ("Latency", "Default"),
+            ("Engine", "Network"),
             ("Main Gain", "0.0 dB"),
             ("Sidechain Gain", "0.0 dB"),
             ("Mix", "1.00"),

@@ -1,12 +1,26 @@
 //! A host that does anything, from a seed: random blocks, jumps, loops, tempo changes, rates, activations, storms of
-//! parameters, states. Two short sessions by default; `GRAFT_SEEDS=200 GRAFT_MINUTES=30` plays as many and as long as one
-//! likes, `GRAFT_FIRST_SEED` begins elsewhere.
+//! parameters, states, other models. Two short sessions by default; `GRAFT_SEEDS=200 GRAFT_MINUTES=30` plays as many and as
+//! long as one likes, `GRAFT_FIRST_SEED` begins elsewhere.
+//!
+//! Every twentieth seed plays the built-in model and a small one in turn, the others two small ones: what a host does has
+//! nothing to do with a network's size, and most of the time would go there.
+
+mod common;
 
 use std::collections::HashMap;
 use std::env;
 use std::f32::consts::TAU;
+use std::fs;
+use std::path::Path;
 
-use graft_tests::{Activation, Block, Plugin, Session, Song, Stretch, built_library};
+use common::{latency_parameters, linked_plugin, with_model, write_small_model};
+use graft::models::ModelFile;
+use graft_tests::{
+    Activation, Block, CountingAllocator, Plugin, Session, Song, Stretch, allocations,
+};
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// A step in the sound between two samples that would be heard as a click, as the second difference of the output. The inputs'
 /// own is below a tenth of it.
@@ -41,34 +55,34 @@ impl Random {
     }
 }
 
-/// Two smooth, lively inputs that fade in after each activation.
-struct Signals {
-    rate_hz: f32,
-    samples: usize,
-}
+/// Longest time between two activations.
+const LONGEST_SECONDS: f64 = 7.0;
 
-impl Signals {
-    fn block(&mut self, samples: usize) -> [Vec<f32>; 4] {
-        let mut block = [(); 4].map(|()| Vec::with_capacity(samples));
-        for _ in 0..samples {
-            let time = self.samples as f32 / self.rate_hz;
+/// Two smooth, lively stereo inputs that fade in, for a time between two activations.
+fn signals(rate_hz: u32) -> [Vec<f32>; 4] {
+    let samples = (LONGEST_SECONDS * f64::from(rate_hz)) as usize;
+    let tones = |tones: [(f32, f32); 2]| {
+        let sample = |n: usize| {
+            let time = n as f32 / rate_hz as f32;
             let fade = (time / 0.05).min(1.0);
-            let tone = |hz: f32, swell_hz: f32| {
+            let tone = |(hz, swell_hz): (f32, f32)| {
                 let swell = 0.6 + 0.4 * (TAU * (swell_hz * time).fract()).sin();
                 0.15 * fade * fade * swell * (TAU * (hz * time).fract()).sin()
             };
-            block[0].push(tone(220.0, 1.3) + tone(277.2, 0.7));
-            block[1].push(tone(220.0, 1.1) + tone(329.6, 0.9));
-            block[2].push(tone(110.0, 4.0) + tone(466.2, 3.0));
-            block[3].push(tone(146.8, 4.0) + tone(415.3, 2.0));
-            self.samples += 1;
-        }
-        block
-    }
+            tones.map(tone).iter().sum()
+        };
+        (0..samples).map(sample).collect()
+    };
+    [
+        tones([(220.0, 1.3), (277.2, 0.7)]),
+        tones([(220.0, 1.1), (329.6, 0.9)]),
+        tones([(110.0, 4.0), (466.2, 3.0)]),
+        tones([(146.8, 4.0), (415.3, 2.0)]),
+    ]
 }
 
 /// All parameters with two values each between which they may move. Gains only go down, so that the input stays smooth.
-const PARAMETERS: [(&str, f64, f64); 14] = [
+const PARAMETERS: [(&str, f64, f64); 15] = [
     ("Harmony", 0.0, 1.0),
     ("Rhythm", 0.0, 1.0),
     ("Link", 0.0, 1.0),
@@ -78,6 +92,7 @@ const PARAMETERS: [(&str, f64, f64); 14] = [
     ("Freeze Length", 0.0, 3.0),
     ("Window", 0.0, 4.0),
     ("Latency", 0.0, 2.0),
+    ("Engine", 0.0, 2.0),
     ("Main Gain", -60.0, 0.0),
     ("Sidechain Gain", -60.0, 0.0),
     ("Mix", 0.0, 1.0),
@@ -98,8 +113,8 @@ fn storm(random: &mut Random, samples: usize) -> Vec<(usize, String, f64)> {
             }
             (random.below(samples), name.to_owned(), value)
         })
-        // A new latency is rare, since each costs a restart.
-        .filter(|(time, name, _)| name != "Latency" || time % 16 == 0)
+        // A new latency or engine is rare, since each costs a restart.
+        .filter(|(time, name, _)| !["Latency", "Engine"].contains(&name.as_str()) || time % 16 == 0)
         .collect();
     events.sort_by_key(|(time, ..)| *time);
     events
@@ -142,53 +157,61 @@ struct Report {
     largest_step: f32,
 }
 
-fn play(plugin: &Plugin, seed: u64, seconds: f64) -> Report {
+fn play(plugin: &Plugin, models: [Option<&ModelFile>; 2], seed: u64, seconds: f64) -> Report {
     let mut random = Random(seed);
     let mut report = Report::default();
     let mut session = Session::new(plugin).unwrap();
-    let mut states = vec![session.save_state().unwrap()];
+    let fresh = session.save_state().unwrap();
+    let mut states = models.map(|model| with_model(&fresh, model)).to_vec();
+    session.load_state(&states[0]).unwrap();
     // The latency of each activation with the same settings has to be the same.
     let mut latencies: HashMap<(u32, usize, String), usize> = HashMap::new();
+    let mut inputs = HashMap::new();
     let mut played = 0.0;
     while played < seconds {
         let activation = activation(&mut random);
         let rate = f64::from(activation.sample_rate_hz);
         let latency = session.activate(&activation).unwrap();
         report.activations += 1;
-        let mode = latency_mode(&session.save_state().unwrap());
+        let mode = latency_parameters(&session.save_state().unwrap());
         let key = (
             activation.sample_rate_hz,
             activation.max_block_samples,
-            mode,
+            mode.clone(),
         );
         let known = *latencies.entry(key.clone()).or_insert(latency);
         assert_eq!(known, latency, "seed {seed}: the latency of {key:?} drifts");
 
         let song = song(&mut random);
-        let mut signals = Signals {
-            rate_hz: activation.sample_rate_hz as f32,
-            samples: 0,
-        };
+        let [left, right, side_left, side_right] = inputs
+            .entry(activation.sample_rate_hz)
+            .or_insert_with_key(|&rate_hz| signals(rate_hz));
         let mut last = [[0.0f32; 2]; 2];
-        let lasts = (rate * (1.0 + 6.0 * random.share())) as usize;
+        let lasts = (rate * (1.0 + (LONGEST_SECONDS - 1.5) * random.share())) as usize;
         let mut position = 0;
         while position < lasts {
             let longest = activation
                 .max_block_samples
                 .min(song.samples_to_jump(position));
             let samples = 1 + random.below(longest);
-            let [left, right, side_left, side_right] = signals.block(samples);
+            let range = position..position + samples;
             let events = match random.one_in(20) {
                 true => storm(&mut random, samples),
                 false => Vec::new(),
             };
             let block = Block {
-                main: [&left, &right],
-                sidechain: [&side_left, &side_right],
+                main: [&left[range.clone()], &right[range.clone()]],
+                sidechain: [&side_left[range.clone()], &side_right[range.clone()]],
                 events: &events,
                 transport: Some(song.at(position, rate)),
             };
-            let out = session.process(&block, |process| process()).unwrap();
+            let mut allocated = 0;
+            let watch = |process: &mut dyn FnMut()| allocated = allocations(process);
+            let out = session.process(&block, watch).unwrap();
+            assert_eq!(
+                allocated, 0,
+                "seed {seed}, {played:.1} s + sample {position}: allocations"
+            );
             for (channel, last) in out.iter().zip(&mut last) {
                 for &sample in channel {
                     assert!(
@@ -201,7 +224,7 @@ fn play(plugin: &Plugin, seed: u64, seconds: f64) -> Report {
                     let allowed = CLICK * (44_100.0 / rate as f32).max(1.0);
                     assert!(
                         step < allowed,
-                        "seed {seed}, {played:.1} s + sample {position}: a step of {step}"
+                        "seed {seed}, {played:.1} s + sample {position}, {mode}: a step of {step}"
                     );
                     *last = [last[1], sample];
                 }
@@ -212,8 +235,10 @@ fn play(plugin: &Plugin, seed: u64, seconds: f64) -> Report {
                 report.states += 1;
             }
             if random.one_in(400) {
-                let state = states[random.below(states.len())].clone();
-                session.load_state(&state).unwrap();
+                let state = &states[random.below(states.len())];
+                session
+                    .load_state(&with_model(state, random.choose(&models)))
+                    .unwrap();
                 report.states += 1;
             }
             if session.wants_restart() {
@@ -226,19 +251,6 @@ fn play(plugin: &Plugin, seed: u64, seconds: f64) -> Report {
     report
 }
 
-/// The latency mode in a state, which is JSON.
-fn latency_mode(state: &[u8]) -> String {
-    let text = String::from_utf8_lossy(state);
-    let start = text
-        .find("\"latency\":")
-        .expect("a state holds the latency");
-    text[start..]
-        .chars()
-        .take(40)
-        .take_while(|&c| c != '}')
-        .collect()
-}
-
 #[test]
 fn nothing_that_a_host_does_breaks_the_sound() {
     let number = |name: &str, default: f64| -> f64 {
@@ -247,10 +259,15 @@ fn nothing_that_a_host_does_breaks_the_sound() {
     let seeds = number("GRAFT_SEEDS", 2.0) as u64;
     let first = number("GRAFT_FIRST_SEED", 1.0) as u64;
     let seconds = 60.0 * number("GRAFT_MINUTES", 0.25);
-    let plugin = Plugin::load(&built_library().unwrap()).unwrap();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("simulator {first}"));
+    fs::create_dir_all(&folder).unwrap();
+    let small = ["one", "two"].map(|name| write_small_model(&folder.join(name)));
+    let plugin = linked_plugin();
     for seed in first..first + seeds {
         println!("seed {seed}");
-        let report = play(&plugin, seed, seconds);
+        let built_in = seed % 20 == 1;
+        let other = (!built_in).then_some(&small[0]);
+        let report = play(&plugin, [other, Some(&small[1])], seed, seconds);
         println!(
             "  {} activations, {} states, largest second difference {:.4}",
             report.activations, report.states, report.largest_step

@@ -1,8 +1,11 @@
 //! The plugin in time with the host: the same sound however the host cuts it, automation where it was drawn, latents
 //! frozen in time with the beat.
 
+mod common;
+
 use std::f32::consts::TAU;
 
+use common::assert_same;
 use graft_tests::{Automation, Plugin, RenderJob, Rendered, Song, Stretch, built_library};
 
 const RATE_HZ: u32 = 44_100;
@@ -112,17 +115,6 @@ fn busy_session() -> RenderJob {
 }
 
 #[track_caller]
-fn assert_same(a: &Rendered, b: &Rendered, what: &str) {
-    assert_eq!(a.latency_samples, b.latency_samples, "{what}");
-    for (a, b) in a.channels.iter().zip(&b.channels) {
-        let differs = a
-            .iter()
-            .zip(b)
-            .position(|(a, b)| a.to_bits() != b.to_bits());
-        assert_eq!(differs, None, "{what}");
-    }
-}
-
 #[test]
 fn a_session_with_ramp_loop_and_automation_is_the_same_at_any_block_size() {
     let plugin = plugin();

@@ -13,15 +13,14 @@ mod shift;
 
 use std::collections::VecDeque;
 
-use realfft::num_complex::Complex32;
-
 use crate::error::{Error, Result, check_length};
-use crate::hpss::{HpssConfig, HpssMasks, HpssStream};
+use crate::hpss::HpssConfig;
 use crate::mel::{LogMel, MelConfig};
-use crate::stft::{FrameTransform, OverlapAdd, SampleBuffer, magnitude_of};
+use crate::separated::{SeparatedFrame, Source};
+use crate::stft::{FrameTransform, OverlapAdd};
 
 use grid::FrameGrid;
-use mixer::{DecodedFrame, Mixer, SeparatedFrame};
+use mixer::{DecodedFrame, Mixer};
 
 /// Settings of a [`GuidedVoice`].
 #[derive(Clone, Debug, PartialEq)]
@@ -107,97 +106,6 @@ pub struct FrameControls {
     pub transpose_semitones: i32,
 }
 
-/// One of the two inputs: its samples, its latest spectra and its separation.
-struct Source {
-    /// Per channel.
-    input: Vec<SampleBuffer>,
-    hpss: HpssStream,
-    /// Spectra of the frames that the separation still holds, at position `frame % spectra.len()`; channels one after the
-    /// other.
-    spectra: Vec<Vec<Complex32>>,
-    analysed_frames: usize,
-    separated_frames: usize,
-    magnitude: Vec<f32>,
-}
-
-impl Source {
-    fn new(config: &GuidedConfig, n_bins: usize) -> Result<Self> {
-        let hpss = HpssStream::new(
-            n_bins,
-            &HpssConfig {
-                median_frames: config.median_frames,
-                median_bins: config.median_bins,
-                margin_harmonic: config.margin_harmonic,
-                margin_percussive: config.margin_percussive,
-            },
-        )?;
-        let spectra = vec![Complex32::default(); config.channels * n_bins];
-        Ok(Self {
-            input: (0..config.channels)
-                .map(|_| SampleBuffer::default())
-                .collect(),
-            spectra: vec![spectra; hpss.delay_frames() + 1],
-            hpss,
-            analysed_frames: 0,
-            separated_frames: 0,
-            magnitude: vec![0.0; n_bins],
-        })
-    }
-
-    fn reset(&mut self) {
-        self.input.iter_mut().for_each(SampleBuffer::clear);
-        self.hpss.reset();
-        self.analysed_frames = 0;
-        self.separated_frames = 0;
-    }
-
-    /// Transforms the frame that starts at `start`; gives the one whose masks that completes.
-    fn analyse(
-        &mut self,
-        start: isize,
-        transform: &mut FrameTransform,
-    ) -> Option<SeparatedFrame<'_>> {
-        let slot = self.analysed_frames % self.spectra.len();
-        let n_bins = self.magnitude.len();
-        self.magnitude.fill(0.0);
-        let share = 1.0 / self.input.len() as f32;
-        for (input, spectrum) in self
-            .input
-            .iter()
-            .zip(self.spectra[slot].chunks_exact_mut(n_bins))
-        {
-            transform.forward_at(input, start, spectrum);
-            for (magnitude, bin) in self.magnitude.iter_mut().zip(&*spectrum) {
-                *magnitude += share * magnitude_of(bin);
-            }
-        }
-        self.analysed_frames += 1;
-        let masks = self.hpss.push(&self.magnitude)?;
-        Some(separated(masks, &self.spectra, &mut self.separated_frames))
-    }
-
-    /// After the last frame was analysed: the frames whose masks had waited for more.
-    fn drain(&mut self) -> Option<SeparatedFrame<'_>> {
-        let masks = self.hpss.drain()?;
-        Some(separated(masks, &self.spectra, &mut self.separated_frames))
-    }
-}
-
-/// Puts the masks that became known beside the spectra of their frame.
-fn separated<'a>(
-    masks: HpssMasks<&'a [f32]>,
-    spectra: &'a [Vec<Complex32>],
-    separated_frames: &mut usize,
-) -> SeparatedFrame<'a> {
-    let slot = *separated_frames % spectra.len();
-    *separated_frames += 1;
-    SeparatedFrame {
-        spectra: &spectra[slot],
-        harmonic: masks.harmonic,
-        percussive: masks.percussive,
-    }
-}
-
 /// The guided voice as a stream; a whole clip is a stream that is finished. Output is the same, bit for bit, however
 /// audio and mel frames are cut into pushes.
 ///
@@ -267,6 +175,12 @@ impl GuidedVoice {
         config.validate()?;
         let grid = FrameGrid::new(config);
         let n_bins = grid.n_fft / 2 + 1;
+        let hpss = HpssConfig {
+            median_frames: config.median_frames,
+            median_bins: config.median_bins,
+            margin_harmonic: config.margin_harmonic,
+            margin_percussive: config.margin_percussive,
+        };
         let (transform, window) = if grid.kept_samples < grid.n_fft {
             FrameTransform::with_short_synthesis(grid.n_fft, grid.kept_samples)
         } else {
@@ -275,8 +189,8 @@ impl GuidedVoice {
             (transform, power)
         };
         Ok(Self {
-            main: Source::new(config, n_bins)?,
-            sidechain: Source::new(config, n_bins)?,
+            main: Source::new(config.channels, n_bins, &hpss)?,
+            sidechain: Source::new(config.channels, n_bins, &hpss)?,
             synthesis: Synthesis {
                 mixer: Mixer::new(config, grid.n_fft),
                 pending: VecDeque::new(),
@@ -445,7 +359,7 @@ impl GuidedVoice {
 }
 
 /// A knob's value as a share; what is no number counts as 0, the main source.
-fn share(knob: f32) -> f32 {
+pub(crate) fn share(knob: f32) -> f32 {
     if knob.is_nan() {
         0.0
     } else {

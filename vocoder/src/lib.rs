@@ -13,6 +13,7 @@
 //!
 //! *Frames* are mel columns; *samples* count per channel.
 
+pub mod classic;
 pub mod conv;
 mod error;
 pub mod generator;
@@ -21,6 +22,7 @@ pub mod guided;
 pub mod hpss;
 pub mod layers;
 mod mel;
+mod separated;
 mod stft;
 
 pub use error::{Error, Result};

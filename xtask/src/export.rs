@@ -1,21 +1,29 @@
 //! `cargo xtask export`: a model file from a training run.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use candle_core::Tensor;
+use anyhow::{Context, Result, bail};
+use candle_core::{Device, Tensor};
 use clap::Args;
+use model_runtime::Model;
 use model_runtime::model_file::{self, Card, Figure, Header};
 use vocoder::MelConfig;
+use vocoder::generator::GeneratorConfig;
 use vocoder::layers::fold_weight_norm;
 
-use crate::train::checkpoint;
+use crate::train::checkpoint::{self, Origin};
+use crate::train::recipe::{NetworkRecipe, Recipe};
 use crate::whole_file;
+
+/// Figures of a card that count for the voice alone; its `steps` and `train_hours` are the network's.
+const VOICE_STEPS: &str = "voice: training steps";
+const VOICE_HOURS: &str = "voice: training hours";
 
 /// Make a model file of a training run.
 ///
-/// The averaged weights of the newest checkpoint are written, with a card that says what they are.
+/// The averaged weights of the newest checkpoint are written, with a card that says what they are. A voice needs the model
+/// that it is to speak for, --network: the new file is that model with this voice in it.
 #[derive(Args)]
 pub struct Export {
     /// Folder of the run.
@@ -23,12 +31,15 @@ pub struct Export {
     /// The model file to write.
     #[arg(short, long, value_name = "MODEL.safetensors")]
     output: PathBuf,
+    /// For a voice: the model whose network stands beside it in the new file. A generator that it has is replaced.
+    #[arg(long, value_name = "MODEL.safetensors")]
+    network: Option<PathBuf>,
     /// Licence of the weights. That of the music decides.
-    #[arg(long, default_value = "not stated")]
-    licence: String,
+    #[arg(long)]
+    licence: Option<String>,
     /// What the model was trained on, in words.
-    #[arg(long, default_value = "not stated")]
-    data: String,
+    #[arg(long)]
+    data: Option<String>,
     /// Version of the model.
     #[arg(long, default_value = "1")]
     model_version: String,
@@ -59,45 +70,125 @@ impl Export {
                     .map(|name| (name.to_owned(), tensor))
             })
             .collect::<HashMap<_, _>>();
-        let card = Card {
-            version: self.model_version.clone(),
-            licence: self.licence.clone(),
-            data: self.data.clone(),
-            figures: self.figures.clone(),
-            ..card(&run)
+        let bytes = match (&run.recipe, &self.network) {
+            (Recipe::Network(recipe), None) => {
+                network_bytes(recipe, &averages, self.card(card(&run)))?
+            }
+            (Recipe::Network(_), Some(_)) => {
+                bail!("--network is for voices: the run trained a network of its own")
+            }
+            (Recipe::Voice(recipe), Some(network)) => {
+                let mut base = BaseModel::load(network)?;
+                base.header.card = self.card(voice_card(&base.header.card, &run));
+                base.with_generator(&recipe.generator, &fold(&averages)?)?
+            }
+            (Recipe::Voice(_), None) => bail!(
+                "the run trained a voice, which needs a network in its model file: expected --network MODEL.safetensors"
+            ),
         };
-        let steps = card.steps;
-        let bytes = model_bytes(&run, &averages, card)?;
         whole_file::write(&self.output, &bytes)?;
         println!(
-            "{}: {steps} steps, {:.1} MB",
+            "{}: {} steps, {:.1} MB",
             self.output.display(),
+            run.total_steps(),
             bytes.len() as f64 / 1e6
         );
         Ok(())
     }
+
+    /// As if given on the command line.
+    #[cfg(test)]
+    pub fn parse_from_arguments(arguments: Vec<std::ffi::OsString>) -> Self {
+        use clap::FromArgMatches;
+        let command = Self::augment_args(clap::Command::new("export"));
+        let matches = command.get_matches_from(arguments);
+        Self::from_arg_matches(&matches).expect("the arguments are valid")
+    }
+
+    /// `card` with what the command line says.
+    fn card(&self, card: Card) -> Card {
+        let given = |text: &Option<String>, other: String| match (text, other.as_str()) {
+            (Some(text), _) => text.clone(),
+            (None, "") => "not stated".to_owned(),
+            (None, _) => other,
+        };
+        let mut figures = card.figures;
+        figures.extend(self.figures.iter().cloned());
+        Card {
+            version: self.model_version.clone(),
+            licence: given(&self.licence, card.licence),
+            data: given(&self.data, card.data),
+            figures,
+            ..card
+        }
+    }
 }
 
-/// What a run says of itself.
+/// What the run of a network says of itself.
 pub fn card(run: &checkpoint::Header) -> Card {
     Card {
-        name: run.recipe.name.clone(),
+        name: run.recipe.name().to_owned(),
         version: String::new(),
         licence: String::new(),
         data: String::new(),
         steps: run.total_steps(),
-        train_hours: (run.total_hours() * 100.0).round() / 100.0,
+        train_hours: rounded_hours(run),
         figures: Vec::new(),
     }
 }
 
-/// The model file of a run's averaged weights.
+/// The card of a network that gets the voice of a run.
+fn voice_card(network: &Card, run: &checkpoint::Header) -> Card {
+    let others = network.figures.iter();
+    let mut figures: Vec<Figure> = others
+        .filter(|figure| ![VOICE_STEPS, VOICE_HOURS].contains(&figure.name.as_str()))
+        .cloned()
+        .collect();
+    figures.extend([
+        Figure {
+            name: VOICE_STEPS.to_owned(),
+            value: run.total_steps() as f64,
+        },
+        Figure {
+            name: VOICE_HOURS.to_owned(),
+            value: rounded_hours(run),
+        },
+    ]);
+    Card {
+        figures,
+        ..network.clone()
+    }
+}
+
+fn rounded_hours(run: &checkpoint::Header) -> f64 {
+    (run.total_hours() * 100.0).round() / 100.0
+}
+
+/// How long that part of a model was trained that a recipe describes, by the model's card.
+pub fn origin(model: &Model, recipe: &Recipe) -> Origin {
+    let card = &model.header().card;
+    let figure = |name: &str| {
+        let figure = card.figures.iter().find(|figure| figure.name == name);
+        figure.map_or(0.0, |figure| figure.value)
+    };
+    let (steps, train_hours) = match recipe {
+        Recipe::Network(_) => (card.steps, card.train_hours),
+        Recipe::Voice(_) => (figure(VOICE_STEPS) as u64, figure(VOICE_HOURS)),
+    };
+    Origin {
+        sha256: model.sha256().to_owned(),
+        steps,
+        train_hours,
+    }
+}
+
+/// The model file of a network's averaged weights.
 ///
 /// # Errors
 ///
 /// When the weights do not make a model.
-pub fn model_bytes(
-    run: &checkpoint::Header,
+pub fn network_bytes(
+    recipe: &NetworkRecipe,
     averages: &HashMap<String, Tensor>,
     card: Card,
 ) -> Result<Vec<u8>> {
@@ -107,17 +198,59 @@ pub fn model_bytes(
         .collect();
     let header = Header {
         format: model_file::FORMAT,
-        architecture: run.recipe.network.clone(),
+        architecture: recipe.network.clone(),
         mel: MelConfig::default(),
-        max_shift_semitones: run.recipe.crops.max_shift_semitones,
+        max_shift_semitones: recipe.crops.max_shift_semitones,
         generator: None,
         card,
     };
     Ok(model_file::to_bytes(&header, &weights)?)
 }
 
+/// A model that is to get another generator.
+pub struct BaseModel {
+    /// What it says of itself.
+    pub header: Header,
+    network: HashMap<String, Tensor>,
+}
+
+impl BaseModel {
+    /// Reads a model file, without its generator if it has one.
+    ///
+    /// # Errors
+    ///
+    /// When it is not a model.
+    pub fn load(path: &Path) -> Result<Self> {
+        let header = Model::load(path)?.header().clone();
+        let mut network = candle_core::safetensors::load(path, &Device::Cpu)?;
+        network.retain(|name, _| name.starts_with("network."));
+        Ok(Self { header, network })
+    }
+
+    /// The model file with a generator of plain weights.
+    ///
+    /// # Errors
+    ///
+    /// When the weights do not fit.
+    pub fn with_generator(
+        self,
+        config: &GeneratorConfig,
+        weights: &HashMap<String, Tensor>,
+    ) -> Result<Vec<u8>> {
+        let header = Header {
+            generator: Some(config.clone()),
+            ..self.header
+        };
+        let mut tensors = self.network;
+        for (name, tensor) in weights {
+            tensors.insert(format!("generator.{name}"), tensor.clone());
+        }
+        Ok(model_file::to_bytes(&header, &tensors)?)
+    }
+}
+
 /// Replaces each pair of weight norm (`weight_g`, `weight_v`) by the plain `weight`.
-fn fold(tensors: &HashMap<String, Tensor>) -> Result<HashMap<String, Tensor>> {
+pub fn fold(tensors: &HashMap<String, Tensor>) -> Result<HashMap<String, Tensor>> {
     let mut folded = HashMap::new();
     for (name, tensor) in tensors {
         if let Some(layer) = name.strip_suffix("weight_g") {

@@ -7,10 +7,14 @@ mod demo;
 mod evaluate;
 mod export;
 mod host;
+mod import_hifigan;
 mod install;
+mod play;
 mod plot;
 mod progress;
 mod remix;
+#[cfg(target_os = "linux")]
+mod screenshots;
 mod speed;
 mod system_packages;
 mod test;
@@ -42,8 +46,13 @@ enum Task {
     Bundle(bundle::Bundle),
     Train(train::Train),
     Export(export::Export),
+    ImportHifigan(import_hifigan::ImportHifigan),
     Evaluate(evaluate::Evaluate),
+    EvaluateVoice(evaluate::EvaluateVoice),
     Bench(bench::Bench),
+    Play(play::Play),
+    #[cfg(target_os = "linux")]
+    Screenshots(screenshots::Screenshots),
 }
 
 fn main() -> ExitCode {
@@ -54,8 +63,13 @@ fn main() -> ExitCode {
         Task::Bundle(task) => task.run(),
         Task::Train(task) => task.run(),
         Task::Export(task) => task.run(),
+        Task::ImportHifigan(task) => task.run(),
         Task::Evaluate(task) => task.run(),
+        Task::EvaluateVoice(task) => task.run(),
         Task::Bench(task) => task.run(),
+        Task::Play(task) => task.run(),
+        #[cfg(target_os = "linux")]
+        Task::Screenshots(task) => task.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

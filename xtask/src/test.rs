@@ -12,7 +12,11 @@ use crate::workspace;
 /// Some tests load the plugin into a host, as a DAW would. Everything is built in the release profile,
 /// the one that `install` uses too.
 #[derive(Args)]
-pub struct Test {}
+pub struct Test {
+    /// Drive the editor by mouse and keyboard too, on a screen without a monitor (needs Xvfb and OpenGL)
+    #[arg(long)]
+    editor: bool,
+}
 
 const CHECKS: [(&str, &[&str]); 3] = [
     ("formatting", &["fmt", "--all", "--check"]),
@@ -38,7 +42,11 @@ impl Test {
             let command = format!("cargo {}", arguments.join(" "));
             println!("[{}/{}] {name}: {command}", number + 1, CHECKS.len());
             let start = Instant::now();
-            let status = workspace::cargo()
+            let mut cargo = workspace::cargo();
+            if self.editor {
+                cargo.env("GRAFT_EDITOR", "1");
+            }
+            let status = cargo
                 .args(*arguments)
                 .status()
                 .context("cannot start cargo")?;

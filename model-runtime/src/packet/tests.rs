@@ -168,7 +168,7 @@ impl Bench {
 
     fn block(&mut self, input: &[Input]) -> Vec<Output> {
         self.audio.begin_block(input.len(), &self.transport);
-        let output = input.iter().map(|&i| self.audio.process(i)).collect();
+        let output = input.iter().map(|i| self.audio.process(i)).collect();
         if let (Some(beats), Some(bpm)) =
             (&mut self.transport.position_beats, self.transport.tempo_bpm)
         {

@@ -5,15 +5,17 @@
 //! faults.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod watch;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clack_host::prelude::PluginEntry;
-use graft_tests::{Automation, Plugin, RenderJob, Song, Stretch};
-use watch::{CountingAllocator, Deeds, atomics, watch};
+use common::linked_plugin;
+use graft_tests::{Automation, CountingAllocator, RenderJob, Song, Stretch};
+use watch::{Deeds, atomics, watch};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -23,12 +25,6 @@ const RATE_HZ: u32 = 44_100;
 /// Atomic read-modify-writes that nice-plug 0.4.2 makes for each block. The plugin's own code needs
 /// none.
 const ATOMICS_PER_BLOCK: usize = 7;
-
-fn linked_plugin() -> Plugin {
-    // SAFETY: the entry point is that of the plugin in this program.
-    let entry = unsafe { PluginEntry::load_from_raw(&graft::clap_entry, c"") };
-    Plugin::from_entry(entry.unwrap()).unwrap()
-}
 
 /// Lets one plugin process at a time. nice-plug keeps settings in `AtomicCell`s, whose sequence locks all instances share by
 /// their addresses: a thread that is single-stepped through one makes another instance's thread yield to the kernel.

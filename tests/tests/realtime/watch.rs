@@ -1,7 +1,6 @@
 //! Watches a piece of code for what must not happen on the audio thread.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use graft_tests::allocations;
 
 /// What a watched piece of code did.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -12,52 +11,13 @@ pub struct Deeds {
     pub system_call: Option<i64>,
 }
 
-thread_local! {
-    static WATCHED: Cell<bool> = const { Cell::new(false) };
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
 /// Runs `work` and says whether it allocated or entered the kernel.
 pub fn watch(work: impl FnOnce()) -> Deeds {
-    ALLOCATIONS.set(0);
-    WATCHED.set(true);
-    let system_call = system_calls::watch(work);
-    WATCHED.set(false);
+    let mut system_call = None;
+    let allocations = allocations(|| system_call = system_calls::watch(work));
     Deeds {
-        allocations: ALLOCATIONS.get(),
+        allocations,
         system_call,
-    }
-}
-
-/// The system's allocator, which counts for the threads that are watched.
-pub struct CountingAllocator;
-
-impl CountingAllocator {
-    fn count() {
-        if WATCHED.get() {
-            ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        }
-    }
-}
-
-// SAFETY: all work is the system allocator's; counting allocates nothing.
-unsafe impl GlobalAlloc for CountingAllocator {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        Self::count();
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        Self::count();
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        Self::count();
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.realloc(pointer, layout, size) }
     }
 }
 

@@ -5,18 +5,11 @@ use realfft::num_complex::Complex32;
 use super::shift::PitchShift;
 use super::{FrameControls, GuidedConfig};
 use crate::mel::MelFilterBank;
+use crate::separated::SeparatedFrame;
 use crate::stft::magnitude_of;
 
 /// Added to the mixture's mel before the division, so that near silence is not raised.
 const MEL_OFFSET: f32 = 1e-4;
-
-/// A frame of one source whose masks are known.
-pub(super) struct SeparatedFrame<'a> {
-    /// Channels one after the other.
-    pub(super) spectra: &'a [Complex32],
-    pub(super) harmonic: &'a [f32],
-    pub(super) percussive: &'a [f32],
-}
 
 /// What the model says about one frame.
 pub(super) struct DecodedFrame {

@@ -2,6 +2,8 @@
 
 use anyhow::Result;
 use model_runtime::AudioClip;
+use vocoder::classic::{ClassicRemix, Method};
+use vocoder::guided::FrameControls;
 use vocoder::hpss::{HpssConfig, HpssMasks, hpss};
 
 use super::margins::SAMPLE_RATE_HZ;
@@ -9,8 +11,8 @@ use super::score::{Scorer, Table};
 use super::stft::Stft;
 use crate::audio_file;
 
-/// Adds the scores of A alone, of the sum of A and B, and of the harmonic part of A with the percussive
-/// part of B.
+/// Adds the scores of A alone, of the sum of A and B, of the harmonic part of A with the percussive
+/// part of B, and of both remixes that the plugin makes without a network.
 ///
 /// # Errors
 ///
@@ -21,6 +23,13 @@ pub fn score_baselines(scorer: &mut Scorer, table: &mut Table) -> Result<()> {
     table.push("A + B", mix, None);
     let separated = scorer.score(separated)?;
     table.push("HPSS: harmonic A + percussive B", separated, None);
+    for (name, method) in [
+        ("engine Split", Method::Separation),
+        ("engine Morph", Method::Morphing),
+    ] {
+        let remixed = scorer.score(|a, b| classic(method, a, b))?;
+        table.push(name, remixed, None);
+    }
     Ok(())
 }
 
@@ -34,6 +43,33 @@ fn separated(a: &AudioClip, b: &AudioClip) -> Result<AudioClip> {
     let harmonic = part(&mono(a)?, |masks| masks.harmonic)?;
     let percussive = part(&mono(b)?, |masks| masks.percussive)?;
     Ok(sum(&harmonic, &percussive))
+}
+
+/// The harmony of `a` with the rhythm of `b` by one of the plugin's engines without a network, mono.
+///
+/// # Errors
+///
+/// When a clip cannot be resampled.
+fn classic(method: Method, a: &AudioClip, b: &AudioClip) -> Result<AudioClip> {
+    let (a, b) = (mono(a)?, mono(b)?);
+    let samples = a.len().min(b.len());
+    let mut remix = ClassicRemix::new(method, SAMPLE_RATE_HZ, 1)?;
+    let controls = |_: usize| FrameControls {
+        harmony: 0.0,
+        rhythm: 1.0,
+        ..FrameControls::default()
+    };
+    let mut channels = vec![Vec::new()];
+    remix.push(
+        [&[&a[..samples]], &[&b[..samples]]],
+        controls,
+        &mut channels,
+    )?;
+    remix.finish(controls, &mut channels)?;
+    Ok(AudioClip {
+        sample_rate_hz: SAMPLE_RATE_HZ,
+        channels,
+    })
 }
 
 fn mono(clip: &AudioClip) -> Result<Vec<f32>> {

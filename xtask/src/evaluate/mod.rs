@@ -4,7 +4,8 @@
 //! - [`pairs`]: which pieces of music it is measured on;
 //! - [`baselines`]: remixes without a network, to compare with;
 //! - [`score`]: means over all pairs, and their table;
-//! - [`transposition`]: whether rotating the harmony latent transposes.
+//! - [`transposition`]: whether rotating the harmony latent transposes;
+//! - [`voices`]: how close the voices come to the sound of a mel, for `cargo xtask evaluate-voice`.
 
 mod baselines;
 mod chroma;
@@ -15,6 +16,7 @@ mod stft;
 #[cfg(test)]
 mod test_signal;
 mod transposition;
+mod voices;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,6 +31,7 @@ use crate::train::dataset::{Dataset, Split};
 use margins::SAMPLE_RATE_HZ;
 use score::{Scorer, Table};
 use transposition::Transpositions;
+pub use voices::EvaluateVoice;
 
 /// Measure a model on music that it was not trained on.
 ///
@@ -60,17 +63,7 @@ pub struct Evaluate {
 impl Evaluate {
     /// Prints the table.
     pub fn run(&self) -> Result<()> {
-        let models = match self.model.as_slice() {
-            [] => vec![("built-in model".to_owned(), Model::built_in()?)],
-            paths => paths
-                .iter()
-                .map(|path| {
-                    let name = path.file_stem().unwrap_or(path.as_os_str());
-                    let name = name.to_string_lossy().into_owned();
-                    Ok((name, Arc::new(Model::load(path)?)))
-                })
-                .collect::<Result<_>>()?,
-        };
+        let models = load_models(&self.model)?;
         let dataset = Dataset::load(&self.data, &cache_folder(), SAMPLE_RATE_HZ)?;
         let validation = dataset.partition(&Split::load(&self.run)?)?.validation;
         let pairs = pairs::draw(&validation, SAMPLE_RATE_HZ, self.pairs, self.seed)?;
@@ -81,11 +74,16 @@ impl Evaluate {
         for (name, model) in models {
             let measured = Transpositions::measure(model.network(), &validation)?;
             transpositions.push((name.clone(), measured));
+            let has_generator = model.generator().is_ok();
             let remixer = Remixer::new(model);
-            for (voice_name, voice) in [
+            let mut voices = vec![
                 ("guided", Voice::Guided),
                 ("Griffin-Lim", Voice::GriffinLim),
-            ] {
+            ];
+            if has_generator {
+                voices.push(("HiFi-GAN", Voice::HifiGan));
+            }
+            for (voice_name, voice) in voices {
                 let settings = RemixSettings {
                     voice,
                     mode: self.latency.into(),
@@ -110,4 +108,19 @@ impl Evaluate {
         }
         Ok(())
     }
+}
+
+/// Models by the names of their files; without any, the built-in model.
+fn load_models(paths: &[PathBuf]) -> Result<Vec<(String, Arc<Model>)>> {
+    if paths.is_empty() {
+        return Ok(vec![("built-in model".to_owned(), Model::built_in()?)]);
+    }
+    paths
+        .iter()
+        .map(|path| {
+            let name = path.file_stem().unwrap_or(path.as_os_str());
+            let name = name.to_string_lossy().into_owned();
+            Ok((name, Arc::new(Model::load(path)?)))
+        })
+        .collect()
 }

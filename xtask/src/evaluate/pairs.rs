@@ -56,20 +56,7 @@ pub fn draw(
     count: usize,
     seed: u64,
 ) -> Result<Vec<Pair>> {
-    let mut artists: Vec<Vec<(&Track, Vec<usize>)>> = Vec::new();
-    for track in tracks {
-        let starts = excerpt_starts(track, sample_rate_hz);
-        if starts.is_empty() {
-            continue;
-        }
-        match artists
-            .iter_mut()
-            .find(|artist| artist[0].0.artist == track.artist)
-        {
-            Some(artist) => artist.push((track, starts)),
-            None => artists.push(vec![(track, starts)]),
-        }
-    }
+    let mut artists = artists_with_excerpts(tracks, sample_rate_hz);
     ensure!(
         artists.len() > 1,
         "expected tracks of {EXCERPT_SECONDS} s without a pause by at least two artists, found {}",
@@ -77,15 +64,7 @@ pub fn draw(
     );
     let mut random = StdRng::seed_from_u64(seed);
     artists.shuffle(&mut random);
-    let mut excerpt = |artist: &[(&Track, Vec<usize>)]| {
-        let (track, starts) = artist
-            .choose(&mut random)
-            .context("an artist has a track")?;
-        let start_seconds = *starts
-            .choose(&mut random)
-            .context("a track has an excerpt")?;
-        Excerpt::read(&track.path, start_seconds)
-    };
+    let mut excerpt = |artist: &Artist| draw_excerpt(artist, &mut random);
     let mut turn = 0;
     (0..count)
         .map(|index| {
@@ -103,6 +82,56 @@ pub fn draw(
             })
         })
         .collect()
+}
+
+/// Draws `count` excerpts of `tracks` as [`draw`] does for the source of harmony.
+///
+/// # Errors
+///
+/// When no track has such an excerpt, or one cannot be read.
+pub fn draw_excerpts(
+    tracks: &[Arc<Track>],
+    sample_rate_hz: u32,
+    count: usize,
+    seed: u64,
+) -> Result<Vec<Excerpt>> {
+    let mut artists = artists_with_excerpts(tracks, sample_rate_hz);
+    ensure!(
+        !artists.is_empty(),
+        "expected a track of {EXCERPT_SECONDS} s without a pause, found none"
+    );
+    let mut random = StdRng::seed_from_u64(seed);
+    artists.shuffle(&mut random);
+    (0..count)
+        .map(|index| draw_excerpt(&artists[index % artists.len()], &mut random))
+        .collect()
+}
+
+/// The tracks of one artist, each with the seconds at which an excerpt may begin.
+type Artist<'a> = Vec<(&'a Track, Vec<usize>)>;
+
+fn artists_with_excerpts(tracks: &[Arc<Track>], sample_rate_hz: u32) -> Vec<Artist<'_>> {
+    let mut artists: Vec<Artist> = Vec::new();
+    for track in tracks {
+        let starts = excerpt_starts(track, sample_rate_hz);
+        if starts.is_empty() {
+            continue;
+        }
+        match artists
+            .iter_mut()
+            .find(|artist| artist[0].0.artist == track.artist)
+        {
+            Some(artist) => artist.push((track, starts)),
+            None => artists.push(vec![(track, starts)]),
+        }
+    }
+    artists
+}
+
+fn draw_excerpt(artist: &Artist, random: &mut StdRng) -> Result<Excerpt> {
+    let (track, starts) = artist.choose(random).context("an artist has a track")?;
+    let start_seconds = *starts.choose(random).context("a track has an excerpt")?;
+    Excerpt::read(&track.path, start_seconds)
 }
 
 /// Seconds of a track at which an excerpt may begin.

@@ -30,6 +30,16 @@ pub struct Header {
 }
 
 impl Header {
+    /// Of a run that has not begun.
+    pub fn new(recipe: Recipe, origin: Option<Origin>) -> Self {
+        Self {
+            recipe,
+            origin,
+            step: 0,
+            train_seconds: 0.0,
+        }
+    }
+
     /// Steps that the weights have been trained for, those of the origin with them.
     pub fn total_steps(&self) -> u64 {
         self.step + self.origin.as_ref().map_or(0, |origin| origin.steps)

@@ -59,6 +59,17 @@ fn open_cuda(number: usize) -> Result<Device> {
     Ok(device)
 }
 
+/// Runs some matrix products without rounding their factors, whatever the device is set to.
+pub fn exactly<T>(products: impl FnOnce() -> T) -> T {
+    use candle_core::cuda::{gemm_reduced_precision_f32, set_gemm_reduced_precision_f32};
+
+    let rounded = gemm_reduced_precision_f32();
+    set_gemm_reduced_precision_f32(false);
+    let result = products();
+    set_gemm_reduced_precision_f32(rounded);
+    result
+}
+
 impl FromStr for DeviceName {
     type Err = String;
 

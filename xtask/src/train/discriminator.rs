@@ -7,12 +7,13 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use candle_core::Tensor;
 use candle_nn::{Init, VarBuilder};
 use vocoder::conv::{Conv2dSpec, conv2d};
 use vocoder::layers::LEAKY_SLOPE;
 
+use super::adversary::{Critic, Judge};
 use super::spectral_norm::SpectralNorm;
 
 /// Convolutions of stride 2.
@@ -62,12 +63,13 @@ impl Discriminator {
             .collect::<Result<_>>()?;
         Ok(Self { layers })
     }
+}
+
+impl Critic for Discriminator {
+    type Judge = PatchJudge;
 
     /// One step of power iteration in every layer.
-    ///
-    /// # Errors
-    /// If a computation fails.
-    pub fn iterate(&mut self) -> Result<()> {
+    fn iterate(&mut self) -> Result<()> {
         for layer in &mut self.layers {
             layer.norm.iterate(&layer.weight)?;
         }
@@ -75,65 +77,39 @@ impl Discriminator {
     }
 
     /// The network with its weights normalised, which gradients reach.
-    ///
-    /// # Errors
-    /// If a computation fails.
-    pub fn judge(&self) -> Result<Judge> {
+    fn judge(&self) -> Result<PatchJudge> {
         let layers = self
             .layers
             .iter()
             .map(|layer| Ok((layer.norm.normalise(&layer.weight)?, layer.bias.clone())))
             .collect::<Result<_>>()?;
-        Ok(Judge { layers })
+        Ok(PatchJudge { layers })
     }
 
     /// The singular vectors by name: what a resumed run needs beside the weights.
-    pub fn state(&self) -> HashMap<String, Tensor> {
-        let vectors = |(i, layer): (usize, &Layer)| {
-            [
-                (format!("left/{i}"), layer.norm.left.clone()),
-                (format!("right/{i}"), layer.norm.right.clone()),
-            ]
-        };
-        self.layers.iter().enumerate().flat_map(vectors).collect()
+    fn state(&self) -> HashMap<String, Tensor> {
+        let mut state = HashMap::new();
+        for (i, layer) in self.layers.iter().enumerate() {
+            layer.norm.save(&i.to_string(), &mut state);
+        }
+        state
     }
 
-    /// Takes the singular vectors that [`Self::state`] gave.
-    ///
-    /// # Errors
-    /// If one is missing or has another shape.
-    pub fn restore(&mut self, state: &HashMap<String, Tensor>) -> Result<()> {
+    fn restore(&mut self, state: &HashMap<String, Tensor>) -> Result<()> {
         for (i, layer) in self.layers.iter_mut().enumerate() {
-            for (side, vector) in [
-                ("left", &mut layer.norm.left),
-                ("right", &mut layer.norm.right),
-            ] {
-                let key = format!("{side}/{i}");
-                let saved = state
-                    .get(&key)
-                    .with_context(|| format!("expected a tensor \"{key}\""))?;
-                ensure!(
-                    saved.dims() == vector.dims(),
-                    "{key}: expected shape {:?}, found {:?}",
-                    vector.dims(),
-                    saved.dims()
-                );
-                *vector = saved.to_device(vector.device())?;
-            }
+            layer.norm.restore(&i.to_string(), state)?;
         }
         Ok(())
     }
 }
 
 /// The discriminator at one step, its weights normalised.
-pub struct Judge {
+pub struct PatchJudge {
     layers: Vec<(Tensor, Tensor)>,
 }
 
-impl Judge {
-    /// The same network, whose weights no gradient reaches.
-    #[must_use]
-    pub fn frozen(&self) -> Self {
+impl Judge for PatchJudge {
+    fn frozen(&self) -> Self {
         let detach = |(weight, bias): &(Tensor, Tensor)| (weight.detach(), bias.detach());
         Self {
             layers: self.layers.iter().map(detach).collect(),
@@ -141,10 +117,7 @@ impl Judge {
     }
 
     /// Looks at a log-mel (B, 1, H, T), neither axis shorter than [`MIN_FRAMES`].
-    ///
-    /// # Errors
-    /// If the shape does not fit.
-    pub fn look(&self, mel: &Tensor) -> Result<Verdict> {
+    fn look(&self, mel: &Tensor) -> Result<Vec<Verdict>> {
         let mut outputs: Vec<Tensor> = Vec::with_capacity(self.layers.len());
         for (weight, bias) in &self.layers {
             let stride = if weight.dim(2)? == 1 { 1 } else { 2 };
@@ -156,18 +129,19 @@ impl Judge {
             outputs.push(conv2d(outputs.last().unwrap_or(mel), weight, bias, spec)?);
         }
         let scores = outputs.pop().context("the discriminator has layers")?;
-        Ok(Verdict {
+        Ok(vec![Verdict {
             features: outputs,
             scores,
-        })
+        }])
     }
 }
 
-/// What the discriminator makes of a log-mel.
+/// What a discriminator makes of a batch.
 pub struct Verdict {
-    /// Outputs of all convolutions but the last, before their LeakyReLU: (B, C, H, T), each with sizes of its own.
+    /// What its layers see in it (B, C, H, T), each with sizes of its own. Here, the outputs of all convolutions but the
+    /// last, before their LeakyReLU.
     pub features: Vec<Tensor>,
-    /// One score a patch (B, 1, H, T): near 1 for what looks real, near 0 for what looks decoded.
+    /// One score a patch (B, 1, H, T): near 1 for what looks real, near 0 for what looks generated.
     pub scores: Tensor,
 }
 
@@ -201,9 +175,14 @@ pub fn feature_matching(real: &Verdict, decoded: &Verdict) -> Result<Tensor> {
         .features
         .iter()
         .zip(&decoded.features)
-        .map(|(real, decoded)| (decoded - real.detach())?.abs()?.mean_all())
+        .map(|(real, decoded)| mean(&(decoded - real.detach())?.abs()?))
         .collect::<candle_core::Result<Vec<_>>>()?;
     Ok(Tensor::stack(&differences, 0)?.sum_all()?)
+}
+
+/// The mean of all values (B, C, ..). Summed in two stages, which a GPU does side by side.
+fn mean(x: &Tensor) -> candle_core::Result<Tensor> {
+    x.flatten_from(2)?.sum(2)?.sum_all()? / x.elem_count() as f64
 }
 
 /// Operands that a formula gives, and a number that tells tensors apart, for comparison with PyTorch.
@@ -316,7 +295,7 @@ mod tests {
         let (discriminator, vars) = discriminator()?;
         let judge = discriminator.judge()?;
         let decoded = Var::from_tensor(&wave(&[2, 1, 66, 98], 0.2)?)?;
-        let real = judge.look(&wave(&[2, 1, 66, 98], 0.1)?)?;
+        let real = &judge.look(&wave(&[2, 1, 66, 98], 0.1)?)?[0];
         let scores = real.scores.flatten_all()?.to_vec1::<f64>()?;
         for (found, expected) in scores.into_iter().zip([
             3.1379979768123865,
@@ -337,9 +316,9 @@ mod tests {
             assert_close(digest(features)?, expected);
         }
 
-        let frozen = judge.frozen().look(&decoded)?;
-        let generator = generator_loss(&frozen)?;
-        let matching = feature_matching(&real, &frozen)?;
+        let frozen = &judge.frozen().look(&decoded)?[0];
+        let generator = generator_loss(frozen)?;
+        let matching = feature_matching(real, frozen)?;
         assert_close(matching.to_scalar()?, 0.12281961991759023);
         assert_close(generator.to_scalar()?, 4.603718415486089);
         let gradients = (generator + (matching * 10.0)?)?.backward()?;
@@ -348,7 +327,7 @@ mod tests {
             assert!(gradients.get(weight).is_none() && gradients.get(bias).is_none());
         }
 
-        let loss = discriminator_loss(&real, &judge.look(&decoded.detach())?)?;
+        let loss = discriminator_loss(real, &judge.look(&decoded.detach())?[0])?;
         assert_close(loss.to_scalar()?, 14.503129696253936);
         let gradients = loss.backward()?;
         assert!(gradients.get(&decoded).is_none());
@@ -383,7 +362,7 @@ mod tests {
     fn the_smallest_mel_leaves_one_score() -> Result<()> {
         let judge = discriminator()?.0.judge()?;
         let verdict = judge.look(&wave(&[1, 1, MIN_FRAMES, MIN_FRAMES], 0.0)?)?;
-        assert_eq!(verdict.scores.dims(), [1, 1, 1, 1]);
+        assert_eq!(verdict[0].scores.dims(), [1, 1, 1, 1]);
         assert!(
             judge
                 .look(&wave(&[1, 1, MIN_FRAMES, MIN_FRAMES - 1], 0.0)?)

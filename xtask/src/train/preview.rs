@@ -1,7 +1,7 @@
 //! What a model in training makes of two pieces that it is not trained on: a picture to look at, sounds to listen to.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -32,31 +32,8 @@ impl Preview {
     ///
     /// When there are no tracks.
     pub fn new(tracks: &[Arc<Track>], sample_rate_hz: u32) -> Result<Self> {
-        let main = tracks.first().context("expected a track to preview")?;
-        let sidechain = tracks
-            .iter()
-            .find(|track| track.artist != main.artist)
-            .or(tracks.last())
-            .unwrap_or(main);
-        let excerpt = |track: &Track| {
-            let samples = &track.pcm.samples;
-            let length = samples.len().min(SECONDS * sample_rate_hz as usize);
-            let start = (samples.len() - length) / 2;
-            let samples = &samples[start..start + length];
-            AudioClip {
-                sample_rate_hz,
-                channels: vec![
-                    samples
-                        .iter()
-                        .map(|&x| f32::from(x) * track.pcm.level)
-                        .collect(),
-                ],
-            }
-        };
-        Ok(Self {
-            main: excerpt(main),
-            sidechain: excerpt(sidechain),
-        })
+        let [main, sidechain] = excerpts(tracks, sample_rate_hz)?;
+        Ok(Self { main, sidechain })
     }
 
     /// Writes `previews/step-N.png`, the log-mels of the excerpts, of the first one's reconstruction and of both swaps as
@@ -66,9 +43,7 @@ impl Preview {
     ///
     /// When a file cannot be written.
     pub fn write(&self, run: &Path, step: u64, model: Arc<Model>) -> Result<()> {
-        let folder = run.join(FOLDER);
-        fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot create {}", folder.display()))?;
+        let folder = folder(run)?;
         self.draw(&folder.join(format!("step-{step:06}.png")), model.network())?;
 
         let remixer = Remixer::new(model);
@@ -119,6 +94,41 @@ impl Preview {
         .map(|(title, log_mel)| MelPanel { title, log_mel });
         plot::plot_log_mels(path, &panels, &config)
     }
+}
+
+/// The middle of the first track and of the first one by another artist, if there is any.
+///
+/// # Errors
+///
+/// When there are no tracks.
+pub fn excerpts(tracks: &[Arc<Track>], sample_rate_hz: u32) -> Result<[AudioClip; 2]> {
+    let main = tracks.first().context("expected a track to preview")?;
+    let sidechain = tracks
+        .iter()
+        .find(|track| track.artist != main.artist)
+        .or(tracks.last())
+        .unwrap_or(main);
+    Ok([main, sidechain].map(|track| {
+        let samples = &track.pcm.samples;
+        let length = samples.len().min(SECONDS * sample_rate_hz as usize);
+        let start = (samples.len() - length) / 2;
+        let samples = samples[start..start + length].iter();
+        AudioClip {
+            sample_rate_hz,
+            channels: vec![samples.map(|&x| f32::from(x) * track.pcm.level).collect()],
+        }
+    }))
+}
+
+/// The folder for previews of a run, which is made if need be.
+///
+/// # Errors
+///
+/// When it cannot be made.
+pub fn folder(run: &Path) -> Result<PathBuf> {
+    let folder = run.join(FOLDER);
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    Ok(folder)
 }
 
 /// The first frames as (1, 1, n_mels, frames).

@@ -7,16 +7,94 @@ use model_runtime::Architecture;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::discriminator;
 use super::midi::MidiSettings;
+use super::optim::AdamConfig;
 use super::sampler::CropSettings;
+use super::voice::recipe::VoiceRecipe;
 
-/// A training recipe.
+/// A training recipe. One with a table `[generator]` is for a voice, any other for a network.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Recipe {
+    /// For an encoder and decoder.
+    Network(NetworkRecipe),
+    /// For a HiFi-GAN voice.
+    Voice(VoiceRecipe),
+}
+
+impl<'de> Deserialize<'de> for Recipe {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        let recipe = match value.get("generator") {
+            Some(_) => serde_json::from_value(value).map(Self::Voice),
+            None => serde_json::from_value(value).map(Self::Network),
+        };
+        recipe.map_err(D::Error::custom)
+    }
+}
+
+impl Recipe {
+    /// Reads and checks a recipe.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the recipe {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("in the recipe {}", path.display()))
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let recipe = match toml::from_str::<toml::Table>(text)?.contains_key("generator") {
+            true => Self::Voice(toml::from_str(text)?),
+            false => Self::Network(toml::from_str(text)?),
+        };
+        recipe.optimiser().check()?;
+        match &recipe {
+            Self::Network(recipe) => recipe.check()?,
+            Self::Voice(recipe) => recipe.check()?,
+        }
+        Ok(recipe)
+    }
+
+    /// Name of the model that comes of it.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Network(recipe) => &recipe.name,
+            Self::Voice(recipe) => &recipe.name,
+        }
+    }
+
+    /// Start of all random numbers.
+    pub fn seed(&self) -> u64 {
+        match self {
+            Self::Network(recipe) => recipe.crops.seed,
+            Self::Voice(recipe) => recipe.segments.seed,
+        }
+    }
+
+    /// How the loss is minimised.
+    pub fn optimiser(&self) -> &Optimiser {
+        match self {
+            Self::Network(recipe) => &recipe.optimiser,
+            Self::Voice(recipe) => &recipe.optimiser,
+        }
+    }
+
+    /// What is trained, with its sizes.
+    pub fn trained(&self) -> String {
+        match self {
+            Self::Network(recipe) => format!("{:?}", recipe.network),
+            Self::Voice(recipe) => format!("{:?}", recipe.generator),
+        }
+    }
+}
+
+/// A recipe for a network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Recipe {
+pub struct NetworkRecipe {
     /// Name of the model that comes of it.
     pub name: String,
     /// The network.
@@ -165,14 +243,17 @@ impl Adversarial {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Optimiser {
-    /// RAdam's learning rate at the first step.
+    /// Learning rate at the first step, of RAdam for a network, of AdamW for a voice.
     pub learning_rate: f64,
     /// It halves every so many steps,
     pub half_life_steps: f64,
     /// until it reaches this.
     pub learning_rate_floor: f64,
-    /// RAdam's betas.
+    /// Decay of the gradients' first and second moments, a step.
     pub betas: [f64; 2],
+    /// Share of the weights that a step at a learning rate of one would take off, apart from the gradients.
+    #[serde(default)]
+    pub weight_decay: f64,
     /// Largest global norm of the gradients.
     pub clip_norm: f64,
     /// Decay of the averaged weights that are exported, a step.
@@ -183,38 +264,61 @@ pub struct Optimiser {
     pub validation_steps: u64,
 }
 
-impl Recipe {
-    /// Reads and checks a recipe.
-    pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read the recipe {}", path.display()))?;
-        let recipe: Self =
-            toml::from_str(&text).with_context(|| format!("in the recipe {}", path.display()))?;
-        let Optimiser {
+impl Optimiser {
+    fn check(&self) -> Result<()> {
+        let Self {
             learning_rate,
             half_life_steps,
+            weight_decay,
             checkpoint_steps,
             validation_steps,
             ..
-        } = recipe.optimiser;
+        } = *self;
         ensure!(
             learning_rate > 0.0 && half_life_steps > 0.0,
             "expected a learning rate and half life above 0, found {learning_rate} and {half_life_steps}"
         );
         ensure!(
+            weight_decay >= 0.0,
+            "expected a weight decay of 0 or more, found {weight_decay}"
+        );
+        ensure!(
             checkpoint_steps > 0 && validation_steps > 0,
             "expected checkpoints and validations at least every step, found 0"
         );
-        if let Some(LimitedLookAhead { share, frames }) = &recipe.look_ahead {
+        Ok(())
+    }
+
+    /// Learning rate at a step.
+    pub fn learning_rate(&self, step: u64) -> f64 {
+        let rate = self.learning_rate * (-(step as f64) / self.half_life_steps).exp2();
+        rate.max(self.learning_rate_floor)
+    }
+
+    /// Adam with these settings.
+    pub fn adam(&self) -> AdamConfig {
+        AdamConfig {
+            rectified: false,
+            weight_decay: self.weight_decay,
+            betas: self.betas.into(),
+            clip_norm: self.clip_norm,
+            average_decay: Some(self.average_decay),
+        }
+    }
+}
+
+impl NetworkRecipe {
+    fn check(&self) -> Result<()> {
+        if let Some(LimitedLookAhead { share, frames }) = &self.look_ahead {
             ensure!(
                 (0.0..=1.0).contains(share) && !frames.is_empty(),
                 "look_ahead: expected a share of 0 to 1 and a number of frames, found {share} and {frames:?}"
             );
         }
-        if let Some(adversarial) = &recipe.adversarial {
-            adversarial.check(&recipe.crops)?;
+        if let Some(adversarial) = &self.adversarial {
+            adversarial.check(&self.crops)?;
         }
-        Ok(recipe)
+        Ok(())
     }
 
     /// Mel frames that the network may see ahead in a step, if they are limited.
@@ -255,12 +359,5 @@ impl Recipe {
             midi_share: self.midi.as_ref().map_or(0.0, |midi| midi.share),
             seed: crops.seed,
         }
-    }
-
-    /// Learning rate at a step.
-    pub fn learning_rate(&self, step: u64) -> f64 {
-        let optimiser = &self.optimiser;
-        let rate = optimiser.learning_rate * (-(step as f64) / optimiser.half_life_steps).exp2();
-        rate.max(optimiser.learning_rate_floor)
     }
 }

@@ -1,27 +1,20 @@
-//! Batches of crops for training, made on threads of their own.
+//! Batches of crops for training.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::thread;
 
 use anyhow::{Context, Result, ensure};
+use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use rand::{Rng, SeedableRng};
 use vocoder::MelConfig;
 
 use super::audio_cache::Pcm;
+use super::batches::{MakeBatch, random};
 use super::dataset::Track;
 use super::equaliser::Equaliser;
 use super::midi::Rendering;
 use super::shifted_mel::{Layer, ShiftedMel};
-
-/// Batches that wait ready-made for the network, at the least.
-const QUEUE_BATCHES: usize = 4;
-
-/// Most threads that make batches.
-const MAX_THREADS: usize = 8;
 
 /// How crops are drawn and changed.
 #[derive(Debug, Clone, PartialEq)]
@@ -157,22 +150,7 @@ impl CropSampler {
             settings.equaliser_db
         );
         let crop_samples = settings.frames * mel.hop_length;
-        let mut by_artist: BTreeMap<&str, Vec<Arc<Track>>> = BTreeMap::new();
-        for track in material
-            .tracks
-            .iter()
-            .filter(|track| track.pcm.samples.len() >= crop_samples)
-        {
-            by_artist
-                .entry(&track.artist)
-                .or_default()
-                .push(Arc::clone(track));
-        }
-        ensure!(
-            !by_artist.is_empty(),
-            "expected a track of at least {crop_samples} samples, found none among {}",
-            material.tracks.len()
-        );
+        let tracks_by_artist = by_artist(&material.tracks, crop_samples)?;
         let renderings: Vec<Rendering> = material
             .renderings
             .iter()
@@ -200,7 +178,7 @@ impl CropSampler {
         };
         Ok(Self {
             library: Arc::new(Library {
-                tracks_by_artist: by_artist.into_values().collect(),
+                tracks_by_artist,
                 renderings,
                 drums: material.drums.iter().map(long_enough).collect(),
             }),
@@ -210,13 +188,17 @@ impl CropSampler {
             settings,
         })
     }
+}
+
+impl MakeBatch for CropSampler {
+    type Batch = Batch;
 
     /// The batch with this index.
     ///
     /// # Errors
     ///
     /// When a Fourier transform fails.
-    pub fn batch(&mut self, index: u64) -> Result<Batch> {
+    fn batch(&mut self, index: u64) -> Result<Batch> {
         let CropSettings {
             batch: size,
             frames,
@@ -234,7 +216,7 @@ impl CropSampler {
             size,
             frames,
         };
-        let mut random = self.random(index);
+        let mut random = random(self.settings.seed, index);
         let max_shift = max_shift as i32;
         for crop in 0..size {
             let source = self
@@ -297,40 +279,6 @@ impl CropSampler {
         }
         Ok(batch)
     }
-
-    /// Random numbers for the batch with this index.
-    fn random(&self, index: u64) -> StdRng {
-        let mut seed = [0; 32];
-        seed[..8].copy_from_slice(&self.settings.seed.to_le_bytes());
-        seed[8..16].copy_from_slice(&index.to_le_bytes());
-        StdRng::from_seed(seed)
-    }
-
-    /// Makes batches from `first_index` on, on half the machine's cores, by threads that end when the stream is dropped.
-    pub fn stream(self, first_index: u64) -> BatchStream {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        self.stream_from(first_index, (cores / 2).clamp(1, MAX_THREADS))
-    }
-
-    /// Each of `threads` makes every `threads`th batch.
-    fn stream_from(self, first_index: u64, threads: usize) -> BatchStream {
-        let batches = (0..threads).map(|thread| {
-            let (sender, batches) = sync_channel(QUEUE_BATCHES.div_ceil(threads));
-            let mut sampler = self.clone();
-            thread::spawn(move || {
-                for index in (first_index + thread as u64..).step_by(threads) {
-                    if sender.send(sampler.batch(index)).is_err() {
-                        // Nobody waits for batches any more.
-                        break;
-                    }
-                }
-            });
-            batches
-        });
-        BatchStream {
-            batches: batches.collect(),
-        }
-    }
 }
 
 impl Library {
@@ -342,10 +290,40 @@ impl Library {
                 rendering.context("there are renderings")?,
             ));
         }
-        let artist = self.tracks_by_artist.choose(random);
-        let track = artist.and_then(|tracks| tracks.choose(random));
-        Ok(Source::Track(track.context("every artist has a track")?))
+        Ok(Source::Track(draw_track(&self.tracks_by_artist, random)?))
     }
+}
+
+/// The tracks of each artist that are long enough.
+///
+/// # Errors
+///
+/// When there is none.
+pub fn by_artist(tracks: &[Arc<Track>], least_samples: usize) -> Result<Vec<Vec<Arc<Track>>>> {
+    let mut by_artist: BTreeMap<&str, Vec<Arc<Track>>> = BTreeMap::new();
+    for track in tracks {
+        if track.pcm.samples.len() >= least_samples {
+            let of_artist = by_artist.entry(&track.artist).or_default();
+            of_artist.push(Arc::clone(track));
+        }
+    }
+    ensure!(
+        !by_artist.is_empty(),
+        "expected a track of at least {least_samples} samples, found none among {}",
+        tracks.len()
+    );
+    Ok(by_artist.into_values().collect())
+}
+
+/// A track: artists are drawn evenly, then a track of theirs.
+///
+/// # Errors
+///
+/// When there is none.
+pub fn draw_track<'a>(by_artist: &'a [Vec<Arc<Track>>], random: &mut StdRng) -> Result<&'a Track> {
+    let artist = by_artist.choose(random);
+    let track = artist.and_then(|tracks| tracks.choose(random));
+    Ok(track.context("every artist has a track")?)
 }
 
 /// What a crop is taken from.
@@ -439,26 +417,6 @@ fn draw_loop<'a>(
         gain,
         equaliser: None,
     })
-}
-
-/// Batches in order, from threads of their own.
-pub struct BatchStream {
-    /// One thread's each, the one whose turn it is in front.
-    batches: VecDeque<Receiver<Result<Batch>>>,
-}
-
-impl BatchStream {
-    /// Waits for the next batch.
-    ///
-    /// # Errors
-    ///
-    /// When it could not be made.
-    pub fn next_batch(&mut self) -> Result<Batch> {
-        self.batches.rotate_left(1);
-        let last = self.batches.back().context("some thread makes batches")?;
-        last.recv()
-            .context("a thread that makes batches has ended")?
-    }
 }
 
 #[cfg(test)]

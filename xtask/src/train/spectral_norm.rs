@@ -2,6 +2,9 @@
 //! divided by its largest singular value, which power iteration follows, as PyTorch's
 //! `torch.nn.utils.parametrizations.spectral_norm` has it.
 
+use std::collections::HashMap;
+
+use anyhow::Context;
 use candle_core::{Result, Tensor};
 
 /// Iterations at the start, so that the first steps see a fair estimate.
@@ -62,6 +65,33 @@ impl SpectralNorm {
     pub fn normalise(&self, weight: &Tensor) -> Result<Tensor> {
         let sigma = self.sigma(weight)?.reshape(vec![1; weight.rank()])?;
         weight.broadcast_div(&sigma)
+    }
+
+    /// Adds the singular vectors to `state`, by the name of their layer: what a resumed run needs beside the weight.
+    pub fn save(&self, layer: &str, state: &mut HashMap<String, Tensor>) {
+        state.insert(format!("left/{layer}"), self.left.clone());
+        state.insert(format!("right/{layer}"), self.right.clone());
+    }
+
+    /// Takes what [`Self::save`] added.
+    ///
+    /// # Errors
+    /// If a vector is missing or has another shape.
+    pub fn restore(&mut self, layer: &str, state: &HashMap<String, Tensor>) -> anyhow::Result<()> {
+        for (side, vector) in [("left", &mut self.left), ("right", &mut self.right)] {
+            let key = format!("{side}/{layer}");
+            let saved = state
+                .get(&key)
+                .with_context(|| format!("expected a tensor \"{key}\""))?;
+            anyhow::ensure!(
+                saved.dims() == vector.dims(),
+                "{key}: expected shape {:?}, found {:?}",
+                vector.dims(),
+                saved.dims()
+            );
+            *vector = saved.to_device(vector.device())?;
+        }
+        Ok(())
     }
 }
 

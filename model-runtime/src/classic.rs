@@ -1,0 +1,178 @@
+//! The remixes without a network as what the worker runs.
+
+use vocoder::classic::{ClassicRemix, Method};
+
+use crate::error::Result;
+use crate::knobs::Knobs;
+use crate::packet::Window;
+use crate::remixer::frame_controls;
+use crate::stream::hand_out;
+use crate::worker::{ProcessorError, WindowProcessor};
+
+/// Worker thread: remixes two stereo streams without a network, window by window. Transposition and what is frozen concern
+/// latents, and have no part in it.
+pub struct ClassicStream {
+    remix: ClassicRemix,
+    knobs: Knobs,
+    latency_samples: usize,
+    output: [Vec<f32>; 2],
+}
+
+impl ClassicStream {
+    /// A stream at its beginning.
+    ///
+    /// # Errors
+    ///
+    /// When the rate is out of range.
+    pub fn new(method: Method, sample_rate_hz: u32) -> Result<Self> {
+        let remix = ClassicRemix::new(method, sample_rate_hz, 2)?;
+        let latency_samples = remix.latency_samples();
+        let mut stream = Self {
+            knobs: Knobs::new(remix.hop_samples() as f64),
+            remix,
+            latency_samples,
+            output: Default::default(),
+        };
+        stream.reset();
+        Ok(stream)
+    }
+
+    fn push(&mut self, window: &Window) -> Result<()> {
+        if window.stream_position_samples == 0 {
+            let knobs = &self.knobs;
+            let controls = |frame| frame_controls(&knobs.at(frame));
+            self.remix.finish(controls, &mut self.output)?;
+            self.knobs.begin_stream();
+        }
+        // After a fault a clip begins in the middle of a stream.
+        if self.remix.is_at_start() {
+            self.knobs.begin_clip(window.stream_position_samples);
+        }
+        self.knobs.read(window);
+        let sources =
+            [&window.main, &window.sidechain].map(|source| source.each_ref().map(Vec::as_slice));
+        let knobs = &self.knobs;
+        let controls = |frame| frame_controls(&knobs.at(frame));
+        let sources = [&sources[0][..], &sources[1][..]];
+        self.remix.push(sources, controls, &mut self.output)?;
+        self.knobs.forget_before(self.remix.frames());
+        Ok(())
+    }
+}
+
+impl WindowProcessor for ClassicStream {
+    fn latency_samples(&self) -> usize {
+        self.latency_samples
+    }
+
+    fn reset(&mut self) {
+        self.remix.reset();
+        self.knobs.begin_stream();
+        for channel in &mut self.output {
+            channel.clear();
+            channel.resize(self.latency_samples, 0.0);
+        }
+    }
+
+    fn process(
+        &mut self,
+        window: &Window,
+        remix: [&mut [f32]; 2],
+    ) -> std::result::Result<(), ProcessorError> {
+        self.push(window)?;
+        Ok(hand_out(&mut self.output, remix)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::Controls;
+
+    const RATE_HZ: u32 = 48_000;
+
+    fn noise(seed: u32, samples: usize) -> Vec<f32> {
+        let mut state = seed;
+        (0..samples)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                state as f32 / u32::MAX as f32 - 0.5
+            })
+            .collect()
+    }
+
+    /// Plays two streams of main, the second from sample `seam` on, in windows of the given lengths in turn.
+    fn play(method: Method, main: &[f32], seam: usize, lengths: &[usize]) -> (Vec<f32>, usize) {
+        let mut stream = ClassicStream::new(method, RATE_HZ).unwrap();
+        let interval = 256;
+        let (mut out, mut start, mut stream_start) = (Vec::new(), 0, 0);
+        for length in lengths.iter().copied().cycle() {
+            if start == main.len() {
+                break;
+            }
+            if start == seam {
+                stream_start = start;
+            }
+            let limit = if start < seam { seam } else { main.len() };
+            let end = (start + length).min(limit);
+            let position = start - stream_start;
+            let readings =
+                (position..position + end - start).filter(|p| p.is_multiple_of(interval));
+            let mut window = Window::new(end - start, interval);
+            window.stream_position_samples = position as u64;
+            window.controls = readings.map(|_| Controls::default()).collect();
+            for channel in 0..2 {
+                window.main[channel].copy_from_slice(&main[start..end]);
+                window.sidechain[channel].fill(0.1);
+            }
+            let (mut left, mut right) = (vec![0.0; end - start], vec![0.0; end - start]);
+            stream.process(&window, [&mut left, &mut right]).unwrap();
+            out.extend(left);
+            start = end;
+        }
+        (out, stream.latency_samples())
+    }
+
+    #[test]
+    fn knobs_move_in_a_clip_that_begins_in_the_middle_of_a_stream() {
+        let mut stream = ClassicStream::new(Method::Separation, RATE_HZ).unwrap();
+        stream.reset();
+        let samples = 1024;
+        let mut out = vec![0.0; samples];
+        for index in 0..40 {
+            let knob = if index < 10 { 0.0 } else { 1.0 };
+            let controls = Controls {
+                harmony: knob,
+                rhythm: knob,
+                ..Controls::default()
+            };
+            let mut window = Window::new(samples, 256);
+            window.stream_position_samples = (100 + index) * samples as u64;
+            window.controls.fill(controls);
+            window
+                .main
+                .iter_mut()
+                .for_each(|channel| channel.fill(-0.2));
+            let sidechain = window.sidechain.iter_mut();
+            sidechain.for_each(|channel| channel.fill(0.1));
+            let mut right = vec![0.0; samples];
+            stream.process(&window, [&mut out, &mut right]).unwrap();
+        }
+        assert!(out.iter().all(|x| (x - 0.1).abs() < 1e-4), "{}", out[0]);
+    }
+
+    #[test]
+    fn with_all_knobs_on_main_it_comes_out_after_the_latency_over_a_seam_and_however_it_is_cut() {
+        let main = noise(1, 40_000);
+        let (out, latency) = play(Method::Separation, &main, 17_000, &[1024]);
+        assert!(out[..latency].iter().all(|&x| x == 0.0));
+        for (n, (x, y)) in out[latency..].iter().zip(&main).enumerate() {
+            assert!((x - y).abs() < 1e-4, "{n}: {x} for {y}");
+        }
+        for method in [Method::Separation, Method::Morphing] {
+            let (whole, _) = play(method, &main, 17_000, &[2000]);
+            let (cut, _) = play(method, &main, 17_000, &[100, 1, 777]);
+            assert!(whole == cut, "{method:?}");
+        }
+    }
+}

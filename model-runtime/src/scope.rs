@@ -1,0 +1,285 @@
+//! What the worker hears and makes, frame by frame, for an editor to draw.
+//!
+//! The worker writes only while somebody watches. The lock is between the worker and the editor alone, and neither holds it
+//! for longer than it takes to copy some frames; the audio thread never touches it.
+
+use std::mem;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_core::Tensor;
+use parking_lot::Mutex;
+use vocoder::LogMel;
+
+use crate::error::Result;
+use crate::transport::Beat;
+
+/// Log-mels from -8 to 2 nepers become 0 to 255.
+const SOFTEST: f32 = -8.0;
+const LOUDEST: f32 = 2.0;
+
+/// A latent of this size becomes 255. The latents' prior has the standard deviation 1.
+const LARGEST_LATENT: f32 = 3.0;
+
+/// Frames that wait at most. An editor that comes too late sees the newest.
+const MOST_FRAMES: usize = 1024;
+
+/// What a column is a frame of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// The main input's log-mel.
+    Main,
+    /// The sidechain's log-mel.
+    Sidechain,
+    /// The remix's log-mel, as the network decoded it.
+    Remix,
+    /// The mixed harmony latent.
+    Harmony,
+    /// The mixed rhythm latent.
+    Rhythm,
+}
+
+/// One frame of a lane.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Column {
+    /// What it is a frame of.
+    pub lane: Lane,
+    /// Number of the first frame that it stands for. All lanes count the same frames.
+    pub frame: u64,
+    /// How many frames it stands for.
+    pub frames: u64,
+    /// From low to high, 0 to 255.
+    pub values: Vec<u8>,
+}
+
+/// What became known since the last [`Scope::take`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct News {
+    /// In the order in which they were made.
+    pub columns: Vec<Column>,
+    /// The place on the beat grid at the start of frames of the inputs.
+    pub beats: Vec<(u64, Beat)>,
+}
+
+/// Where the worker leaves frames for the editor.
+#[derive(Debug, Default)]
+pub struct Scope {
+    watched: AtomicBool,
+    news: Mutex<News>,
+}
+
+impl Scope {
+    /// Editor: begins or ends to watch.
+    pub fn watch(&self, watched: bool) {
+        *self.news.lock() = News::default();
+        self.watched.store(watched, Ordering::Relaxed);
+    }
+
+    /// Editor: what became known since the last call.
+    pub fn take(&self) -> News {
+        mem::take(&mut self.news.lock())
+    }
+}
+
+/// Worker thread: writes into a [`Scope`].
+#[derive(Debug, Default)]
+pub(crate) struct ScopeWriter {
+    scope: Arc<Scope>,
+    /// Number of the clip's first frame.
+    clip_start: u64,
+    /// Frames of the inputs in the clip.
+    clip_frames: u64,
+}
+
+impl ScopeWriter {
+    pub(crate) fn new(scope: Arc<Scope>) -> Self {
+        Self {
+            scope,
+            ..Self::default()
+        }
+    }
+
+    /// Whether somebody watches.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.scope.watched.load(Ordering::Relaxed)
+    }
+
+    /// A clip begins, whose frames count from 0 again.
+    pub(crate) fn begin_clip(&mut self) {
+        self.clip_start += self.clip_frames;
+        self.clip_frames = 0;
+    }
+
+    /// The inputs have these frames of the clip, the first of `mels`; `beat` says where a frame begins.
+    pub(crate) fn inputs(
+        &mut self,
+        clip_frames: Range<usize>,
+        mels: [&LogMel; 2],
+        beat: impl Fn(usize) -> Beat,
+    ) {
+        self.clip_frames = clip_frames.end as u64;
+        if !self.is_watched() {
+            return;
+        }
+        let mut news = self.scope.news.lock();
+        for (lane, mel) in [Lane::Main, Lane::Sidechain].into_iter().zip(mels) {
+            self.write_mel(&mut news, lane, clip_frames.clone(), mel);
+        }
+        for frame in clip_frames {
+            news.beats.push((self.number(frame), beat(frame)));
+        }
+        let excess = news.beats.len().saturating_sub(MOST_FRAMES);
+        news.beats.drain(..excess);
+    }
+
+    /// The remix has frames from number `first` of the clip on.
+    pub(crate) fn remix(&self, first: usize, mel: &LogMel) {
+        if self.is_watched() {
+            let clip_frames = first..first + mel.frames();
+            self.write_mel(&mut self.scope.news.lock(), Lane::Remix, clip_frames, mel);
+        }
+    }
+
+    /// A latent (B, C, H, T), of which the first of the batch is shown, has frames from number `first` of the clip on, each of
+    /// which stands for `pool_frames`.
+    pub(crate) fn latent(
+        &self,
+        lane: Lane,
+        first: usize,
+        pool_frames: usize,
+        latent: &Tensor,
+    ) -> Result<()> {
+        if !self.is_watched() {
+            return Ok(());
+        }
+        let (_, channels, height, frames) = latent.dims4()?;
+        // Along an axis of notes, a note's latents are shown as one; else each is shown.
+        let rows = if height > channels {
+            height
+        } else {
+            channels * height
+        };
+        let together = channels * height / rows;
+        let values = latent.get(0)?.flatten_all()?.to_vec1::<f32>()?;
+        let size = |row: usize, frame: usize| {
+            let latents = (0..together).map(|i| values[(i * rows + row) * frames + frame]);
+            latents.map(|x| x * x).sum::<f32>().sqrt()
+        };
+        let mut news = self.scope.news.lock();
+        for frame in 0..frames {
+            let values = (0..rows).map(|row| to_byte(size(row, frame) / LARGEST_LATENT));
+            news.columns.push(Column {
+                lane,
+                frame: self.number((first + frame) * pool_frames),
+                frames: pool_frames as u64,
+                values: values.collect(),
+            });
+        }
+        Ok(())
+    }
+
+    fn write_mel(&self, news: &mut News, lane: Lane, clip_frames: Range<usize>, mel: &LogMel) {
+        for (index, clip_frame) in clip_frames.enumerate() {
+            let values = mel.frame(index).iter();
+            let share = |x: &f32| (x - SOFTEST) / (LOUDEST - SOFTEST);
+            news.columns.push(Column {
+                lane,
+                frame: self.number(clip_frame),
+                frames: 1,
+                values: values.map(|x| to_byte(share(x))).collect(),
+            });
+        }
+        let excess = news.columns.len().saturating_sub(5 * MOST_FRAMES);
+        news.columns.drain(..excess);
+    }
+
+    fn number(&self, clip_frame: usize) -> u64 {
+        self.clip_start + clip_frame as u64
+    }
+}
+
+/// 0 to 1 as 0 to 255.
+fn to_byte(share: f32) -> u8 {
+    (255.0 * share.clamp(0.0, 1.0)).round() as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    fn mel(frames: usize) -> LogMel {
+        LogMel::from_values(2, [SOFTEST, LOUDEST].repeat(frames)).unwrap()
+    }
+
+    fn writer() -> (Arc<Scope>, ScopeWriter) {
+        let scope = Arc::new(Scope::default());
+        (Arc::clone(&scope), ScopeWriter::new(scope))
+    }
+
+    #[test]
+    fn nothing_is_written_for_nobody() {
+        let (scope, mut writer) = writer();
+        writer.inputs(0..4, [&mel(4), &mel(4)], |_| Beat::default());
+        writer.remix(0, &mel(4));
+        assert!(scope.take().columns.is_empty());
+        scope.watch(true);
+        writer.inputs(4..5, [&mel(1), &mel(1)], |_| Beat::default());
+        let news = scope.take();
+        assert_eq!(news.columns.len(), 2);
+        assert_eq!(news.columns[0].values, [0, 255]);
+        assert_eq!(news.columns[0].frame, 4);
+        assert!(scope.take().columns.is_empty(), "taken is taken");
+    }
+
+    #[test]
+    fn frames_count_on_from_clip_to_clip() {
+        let (scope, mut writer) = writer();
+        scope.watch(true);
+        writer.begin_clip();
+        writer.inputs(0..3, [&mel(3), &mel(3)], |_| Beat::default());
+        writer.begin_clip();
+        writer.inputs(0..1, [&mel(1), &mel(1)], |_| Beat::default());
+        writer.remix(0, &mel(1));
+        let frames = |lane| {
+            let columns = scope.take().columns.into_iter();
+            let columns = columns.filter(move |column| column.lane == lane);
+            columns.map(|column| column.frame).collect::<Vec<_>>()
+        };
+        assert_eq!(frames(Lane::Main), [0, 1, 2, 3]);
+        writer.remix(1, &mel(2));
+        assert_eq!(frames(Lane::Remix), [4, 5]);
+    }
+
+    #[test]
+    fn what_nobody_takes_is_bounded() {
+        let (scope, mut writer) = writer();
+        scope.watch(true);
+        for n in 0..100 {
+            writer.inputs(100 * n..100 * (n + 1), [&mel(100), &mel(100)], |_| {
+                Beat::default()
+            });
+        }
+        let news = scope.take();
+        assert_eq!(news.columns.len(), 5 * MOST_FRAMES);
+        assert_eq!(news.beats.len(), MOST_FRAMES);
+        assert_eq!(news.beats.last().map(|(frame, _)| *frame), Some(9999));
+    }
+
+    #[test]
+    fn the_latents_of_a_note_are_one() {
+        let (scope, writer) = writer();
+        scope.watch(true);
+        // Two latents of three notes, in two frames: only the middle note sounds, in the second frame, with 3 and 4 tenths.
+        let values = [
+            0.0_f32, 0.0, 0.0, 0.9, 0.0, 0.0, 0.0, 0.0, 0.0, 1.2, 0.0, 0.0,
+        ];
+        let latent = Tensor::from_slice(&values, (1, 2, 3, 2), &Device::Cpu).unwrap();
+        writer.latent(Lane::Harmony, 5, 4, &latent).unwrap();
+        let news = scope.take();
+        assert_eq!(news.columns[0].values, [0, 0, 0]);
+        assert_eq!(news.columns[1].values, [0, 128, 0]);
+        assert_eq!((news.columns[1].frame, news.columns[1].frames), (24, 4));
+    }
+}

@@ -1,0 +1,322 @@
+//! The sidechain doctor: what may be wrong with what goes in, and what would help.
+
+use std::collections::VecDeque;
+use std::f64::consts::TAU;
+
+use model_runtime::scope::{Lane, News};
+use nice_plug::prelude::{Param, util};
+
+use super::control::ParamId;
+use super::meter::to_db;
+use crate::meters::Meters;
+use crate::params::GraftParams;
+
+/// Inputs that are silent for so long are worth a word.
+const SILENT_SECONDS: f64 = 2.0;
+
+/// Loudness may differ by so much.
+const LEVEL_DB: f32 = 9.0;
+
+/// How far onsets may be off the grid.
+const GRID_MS: f64 = 18.0;
+
+/// Steps of the grid in a beat.
+const GRID_STEPS: f64 = 4.0;
+
+/// Onsets that are looked at.
+const ONSETS: usize = 48;
+const FEWEST_ONSETS: usize = 12;
+
+/// How well onsets have to agree on a distance: length of their mean as arrows on a circle.
+const AGREEMENT: f64 = 0.7;
+
+/// An onset shows in the log-mel by so many frames before it is in the middle of one: the window reaches ahead.
+const ONSET_LEAD_FRAMES: f64 = 0.8;
+
+/// What the doctor says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Advice {
+    /// In words.
+    pub text: String,
+    /// The parameter that would help, with its value, and what to write on the button.
+    pub remedy: Option<(String, ParamId, f32)>,
+}
+
+impl Advice {
+    fn words(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            remedy: None,
+        }
+    }
+}
+
+/// What is known of the inputs.
+#[derive(Default)]
+pub struct Doctor {
+    last_blocks: u32,
+    last_block_seconds: f64,
+    main_seconds: f64,
+    sidechain_seconds: f64,
+    onsets: Onsets,
+}
+
+impl Doctor {
+    /// Takes in what the worker left.
+    pub fn listen(&mut self, news: &News) {
+        self.onsets.listen(news);
+    }
+
+    /// What there is to say at a time, if anything.
+    pub fn advice(
+        &mut self,
+        params: &GraftParams,
+        meters: &Meters,
+        now_seconds: f64,
+    ) -> Option<Advice> {
+        if meters.blocks() != self.last_blocks {
+            self.last_blocks = meters.blocks();
+            self.last_block_seconds = now_seconds;
+        }
+        let sounds = |peaks: [f32; 2]| peaks.iter().any(|&peak| peak > 0.0);
+        let (main, sidechain) = (meters.main.peaks(), meters.sidechain.peaks());
+        if sounds(main) {
+            self.main_seconds = now_seconds;
+        }
+        if sounds(sidechain) {
+            self.sidechain_seconds = now_seconds;
+        }
+        if now_seconds - self.last_block_seconds > 1.0 {
+            return Some(Advice::words("The host sends no audio now."));
+        }
+        if !meters.has_sidechain() {
+            return Some(Advice::words(
+                "No sidechain: route a second track to Graft’s sidechain.",
+            ));
+        }
+        if now_seconds - self.sidechain_seconds > SILENT_SECONDS {
+            return Some(Advice::words(
+                "The sidechain is silent: the main input passes.",
+            ));
+        }
+        if now_seconds - self.main_seconds > SILENT_SECONDS {
+            return Some(Advice::words("The main input is silent."));
+        }
+        levels(params, meters).or_else(|| self.grid())
+    }
+
+    fn grid(&self) -> Option<Advice> {
+        let off_ms = self.onsets.off_grid_ms()?;
+        let which = if off_ms > 0.0 { "behind" } else { "ahead of" };
+        (off_ms.abs() >= GRID_MS).then(|| {
+            let ms = off_ms.abs();
+            Advice::words(format!(
+                "The sidechain is about {ms:.0} ms {which} the grid."
+            ))
+        })
+    }
+}
+
+/// Whether one input is much louder than the other, behind their gains.
+fn levels(params: &GraftParams, meters: &Meters) -> Option<Advice> {
+    let (main, sidechain) = (meters.main.mean_square(), meters.sidechain.mean_square());
+    if main == 0.0 || sidechain == 0.0 {
+        return None;
+    }
+    let main_db = 0.5 * to_db(main) + to_db(params.main_gain.value());
+    let sidechain_gain_db = to_db(params.sidechain_gain.value());
+    let sidechain_db = 0.5 * to_db(sidechain) + sidechain_gain_db;
+    let louder_db = sidechain_db - main_db;
+    if louder_db.abs() < LEVEL_DB {
+        return None;
+    }
+    let which = if louder_db > 0.0 { "louder" } else { "softer" };
+    let text = format!(
+        "The sidechain is {:.0} dB {which} than the main.",
+        louder_db.abs()
+    );
+    let wanted_db = (sidechain_gain_db - louder_db).clamp(-60.0, 12.0);
+    let value = params
+        .sidechain_gain
+        .preview_normalized(util::db_to_gain(wanted_db));
+    let remedy = (
+        format!("Set to {wanted_db:+.1} dB"),
+        ParamId::SidechainGain,
+        value,
+    );
+    Some(Advice {
+        text,
+        remedy: Some(remedy),
+    })
+}
+
+/// Onsets in the sidechain, and where they lie on the host's beats.
+#[derive(Default)]
+struct Onsets {
+    /// The last frames: number, log-mel, and what of it is new.
+    last_values: Vec<u8>,
+    /// The rise of the last three frames, with their beats.
+    rises: VecDeque<(f64, f64, f64)>,
+    mean_rise: f64,
+    /// Places in beats, and the beats that pass in a second.
+    onsets: VecDeque<(f64, f64)>,
+    last_frame: u64,
+}
+
+impl Onsets {
+    fn listen(&mut self, news: &News) {
+        let columns = news.columns.iter().filter(|c| c.lane == Lane::Sidechain);
+        for (column, (frame, beat)) in columns.zip(&news.beats) {
+            let goes_on = column.frame == *frame && self.last_frame + 1 == *frame && beat.is_host;
+            self.last_frame = *frame;
+            if !goes_on {
+                self.last_values.clear();
+                self.rises.clear();
+            }
+            if !beat.is_host {
+                self.onsets.clear();
+                continue;
+            }
+            let pairs = column.values.iter().zip(&self.last_values);
+            let rise = pairs.map(|(now, before)| f64::from(now.saturating_sub(*before)));
+            let rise = rise.sum::<f64>();
+            self.last_values.clone_from(&column.values);
+            self.rises
+                .push_back((rise, beat.position_beats, beat.beats_per_sample));
+            self.mean_rise += 0.01 * (rise - self.mean_rise);
+            self.find();
+        }
+    }
+
+    /// Whether the middle of the last three frames is an onset.
+    fn find(&mut self) {
+        if self.rises.len() < 3 {
+            return;
+        }
+        let (before, now, after) = (self.rises[0], self.rises[1], self.rises[2]);
+        self.rises.pop_front();
+        if now.0 <= before.0 || now.0 < after.0 || now.0 < 2.0 * self.mean_rise {
+            return;
+        }
+        let frame_beats = after.1 - now.1;
+        if frame_beats <= 0.0 {
+            return;
+        }
+        // The top of a parabola through the three.
+        let bend = before.0 - 2.0 * now.0 + after.0;
+        let top = if bend < 0.0 {
+            0.5 * (before.0 - after.0) / bend
+        } else {
+            0.0
+        };
+        let place = now.1 + (top + 0.5 + ONSET_LEAD_FRAMES) * frame_beats;
+        if self.onsets.len() == ONSETS {
+            self.onsets.pop_front();
+        }
+        self.onsets
+            .push_back((place, frame_beats * super::pictures::FRAMES_HZ));
+    }
+
+    /// How far the onsets are behind the grid, if they agree.
+    fn off_grid_ms(&self) -> Option<f64> {
+        if self.onsets.len() < FEWEST_ONSETS {
+            return None;
+        }
+        let count = self.onsets.len() as f64;
+        let angles = self
+            .onsets
+            .iter()
+            .map(|(place, _)| TAU * GRID_STEPS * place);
+        let (x, y) = angles.fold((0.0, 0.0), |(x, y), angle| {
+            (x + angle.cos() / count, y + angle.sin() / count)
+        });
+        let beats_hz = self.onsets.back()?.1;
+        let off_seconds = y.atan2(x) / TAU / GRID_STEPS / beats_hz;
+        (x.hypot(y) >= AGREEMENT).then_some(1000.0 * off_seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use model_runtime::packet::{Controls, Window};
+    use model_runtime::scope::Scope;
+    use model_runtime::transport::Beat;
+    use model_runtime::worker::WindowProcessor;
+    use model_runtime::{LatencyMode, Model, RemixStream, StreamSettings, Voice};
+
+    use super::*;
+
+    const RATE_HZ: u32 = 44_100;
+    const BPM: f64 = 127.0;
+
+    /// What the doctor hears of 10 s of sidechain in which `onset(beats)` says how long ago the last hit was, in beats.
+    fn examine(last_hit: impl Fn(f64) -> f64) -> Option<f64> {
+        let settings = StreamSettings {
+            sample_rate_hz: RATE_HZ,
+            voice: Voice::Guided,
+            mode: LatencyMode::Live,
+        };
+        let scope = Arc::new(Scope::default());
+        scope.watch(true);
+        let model = Model::built_in().unwrap();
+        let mut stream = RemixStream::new(&model, settings)
+            .unwrap()
+            .with_scope(Arc::clone(&scope));
+        let mut onsets = Onsets::default();
+        let (samples, interval) = (1024, 64);
+        let beats_per_sample = BPM / 60.0 / f64::from(RATE_HZ);
+        let mut state = 1_u32;
+        for number in 0..430 {
+            let mut window = Window::new(samples, interval);
+            let start = number * samples;
+            window.stream_position_samples = start as u64;
+            for i in 0..samples {
+                let beats = (start + i) as f64 * beats_per_sample;
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let noise = f64::from(state) / f64::from(u32::MAX) - 0.5;
+                let hit = noise * (-last_hit(beats) * 12.0).exp();
+                for side in 0..2 {
+                    window.sidechain[side][i] = hit as f32;
+                    window.main[side][i] = 0.1 * noise as f32;
+                }
+                if i % interval == 0 {
+                    window.controls[i / interval] = Controls {
+                        beat: Beat {
+                            position_beats: beats,
+                            beats_per_sample,
+                            is_host: true,
+                        },
+                        ..Controls::default()
+                    };
+                }
+            }
+            let mut remix = [vec![0.0; samples], vec![0.0; samples]];
+            let [left, right] = &mut remix;
+            stream.process(&window, [left, right]).unwrap();
+            onsets.listen(&scope.take());
+        }
+        onsets.off_grid_ms()
+    }
+
+    fn off(ms: f64) -> impl Fn(f64) -> f64 {
+        let beats = ms / 1000.0 * BPM / 60.0;
+        move |at| 0.5 * (2.0 * (at - beats)).rem_euclid(1.0)
+    }
+
+    #[test]
+    fn hits_off_the_grid_are_told_by_how_much() {
+        for ms in [-40.0, 0.0, 30.0] {
+            let told = examine(off(ms)).expect("regular hits are sure");
+            println!("{ms} ms: {told:.1} ms");
+            assert!((told - ms).abs() < 6.0, "{ms} ms: {told:.1} ms");
+        }
+    }
+
+    #[test]
+    fn hits_without_a_grid_are_not_judged() {
+        // Five hits in three beats.
+        assert_eq!(examine(|at| 0.6 * (at / 0.6).rem_euclid(1.0)), None);
+    }
+}

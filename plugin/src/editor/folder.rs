@@ -1,0 +1,123 @@
+//! A folder of model files.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Extension of model files.
+const EXTENSION: &str = "safetensors";
+
+/// What is in a folder that a model can be found in.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Folder {
+    /// The folder.
+    pub path: PathBuf,
+    /// Names of the folders in it.
+    pub folders: Vec<String>,
+    /// Names of the model files in it.
+    pub models: Vec<String>,
+    /// Why it cannot be read.
+    pub error: Option<String>,
+}
+
+impl Folder {
+    /// Reads a folder. Hidden folders are left out, and names that are not Unicode.
+    pub fn read(path: &Path) -> Self {
+        let mut folder = Self {
+            path: path.to_owned(),
+            ..Self::default()
+        };
+        let entries = match fs::read_dir(path) {
+            Ok(entries) => entries,
+            Err(error) => {
+                folder.error = Some(error.to_string());
+                return folder;
+            }
+        };
+        for entry in entries.flatten() {
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            let path = entry.path();
+            let is_model = path
+                .extension()
+                .is_some_and(|extension| extension.eq_ignore_ascii_case(EXTENSION));
+            if path.is_dir() && !name.starts_with('.') {
+                folder.folders.push(name);
+            } else if is_model && path.is_file() {
+                folder.models.push(name);
+            }
+        }
+        folder.folders.sort_by_key(|name| name.to_lowercase());
+        folder.models.sort_by_key(|name| name.to_lowercase());
+        folder
+    }
+
+    /// The folder that holds a file, or the nearest one above it that is there.
+    pub fn nearest(file: &Path) -> Self {
+        let above = file.ancestors().skip(1).find(|path| path.is_dir());
+        Self::read(above.unwrap_or(Path::new("/")))
+    }
+
+    /// The folder above this one.
+    pub fn parent(&self) -> Option<&Path> {
+        self.path.parent()
+    }
+}
+
+/// Where a user's models are looked for first. It is made if it is not there yet.
+pub fn model_folder() -> PathBuf {
+    let folder = data_folder().join(match cfg!(any(target_os = "macos", windows)) {
+        true => "Graft/Models",
+        false => "graft/models",
+    });
+    // Where it cannot be made, the browser says that it cannot be read.
+    let _says_so_itself = fs::create_dir_all(&folder);
+    folder
+}
+
+/// Where this system has the data of one user's programs.
+fn data_folder() -> PathBuf {
+    let variable = |name: &str| env::var_os(name).map(PathBuf::from);
+    let home = env::home_dir().unwrap_or_default();
+    if cfg!(target_os = "macos") {
+        home.join("Library/Application Support")
+    } else if cfg!(windows) {
+        variable("APPDATA").unwrap_or(home)
+    } else {
+        let data = variable("XDG_DATA_HOME").filter(|path| path.is_absolute());
+        data.unwrap_or_else(|| home.join(".local/share"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_and_models_are_listed_by_name() {
+        let path = env::temp_dir().join(format!("graft folder ünï {}", std::process::id()));
+        fs::create_dir_all(path.join("Zoë’s")).unwrap();
+        fs::create_dir_all(path.join(".hidden")).unwrap();
+        for name in [
+            "b.safetensors",
+            "Ä model.SAFETENSORS",
+            "a.wav",
+            "C.safetensors",
+        ] {
+            fs::write(path.join(name), "").unwrap();
+        }
+        let folder = Folder::read(&path);
+        let inside = Folder::nearest(&path.join("gone/too/x.safetensors"));
+        let missing = Folder::read(&path.join("gone"));
+        fs::remove_dir_all(&path).unwrap();
+        assert_eq!(folder.folders, ["Zoë’s"]);
+        assert_eq!(
+            folder.models,
+            ["b.safetensors", "C.safetensors", "Ä model.SAFETENSORS"]
+        );
+        assert_eq!(folder.error, None);
+        assert_eq!(inside.path, path);
+        assert!(missing.error.is_some());
+    }
+}

@@ -1,0 +1,204 @@
+//! Knobs, and how anything that is turned behaves.
+
+use std::f32::consts::PI;
+
+use egui::{
+    Align2, Color32, CursorIcon, EventFilter, Id, Key, Pos2, Rect, Response, Sense, Stroke, Ui,
+    Vec2, pos2, vec2,
+};
+
+use super::control::ParamId;
+use super::panel::Panel;
+use super::theme;
+
+/// How far the pointer moves from one end of a knob to the other, in points.
+const TRAVEL: f32 = 170.0;
+/// How much finer it is with Shift.
+pub const FINE: f32 = 0.1;
+
+/// Where the track begins and ends, in radians from the right, clockwise.
+const FROM: f32 = 0.75 * PI;
+const TO: f32 = 2.25 * PI;
+
+/// How a knob looks.
+pub struct Look {
+    /// Its middle.
+    pub center: Pos2,
+    /// Of its track.
+    pub radius: f32,
+    /// Of its value.
+    pub color: Color32,
+    /// Where the track begins to fill.
+    pub origin: f32,
+    /// Where another parameter holds it, if one does.
+    pub held_at: Option<f32>,
+    /// What it does, for the tooltip.
+    pub help: &'static str,
+}
+
+/// What all tooltips of knobs end with.
+const HINT: &str =
+    "Drag, or Shift-drag to be fine; double-click resets, right-click types a value.";
+
+/// Shows a knob with its name above and its value below.
+pub fn knob(ui: &Ui, panel: &mut Panel, id: ParamId, look: &Look) -> Response {
+    let Look { center, radius, .. } = *look;
+    let rect = Rect::from_center_size(center, vec2(2.0 * radius + 12.0, 2.0 * radius + 34.0));
+    let response = ui.interact(rect, Id::unique(("knob", id)), Sense::click_and_drag());
+    turn(ui, panel, id, &response);
+    if response.hovered() || response.dragged() {
+        ui.ctx().set_cursor_icon(CursorIcon::ResizeVertical);
+    }
+    paint(ui, panel, id, look, &response);
+    let label = panel.control(id).label().to_owned();
+    response.on_hover_text(format!("{label}: {} {HINT}", look.help))
+}
+
+/// Moves a parameter by drag, wheel, keys and clicks.
+fn turn(ui: &Ui, panel: &mut Panel, id: ParamId, response: &Response) {
+    if response.drag_started_by(egui::PointerButton::Primary) {
+        panel.begin(id);
+    }
+    // The pointer may have moved and let go in the same frame.
+    if (response.dragged() || response.drag_stopped()) && panel.is_held(id) {
+        let fine = if ui.input(|i| i.modifiers.shift) {
+            FINE
+        } else {
+            1.0
+        };
+        let delta = moved(ui, response);
+        panel.drag_by(id, fine * (delta.x - delta.y) / TRAVEL);
+    }
+    if response.drag_stopped() {
+        panel.end(id);
+    }
+    if response.double_clicked() {
+        panel.reset(id);
+    }
+    if response.secondary_clicked() {
+        panel.type_values(&[id], response.rect.center_bottom());
+    }
+    if response.hovered() {
+        wheel(ui, panel, id);
+    }
+    if response.has_focus() {
+        keys(ui, panel, response.id, [id, id]);
+    }
+}
+
+/// How far the pointer dragged something since the last frame. A drag is known as one only after some pixels, which count too.
+pub fn moved(ui: &Ui, response: &Response) -> Vec2 {
+    match response.drag_started() {
+        true => response.total_drag_delta().unwrap_or_default(),
+        false => ui.input(|input| input.pointer.delta()),
+    }
+}
+
+/// Moves a parameter by the wheel's notches.
+fn wheel(ui: &Ui, panel: &mut Panel, id: ParamId) {
+    let (lines, fine) = ui.input(|input| {
+        let lines = input.events.iter().map(|event| match event {
+            egui::Event::MouseWheel { delta, .. } => delta.y,
+            _ => 0.0,
+        });
+        (lines.sum::<f32>(), input.modifiers.shift)
+    });
+    if lines != 0.0 && !panel.is_held(id) {
+        let value = panel.control(id).step(panel.value(id), lines > 0.0, fine);
+        panel.set(id, value);
+    }
+}
+
+/// Moves a parameter by left and right, and one, perhaps the same, by up and down; Delete resets both.
+pub fn keys(ui: &Ui, panel: &mut Panel, focused: Id, [horizontal, vertical]: [ParamId; 2]) {
+    let filter = EventFilter {
+        horizontal_arrows: true,
+        vertical_arrows: true,
+        ..EventFilter::default()
+    };
+    ui.memory_mut(|memory| memory.set_focus_lock_filter(focused, filter));
+    let moves = [
+        (Key::ArrowRight, horizontal, true),
+        (Key::ArrowLeft, horizontal, false),
+        (Key::ArrowUp, vertical, true),
+        (Key::ArrowDown, vertical, false),
+    ];
+    for (key, id, up) in moves {
+        let (presses, fine) = ui.input(|i| (i.num_presses(key), i.modifiers.shift));
+        for _ in 0..presses {
+            let value = panel.control(id).step(panel.value(id), up, fine);
+            panel.set(id, value);
+        }
+    }
+    if ui.input(|input| input.key_pressed(Key::Delete)) {
+        let defaults = [horizontal, vertical].map(|id| (id, panel.control(id).default_value()));
+        panel.set_all(&defaults);
+    }
+}
+
+fn paint(ui: &Ui, panel: &Panel, id: ParamId, look: &Look, response: &Response) {
+    let painter = ui.painter();
+    let value = look.held_at.unwrap_or_else(|| panel.value(id));
+    let ink = if look.held_at.is_some() {
+        theme::DIM
+    } else {
+        theme::TEXT
+    };
+    let Look { center, radius, .. } = *look;
+    let angle = |value: f32| FROM + value * (TO - FROM);
+    let arc = |from: f32, to: f32| {
+        let steps = (24.0 * (to - from).abs() / PI).ceil().max(1.0) as usize;
+        let point = |step: usize| {
+            let angle = from + (to - from) * step as f32 / steps as f32;
+            center + radius * vec2(angle.cos(), angle.sin())
+        };
+        (0..=steps).map(point).collect::<Vec<_>>()
+    };
+    let bright = response.hovered() || response.dragged();
+    let body = if bright {
+        theme::HOVERED
+    } else {
+        theme::RAISED
+    };
+    painter.circle_filled(center, radius - 5.5, body);
+    painter.line(arc(FROM, TO), Stroke::new(3.0, theme::LINE));
+    painter.line(
+        arc(angle(look.origin), angle(value)),
+        Stroke::new(3.0, look.color),
+    );
+    let direction = vec2(angle(value).cos(), angle(value).sin());
+    painter.line_segment(
+        [
+            center + 0.35 * radius * direction,
+            center + (radius - 7.0) * direction,
+        ],
+        Stroke::new(2.0, ink),
+    );
+    if response.has_focus() {
+        painter.circle_stroke(center, radius + 3.5, Stroke::new(1.0, theme::TEXT));
+    }
+    painter.text(
+        pos2(center.x, center.y - radius - 5.0),
+        Align2::CENTER_BOTTOM,
+        short_label(panel, id),
+        theme::font(theme::SMALL),
+        theme::DIM,
+    );
+    painter.text(
+        pos2(center.x, center.y + radius - 1.0),
+        Align2::CENTER_TOP,
+        panel.control(id).text(value),
+        theme::font(theme::NORMAL),
+        ink,
+    );
+}
+
+/// The parameter's name where its group says the rest.
+fn short_label(panel: &Panel, id: ParamId) -> String {
+    match id {
+        ParamId::MainGain => "Main".to_owned(),
+        ParamId::SidechainGain => "Sidechain".to_owned(),
+        ParamId::OutputGain => "Output".to_owned(),
+        _ => panel.control(id).label().to_owned(),
+    }
+}

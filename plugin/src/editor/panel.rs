@@ -1,0 +1,187 @@
+//! Moving parameters: every move is a gesture that the host sees begin and end once.
+
+use nice_plug::context::gui::ParamSetter;
+
+use super::control::{Control, ParamId};
+use super::entry::Entry;
+use super::history::{Change, History};
+use crate::params::GraftParams;
+
+/// Gestures under way, and those of before.
+#[derive(Default)]
+pub struct Gestures {
+    held: Vec<Held>,
+    finished: Vec<Change>,
+    /// What can be undone.
+    pub history: History,
+}
+
+impl Gestures {
+    /// Nothing under way; what was done before can be undone.
+    pub fn with_history(history: History) -> Self {
+        Self {
+            history,
+            ..Self::default()
+        }
+    }
+}
+
+/// A parameter that the user holds.
+struct Held {
+    id: ParamId,
+    before: f32,
+    /// Where the pointer moved it, before it snaps.
+    raw: f32,
+    value: f32,
+}
+
+/// The parameters, for a frame.
+pub struct Panel<'a> {
+    /// The parameters.
+    pub params: &'a GraftParams,
+    /// The way to the host.
+    pub setter: ParamSetter<'a>,
+    /// What the user is at.
+    pub gestures: &'a mut Gestures,
+    /// Where the user types.
+    pub entry: &'a mut Entry,
+    /// The time of the frame.
+    pub now_seconds: f64,
+}
+
+impl Panel<'_> {
+    /// The parameter of a name.
+    pub fn control(&self, id: ParamId) -> &dyn Control {
+        id.of(self.params)
+    }
+
+    /// Where a parameter is: where the user holds it, or else where the host has it.
+    pub fn value(&self, id: ParamId) -> f32 {
+        self.held(id)
+            .map_or_else(|| self.control(id).value(), |held| held.value)
+    }
+
+    /// A parameter's value in words.
+    pub fn text(&self, id: ParamId) -> String {
+        self.control(id).text(self.value(id))
+    }
+
+    /// Whether a switch is on.
+    pub fn is_on(&self, id: ParamId) -> bool {
+        self.value(id) >= 0.5
+    }
+
+    /// Whether the user holds a parameter.
+    pub fn is_held(&self, id: ParamId) -> bool {
+        self.held(id).is_some()
+    }
+
+    fn held(&self, id: ParamId) -> Option<&Held> {
+        self.gestures.held.iter().find(|held| held.id == id)
+    }
+
+    /// The user takes hold of a parameter.
+    pub fn begin(&mut self, id: ParamId) {
+        if self.is_held(id) {
+            return;
+        }
+        let value = self.control(id).value();
+        self.control(id).begin(&self.setter);
+        self.gestures.held.push(Held {
+            id,
+            before: value,
+            raw: value,
+            value,
+        });
+    }
+
+    /// Moves a held parameter to `value`.
+    pub fn drag_to(&mut self, id: ParamId, value: f32) {
+        let raw = value.clamp(0.0, 1.0);
+        let snapped = self.control(id).snap(raw);
+        let Some(held) = self.gestures.held.iter_mut().find(|held| held.id == id) else {
+            return;
+        };
+        held.raw = raw;
+        if held.value != snapped {
+            held.value = snapped;
+            id.of(self.params).set(&self.setter, snapped);
+        }
+    }
+
+    /// Moves a held parameter by `change`.
+    pub fn drag_by(&mut self, id: ParamId, change: f32) {
+        if let Some(raw) = self.held(id).map(|held| held.raw) {
+            self.drag_to(id, raw + change);
+        }
+    }
+
+    /// The user lets go of a parameter.
+    pub fn end(&mut self, id: ParamId) {
+        let Some(index) = self.gestures.held.iter().position(|held| held.id == id) else {
+            return;
+        };
+        self.control(id).end(&self.setter);
+        let held = self.gestures.held.remove(index);
+        self.gestures.finished.push(Change {
+            id,
+            before: held.before,
+            after: held.value,
+        });
+        if self.gestures.held.is_empty() {
+            let changes = std::mem::take(&mut self.gestures.finished);
+            self.gestures.history.push(changes, self.now_seconds);
+        }
+    }
+
+    /// Sets a parameter, as a gesture of its own.
+    pub fn set(&mut self, id: ParamId, value: f32) {
+        self.set_all(&[(id, value)]);
+    }
+
+    /// Sets parameters at once: one change to undo. Those that are there already are left alone.
+    pub fn set_all(&mut self, values: &[(ParamId, f32)]) {
+        let moves = |&&(id, value): &&(ParamId, f32)| {
+            let control = self.control(id);
+            control.snap(value) != control.value()
+        };
+        let values: Vec<_> = values.iter().filter(moves).copied().collect();
+        for &(id, _) in &values {
+            self.begin(id);
+        }
+        for &(id, value) in &values {
+            self.drag_to(id, value);
+        }
+        for &(id, _) in &values {
+            self.end(id);
+        }
+    }
+
+    /// Sets a parameter to where it was at first.
+    pub fn reset(&mut self, id: ParamId) {
+        self.set(id, self.control(id).default_value());
+    }
+
+    /// Switches a switch.
+    pub fn toggle(&mut self, id: ParamId) {
+        let value = if self.is_on(id) { 0.0 } else { 1.0 };
+        self.set(id, value);
+    }
+
+    /// Moves parameters without a trace in the history.
+    pub fn restore(&mut self, values: &[(ParamId, f32)]) {
+        for &(id, value) in values {
+            let control = id.of(self.params);
+            control.begin(&self.setter);
+            control.set(&self.setter, value);
+            control.end(&self.setter);
+        }
+    }
+
+    /// Lets go of everything.
+    pub fn end_all(&mut self) {
+        while let Some(held) = self.gestures.held.first() {
+            self.end(held.id);
+        }
+    }
+}

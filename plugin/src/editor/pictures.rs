@@ -1,0 +1,338 @@
+//! What goes in and what comes out: log-mels that scroll on one time axis, and the latents in between.
+
+use std::collections::VecDeque;
+
+use egui::{
+    Align2, Color32, ColorImage, Context, Mesh, Pos2, Rect, Shape, Stroke, TextureHandle,
+    TextureOptions, Ui, pos2, vec2,
+};
+use model_runtime::scope::{Lane, News};
+use model_runtime::transport::Beat;
+
+use super::theme;
+
+/// Frames a second: what every model file has.
+pub const FRAMES_HZ: f64 = 22_050.0 / 512.0;
+
+/// Frames that a texture holds; a power of two, more than are seen.
+const RING: usize = 512;
+
+/// Frames that are seen: about 5.5 s.
+const SEEN: f64 = 236.0;
+
+/// The newest frames are held back by so many, so that the picture moves evenly although frames come in groups.
+const HELD_BACK: f64 = 6.0;
+
+/// A picture that is further behind than this jumps.
+const FURTHEST_BEHIND: f64 = 60.0;
+
+/// Lanes from top to bottom, with their names, heights and colours.
+const LANES: [(Lane, &str, f32, Color32); 5] = [
+    (Lane::Main, "Main", 70.0, theme::MAIN),
+    (Lane::Sidechain, "Sidechain", 70.0, theme::SIDECHAIN),
+    (Lane::Harmony, "Harmony", 40.0, theme::REMIX),
+    (Lane::Rhythm, "Rhythm", 22.0, theme::REMIX),
+    (Lane::Remix, "Remix", 78.0, theme::REMIX),
+];
+
+/// Between two lanes.
+const GAP: f32 = 4.0;
+
+/// The pictures, while the editor is open.
+#[derive(Default)]
+pub struct Pictures {
+    strips: Vec<Strip>,
+    /// Where beats begin, in frames, with their numbers.
+    beat_lines: VecDeque<(f64, i64)>,
+    last_beat: Option<(u64, Beat)>,
+    /// The frame after the newest of the inputs.
+    newest: u64,
+    /// The frame at the right edge.
+    head: f64,
+    last_seconds: f64,
+}
+
+/// One lane.
+struct Strip {
+    texture: TextureHandle,
+    /// From silence to the loudest.
+    colors: Vec<Color32>,
+    /// The frame after the newest.
+    end: u64,
+}
+
+impl Strip {
+    fn new(ctx: &Context, lane: Lane, rows: usize, color: Color32) -> Self {
+        let colors = colors(color);
+        let blank = ColorImage::filled([RING, rows], colors[0]);
+        let options = TextureOptions {
+            wrap_mode: egui::TextureWrapMode::Repeat,
+            ..TextureOptions::LINEAR
+        };
+        Self {
+            texture: ctx.load_texture(format!("{lane:?}"), blank, options),
+            colors,
+            end: 0,
+        }
+    }
+
+    /// Writes columns that follow each other, from `first` on.
+    fn write(&mut self, first: u64, columns: &[Vec<u8>]) {
+        let rows = columns[0].len();
+        let mut at = 0;
+        while at < columns.len() {
+            let slot = (first as usize + at) % RING;
+            let count = (columns.len() - at).min(RING - slot);
+            let part = &columns[at..at + count];
+            let mut pixels = Vec::with_capacity(count * rows);
+            for row in (0..rows).rev() {
+                let values = part.iter().map(|column| column[row]);
+                pixels.extend(values.map(|value| self.colors[usize::from(value)]));
+            }
+            let image = ColorImage::new([count, rows], pixels);
+            self.texture
+                .set_partial([slot, 0], image, self.texture_options());
+            at += count;
+        }
+        self.end = self.end.max(first + columns.len() as u64);
+    }
+
+    fn texture_options(&self) -> TextureOptions {
+        TextureOptions {
+            wrap_mode: egui::TextureWrapMode::Repeat,
+            ..TextureOptions::LINEAR
+        }
+    }
+}
+
+/// From the dark through a hue to white, for a byte.
+fn colors(hue: Color32) -> Vec<Color32> {
+    (0..=255)
+        .map(|value| {
+            let share = value as f32 / 255.0;
+            match share {
+                ..0.8 => theme::blend(theme::BACKGROUND, hue, (share / 0.8).powf(3.2)),
+                _ => theme::blend(hue, Color32::WHITE, (share - 0.8) / 0.2),
+            }
+        })
+        .collect()
+}
+
+impl Pictures {
+    /// Shows the pictures; says whether they move. Only the network draws any.
+    pub fn show(
+        &mut self,
+        ui: &Ui,
+        rect: Rect,
+        latency_seconds: Option<f64>,
+        has_network: bool,
+    ) -> bool {
+        let moves = self.scroll(ui.input(|input| input.time));
+        let mut top = rect.top();
+        let mut bands = Vec::new();
+        for (index, &(lane, name, height, color)) in LANES.iter().enumerate() {
+            let band = Rect::from_min_size(pos2(rect.left(), top), vec2(rect.width(), height));
+            top += height + GAP;
+            ui.painter().rect_filled(band, 2.0, theme::BACKGROUND);
+            if let Some(strip) = self.strips.get(index) {
+                self.paint(ui, band, lane, strip);
+            }
+            bands.push((band, name, color));
+        }
+        self.beats(ui, rect);
+        if let Some(latency_seconds) = latency_seconds.filter(|_| self.newest > 0) {
+            heard_line(
+                ui,
+                rect,
+                self.x(rect, self.head - latency_seconds * FRAMES_HZ),
+            );
+        }
+        for (band, name, color) in bands {
+            let at = band.left_top() + vec2(6.0, 3.0);
+            tag(ui, at, Align2::LEFT_TOP, name, color);
+        }
+        if !has_network {
+            let lines = ["This engine draws no pictures.", "The engine Network does."];
+            hint(ui, rect, lines);
+        } else if self.newest == 0 {
+            let lines = [
+                "Route a second track to Graft’s sidechain, and play.",
+                "What goes in and what comes out is drawn here.",
+            ];
+            hint(ui, rect, lines);
+        }
+        moves
+    }
+
+    /// Takes in what the worker left.
+    pub fn take(&mut self, ctx: &Context, news: &News) {
+        for (index, &(lane, _, _, color)) in LANES.iter().enumerate() {
+            let columns = news.columns.iter().filter(|column| column.lane == lane);
+            let mut run: Vec<Vec<u8>> = Vec::new();
+            let mut first = 0;
+            for column in columns {
+                let is_other = run.first().is_some_and(|c| c.len() != column.values.len());
+                if !run.is_empty() && (first + run.len() as u64 != column.frame || is_other) {
+                    self.write(ctx, index, lane, color, first, &run);
+                    run.clear();
+                }
+                if run.is_empty() {
+                    first = column.frame;
+                }
+                run.extend((0..column.frames).map(|_| column.values.clone()));
+            }
+            if !run.is_empty() {
+                self.write(ctx, index, lane, color, first, &run);
+            }
+        }
+        for &(frame, beat) in &news.beats {
+            self.newest = self.newest.max(frame + 1);
+            self.beat(frame, beat);
+        }
+    }
+
+    fn write(
+        &mut self,
+        ctx: &Context,
+        index: usize,
+        lane: Lane,
+        color: Color32,
+        first: u64,
+        columns: &[Vec<u8>],
+    ) {
+        while self.strips.len() <= index {
+            let (lane, _, _, color) = LANES[self.strips.len()];
+            self.strips.push(Strip::new(ctx, lane, 1, color));
+        }
+        let rows = columns[0].len();
+        if self.strips[index].texture.size()[1] != rows {
+            self.strips[index] = Strip::new(ctx, lane, rows, color);
+        }
+        self.strips[index].write(first, columns);
+    }
+
+    /// Notes where a beat begins between this frame and the one before.
+    fn beat(&mut self, frame: u64, beat: Beat) {
+        if let Some((last_frame, last)) = self.last_beat
+            && last_frame + 1 == frame
+            && beat.is_host
+            && last.is_host
+        {
+            let number = beat.position_beats.floor();
+            let step = beat.position_beats - last.position_beats;
+            if number > last.position_beats.floor() && step > 0.0 {
+                let share = (beat.position_beats - number) / step;
+                self.beat_lines
+                    .push_back((frame as f64 - share, number as i64));
+            }
+        }
+        self.last_beat = Some((frame, beat));
+        while let Some(&(line, _)) = self.beat_lines.front()
+            && line + RING as f64 <= frame as f64
+        {
+            self.beat_lines.pop_front();
+        }
+    }
+
+    /// Moves the picture on, evenly. Says whether there is more to come.
+    fn scroll(&mut self, now_seconds: f64) -> bool {
+        let passed = (now_seconds - self.last_seconds).clamp(0.0, 0.2);
+        self.last_seconds = now_seconds;
+        let behind = self.newest as f64 - self.head;
+        if behind > FURTHEST_BEHIND {
+            self.head = self.newest as f64 - HELD_BACK;
+            return true;
+        }
+        let hurry = 1.0 + ((behind - HELD_BACK) / 12.0).clamp(-0.5, 1.0);
+        let before = self.head;
+        self.head = (self.head + hurry * passed * FRAMES_HZ).min(self.newest as f64);
+        self.head > before
+    }
+
+    fn x(&self, rect: Rect, frame: f64) -> f32 {
+        let share = 1.0 - (self.head - frame) / SEEN;
+        egui::lerp(rect.x_range(), share as f32)
+    }
+
+    /// Shows a lane as far as there are frames.
+    fn paint(&self, ui: &Ui, band: Rect, lane: Lane, strip: &Strip) {
+        // A frame's middle is where its colour is; the edge of the newest is not filtered into what is not there yet.
+        let end = (strip.end as f64 - 0.5).min(self.head);
+        let start = (self.head - SEEN)
+            .max(strip.end as f64 - RING as f64 + 1.0)
+            .max(0.5);
+        if end <= start {
+            return;
+        }
+        let rect = Rect::from_min_max(
+            pos2(self.x(band, start), band.top()),
+            pos2(self.x(band, end), band.bottom()),
+        );
+        // The highest bands say little.
+        let top = if lane == Lane::Harmony { 0.0 } else { 0.02 };
+        let uv = |frame: f64| ((frame % RING as f64) / RING as f64) as f32;
+        let left = uv(start);
+        let uv = Rect::from_min_max(
+            pos2(left, top),
+            pos2(left + ((end - start) / RING as f64) as f32, 1.0),
+        );
+        let mut mesh = Mesh::with_texture(strip.texture.id());
+        mesh.add_rect_with_uv(rect, uv, Color32::WHITE);
+        ui.painter().add(Shape::mesh(mesh));
+    }
+
+    fn beats(&self, ui: &Ui, rect: Rect) {
+        for &(frame, number) in &self.beat_lines {
+            let x = self.x(rect, frame);
+            if !rect.x_range().contains(x) {
+                continue;
+            }
+            let is_bar = number.rem_euclid(4) == 0;
+            let alpha = if is_bar { 90 } else { 36 };
+            let stroke = Stroke::new(1.0, Color32::from_white_alpha(alpha));
+            ui.painter().vline(x, rect.y_range(), stroke);
+        }
+    }
+}
+
+/// Left of it is what has been heard.
+fn heard_line(ui: &Ui, rect: Rect, x: f32) {
+    ui.painter()
+        .vline(x, rect.y_range(), Stroke::new(1.5, theme::TEXT));
+    let at = pos2(x - 6.0, rect.bottom() - 4.0);
+    tag(ui, at, Align2::RIGHT_BOTTOM, "heard now", theme::TEXT);
+}
+
+/// Words on a dark ground.
+fn tag(ui: &Ui, at: Pos2, align: Align2, text: &str, color: Color32) {
+    let painter = ui.painter();
+    let galley = painter.layout_no_wrap(text.to_owned(), theme::bold(theme::SMALL), color);
+    let place = align.anchor_size(at, galley.size());
+    painter.rect_filled(
+        place.expand2(vec2(3.0, 1.0)),
+        2.0,
+        Color32::from_black_alpha(170),
+    );
+    painter.galley(place.min, galley, color);
+}
+
+/// What to do where there is no picture.
+fn hint(ui: &Ui, rect: Rect, [first, second]: [&str; 2]) {
+    let ground = Rect::from_center_size(rect.center(), vec2(380.0, 76.0));
+    let painter = ui.painter();
+    painter.rect_filled(ground, 6.0, theme::PANEL);
+    painter.text(
+        ground.center() - vec2(0.0, 12.0),
+        Align2::CENTER_CENTER,
+        first,
+        theme::bold(14.0),
+        theme::TEXT,
+    );
+    painter.text(
+        ground.center() + vec2(0.0, 12.0),
+        Align2::CENTER_CENTER,
+        second,
+        theme::font(theme::NORMAL),
+        theme::DIM,
+    );
+}

@@ -1,0 +1,147 @@
+//! Presets, and comparing two settings.
+
+use super::control::ParamId::{
+    self, FreezeHarmony, FreezeLength, FreezeRhythm, Harmony, Link, Mix, Rhythm, Transpose,
+};
+use super::panel::Panel;
+
+/// A setting with a name that says what it does.
+pub struct Preset {
+    /// The name.
+    pub name: &'static str,
+    /// What it is for.
+    pub help: &'static str,
+    /// What it sets, in words that the parameters understand. The others of [`RESET`] go back to where they were at first.
+    values: &'static [(ParamId, &'static str)],
+}
+
+/// What presets set. Gains, window, latency and bypass belong to the session.
+const RESET: [ParamId; 8] = [
+    Harmony,
+    Rhythm,
+    Link,
+    Transpose,
+    FreezeHarmony,
+    FreezeRhythm,
+    FreezeLength,
+    Mix,
+];
+
+/// The presets that come with Graft.
+pub const FACTORY: [Preset; 9] = [
+    Preset {
+        name: "Swap the groove",
+        help: "The main’s chords in the sidechain’s rhythm. How Graft starts.",
+        values: &[],
+    },
+    Preset {
+        name: "Swap the chords",
+        help: "The sidechain’s chords in the main’s rhythm.",
+        values: &[(Harmony, "1"), (Rhythm, "0")],
+    },
+    Preset {
+        name: "Borrow some groove",
+        help: "The main’s own rhythm, half way to the sidechain’s.",
+        values: &[(Rhythm, "0.5")],
+    },
+    Preset {
+        name: "Groove beneath the song",
+        help: "The main as it is, with the remix mixed in.",
+        values: &[(Mix, "0.5")],
+    },
+    Preset {
+        name: "Morph with one knob",
+        help: "Harmony and rhythm linked: turn Harmony to go from one track to the other.",
+        values: &[(Link, "on"), (Harmony, "0.5")],
+    },
+    Preset {
+        name: "Freeze the groove",
+        help: "The last four beats of rhythm go on, whatever comes next.",
+        values: &[(FreezeRhythm, "on")],
+    },
+    Preset {
+        name: "Freeze the chord",
+        help: "The last beat of harmony stays, while the sidechain’s rhythm plays on.",
+        values: &[(FreezeHarmony, "on"), (FreezeLength, "1 beat")],
+    },
+    Preset {
+        name: "A fifth up",
+        help: "The remix, transposed by seven semitones.",
+        values: &[(Transpose, "7")],
+    },
+    Preset {
+        name: "A fourth down",
+        help: "The remix, transposed by five semitones.",
+        values: &[(Transpose, "-5")],
+    },
+];
+
+impl Preset {
+    /// Sets the parameters: one change to undo.
+    pub fn apply(&self, panel: &mut Panel) {
+        let values = RESET.map(|id| {
+            let control = panel.control(id);
+            let word = self.values.iter().find(|(other, _)| *other == id);
+            let value = word.and_then(|(_, word)| control.parse(word));
+            (id, value.unwrap_or_else(|| control.default_value()))
+        });
+        panel.set_all(&values);
+    }
+}
+
+/// Two settings to go back and forth between.
+#[derive(Default)]
+pub struct Compare {
+    is_b: bool,
+    /// The one that is not heard, once there is one.
+    other: Option<Vec<(ParamId, f32)>>,
+}
+
+impl Compare {
+    /// Whether the second setting is heard.
+    pub fn is_b(&self) -> bool {
+        self.is_b
+    }
+
+    /// Goes to the other setting. The first time, both are the same.
+    pub fn switch(&mut self, panel: &mut Panel) {
+        let now = values(panel);
+        if let Some(other) = self.other.replace(now) {
+            panel.set_all(&other);
+        }
+        self.is_b = !self.is_b;
+    }
+
+    /// Makes the other setting the same as this one.
+    pub fn copy(&mut self, panel: &Panel) {
+        self.other = Some(values(panel));
+    }
+}
+
+/// Where all parameters are that one would compare.
+fn values(panel: &Panel) -> Vec<(ParamId, f32)> {
+    let compared = ParamId::ALL.into_iter();
+    let compared =
+        compared.filter(|id| !matches!(id, ParamId::Latency | ParamId::Engine | ParamId::Bypass));
+    compared.map(|id| (id, panel.value(id))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::params::GraftParams;
+
+    #[test]
+    fn the_parameters_understand_every_preset() {
+        let params = GraftParams::default();
+        for preset in &FACTORY {
+            for (id, word) in preset.values {
+                assert!(RESET.contains(id), "{}: {id:?} stays", preset.name);
+                let control = id.of(&params);
+                let value = control.parse(word);
+                let is_new = value.is_some_and(|value| value != control.default_value());
+                assert!(is_new, "{}: {id:?} to {word}: {value:?}", preset.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The status line: what Graft is at, and what may be wrong.
+
+use egui::{Align2, Color32, Id, Rect, Sense, Ui, pos2, vec2};
+use model_runtime::status::Status;
+
+use super::buttons::{self, button};
+use super::doctor::Advice;
+use super::panel::Panel;
+use super::readout::Readout;
+use super::theme;
+
+/// A worker that needs more than this share of the time is close to its limit.
+const BUSY: f32 = 0.7;
+
+/// Shows the line.
+pub fn line(ui: &Ui, rect: Rect, panel: &mut Panel, readout: &Readout, advice: Option<&Advice>) {
+    let status = &readout.status;
+    let mut x = rect.left();
+    let latency = match readout.latency() {
+        Some((samples, rate_hz)) => {
+            let ms = 1000.0 * samples as f32 / rate_hz;
+            format!("{ms:.0} ms · {samples} samples")
+        }
+        None => "not running".to_owned(),
+    };
+    let help = "Latency, as the host knows it. It makes up for it.";
+    x = item(ui, rect, x, "Latency", &latency, theme::TEXT, help);
+
+    let factor = status.real_time_factor();
+    let (work, color) = match factor {
+        0.0 => ("resting".to_owned(), theme::TEXT),
+        _ => {
+            let spare = 100.0 * (1.0 - factor).max(0.0);
+            let color = if factor > BUSY {
+                theme::WARNING
+            } else {
+                theme::TEXT
+            };
+            (
+                format!("{:.0} % · {spare:.0} % to spare", 100.0 * factor),
+                color,
+            )
+        }
+    };
+    let help = "Worker: the share of the time that it takes to remix. Above 100 % the main input is heard instead.";
+    x = item(ui, rect, x, "Worker", &work, color, help);
+
+    let late = status.late_windows();
+    let color = if late > 0 {
+        theme::WARNING
+    } else {
+        theme::TEXT
+    };
+    let help = "Late: how often the remix was not ready in time, so that the main input was heard.";
+    item(ui, rect, x, "Late", &late.to_string(), color, help);
+
+    match (fault(status), advice) {
+        (Some(fault), _) => {
+            words(ui, rect.right(), rect, &fault, theme::WARNING);
+        }
+        (None, Some(advice)) => remedy(ui, rect, panel, advice),
+        (None, None) => {}
+    }
+}
+
+fn fault(status: &Status) -> Option<String> {
+    let fault = status.last_fault()?;
+    Some(format!("{fault} ({} in all)", status.faults()))
+}
+
+fn remedy(ui: &Ui, rect: Rect, panel: &mut Panel, advice: &Advice) {
+    let mut right = rect.right();
+    if let Some((text, id, value)) = &advice.remedy {
+        let width = 96.0;
+        let look = buttons::Look {
+            rect: Rect::from_center_size(
+                pos2(right - 0.5 * width, rect.center().y),
+                vec2(width, 20.0),
+            ),
+            text,
+            color: theme::SIDECHAIN,
+            help: "Sets the sidechain’s gain, so that both are equally loud.",
+        };
+        if button(ui, Id::unique("remedy"), true, &look).clicked() {
+            panel.set(*id, *value);
+        }
+        right -= width + 8.0;
+    }
+    words(ui, right, rect, &advice.text, theme::SIDECHAIN);
+}
+
+/// Words that end at `right`, behind a mark.
+fn words(ui: &Ui, right: f32, rect: Rect, text: &str, color: Color32) {
+    let at = ui.painter().text(
+        pos2(right, rect.center().y),
+        Align2::RIGHT_CENTER,
+        text,
+        theme::font(theme::NORMAL),
+        color,
+    );
+    let mark = pos2(at.left() - 12.0, rect.center().y);
+    ui.painter().circle_stroke(mark, 6.0, (1.2, color));
+    ui.painter()
+        .text(mark, Align2::CENTER_CENTER, "!", theme::bold(9.5), color);
+}
+
+/// A name and a value; gives the place of the next.
+fn item(ui: &Ui, rect: Rect, x: f32, name: &str, value: &str, color: Color32, help: &str) -> f32 {
+    let painter = ui.painter();
+    let y = rect.center().y;
+    let font = theme::font(theme::NORMAL);
+    let name_rect = painter.text(
+        pos2(x, y),
+        Align2::LEFT_CENTER,
+        name,
+        font.clone(),
+        theme::DIM,
+    );
+    let at = pos2(name_rect.right() + 6.0, y);
+    let value_rect = painter.text(at, Align2::LEFT_CENTER, value, font, color);
+    ui.interact(
+        name_rect.union(value_rect),
+        Id::unique(("status", name)),
+        Sense::hover(),
+    )
+    .on_hover_text(help);
+    value_rect.right() + 20.0
+}

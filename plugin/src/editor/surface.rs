@@ -1,0 +1,501 @@
+//! Between the system's window (baseview), what is drawn (egui) and how (OpenGL).
+//!
+//! This is a thin layer of our own, because egui-baseview 0.9 drops what is dragged into the window and ties the scale of what
+//! is drawn to the size of the window the wrong way round. It draws when something changed, and the face always fills the
+//! window as far as its ratio lets it.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::CStr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use baseview::dpi::{PhysicalPosition, Size};
+use baseview::gl::{GlConfig, GlContext};
+use baseview::{
+    DropData, DropEffect, Event, EventStatus, HandlerError, MouseButton, MouseCursor, MouseEvent,
+    ScrollDelta, TimerHandle, Window, WindowContext, WindowEvent, WindowHandler, WindowSettings,
+    WindowSize,
+};
+use copypasta::{ClipboardContext, ClipboardProvider};
+use egui::{CursorIcon, Modifiers, OutputCommand, PointerButton, Pos2, RawInput, Rect, Ui};
+use egui_glow::Painter;
+use egui_glow::glow;
+use keyboard_types::{Key, KeyState, KeyboardEvent};
+use nice_plug::editor::{HostMethods, ParentWindowHandle};
+
+use super::App;
+use super::open_window::OpenWindow;
+use super::window::scale_of;
+
+/// How often the window looks whether there is something to draw.
+const POLL: Duration = Duration::from_micros(15_625);
+
+/// Where the window is to be.
+pub struct Place<'a> {
+    /// The host's window, if it said which already.
+    pub parent: Option<&'a ParentWindowHandle>,
+    /// Whether the host will say later.
+    pub wait_for_parent: bool,
+    /// Pixels for each logical one, where the system does not say.
+    pub fallback_scale_factor: Option<f64>,
+    /// At first.
+    pub size: Size,
+}
+
+/// Opens a window for `app`.
+///
+/// # Errors
+///
+/// When the system has none to give.
+pub fn open(
+    app: App,
+    place: &Place,
+    host: Option<HostMethods>,
+) -> Result<OpenWindow, baseview::Error> {
+    #[cfg(target_os = "linux")]
+    super::pinned::pin_libraries();
+    let mut settings = WindowSettings::new()
+        .with_title("Graft")
+        .with_size(place.size)
+        .with_resizable(true)
+        .with_wait_for_parent(place.wait_for_parent)
+        .with_fallback_scale_factor(place.fallback_scale_factor)
+        .with_gl_config(Some(GlConfig::default()));
+    if let Some(parent) = place.parent {
+        settings = settings.with_parent(parent);
+    }
+    let closing = Arc::new(AtomicBool::new(false));
+    let surface_closing = Arc::clone(&closing);
+    let window = Window::create_with_host(
+        settings,
+        |window| Surface::new(window, app, surface_closing),
+        host.map(adapt),
+    )?;
+    Ok(OpenWindow::new(window, closing))
+}
+
+/// An open window.
+struct Surface {
+    drawing: RefCell<Drawing>,
+    input: RefCell<RawInput>,
+    window: WindowContext,
+    /// Set when the window is to close.
+    closing: Arc<AtomicBool>,
+    poll: TimerHandle,
+    started: Instant,
+    /// When to draw next, in nanoseconds after `started`.
+    due: Arc<AtomicU64>,
+    /// Not before this: without a graphics card, drawing must leave some of the processor to the worker.
+    rest_until: Cell<Duration>,
+    pointer: Cell<Pos2>,
+    cursor: Cell<MouseCursor>,
+}
+
+struct Drawing {
+    app: App,
+    context: egui::Context,
+    painter: Painter,
+    clipboard: Option<ClipboardContext>,
+}
+
+impl Surface {
+    fn new(
+        window: WindowContext,
+        mut app: App,
+        closing: Arc<AtomicBool>,
+    ) -> Result<Self, HandlerError> {
+        let gl = opengl(&window)?;
+        let painter = current(&gl, || {
+            let load = |symbol: &CStr| gl.get_proc_address(symbol);
+            // SAFETY: the context is current, and the functions are its own.
+            let context = unsafe { glow::Context::from_loader_function_cstr(load) };
+            // Dithering would cost more than it shows where there is no graphics card.
+            Painter::new(Arc::new(context), "", None, false)
+        })??;
+        let context = egui::Context::default();
+        let started = Instant::now();
+        let due = Arc::new(AtomicU64::new(0));
+        context.set_request_repaint_callback({
+            let due = Arc::clone(&due);
+            move |request| {
+                let at = started.elapsed().saturating_add(request.delay);
+                due.fetch_min(nanoseconds(at), Ordering::Relaxed);
+            }
+        });
+        app.begin(&context);
+        let input = RawInput {
+            max_texture_side: Some(painter.max_texture_side()),
+            ..RawInput::default()
+        };
+        Ok(Self {
+            drawing: RefCell::new(Drawing {
+                app,
+                context,
+                painter,
+                clipboard: ClipboardContext::new().ok(),
+            }),
+            input: RefCell::new(input),
+            poll: window.create_timer(POLL)?,
+            window,
+            closing,
+            started,
+            due,
+            rest_until: Cell::new(Duration::ZERO),
+            pointer: Cell::new(Pos2::ZERO),
+            cursor: Cell::new(MouseCursor::Default),
+        })
+    }
+
+    /// Pixels for each point of the face.
+    fn pixels_per_point(&self) -> f32 {
+        let pixels = self.window.size().physical;
+        scale_of(egui::vec2(pixels.width as f32, pixels.height as f32))
+    }
+
+    fn draw_soon(&self) {
+        self.due.store(0, Ordering::Relaxed);
+        self.window.request_redraw();
+    }
+
+    fn is_due(&self) -> bool {
+        let now = self.started.elapsed();
+        let asked = self.due.load(Ordering::Relaxed) <= nanoseconds(now);
+        asked && now >= self.rest_until.get() && !self.drawing.borrow().app.is_hidden()
+    }
+
+    /// The input of a frame.
+    fn take_input(&self) -> RawInput {
+        let pixels = self.window.size().physical;
+        let scale = self.pixels_per_point();
+        let size = egui::vec2(pixels.width as f32, pixels.height as f32) / scale;
+        let mut input = self.input.borrow_mut();
+        input.time = Some(self.started.elapsed().as_secs_f64());
+        input.screen_rect = Some(Rect::from_min_size(Pos2::ZERO, size));
+        let id = input.viewport_id;
+        let viewport = input.viewports.entry(id).or_default();
+        viewport.native_pixels_per_point = Some(scale);
+        input.take()
+    }
+
+    fn push(&self, event: egui::Event) {
+        self.input.borrow_mut().events.push(event);
+    }
+
+    fn point(&self, position: PhysicalPosition<f64>) -> Pos2 {
+        let scale = self.pixels_per_point();
+        egui::pos2(position.x as f32 / scale, position.y as f32 / scale)
+    }
+
+    fn mouse(&self, event: MouseEvent) -> EventStatus {
+        match event {
+            MouseEvent::CursorMoved {
+                position,
+                modifiers,
+            } => {
+                self.modifiers(modifiers);
+                self.pointer.set(self.point(position));
+                self.push(egui::Event::PointerMoved(self.pointer.get()));
+            }
+            MouseEvent::ButtonPressed { button, modifiers } => {
+                // An embedded window gets no keys unless it asks for them.
+                if !self.window.has_focus() {
+                    let _keys_go_elsewhere = self.window.focus();
+                }
+                self.button(button, true, modifiers);
+            }
+            MouseEvent::ButtonReleased { button, modifiers } => {
+                self.button(button, false, modifiers);
+            }
+            MouseEvent::WheelScrolled { delta, modifiers } => {
+                let modifiers = self.modifiers(modifiers);
+                let (unit, delta) = match delta {
+                    ScrollDelta::Lines { x, y } => (egui::MouseWheelUnit::Line, egui::vec2(x, y)),
+                    ScrollDelta::Pixels { x, y } => {
+                        let scale = self.pixels_per_point();
+                        (egui::MouseWheelUnit::Point, egui::vec2(x, y) / scale)
+                    }
+                };
+                self.push(egui::Event::MouseWheel {
+                    unit,
+                    delta,
+                    modifiers,
+                    phase: egui::TouchPhase::Move,
+                    source: egui::MouseWheelSource::Unknown,
+                });
+            }
+            MouseEvent::CursorLeft => self.push(egui::Event::PointerGone),
+            MouseEvent::DragEntered { data, .. } | MouseEvent::DragMoved { data, .. } => {
+                return self.drag(&data);
+            }
+            MouseEvent::DragDropped { data, .. } => {
+                let status = self.drag(&data);
+                let app = &mut self.drawing.borrow_mut().app;
+                app.hover(false);
+                if let Some(file) = file(&data) {
+                    app.drop_file(file);
+                }
+                return status;
+            }
+            MouseEvent::DragLeft => self.drawing.borrow_mut().app.hover(false),
+            _ => return EventStatus::Ignored,
+        }
+        EventStatus::Captured
+    }
+
+    fn drag(&self, data: &DropData) -> EventStatus {
+        let wanted = file(data).is_some();
+        self.drawing.borrow_mut().app.hover(wanted);
+        match wanted {
+            true => EventStatus::AcceptDrop(DropEffect::Copy),
+            false => EventStatus::Ignored,
+        }
+    }
+
+    fn button(&self, button: MouseButton, pressed: bool, modifiers: keyboard_types::Modifiers) {
+        let modifiers = self.modifiers(modifiers);
+        let button = match button {
+            MouseButton::Left => PointerButton::Primary,
+            MouseButton::Right => PointerButton::Secondary,
+            MouseButton::Middle => PointerButton::Middle,
+            _ => return,
+        };
+        self.push(egui::Event::PointerButton {
+            pos: self.pointer.get(),
+            button,
+            pressed,
+            modifiers,
+        });
+    }
+
+    fn modifiers(&self, held: keyboard_types::Modifiers) -> Modifiers {
+        let is_mac = cfg!(target_os = "macos");
+        let modifiers = Modifiers {
+            alt: held.alt(),
+            ctrl: held.ctrl(),
+            shift: held.shift(),
+            mac_cmd: is_mac && held.meta(),
+            command: if is_mac { held.meta() } else { held.ctrl() },
+        };
+        self.push(egui::Event::ModifiersChanged(modifiers));
+        modifiers
+    }
+
+    /// Keys that nothing in the window waits for go on to the host, so that the space bar still starts it.
+    fn key(&self, event: &KeyboardEvent) -> EventStatus {
+        let modifiers = self.modifiers(event.modifiers);
+        let pressed = event.state == KeyState::Down;
+        let (name, character) = match &event.key {
+            Key::Character(text) => (text.to_uppercase(), Some(text.clone())),
+            Key::Named(name) => (name.to_string(), None),
+        };
+        let key = egui::Key::from_name(&name);
+        if let Some(key) = key {
+            self.push(egui::Event::Key {
+                key,
+                physical_key: None,
+                pressed,
+                repeat: event.repeat,
+                modifiers,
+            });
+        }
+        let mut drawing = self.drawing.borrow_mut();
+        if pressed {
+            match (key, modifiers.command, character) {
+                (Some(egui::Key::X), true, _) => self.push(egui::Event::Cut),
+                (Some(egui::Key::C), true, _) => self.push(egui::Event::Copy),
+                (Some(egui::Key::V), true, _) => {
+                    let clipboard = drawing.clipboard.as_mut();
+                    let text = clipboard.and_then(|clipboard| clipboard.get_contents().ok());
+                    self.input
+                        .borrow_mut()
+                        .events
+                        .extend(text.map(egui::Event::Paste));
+                }
+                (_, false, Some(text)) => self.push(egui::Event::Text(text)),
+                _ => {}
+            }
+        }
+        let context = &drawing.context;
+        let moves = matches!(&event.key, Key::Named(_)) && context.egui_wants_keyboard_input();
+        match context.text_edit_focused() || moves || key == Some(egui::Key::Tab) {
+            true => EventStatus::Captured,
+            false => EventStatus::Ignored,
+        }
+    }
+
+    fn paint(
+        &self,
+        drawing: &mut Drawing,
+        mut output: egui::FullOutput,
+    ) -> Result<(), HandlerError> {
+        let gl = opengl(&self.window)?;
+        let pixels = self.window.size().physical;
+        let shapes = drawing
+            .context
+            .tessellate(output.shapes, output.pixels_per_point);
+        current(&gl, || {
+            drawing.painter.paint_and_update_textures(
+                [pixels.width, pixels.height],
+                output.pixels_per_point,
+                &shapes,
+                &mut output.textures_delta,
+            );
+            gl.swap_buffers()
+        })??;
+        for command in output.platform_output.commands {
+            if let (OutputCommand::CopyText(text), Some(clipboard)) =
+                (command, drawing.clipboard.as_mut())
+            {
+                // Without a clipboard there is nothing to copy to.
+                let _nothing_to_copy_to = clipboard.set_contents(text);
+            }
+        }
+        let cursor = cursor(output.platform_output.cursor_icon);
+        if self.cursor.replace(cursor) != cursor {
+            self.window.set_mouse_cursor(cursor)?;
+        }
+        Ok(())
+    }
+}
+
+impl WindowHandler for Surface {
+    fn draw(&self) -> Result<(), HandlerError> {
+        if !self.is_due() {
+            return Ok(());
+        }
+        self.due.store(u64::MAX, Ordering::Relaxed);
+        let began = self.started.elapsed();
+        let input = self.take_input();
+        let mut drawing = self.drawing.borrow_mut();
+        let Drawing { app, context, .. } = &mut *drawing;
+        let output = context.run_ui(input, |ui: &mut Ui| app.ui(ui, &self.window));
+        self.paint(&mut drawing, output)?;
+        let ended = self.started.elapsed();
+        self.rest_until.set(ended + (ended - began));
+        Ok(())
+    }
+
+    fn damage(&self, _area: baseview::DamageArea) {
+        self.draw_soon();
+    }
+
+    fn resized(&self, size: WindowSize) -> Result<(), HandlerError> {
+        self.drawing.borrow().app.resized(size);
+        self.draw_soon();
+        Ok(())
+    }
+
+    fn on_event(&self, event: Event) -> EventStatus {
+        let status = match event {
+            Event::Mouse(event) => self.mouse(event),
+            Event::Keyboard(event) => self.key(&event),
+            Event::Window(WindowEvent::Focused) => {
+                self.push(egui::Event::WindowFocused(true));
+                EventStatus::Captured
+            }
+            Event::Window(WindowEvent::Unfocused) => {
+                self.push(egui::Event::WindowFocused(false));
+                EventStatus::Captured
+            }
+            _ => return EventStatus::Ignored,
+        };
+        self.draw_soon();
+        status
+    }
+
+    fn on_timer(&self, timer: &TimerHandle) {
+        if self.closing.load(Ordering::Relaxed) {
+            self.window.request_close();
+        } else if timer == self.poll {
+            let now_seconds = self.started.elapsed().as_secs_f64();
+            if self.drawing.borrow_mut().app.has_changed(now_seconds) {
+                self.due.store(0, Ordering::Relaxed);
+            }
+            if self.is_due() {
+                self.window.request_redraw();
+            }
+        }
+    }
+}
+
+impl Drop for Surface {
+    fn drop(&mut self) {
+        if let Some(gl) = self.window.gl_context() {
+            let painter = &mut self.drawing.borrow_mut().painter;
+            // Where the context is gone, so is what the painter has in it.
+            let _context_is_gone = current(&gl, || painter.destroy());
+        }
+    }
+}
+
+fn opengl(window: &WindowContext) -> Result<GlContext, HandlerError> {
+    let missing = || HandlerError::from_boxed("the window has no OpenGL".into());
+    window.gl_context().ok_or_else(missing)
+}
+
+/// Runs `work` with the context current.
+fn current<T>(gl: &GlContext, work: impl FnOnce() -> T) -> Result<T, baseview::Error> {
+    // SAFETY: the context is this window's, on the window's thread, and no other is current there.
+    unsafe { gl.make_current()? };
+    let result = work();
+    // SAFETY: as above.
+    unsafe { gl.make_not_current()? };
+    Ok(result)
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The one file that is dragged.
+fn file(data: &DropData) -> Option<PathBuf> {
+    match data {
+        DropData::Files(files) => match &files[..] {
+            [file] => Some(file.clone()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn cursor(icon: CursorIcon) -> MouseCursor {
+    match icon {
+        CursorIcon::PointingHand => MouseCursor::Hand,
+        CursorIcon::Text => MouseCursor::Text,
+        CursorIcon::Crosshair => MouseCursor::Crosshair,
+        CursorIcon::ResizeVertical => MouseCursor::NsResize,
+        CursorIcon::ResizeNwSe => MouseCursor::NwseResize,
+        _ => MouseCursor::Default,
+    }
+}
+
+/// The host, as baseview wants it.
+fn adapt(host: HostMethods) -> baseview::host::Host {
+    struct Callbacks(Box<dyn nice_plug::editor::HostCallbacks>);
+
+    impl baseview::host::HostCallbacks for Callbacks {
+        fn request_resize(&mut self, size: WindowSize) -> Result<(), HandlerError> {
+            self.0
+                .request_resize(size.physical.into(), size.scale_factor)
+                .map_err(HandlerError::from_boxed)
+        }
+
+        fn destroyed(&mut self) {
+            self.0.destroyed();
+        }
+    }
+
+    struct MainThread(Box<dyn nice_plug::editor::HostMainThreadCaller>);
+
+    impl baseview::host::HostMainThreadCaller for MainThread {
+        fn call_main_thread(&mut self) {
+            self.0.call_main_thread();
+        }
+    }
+
+    baseview::host::Host::new()
+        .with_callbacks(Callbacks(host.callbacks))
+        .with_main_thread(MainThread(host.main_thread_caller))
+}

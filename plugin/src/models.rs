@@ -1,0 +1,219 @@
+//! The model that an instance plays: the built-in one, or a file of the user's.
+
+use std::fmt;
+use std::panic::catch_unwind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use model_runtime::Model;
+use nice_plug::params::persist::PersistentField;
+use parking_lot::{Condvar, Mutex};
+use serde::{Deserialize, Serialize};
+
+/// A model file, as a session remembers it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// SHA-256 of its contents when it was chosen, in hexadecimal.
+    pub sha256: String,
+}
+
+/// The model in use, and the one that is being loaded. Files are read on a thread of their own; the model in use stays until
+/// its successor is ready, and for good if that is none.
+#[derive(Default)]
+pub struct ModelStore {
+    inner: Mutex<Inner>,
+    /// Signalled when a load ends.
+    loaded: Condvar,
+    /// Counts the models that were in use.
+    version: AtomicU64,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// What the session remembers; none for the built-in model. It may name a file that is missing today.
+    chosen: Option<ModelFile>,
+    /// None for the built-in model.
+    in_use: Option<Arc<Model>>,
+    /// What the user should know of the last choice.
+    note: Option<String>,
+    /// Number of the last choice: a load that is not the last one's counts for nothing.
+    choice: u64,
+    is_loading: bool,
+}
+
+impl ModelStore {
+    /// Main thread: begins to load a file, which becomes the model in use and what the session remembers if it is one.
+    pub fn load(self: &Arc<Self>, path: PathBuf) {
+        self.begin(path, None);
+    }
+
+    /// Main thread: goes back to the built-in model.
+    pub fn use_built_in(&self) {
+        let mut inner = self.inner.lock();
+        inner.choice += 1;
+        inner.chosen = None;
+        inner.note = None;
+        inner.is_loading = false;
+        self.put_in_use(&mut inner, None);
+        self.loaded.notify_all();
+    }
+
+    /// Main thread: the model to play and its [`Self::version`], once nothing is being loaded. An error when the built-in
+    /// model is damaged.
+    pub fn settled(&self) -> (model_runtime::Result<Arc<Model>>, u64) {
+        let mut inner = self.inner.lock();
+        while inner.is_loading {
+            self.loaded.wait(&mut inner);
+        }
+        let model = inner.in_use.clone().map_or_else(Model::built_in, Ok);
+        (model, self.version())
+    }
+
+    /// Editor: the model in use.
+    ///
+    /// # Errors
+    ///
+    /// When the built-in model is damaged.
+    pub fn in_use(&self) -> model_runtime::Result<Arc<Model>> {
+        let in_use = self.inner.lock().in_use.clone();
+        in_use.map_or_else(Model::built_in, Ok)
+    }
+
+    /// Editor: the file that the session remembers, if it is not the built-in model.
+    pub fn chosen(&self) -> Option<ModelFile> {
+        self.inner.lock().chosen.clone()
+    }
+
+    /// Editor: what the user should know of the last choice, a failure above all.
+    pub fn note(&self) -> Option<String> {
+        self.inner.lock().note.clone()
+    }
+
+    /// Editor: whether a file is being loaded.
+    pub fn is_loading(&self) -> bool {
+        self.inner.lock().is_loading
+    }
+
+    /// Any thread, the audio thread too: changes when another model comes into use.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Relaxed)
+    }
+
+    /// `remembered` is what a session says of the file: then it stays the session's choice, whatever becomes of the load.
+    fn begin(self: &Arc<Self>, path: PathBuf, remembered: Option<ModelFile>) {
+        let mut inner = self.inner.lock();
+        inner.choice += 1;
+        inner.note = None;
+        inner.is_loading = true;
+        let choice = inner.choice;
+        if remembered.is_some() {
+            inner.chosen.clone_from(&remembered);
+        }
+        let store = Arc::clone(self);
+        let spawned = thread::Builder::new()
+            .name("graft-model".to_owned())
+            .spawn(move || {
+                let result = load(&path);
+                store.end(choice, path, remembered, result);
+            });
+        if let Err(error) = spawned {
+            inner.is_loading = false;
+            inner.note = Some(format!("no thread to load a model: {error}"));
+        }
+    }
+
+    fn end(
+        &self,
+        choice: u64,
+        path: PathBuf,
+        remembered: Option<ModelFile>,
+        result: Result<Model, String>,
+    ) {
+        let mut inner = self.inner.lock();
+        if inner.choice != choice {
+            return;
+        }
+        match result {
+            Ok(model) => {
+                let sha256 = model.sha256().to_owned();
+                let changed = remembered.is_some_and(|file| file.sha256 != sha256);
+                inner.note = changed
+                    .then(|| format!("{} has changed since the session was saved", path.display()));
+                inner.chosen = Some(ModelFile { path, sha256 });
+                self.put_in_use(&mut inner, Some(Arc::new(model)));
+            }
+            Err(why) => inner.note = Some(why),
+        }
+        inner.is_loading = false;
+        self.loaded.notify_all();
+    }
+
+    fn put_in_use(&self, inner: &mut Inner, model: Option<Arc<Model>>) {
+        let sha256 = |model: &Option<Arc<Model>>| model.as_ref().map(|m| m.sha256().to_owned());
+        if sha256(&inner.in_use) != sha256(&model) {
+            inner.in_use = model;
+            self.version.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn load(path: &Path) -> Result<Model, String> {
+    // A session is text.
+    if path.to_str().is_none() {
+        return Err(format!(
+            "expected a path that is Unicode, found {}",
+            path.display()
+        ));
+    }
+    // A file that someone made may hold what nobody thought of.
+    let loaded = catch_unwind(|| Model::load(path).map_err(|error| in_words(&error)));
+    loaded.unwrap_or_else(|_| Err(format!("not a usable model: {}: it panics", path.display())))
+}
+
+/// An error with its causes.
+fn in_words(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        words = format!("{words}: {cause}");
+        source = cause.source();
+    }
+    words
+}
+
+impl fmt::Debug for ModelStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = self.inner.lock();
+        f.debug_struct("ModelStore")
+            .field("chosen", &inner.chosen)
+            .field("note", &inner.note)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The choice of the model, saved with the plugin's state.
+#[derive(Default)]
+pub struct ModelChoice(pub Arc<ModelStore>);
+
+impl PersistentField<'_, Option<ModelFile>> for ModelChoice {
+    fn set(&self, file: Option<ModelFile>) {
+        match file {
+            // Most states that are loaded have the model that is playing.
+            Some(file) if self.0.chosen().as_ref() == Some(&file) && self.0.note().is_none() => {}
+            Some(file) => self.0.begin(file.path.clone(), Some(file)),
+            None => self.0.use_built_in(),
+        }
+    }
+
+    fn map<F, R>(&self, f: F) -> R
+    where
+        F: Fn(&Option<ModelFile>) -> R,
+    {
+        f(&self.0.chosen())
+    }
+}

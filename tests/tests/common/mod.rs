@@ -1,0 +1,100 @@
+//! What several tests need.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use candle_core::{DType, Device};
+use candle_nn::{VarBuilder, VarMap};
+use clack_host::prelude::PluginEntry;
+use graft::models::ModelFile;
+use graft_tests::{Plugin, Rendered};
+use model_runtime::model_file::{Card, FORMAT, Header, to_bytes};
+use model_runtime::pitch_aligned::PitchAlignedConfig;
+use model_runtime::{Architecture, Model, Network};
+use serde_json::Value;
+use vocoder::MelConfig;
+
+/// Length of the prefix that nice-plug puts before a CLAP state.
+const STATE_PREFIX_BYTES: usize = 8;
+
+/// The plugin that is linked into the test, so that its code runs with the test's allocator.
+pub fn linked_plugin() -> Plugin {
+    // SAFETY: the entry point is that of the plugin in this program.
+    let entry = unsafe { PluginEntry::load_from_raw(&graft::clap_entry, c"") };
+    Plugin::from_entry(entry.unwrap()).unwrap()
+}
+
+pub fn assert_same(a: &Rendered, b: &Rendered, what: &str) {
+    assert_eq!(a.channels.len(), b.channels.len(), "{what}");
+    for (a, b) in a.aligned().iter().zip(&b.aligned()) {
+        let differs = a
+            .iter()
+            .zip(b)
+            .position(|(a, b)| a.to_bits() != b.to_bits());
+        assert_eq!(differs, None, "{what}");
+    }
+}
+
+/// Writes a model of a narrow, untrained network: another one each time.
+pub fn write_small_model(path: &Path) -> ModelFile {
+    let header = Header {
+        format: FORMAT,
+        architecture: Architecture::PitchAligned(PitchAlignedConfig {
+            harmony_channels: 4,
+            harmony_latents: 1,
+            pool_frames: 4,
+            rhythm_channels: 2,
+            rhythm_latents: 2,
+            rhythm_planes: 2,
+            decoder_channels: 4,
+            mel_mean: -4.5,
+            mel_deviation: 2.2,
+        }),
+        mel: MelConfig::default(),
+        max_shift_semitones: 8,
+        generator: None,
+        card: Card::default(),
+    };
+    let vars = VarMap::new();
+    let builder = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu).pp("network");
+    Network::new(&header.architecture, &header.mel, false, &builder).unwrap();
+    let tensors: HashMap<_, _> = vars
+        .data()
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|(name, var)| (name.clone(), var.as_detached_tensor()))
+        .collect();
+    let bytes = to_bytes(&header, &tensors).unwrap();
+    fs::write(path, &bytes).unwrap();
+    ModelFile {
+        path: path.to_owned(),
+        sha256: Model::from_bytes(&bytes).unwrap().sha256().to_owned(),
+    }
+}
+
+/// A state of the plugin that names a model file.
+pub fn with_model(state: &[u8], file: Option<&ModelFile>) -> Vec<u8> {
+    let mut json: Value = serde_json::from_slice(&state[STATE_PREFIX_BYTES..]).unwrap();
+    json["fields"]["model"] = serde_json::to_string(&file).unwrap().into();
+    let json = serde_json::to_vec(&json).unwrap();
+    let length = (json.len() as u64).to_le_bytes();
+    [&length[..], &json].concat()
+}
+
+/// The parameters of a state on which the latency depends.
+pub fn latency_parameters(state: &[u8]) -> String {
+    let json: Value = serde_json::from_slice(&state[STATE_PREFIX_BYTES..]).unwrap();
+    let parameters = ["latency", "engine"].map(|id| &json["params"][id]);
+    assert!(parameters.iter().all(|value| !value.is_null()), "{json}");
+    format!("{parameters:?}")
+}
+
+/// The model file that a state names.
+pub fn model_of(state: &[u8]) -> Option<ModelFile> {
+    let json: Value = serde_json::from_slice(&state[STATE_PREFIX_BYTES..]).unwrap();
+    let field = json["fields"]["model"].as_str().expect("a text");
+    serde_json::from_str(field).unwrap()
+}

@@ -1,0 +1,495 @@
+//! Remixes without a network: parts exchanged, or spectra morphed. They are what the method of this project is measured
+//! against (Wu, DAFx 2023, table 2), and serve machines that have no time for a network.
+//!
+//! A *frame* is a window of about 46 ms at the audio's own rate; four of them overlap.
+
+mod envelope;
+
+use std::collections::VecDeque;
+
+use realfft::num_complex::Complex32;
+
+use crate::error::{Error, Result, check_length};
+use crate::guided::{FrameControls, share};
+use crate::hpss::HpssConfig;
+use crate::separated::{SeparatedFrame, Source};
+use crate::stft::{FrameTransform, OverlapAdd, magnitude_of};
+
+use envelope::Envelope;
+
+/// Length of a frame at most.
+const FRAME_SECONDS: f64 = 0.0465;
+/// Frames that overlap.
+const OVERLAP: usize = 4;
+/// Length of the median filters, along time in frames and along frequency in bins.
+const MEDIAN_FRAMES: usize = 13;
+const MEDIAN_BINS: usize = 31;
+
+/// How two spectra become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// The harmonic part of one source with the percussive part of the other (D. Fitzgerald, "Harmonic/Percussive Separation
+    /// Using Median Filtering", DAFx 2010). With both knobs on one source it is that source again.
+    Separation,
+    /// Cross-synthesis as in IRCAM's ASAP: the spectrum of the source of the harmony, whose phases stay, is multiplied by the
+    /// magnitudes of the source of the rhythm, and then takes that one's spectral envelope.
+    Morphing,
+}
+
+/// A remix without a network as a stream. The output is the same, bit for bit, however the audio is cut into pushes, and
+/// sample `n` belongs to input sample `n`.
+pub struct ClassicRemix {
+    method: Method,
+    grid: Grid,
+    transform: FrameTransform,
+    sources: [Source; 2],
+    synthesis: Synthesis,
+    pushed_samples: usize,
+}
+
+/// Where frames lie.
+#[derive(Clone, Copy)]
+struct Grid {
+    hop_samples: usize,
+}
+
+impl Grid {
+    fn centre(self, frame: usize) -> usize {
+        frame * self.hop_samples + self.hop_samples / 2
+    }
+
+    /// First sample of a frame, before the clip for the first ones.
+    fn start(self, frame: usize) -> isize {
+        self.centre(frame) as isize - (OVERLAP * self.hop_samples / 2) as isize
+    }
+
+    /// The sample after the last one of a frame.
+    fn end(self, frame: usize) -> isize {
+        self.start(frame + OVERLAP)
+    }
+}
+
+/// From separated frames to sound.
+struct Synthesis {
+    grid: Grid,
+    mixer: Mixer,
+    /// Of the frames that were analysed, but not played.
+    controls: VecDeque<FrameControls>,
+    /// Frames that were played.
+    frames: usize,
+    window_power: Vec<f32>,
+    output: OverlapAdd,
+}
+
+impl Synthesis {
+    fn play(
+        &mut self,
+        main: &SeparatedFrame,
+        sidechain: &SeparatedFrame,
+        transform: &mut FrameTransform,
+    ) {
+        let controls = self.controls.pop_front().unwrap_or_default();
+        let start = self.grid.start(self.frames);
+        self.frames += 1;
+        let n_bins = self.mixer.n_bins;
+        let spectra = self.mixer.mix(&controls, main, sidechain);
+        self.output.add_window(start, &self.window_power);
+        for (channel, spectrum) in spectra.chunks_exact_mut(n_bins).enumerate() {
+            self.output.add(start, channel, transform.inverse(spectrum));
+        }
+    }
+}
+
+impl ClassicRemix {
+    /// A remix at its beginning, for sources and an output of 1 or 2 channels.
+    ///
+    /// # Errors
+    ///
+    /// When rate or channels are out of range.
+    pub fn new(method: Method, sample_rate_hz: u32, channels: usize) -> Result<Self> {
+        if !(8_000..=768_000).contains(&sample_rate_hz) {
+            let expected = "8000 to 768000";
+            return Err(Error::setting("sample_rate_hz", expected, sample_rate_hz));
+        }
+        if !(1..=2).contains(&channels) {
+            return Err(Error::setting("channels", "1 or 2", channels));
+        }
+        let longest = (FRAME_SECONDS * f64::from(sample_rate_hz)) as usize;
+        let n_fft = 1 << longest.ilog2();
+        let n_bins = n_fft / 2 + 1;
+        let transform = FrameTransform::new(n_fft);
+        let hpss = match method {
+            Method::Separation => HpssConfig {
+                median_frames: MEDIAN_FRAMES,
+                median_bins: MEDIAN_BINS,
+                ..HpssConfig::default()
+            },
+            // Nothing is separated.
+            Method::Morphing => HpssConfig {
+                median_frames: 1,
+                median_bins: 1,
+                ..HpssConfig::default()
+            },
+        };
+        let grid = Grid {
+            hop_samples: n_fft / OVERLAP,
+        };
+        let mixer = Mixer {
+            method,
+            n_bins,
+            channels,
+            mixed: vec![Complex32::default(); channels * n_bins],
+            magnitude: vec![0.0; n_bins],
+            largest: vec![0.0; n_bins],
+            wanted: Envelope::new(n_fft, sample_rate_hz),
+            found: Envelope::new(n_fft, sample_rate_hz),
+        };
+        Ok(Self {
+            method,
+            grid,
+            sources: [
+                Source::new(channels, n_bins, &hpss)?,
+                Source::new(channels, n_bins, &hpss)?,
+            ],
+            synthesis: Synthesis {
+                grid,
+                mixer,
+                controls: VecDeque::new(),
+                frames: 0,
+                window_power: transform.window().iter().map(|w| w * w).collect(),
+                output: OverlapAdd::new(channels),
+            },
+            transform,
+            pushed_samples: 0,
+        })
+    }
+
+    /// From one frame's centre to the next; the first lies half of it after the first sample.
+    pub fn hop_samples(&self) -> usize {
+        self.grid.hop_samples
+    }
+
+    /// Whether the next sample is the first one of a clip.
+    pub fn is_at_start(&self) -> bool {
+        self.pushed_samples == 0
+    }
+
+    /// Frames of this clip whose controls were asked for.
+    pub fn frames(&self) -> usize {
+        self.sources[0].analysed_frames
+    }
+
+    /// By how many samples the newest input is ahead of the newest final output, at most.
+    pub fn latency_samples(&self) -> usize {
+        let look_ahead = match self.method {
+            Method::Separation => MEDIAN_FRAMES / 2,
+            Method::Morphing => 0,
+        };
+        (OVERLAP + look_ahead) * self.grid.hop_samples
+    }
+
+    /// Takes the next samples of both sources, one slice per channel, all of the same length; `controls` says what steers
+    /// a frame. Appends the samples that are final to `out`, one vector per channel.
+    ///
+    /// # Errors
+    ///
+    /// When the number of channels or a length differs; nothing is taken then.
+    pub fn push(
+        &mut self,
+        sources: [&[&[f32]]; 2],
+        controls: impl Fn(usize) -> FrameControls,
+        out: &mut [Vec<f32>],
+    ) -> Result<()> {
+        let samples = sources[0].first().map_or(0, |channel| channel.len());
+        check_length(
+            "channels of the output",
+            self.synthesis.mixer.channels,
+            out.len(),
+        )?;
+        for channels in sources {
+            check_length(
+                "channels of a source",
+                self.synthesis.mixer.channels,
+                channels.len(),
+            )?;
+            for channel in channels {
+                check_length("samples of a channel", samples, channel.len())?;
+            }
+        }
+        for (source, channels) in self.sources.iter_mut().zip(sources) {
+            for (input, samples) in source.input.iter_mut().zip(channels) {
+                input.push(samples);
+            }
+        }
+        self.pushed_samples += samples;
+        while self.grid.end(self.sources[0].analysed_frames) <= self.pushed_samples as isize {
+            self.analyse_frame(&controls);
+        }
+        let end = self.grid.start(self.synthesis.frames).max(0) as usize;
+        self.synthesis.output.pull(end, out);
+        Ok(())
+    }
+
+    /// Ends the clip: appends the rest, so that as many samples came out as were pushed, and starts again for another one.
+    ///
+    /// # Errors
+    ///
+    /// When the number of channels differs.
+    pub fn finish(
+        &mut self,
+        controls: impl Fn(usize) -> FrameControls,
+        out: &mut [Vec<f32>],
+    ) -> Result<()> {
+        check_length(
+            "channels of the output",
+            self.synthesis.mixer.channels,
+            out.len(),
+        )?;
+        if self.pushed_samples > 0 {
+            while self.grid.centre(self.sources[0].analysed_frames) < self.pushed_samples {
+                self.analyse_frame(&controls);
+            }
+            let [main, sidechain] = &mut self.sources;
+            while let (Some(main), Some(sidechain)) = (main.drain(), sidechain.drain()) {
+                self.synthesis.play(&main, &sidechain, &mut self.transform);
+            }
+        }
+        self.synthesis.output.pull(self.pushed_samples, out);
+        self.reset();
+        Ok(())
+    }
+
+    /// Forgets everything pushed so far.
+    pub fn reset(&mut self) {
+        self.sources.iter_mut().for_each(Source::reset);
+        self.synthesis.controls.clear();
+        self.synthesis.frames = 0;
+        self.synthesis.output.reset();
+        self.pushed_samples = 0;
+    }
+
+    /// Analyses the next frame of both sources and plays the one whose separation that completes.
+    fn analyse_frame(&mut self, controls: impl Fn(usize) -> FrameControls) {
+        let frame = self.sources[0].analysed_frames;
+        self.synthesis.controls.push_back(controls(frame));
+        let start = self.grid.start(frame);
+        let [main, sidechain] = &mut self.sources;
+        let main = main.analyse(start, &mut self.transform);
+        let sidechain = sidechain.analyse(start, &mut self.transform);
+        if let (Some(main), Some(sidechain)) = (main, sidechain) {
+            self.synthesis.play(&main, &sidechain, &mut self.transform);
+        }
+        let next_start = self.grid.start(frame + 1);
+        for source in &mut self.sources {
+            for input in &mut source.input {
+                input.discard_before(next_start);
+            }
+        }
+    }
+}
+
+/// The spectra of the frame in work, and what is needed to make them.
+struct Mixer {
+    method: Method,
+    n_bins: usize,
+    channels: usize,
+    /// Channels one after the other.
+    mixed: Vec<Complex32>,
+    magnitude: Vec<f32>,
+    /// What a morphed bin may reach: the stronger of both sources.
+    largest: Vec<f32>,
+    /// The envelope that a morphed frame is to have, and the one that it has.
+    wanted: Envelope,
+    found: Envelope,
+}
+
+impl Mixer {
+    fn mix(
+        &mut self,
+        controls: &FrameControls,
+        main: &SeparatedFrame,
+        sidechain: &SeparatedFrame,
+    ) -> &mut [Complex32] {
+        let (harmony, rhythm) = (share(controls.harmony), share(controls.rhythm));
+        match self.method {
+            Method::Separation => self.exchange(harmony, rhythm, main, sidechain),
+            Method::Morphing => self.morph(harmony, rhythm, main, sidechain),
+        }
+        &mut self.mixed
+    }
+
+    fn exchange(
+        &mut self,
+        harmony: f32,
+        rhythm: f32,
+        main: &SeparatedFrame,
+        sidechain: &SeparatedFrame,
+    ) {
+        for (i, mixed) in self.mixed.iter_mut().enumerate() {
+            let bin = i % self.n_bins;
+            let main_gain =
+                (1.0 - harmony) * main.harmonic[bin] + (1.0 - rhythm) * main.percussive[bin];
+            let sidechain_gain =
+                harmony * sidechain.harmonic[bin] + rhythm * sidechain.percussive[bin];
+            *mixed = main.spectra[i] * main_gain + sidechain.spectra[i] * sidechain_gain;
+        }
+    }
+
+    fn morph(
+        &mut self,
+        harmony: f32,
+        rhythm: f32,
+        main: &SeparatedFrame,
+        sidechain: &SeparatedFrame,
+    ) {
+        let n_bins = self.n_bins;
+        for (channel, mixed) in self.mixed.chunks_exact_mut(n_bins).enumerate() {
+            let main = &main.spectra[channel * n_bins..][..n_bins];
+            let sidechain = &sidechain.spectra[channel * n_bins..][..n_bins];
+            let blend = |bin: usize, knob: f32| main[bin] * (1.0 - knob) + sidechain[bin] * knob;
+            for (bin, magnitude) in self.magnitude.iter_mut().enumerate() {
+                *magnitude = magnitude_of(&blend(bin, rhythm));
+            }
+            let wanted = self.wanted.of(&self.magnitude);
+            for (bin, mixed) in mixed.iter_mut().enumerate() {
+                let tonal = blend(bin, harmony);
+                self.largest[bin] = magnitude_of(&tonal).max(self.magnitude[bin]);
+                *mixed = tonal * self.magnitude[bin];
+                self.magnitude[bin] = magnitude_of(mixed);
+            }
+            let found = self.found.of(&self.magnitude);
+            for (bin, mixed) in mixed.iter_mut().enumerate() {
+                // Between lone tones both envelopes are next to nothing, and their ratio is anything.
+                let most = self.largest[bin] / self.magnitude[bin].max(f32::MIN_POSITIVE);
+                *mixed *= (wanted[bin] / found[bin]).min(most);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RATE_HZ: u32 = 44_100;
+
+    fn noise(seed: u32, samples: usize) -> Vec<f32> {
+        let mut state = seed;
+        (0..samples)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                0.2 * (state as f32 / u32::MAX as f32 - 0.5)
+            })
+            .collect()
+    }
+
+    fn tone(hz: f32, samples: usize) -> Vec<f32> {
+        let sample = |n: usize| (std::f32::consts::TAU * hz * n as f32 / RATE_HZ as f32).sin();
+        (0..samples).map(|n| 0.3 * sample(n)).collect()
+    }
+
+    fn clicks(every: usize, samples: usize) -> Vec<f32> {
+        let click = |n: usize| if n % every == every / 2 { 0.9 } else { 0.0 };
+        (0..samples).map(click).collect()
+    }
+
+    fn remix(method: Method, a: &[f32], b: &[f32], knobs: [f32; 2], cut: usize) -> Vec<f32> {
+        let mut remix = ClassicRemix::new(method, RATE_HZ, 1).unwrap();
+        let mut out = [Vec::new()];
+        let controls = |_: usize| FrameControls {
+            harmony: knobs[0],
+            rhythm: knobs[1],
+            ..FrameControls::default()
+        };
+        for (a, b) in a.chunks(cut).zip(b.chunks(cut)) {
+            let before = out[0].len();
+            remix.push([&[a], &[b]], controls, &mut out).unwrap();
+            assert!(out[0].len() >= before);
+        }
+        assert!(out[0].len() + remix.latency_samples() >= a.len());
+        remix.finish(controls, &mut out).unwrap();
+        let [out] = out;
+        assert_eq!(out.len(), a.len());
+        out
+    }
+
+    fn energy(samples: &[f32]) -> f32 {
+        samples.iter().map(|x| x * x).sum()
+    }
+
+    #[test]
+    fn the_output_does_not_depend_on_the_cuts() {
+        let (a, b) = (noise(1, 20_000), noise(2, 20_000));
+        for method in [Method::Separation, Method::Morphing] {
+            let whole = remix(method, &a, &b, [0.2, 0.9], 20_000);
+            for cut in [1, 64, 777] {
+                assert!(
+                    remix(method, &a, &b, [0.2, 0.9], cut) == whole,
+                    "{method:?}, {cut}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn separation_with_both_knobs_on_one_source_is_that_source() {
+        let (a, b) = (noise(1, 20_000), clicks(4000, 20_000));
+        for (knob, source) in [(0.0, &a), (1.0, &b)] {
+            let out = remix(Method::Separation, &a, &b, [knob, knob], 512);
+            let error: Vec<f32> = out.iter().zip(source).map(|(x, y)| x - y).collect();
+            assert!(
+                energy(&error) < 1e-9 * energy(source),
+                "{knob}: {}",
+                energy(&error)
+            );
+        }
+    }
+
+    #[test]
+    fn separation_keeps_the_tone_of_one_and_the_clicks_of_the_other() {
+        let (a, b) = (tone(440.0, 40_000), clicks(8000, 40_000));
+        let sources = energy(&a) + energy(&b);
+        let kept = energy(&remix(Method::Separation, &a, &b, [0.0, 1.0], 512));
+        let swapped = energy(&remix(Method::Separation, &a, &b, [1.0, 0.0], 512));
+        assert!(kept > 0.9 * sources, "{kept} of {sources}");
+        assert!(swapped < 0.03 * sources, "{swapped} of {sources}");
+    }
+
+    #[test]
+    fn morphing_sounds_the_tone_where_the_other_sounds() {
+        let samples = 60_000;
+        let a = tone(440.0, samples);
+        // Noise for a second half only.
+        let mut b = noise(3, samples);
+        b[..samples / 2].fill(0.0);
+        let out = remix(Method::Morphing, &a, &b, [0.0, 1.0], 512);
+        let (silent, loud) = (&out[4000..samples / 2 - 4000], &out[samples / 2 + 4000..]);
+        assert!(energy(silent) < 1e-4 * energy(loud));
+        let partial = |hz: f32| {
+            let turn = |n: usize| std::f32::consts::TAU * hz * n as f32 / RATE_HZ as f32;
+            let pairs = || loud.iter().enumerate();
+            let re: f32 = pairs().map(|(n, x)| x * turn(n).cos()).sum();
+            let im: f32 = pairs().map(|(n, x)| x * turn(n).sin()).sum();
+            re.hypot(im)
+        };
+        assert!(partial(440.0) > 20.0 * partial(700.0));
+    }
+
+    #[test]
+    fn morphed_tones_are_not_much_louder_than_both_together() {
+        let (a, b) = (tone(440.0, 40_000), tone(1234.5, 40_000));
+        let out = remix(Method::Morphing, &a, &b, [0.0, 1.0], 512);
+        let peak = out.iter().fold(0.0, |peak: f32, x| peak.max(x.abs()));
+        assert!(peak < 1.2, "{peak}");
+    }
+
+    #[test]
+    fn silence_and_extremes_do_no_harm() {
+        for method in [Method::Separation, Method::Morphing] {
+            for [a, b] in [[0.0, 0.0], [1e6, 1e-30], [0.0, 1.0], [f32::NAN, 1.0]] {
+                let out = remix(method, &[a; 9000], &[b; 9000], [0.0, 1.0], 512);
+                assert!(out.iter().all(|x| x.is_finite()), "{method:?}, {a}, {b}");
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! `cargo xtask play`: Graft on its own, without a DAW.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+
+use crate::audio_file::{self, WavFormat};
+use crate::workspace;
+
+/// Play two files through Graft in a window of its own
+///
+/// Both play in a loop, one into the main input, one into the sidechain; without files, the demo loops do. Ctrl-C or closing the
+/// window ends it. On Linux, building it takes the packages pkg-config, libasound2-dev and libjack-jackd2-dev.
+///
+/// Example: cargo xtask play song.ogg drums.wav
+#[derive(Args)]
+pub struct Play {
+    /// The file for the main input
+    #[arg(requires = "sidechain")]
+    main: Option<PathBuf>,
+    /// The file for the sidechain
+    sidechain: Option<PathBuf>,
+    /// The tempo that Graft is told, in beats a minute
+    #[arg(long, value_name = "BPM", default_value_t = 130.0)]
+    tempo: f32,
+}
+
+impl Play {
+    /// Builds the program, gives it both files as WAV, and waits until it is closed.
+    pub fn run(self) -> Result<()> {
+        let demo = workspace::root().join("assets/demo");
+        let folder = workspace::target()?.join("play");
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        let as_wav = |file: Option<PathBuf>, loop_name: &str, name: &str| -> Result<PathBuf> {
+            let clip = audio_file::read(&file.unwrap_or_else(|| demo.join(loop_name)))?;
+            let wav = folder.join(name);
+            audio_file::write_wav(&wav, &clip, WavFormat::Pcm16)?;
+            Ok(wav)
+        };
+        let main = as_wav(self.main, "harmony.ogg", "main.wav")?;
+        let sidechain = as_wav(self.sidechain, "rhythm.ogg", "sidechain.wav")?;
+        let status = workspace::cargo()
+            .args(["run", "--release", "--bin", "graft-standalone"])
+            .args(["--features", "graft/standalone", "--"])
+            .args([&main, &sidechain])
+            .arg(format!("--tempo={}", self.tempo))
+            .status()
+            .context("cannot start cargo")?;
+        ensure!(status.success(), "graft-standalone ended with {status}");
+        Ok(())
+    }
+}

@@ -1,0 +1,260 @@
+//! `cargo xtask screenshots`: pictures of the plugin's window.
+
+use std::fs::{self, File};
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use graft_tests::{
+    Activation, Block, Button, Desktop, HostWindow, Plugin, Screenshot, Session, Song,
+};
+
+use crate::{audio_file, bundle, workspace};
+
+const RATE_HZ: u32 = 48_000;
+const BLOCK_SAMPLES: usize = 480;
+/// From one act of the user to the next.
+const ACT_SAMPLES: usize = RATE_HZ as usize / 4;
+/// Of the demo loops.
+const TEMPO_BPM: f64 = 130.0;
+
+/// Take pictures of the plugin's window
+///
+/// A host without a monitor opens the plugin and plays the demo loops to it. It needs Xvfb and OpenGL (Debian: xvfb,
+/// libgl1-mesa-dri). The pictures go to target/screenshots.
+#[derive(Args)]
+pub struct Screenshots {
+    /// Another folder for the pictures
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
+    /// Only the pictures whose names contain this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
+}
+
+/// What is on a picture.
+struct Scene {
+    name: &'static str,
+    /// Of the window: 1 is its first size.
+    scale: f64,
+    main: bool,
+    sidechain: bool,
+    seconds: f64,
+    /// Parameters that are set first.
+    parameters: &'static [(&'static str, f64)],
+    /// What the user does when the sound has begun.
+    acts: &'static [Act],
+}
+
+/// What a user does. Places are in pixels of the first size.
+enum Act {
+    Click(i16, i16),
+    Type(&'static str),
+    Return,
+}
+
+/// Where things are.
+const MODEL_BUTTON: Act = Act::Click(760, 26);
+const MODEL_PATH: Act = Act::Click(400, 496);
+
+const SCENES: [Scene; 6] = [
+    Scene {
+        name: "first-open",
+        scale: 1.0,
+        main: false,
+        sidechain: false,
+        seconds: 3.5,
+        parameters: &[],
+        acts: &[],
+    },
+    Scene {
+        name: "playing",
+        scale: 1.0,
+        main: true,
+        sidechain: true,
+        seconds: 9.5,
+        parameters: &[],
+        acts: &[],
+    },
+    Scene {
+        name: "small",
+        scale: 0.75,
+        main: true,
+        sidechain: true,
+        seconds: 9.5,
+        parameters: &[("Harmony", 0.25), ("Rhythm", 0.8), ("Freeze Harmony", 1.0)],
+        acts: &[],
+    },
+    Scene {
+        name: "large",
+        scale: 2.0,
+        main: true,
+        sidechain: true,
+        seconds: 9.5,
+        parameters: &[
+            ("Link", 1.0),
+            ("Harmony", 0.6),
+            ("Transpose", -3.0),
+            ("Mix", 0.8),
+        ],
+        acts: &[],
+    },
+    Scene {
+        name: "models",
+        scale: 1.0,
+        main: true,
+        sidechain: true,
+        seconds: 4.0,
+        parameters: &[],
+        acts: &[MODEL_BUTTON],
+    },
+    Scene {
+        name: "model-error",
+        scale: 1.0,
+        main: true,
+        sidechain: true,
+        seconds: 4.0,
+        parameters: &[],
+        acts: &[
+            MODEL_BUTTON,
+            MODEL_PATH,
+            Act::Type("/music/gone.safetensors"),
+            Act::Return,
+        ],
+    },
+];
+
+impl Act {
+    fn perform(&self, window: &HostWindow, scale: f64) -> Result<()> {
+        const RETURN: u32 = 0xff0d;
+        let pixel = |place: i16| (scale * f64::from(place)).round() as i16;
+        match *self {
+            Self::Click(x, y) => window.click(Button::Left, pixel(x), pixel(y)),
+            Self::Type(text) => window.type_text(text),
+            Self::Return => window.strike(RETURN),
+        }
+    }
+}
+
+impl Screenshots {
+    /// Takes all pictures.
+    pub fn run(self) -> Result<()> {
+        // SAFETY: nothing has started a thread yet.
+        let _desktop = unsafe { Desktop::start(2200, 1400)? };
+        let bundles = bundle::release()?;
+        let plugin = Plugin::load(&bundles.clap)?;
+        let loops = Loops::read()?;
+        let folder = self
+            .folder
+            .map_or_else(|| Ok(workspace::target()?.join("screenshots")), anyhow::Ok)?;
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        for scene in SCENES
+            .iter()
+            .filter(|scene| scene.name.contains(&self.only))
+        {
+            let picture = scene.play(&plugin, &loops)?;
+            let path = folder.join(format!("editor-{}.png", scene.name));
+            write_png(&path, &picture)?;
+            println!("{}", workspace::display(&path));
+        }
+        Ok(())
+    }
+}
+
+/// Both demo loops in stereo.
+struct Loops {
+    main: [Vec<f32>; 2],
+    sidechain: [Vec<f32>; 2],
+}
+
+impl Loops {
+    fn read() -> Result<Self> {
+        let read = |name: &str| -> Result<[Vec<f32>; 2]> {
+            let clip = audio_file::read(&workspace::root().join("assets/demo").join(name))?;
+            let channel = |index: usize| {
+                let channel = &clip.channels[index.min(clip.channels.len() - 1)];
+                audio_file::resample(channel, clip.sample_rate_hz, RATE_HZ)
+            };
+            Ok([channel(0)?, channel(1)?])
+        };
+        Ok(Self {
+            main: read("harmony.ogg")?,
+            sidechain: read("rhythm.ogg")?,
+        })
+    }
+}
+
+impl Scene {
+    fn play(&self, plugin: &Plugin, loops: &Loops) -> Result<Screenshot> {
+        let mut session = Session::new(plugin)?;
+        for &(name, value) in self.parameters {
+            session.set_parameter(name, value)?;
+        }
+        session.activate(&Activation {
+            sample_rate_hz: RATE_HZ,
+            max_block_samples: BLOCK_SAMPLES,
+            offline: false,
+        })?;
+        let mut window = HostWindow::open(960, 600)?;
+        session.open_editor(&mut window)?;
+        let (width, height) = window.size();
+        let pixels = |side: u16| (self.scale * f64::from(side)).round() as u32;
+        session.resize_editor(&mut window, (pixels(width), pixels(height)))?;
+
+        let samples = (self.seconds * f64::from(RATE_HZ)) as usize;
+        let song = Song::steady(TEMPO_BPM, samples);
+        let silence = vec![0.0; BLOCK_SAMPLES];
+        let began = Instant::now();
+        for start in (0..samples).step_by(BLOCK_SAMPLES) {
+            let due = Duration::from_secs_f64(start as f64 / f64::from(RATE_HZ));
+            thread::sleep(due.saturating_sub(began.elapsed()));
+            let cut = |audio: &[Vec<f32>; 2], is_on: bool| {
+                audio.each_ref().map(|channel| match is_on {
+                    true => {
+                        let looped = |sample: usize| channel[sample % channel.len()];
+                        (start..start + BLOCK_SAMPLES).map(looped).collect()
+                    }
+                    false => silence.clone(),
+                })
+            };
+            let main = cut(&loops.main, self.main);
+            let sidechain = cut(&loops.sidechain, self.sidechain);
+            let block = Block {
+                main: [&main[0], &main[1]],
+                sidechain: [&sidechain[0], &sidechain[1]],
+                events: &[],
+                transport: Some(song.at(start, f64::from(RATE_HZ))),
+            };
+            session.process(&block, |process| process())?;
+            session.attend_editor(&mut window)?;
+            let act = start
+                .checked_sub(RATE_HZ as usize)
+                .map(|passed| passed / ACT_SAMPLES);
+            if let Some(act) = act.and_then(|act| self.acts.get(act))
+                && start % ACT_SAMPLES == 0
+            {
+                act.perform(&window, self.scale)?;
+            }
+        }
+        ensure!(
+            !session.editor_closed_itself(),
+            "the editor closed by itself"
+        );
+        let picture = window.screenshot()?;
+        session.close_editor()?;
+        Ok(picture)
+    }
+}
+
+fn write_png(path: &Path, picture: &Screenshot) -> Result<()> {
+    let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+    let mut encoder = png::Encoder::new(BufWriter::new(file), picture.width, picture.height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_compression(png::Compression::Best);
+    encoder.write_header()?.write_image_data(&picture.rgb)?;
+    Ok(())
+}
