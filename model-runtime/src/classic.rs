@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::knobs::Knobs;
 use crate::packet::Window;
 use crate::remixer::frame_controls;
+use crate::rest::{Rest, Step};
 use crate::stream::hand_out;
 use crate::worker::{ProcessorError, WindowProcessor};
 
@@ -14,6 +15,7 @@ use crate::worker::{ProcessorError, WindowProcessor};
 pub struct ClassicStream {
     remix: ClassicRemix,
     knobs: Knobs,
+    rest: Rest,
     latency_samples: usize,
     output: [Vec<f32>; 2],
 }
@@ -30,6 +32,7 @@ impl ClassicStream {
         let mut stream = Self {
             knobs: Knobs::new(remix.hop_samples() as f64),
             remix,
+            rest: Rest::new(latency_samples, sample_rate_hz),
             latency_samples,
             output: Default::default(),
         };
@@ -39,24 +42,54 @@ impl ClassicStream {
 
     fn push(&mut self, window: &Window) -> Result<()> {
         if window.stream_position_samples == 0 {
-            let knobs = &self.knobs;
-            let controls = |frame| frame_controls(&knobs.at(frame));
-            self.remix.finish(controls, &mut self.output)?;
+            if !self.rest.is_asleep() {
+                let knobs = &self.knobs;
+                let controls = |frame| frame_controls(&knobs.at(frame));
+                self.remix.finish(controls, &mut self.output)?;
+                self.knobs.begin_clip(0);
+            }
+            self.rest.begin_stream();
             self.knobs.begin_stream();
         }
-        // After a fault a clip begins in the middle of a stream.
-        if self.remix.is_at_start() {
-            self.knobs.begin_clip(window.stream_position_samples);
-        }
         self.knobs.read(window);
-        let sources =
-            [&window.main, &window.sidechain].map(|source| source.each_ref().map(Vec::as_slice));
+        let was_asleep = self.rest.is_asleep();
+        let Step::Rest { silent_samples } = self.rest.listen(window) else {
+            return self.take(window, 0);
+        };
+        if !was_asleep {
+            self.fall_silent();
+        }
+        for channel in &mut self.output {
+            channel.resize(channel.len() + silent_samples, 0.0);
+        }
+        let end = window.stream_position_samples + silent_samples as u64;
+        self.knobs.forget_before_sample(end);
+        if silent_samples == window.samples() {
+            return Ok(());
+        }
+        self.knobs.begin_clip(end);
+        self.take(window, silent_samples)
+    }
+
+    /// Takes the samples of a window from number `first` on.
+    fn take(&mut self, window: &Window, first: usize) -> Result<()> {
+        let sources = [&window.main, &window.sidechain]
+            .map(|source| source.each_ref().map(|channel| &channel[first..]));
         let knobs = &self.knobs;
         let controls = |frame| frame_controls(&knobs.at(frame));
         let sources = [&sources[0][..], &sources[1][..]];
         self.remix.push(sources, controls, &mut self.output)?;
         self.knobs.forget_before(self.remix.frames());
         Ok(())
+    }
+
+    /// Forgets the past: silence follows.
+    fn fall_silent(&mut self) {
+        self.remix.reset();
+        for channel in &mut self.output {
+            channel.clear();
+            channel.resize(self.latency_samples, 0.0);
+        }
     }
 }
 
@@ -66,12 +99,9 @@ impl WindowProcessor for ClassicStream {
     }
 
     fn reset(&mut self) {
-        self.remix.reset();
+        self.fall_silent();
+        self.rest.reset();
         self.knobs.begin_stream();
-        for channel in &mut self.output {
-            channel.clear();
-            channel.resize(self.latency_samples, 0.0);
-        }
     }
 
     fn process(
@@ -159,6 +189,49 @@ mod tests {
             stream.process(&window, [&mut out, &mut right]).unwrap();
         }
         assert!(out.iter().all(|x| (x - 0.1).abs() < 1e-4), "{}", out[0]);
+    }
+
+    /// One second of sound, four of silence, one of sound on the sidechain, in windows of a length; main sounds all the time.
+    fn play_with_a_rest(window_samples: usize) -> (Vec<f32>, Vec<usize>) {
+        let main = noise(1, 6 * RATE_HZ as usize);
+        let mut stream = ClassicStream::new(Method::Separation, RATE_HZ).unwrap();
+        let (mut out, mut frames) = (Vec::new(), Vec::new());
+        for (start, main) in (0..)
+            .step_by(window_samples)
+            .zip(main.chunks(window_samples))
+        {
+            let mut window = Window::new(main.len(), 1);
+            window.stream_position_samples = start as u64;
+            for channel in 0..2 {
+                window.main[channel].copy_from_slice(main);
+                for (n, sample) in window.sidechain[channel].iter_mut().enumerate() {
+                    let second = (start + n) / RATE_HZ as usize;
+                    *sample = if (1..5).contains(&second) { 0.0 } else { 0.1 };
+                }
+            }
+            let (mut left, mut right) = (main.to_vec(), main.to_vec());
+            stream.process(&window, [&mut left, &mut right]).unwrap();
+            out.extend(left);
+            frames.push(stream.remix.frames());
+        }
+        (out, frames)
+    }
+
+    #[test]
+    fn it_rests_while_the_sidechain_is_silent_and_begins_anew_wherever_windows_end() {
+        let (out, frames) = play_with_a_rest(1000);
+        let (cut, _) = play_with_a_rest(777);
+        // In between it falls asleep, at the end of a window; the audio thread plays the main input there.
+        let place = |seconds: f64| (seconds * f64::from(RATE_HZ)) as usize;
+        assert!(out[..place(3.0)] == cut[..place(3.0)]);
+        assert!(out[place(3.5)..] == cut[place(3.5)..]);
+        let at = |seconds: f64| frames[place(seconds) / 1000];
+        assert!(at(1.5) > 0);
+        assert_eq!(at(4.9), 0, "frames while it should rest");
+        assert!(at(5.9) > 0);
+        let heard = |from: f64| &out[place(from)..][..1000];
+        assert!(heard(4.9).iter().all(|&x| x == 0.0));
+        assert!(heard(5.8).iter().any(|&x| x != 0.0));
     }
 
     #[test]

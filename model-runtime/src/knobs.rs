@@ -83,10 +83,33 @@ impl Knobs {
     /// Drops readings before a frame, but keeps the newest.
     pub(crate) fn forget_before(&mut self, frame: usize) {
         let start = frame as f64 * self.hop_samples + self.clip_position_samples as f64;
-        let reading = start as usize / self.interval_samples;
+        self.forget_before_sample(start as u64);
+    }
+
+    /// Drops readings before a sample, counted from the last jump, but keeps the newest.
+    pub(crate) fn forget_before_sample(&mut self, sample: u64) {
+        let reading = sample as usize / self.interval_samples;
         while self.first_reading < reading && self.readings.len() > 1 {
             self.readings.pop_front();
             self.first_reading += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readings_of_a_long_rest_are_forgotten() {
+        let mut knobs = Knobs::new(512.0);
+        for index in 0..100 {
+            let mut window = Window::new(1024, 256);
+            window.stream_position_samples = index * 1024;
+            knobs.read(&window);
+            knobs.forget_before_sample((index + 1) * 1024);
+        }
+        assert_eq!(knobs.readings.len(), 1);
+        assert_eq!(knobs.first_reading, 399);
     }
 }

@@ -16,6 +16,7 @@ pub mod packet;
 pub mod pitch_aligned;
 mod remixer;
 mod resample;
+mod rest;
 pub mod scope;
 pub mod status;
 mod stream;

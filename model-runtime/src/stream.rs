@@ -28,17 +28,14 @@ use crate::geometry::{LatencyMode, StreamLatency};
 use crate::knobs::Knobs;
 use crate::model_file::Model;
 use crate::network::{DecoderState, EncoderState, Network};
-use crate::packet::{Controls, SIDECHAIN_HOLD_SECONDS, Window};
+use crate::packet::{Controls, Window};
 use crate::remixer::{
     Voice, frame_controls, guided_config, limited_network, mix, to_log_mels, to_tensor, transpose,
 };
 use crate::resample::Resampler;
+use crate::rest::{Rest, Step};
 use crate::scope::{Lane, Scope, ScopeWriter};
 use crate::worker::{ProcessorError, WindowProcessor};
-
-/// A sidechain that was silent for the latency and this much more has no part in what is to be heard: the audio thread
-/// plays the main input by then. A tenth of a second is more than the longest window, at whose start the rest begins.
-const REST_AFTER_SECONDS: f64 = SIDECHAIN_HOLD_SECONDS + 0.1;
 
 /// What a [`RemixStream`] is made for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,10 +63,7 @@ pub struct RemixStream {
     encoder: EncoderState,
     decoder: DecoderState,
     knobs: Knobs,
-    /// Whether the stream rests until the sidechain sounds.
-    asleep: bool,
-    /// Silent samples of the sidechain at the end of what was pushed.
-    silent_samples: usize,
+    rest: Rest,
     freeze_store: Arc<FreezeStore>,
     scope: ScopeWriter,
     harmony_freezer: Freezer,
@@ -104,8 +98,7 @@ impl RemixStream {
                 mel.hop_length as f64 * f64::from(settings.sample_rate_hz)
                     / f64::from(mel.sample_rate_hz),
             ),
-            asleep: true,
-            silent_samples: 0,
+            rest: Rest::new(0, settings.sample_rate_hz),
             freeze_store: Arc::default(),
             scope: ScopeWriter::default(),
             harmony_freezer: Freezer::new(Part::Harmony),
@@ -125,7 +118,8 @@ impl RemixStream {
             settings,
         };
         stream.latency_samples = stream.latency().total_samples();
-        stream.sleep();
+        stream.rest = Rest::new(stream.latency_samples, settings.sample_rate_hz);
+        stream.fall_silent();
         Ok(stream)
     }
 
@@ -159,10 +153,9 @@ impl RemixStream {
         }
     }
 
-    /// Forgets the past and rests.
-    fn sleep(&mut self) {
+    /// Forgets the past: silence follows.
+    fn fall_silent(&mut self) {
         self.begin(0);
-        self.asleep = true;
         for channel in &mut self.output {
             channel.clear();
             channel.resize(self.latency_samples, 0.0);
@@ -171,7 +164,6 @@ impl RemixStream {
 
     /// Begins a clip, so many samples after the last jump. What is to be heard before it stays.
     fn begin(&mut self, position_samples: u64) {
-        self.asleep = false;
         self.encoder = self.network.encoder_state();
         self.decoder = self.network.decoder_state();
         self.waiting.fill(LogMel::new(self.mel.n_mels));
@@ -208,39 +200,31 @@ impl RemixStream {
 
     fn push(&mut self, window: &Window) -> Result<()> {
         if window.stream_position_samples == 0 {
-            if !self.asleep {
+            if !self.rest.is_asleep() {
                 self.finish()?;
                 self.begin(0);
             }
-            self.silent_samples = 0;
+            self.rest.begin_stream();
             self.knobs.begin_stream();
         }
         self.knobs.read(window);
-        let samples = window.samples();
-        let leading = leading_silence(window);
-        let rest_samples = REST_AFTER_SECONDS * f64::from(self.settings.sample_rate_hz);
-        let rest_samples = self.latency_samples + rest_samples as usize;
-        let silent_samples = self.silent_samples + leading;
-        self.silent_samples = match leading < samples {
-            true => trailing_silence(window),
-            false => silent_samples,
-        };
-        let rested = self.asleep || silent_samples >= rest_samples;
-        if !rested {
+        let was_asleep = self.rest.is_asleep();
+        let Step::Rest { silent_samples } = self.rest.listen(window) else {
             return self.take(window, 0);
-        }
-        // Where the silence ends, and not where the window does, decides what is heard.
-        if !self.asleep {
-            self.sleep();
+        };
+        if !was_asleep {
+            self.fall_silent();
         }
         for channel in &mut self.output {
-            channel.resize(channel.len() + leading, 0.0);
+            channel.resize(channel.len() + silent_samples, 0.0);
         }
-        if leading == samples {
+        let end = window.stream_position_samples + silent_samples as u64;
+        self.knobs.forget_before_sample(end);
+        if silent_samples == window.samples() {
             return Ok(());
         }
-        self.begin(window.stream_position_samples + leading as u64);
-        self.take(window, leading)
+        self.begin(end);
+        self.take(window, silent_samples)
     }
 
     /// Has what is frozen kept in `store`, from which it can be saved and to which it can be loaded.
@@ -387,8 +371,8 @@ impl WindowProcessor for RemixStream {
     }
 
     fn reset(&mut self) {
-        self.sleep();
-        self.silent_samples = 0;
+        self.fall_silent();
+        self.rest.reset();
         self.knobs.begin_stream();
     }
 
@@ -494,20 +478,6 @@ fn freeze(
         .t()?
         .contiguous()?
         .reshape((batch, channels, height, frames))?)
-}
-
-/// Samples at the start of a window in which the sidechain is silent.
-fn leading_silence(window: &Window) -> usize {
-    let first_sound = |channel: &Vec<f32>| channel.iter().position(|&sample| sample != 0.0);
-    let sounds = window.sidechain.iter().filter_map(first_sound);
-    sounds.min().unwrap_or(window.samples())
-}
-
-/// Samples at the end of a window in which the sidechain is silent.
-fn trailing_silence(window: &Window) -> usize {
-    let last_sound = |channel: &Vec<f32>| channel.iter().rposition(|&sample| sample != 0.0);
-    let last = window.sidechain.iter().filter_map(last_sound).max();
-    last.map_or(window.samples(), |last| window.samples() - 1 - last)
 }
 
 fn mean([left, right]: [&[f32]; 2]) -> Vec<f32> {

@@ -169,11 +169,6 @@ impl ClassicRemix {
         self.grid.hop_samples
     }
 
-    /// Whether the next sample is the first one of a clip.
-    pub fn is_at_start(&self) -> bool {
-        self.pushed_samples == 0
-    }
-
     /// Frames of this clip whose controls were asked for.
     pub fn frames(&self) -> usize {
         self.sources[0].analysed_frames

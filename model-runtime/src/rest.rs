@@ -1,0 +1,86 @@
+//! When a stream rests. Where the sidechain is silent for so long that it counts as missing, nothing of the remix is heard;
+//! nothing is computed, then, until the sidechain's first sound.
+
+use crate::packet::{SIDECHAIN_HOLD_SECONDS, Window};
+
+/// A sidechain that was silent for the latency and this much more has no part in what is to be heard: the audio thread
+/// plays the main input by then. A tenth of a second is more than the longest window, at whose start the rest begins.
+const REST_AFTER_SECONDS: f64 = SIDECHAIN_HOLD_SECONDS + 0.1;
+
+/// What a stream has to do with a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Play all of it.
+    Play,
+    /// Rest for its first `silent_samples`, then begin a clip with the others, if there are any.
+    Rest { silent_samples: usize },
+}
+
+/// Watches the sidechain of a stream.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    after_samples: usize,
+    asleep: bool,
+    /// Silent samples of the sidechain at the end of what was heard.
+    silent_samples: usize,
+}
+
+impl Rest {
+    /// Asleep, for a stream of that latency.
+    pub(crate) fn new(latency_samples: usize, sample_rate_hz: u32) -> Self {
+        let after_samples = REST_AFTER_SECONDS * f64::from(sample_rate_hz);
+        Self {
+            after_samples: latency_samples + after_samples as usize,
+            asleep: true,
+            silent_samples: 0,
+        }
+    }
+
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.asleep
+    }
+
+    /// Falls asleep.
+    pub(crate) fn reset(&mut self) {
+        self.asleep = true;
+        self.silent_samples = 0;
+    }
+
+    /// A jump: what was heard before does not count.
+    pub(crate) fn begin_stream(&mut self) {
+        self.silent_samples = 0;
+    }
+
+    /// Listens to the next window. Where the silence ends, and not where the window does, decides what is heard.
+    pub(crate) fn listen(&mut self, window: &Window) -> Step {
+        let samples = window.samples();
+        let leading = leading_silence(window);
+        let silent_samples = self.silent_samples + leading;
+        let rests = self.asleep || silent_samples >= self.after_samples;
+        self.asleep = rests && leading == samples;
+        self.silent_samples = match leading < samples {
+            true => trailing_silence(window),
+            false => silent_samples,
+        };
+        match rests {
+            true => Step::Rest {
+                silent_samples: leading,
+            },
+            false => Step::Play,
+        }
+    }
+}
+
+/// Samples at the start of a window in which the sidechain is silent.
+fn leading_silence(window: &Window) -> usize {
+    let first_sound = |channel: &Vec<f32>| channel.iter().position(|&sample| sample != 0.0);
+    let sounds = window.sidechain.iter().filter_map(first_sound);
+    sounds.min().unwrap_or(window.samples())
+}
+
+/// Samples at the end of a window in which the sidechain is silent.
+fn trailing_silence(window: &Window) -> usize {
+    let last_sound = |channel: &Vec<f32>| channel.iter().rposition(|&sample| sample != 0.0);
+    let last = window.sidechain.iter().filter_map(last_sound).max();
+    last.map_or(window.samples(), |last| window.samples() - 1 - last)
+}
