@@ -1,5 +1,7 @@
 //! The remixes without a network as what the worker runs.
 
+use std::sync::Arc;
+
 use vocoder::classic::{ClassicRemix, Method};
 
 use crate::error::Result;
@@ -7,6 +9,8 @@ use crate::knobs::Knobs;
 use crate::packet::Window;
 use crate::remixer::frame_controls;
 use crate::rest::{Rest, Step};
+use crate::scope::Scope;
+use crate::sketch::Sketch;
 use crate::stream::hand_out;
 use crate::worker::{ProcessorError, WindowProcessor};
 
@@ -16,6 +20,8 @@ pub struct ClassicStream {
     remix: ClassicRemix,
     knobs: Knobs,
     rest: Rest,
+    sketch: Option<Sketch>,
+    sample_rate_hz: u32,
     latency_samples: usize,
     output: [Vec<f32>; 2],
 }
@@ -33,6 +39,8 @@ impl ClassicStream {
             knobs: Knobs::new(remix.hop_samples() as f64),
             remix,
             rest: Rest::new(latency_samples, sample_rate_hz),
+            sketch: None,
+            sample_rate_hz,
             latency_samples,
             output: Default::default(),
         };
@@ -40,13 +48,21 @@ impl ClassicStream {
         Ok(stream)
     }
 
+    /// Has log-mels of what is heard and made written into `scope` while it is watched.
+    ///
+    /// # Errors
+    ///
+    /// When the rate is out of range.
+    pub fn with_scope(mut self, scope: Arc<Scope>) -> Result<Self> {
+        self.sketch = Some(Sketch::new(scope, self.sample_rate_hz)?);
+        Ok(self)
+    }
+
     fn push(&mut self, window: &Window) -> Result<()> {
         if window.stream_position_samples == 0 {
             if !self.rest.is_asleep() {
-                let knobs = &self.knobs;
-                let controls = |frame| frame_controls(&knobs.at(frame));
-                self.remix.finish(controls, &mut self.output)?;
-                self.knobs.begin_clip(0);
+                self.finish()?;
+                self.begin_clip(0);
             }
             self.rest.begin_stream();
             self.knobs.begin_stream();
@@ -67,8 +83,33 @@ impl ClassicStream {
         if silent_samples == window.samples() {
             return Ok(());
         }
-        self.knobs.begin_clip(end);
+        self.begin_clip(end);
         self.take(window, silent_samples)
+    }
+
+    /// A clip begins, so many samples after the last jump.
+    fn begin_clip(&mut self, position_samples: u64) {
+        self.knobs.begin_clip(position_samples);
+        if let Some(sketch) = &mut self.sketch {
+            sketch.begin_clip();
+        }
+    }
+
+    /// Ends the clip.
+    fn finish(&mut self) -> Result<()> {
+        let made = self.output[0].len();
+        let knobs = &self.knobs;
+        let controls = |frame| frame_controls(&knobs.at(frame));
+        self.remix.finish(controls, &mut self.output)?;
+        self.draw_remix(made);
+        Ok(())
+    }
+
+    /// Shows what was made, from sample `first` of what waits to be handed out on.
+    fn draw_remix(&mut self, first: usize) {
+        if let Some(sketch) = &mut self.sketch {
+            sketch.make(self.output.each_ref().map(|channel| &channel[first..]));
+        }
     }
 
     /// Takes the samples of a window from number `first` on.
@@ -76,9 +117,15 @@ impl ClassicStream {
         let sources = [&window.main, &window.sidechain]
             .map(|source| source.each_ref().map(|channel| &channel[first..]));
         let knobs = &self.knobs;
+        let hop_samples = self.remix.hop_samples() as f64;
+        if let Some(sketch) = &mut self.sketch {
+            sketch.hear(sources, |sample| knobs.beat_at(sample / hop_samples));
+        }
         let controls = |frame| frame_controls(&knobs.at(frame));
+        let made = self.output[0].len();
         let sources = [&sources[0][..], &sources[1][..]];
         self.remix.push(sources, controls, &mut self.output)?;
+        self.draw_remix(made);
         self.knobs.forget_before(self.remix.frames());
         Ok(())
     }

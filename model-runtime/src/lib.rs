@@ -1,5 +1,6 @@
 //! HARD encoder and decoder, and the remix that they make, whole or in steps.
 
+mod analysis;
 mod audio;
 mod classic;
 pub mod credit;
@@ -18,6 +19,7 @@ mod remixer;
 mod resample;
 mod rest;
 pub mod scope;
+mod sketch;
 pub mod status;
 mod stream;
 pub mod transport;

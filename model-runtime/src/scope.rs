@@ -6,7 +6,7 @@
 use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use candle_core::Tensor;
 use parking_lot::Mutex;
@@ -32,7 +32,7 @@ pub enum Lane {
     Main,
     /// The sidechain's log-mel.
     Sidechain,
-    /// The remix's log-mel, as the network decoded it.
+    /// The remix's log-mel, as the network decoded it if there is one.
     Remix,
     /// The mixed harmony latent.
     Harmony,
@@ -66,6 +66,8 @@ pub struct News {
 #[derive(Debug, Default)]
 pub struct Scope {
     watched: AtomicBool,
+    /// Number of the next frame of the inputs.
+    next_frame: AtomicU64,
     news: Mutex<News>,
 }
 
@@ -93,8 +95,10 @@ pub(crate) struct ScopeWriter {
 }
 
 impl ScopeWriter {
+    /// Goes on counting frames where the last writer ended.
     pub(crate) fn new(scope: Arc<Scope>) -> Self {
         Self {
+            clip_start: scope.next_frame.load(Ordering::Relaxed),
             scope,
             ..Self::default()
         }
@@ -119,6 +123,8 @@ impl ScopeWriter {
         beat: impl Fn(usize) -> Beat,
     ) {
         self.clip_frames = clip_frames.end as u64;
+        let next_frame = self.number(clip_frames.end);
+        self.scope.next_frame.store(next_frame, Ordering::Relaxed);
         if !self.is_watched() {
             return;
         }
@@ -231,6 +237,18 @@ mod tests {
         assert_eq!(news.columns[0].values, [0, 255]);
         assert_eq!(news.columns[0].frame, 4);
         assert!(scope.take().columns.is_empty(), "taken is taken");
+    }
+
+    #[test]
+    fn frames_count_on_from_writer_to_writer() {
+        let (scope, mut writer) = writer();
+        scope.watch(true);
+        writer.inputs(0..3, [&mel(3), &mel(3)], |_| Beat::default());
+        let mut writer = ScopeWriter::new(Arc::clone(&scope));
+        writer.inputs(0..1, [&mel(1), &mel(1)], |_| Beat::default());
+        let beats = scope.take().beats;
+        let frames: Vec<u64> = beats.iter().map(|(frame, _)| *frame).collect();
+        assert_eq!(frames, [0, 1, 2, 3]);
     }
 
     #[test]

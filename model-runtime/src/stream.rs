@@ -20,8 +20,9 @@ use candle_core::{D, Tensor};
 use vocoder::generator::{Generator, GeneratorState};
 use vocoder::griffin_lim::GriffinLimStream;
 use vocoder::guided::GuidedVoice;
-use vocoder::{LogMel, MelConfig, MelStream};
+use vocoder::{LogMel, MelConfig};
 
+use crate::analysis::Analysis;
 use crate::error::{Error, Result};
 use crate::freeze::{FreezeStore, Freezer, Part};
 use crate::geometry::{LatencyMode, StreamLatency};
@@ -399,44 +400,6 @@ pub(crate) fn hand_out(ready: &mut [Vec<f32>; 2], remix: [&mut [f32]; 2]) -> Res
     Ok(())
 }
 
-/// From host samples to log-mel frames, for one channel.
-struct Analysis {
-    resampler: Resampler,
-    mel: MelStream,
-}
-
-impl Analysis {
-    fn new(mel: &MelConfig, resampler: &Resampler) -> Result<Self> {
-        Ok(Self {
-            resampler: resampler.clone(),
-            mel: MelStream::new(mel)?,
-        })
-    }
-
-    /// Takes one channel of a source, or the mean of both, and appends the frames that it completes to `frames`.
-    fn push(&mut self, source: [&[f32]; 2], channel: Option<usize>, frames: &mut LogMel) {
-        let mut samples = Vec::new();
-        match channel {
-            Some(channel) => self.resampler.push(source[channel], &mut samples),
-            None => self.resampler.push(&mean(source), &mut samples),
-        }
-        self.mel.push(&samples, frames);
-    }
-
-    /// Ends the clip: appends the frames at its end.
-    fn finish(&mut self, frames: &mut LogMel) {
-        let mut samples = Vec::new();
-        self.resampler.finish(&mut samples);
-        self.mel.push(&samples, frames);
-        self.mel.finish(frames);
-    }
-
-    fn reset(&mut self) {
-        self.resampler.reset();
-        self.mel.reset();
-    }
-}
-
 /// Decoded frames on their way to the voice.
 struct Decoded {
     /// One for each channel.
@@ -478,10 +441,6 @@ fn freeze(
         .t()?
         .contiguous()?
         .reshape((batch, channels, height, frames))?)
-}
-
-fn mean([left, right]: [&[f32]; 2]) -> Vec<f32> {
-    left.iter().zip(right).map(|(l, r)| 0.5 * (l + r)).collect()
 }
 
 /// A voice in steps, at the host's rate.

@@ -1,5 +1,7 @@
 //! The model that an instance plays: the built-in one, or a file of the user's.
 
+pub mod folder;
+
 use std::fmt;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
@@ -49,7 +51,14 @@ struct Inner {
 impl ModelStore {
     /// Main thread: begins to load a file, which becomes the model in use and what the session remembers if it is one.
     pub fn load(self: &Arc<Self>, path: PathBuf) {
-        self.begin(path, None);
+        self.begin(None, move || read(path));
+    }
+
+    /// Main thread: begins to look for the file that the session remembers, by its contents, in some folders and those in them.
+    pub fn find(self: &Arc<Self>, folders: Vec<PathBuf>) {
+        if let Some(file) = self.chosen() {
+            self.begin(Some(file.clone()), move || search(&file, &folders));
+        }
     }
 
     /// Main thread: goes back to the built-in model.
@@ -94,6 +103,16 @@ impl ModelStore {
         self.inner.lock().note.clone()
     }
 
+    /// Editor: whether another model plays than the one that the session remembers.
+    pub fn is_lost(&self) -> bool {
+        let inner = self.inner.lock();
+        let in_use = inner.in_use.as_ref().map(|model| model.sha256());
+        inner
+            .chosen
+            .as_ref()
+            .is_some_and(|file| Some(file.sha256.as_str()) != in_use)
+    }
+
     /// Editor: whether a file is being loaded.
     pub fn is_loading(&self) -> bool {
         self.inner.lock().is_loading
@@ -104,8 +123,13 @@ impl ModelStore {
         self.version.load(Ordering::Relaxed)
     }
 
-    /// `remembered` is what a session says of the file: then it stays the session's choice, whatever becomes of the load.
-    fn begin(self: &Arc<Self>, path: PathBuf, remembered: Option<ModelFile>) {
+    /// Has a thread `read` a file. `remembered` is what a session says of it: then it stays the session's choice, whatever
+    /// becomes of the load.
+    fn begin(
+        self: &Arc<Self>,
+        remembered: Option<ModelFile>,
+        read: impl FnOnce() -> Read + Send + 'static,
+    ) {
         let mut inner = self.inner.lock();
         inner.choice += 1;
         inner.note = None;
@@ -117,29 +141,20 @@ impl ModelStore {
         let store = Arc::clone(self);
         let spawned = thread::Builder::new()
             .name("graft-model".to_owned())
-            .spawn(move || {
-                let result = load(&path);
-                store.end(choice, path, remembered, result);
-            });
+            .spawn(move || store.end(choice, remembered, read()));
         if let Err(error) = spawned {
             inner.is_loading = false;
             inner.note = Some(format!("no thread to load a model: {error}"));
         }
     }
 
-    fn end(
-        &self,
-        choice: u64,
-        path: PathBuf,
-        remembered: Option<ModelFile>,
-        result: Result<Model, String>,
-    ) {
+    fn end(&self, choice: u64, remembered: Option<ModelFile>, read: Read) {
         let mut inner = self.inner.lock();
         if inner.choice != choice {
             return;
         }
-        match result {
-            Ok(model) => {
+        match read {
+            Ok((path, model)) => {
                 let sha256 = model.sha256().to_owned();
                 let changed = remembered.is_some_and(|file| file.sha256 != sha256);
                 inner.note = changed
@@ -160,6 +175,31 @@ impl ModelStore {
             self.version.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// A model and where it is, or why there is none.
+type Read = Result<(PathBuf, Model), String>;
+
+fn read(path: PathBuf) -> Read {
+    load(&path).map(|model| (path, model))
+}
+
+/// Looks for a file with the contents of one that is gone.
+fn search(lost: &ModelFile, folders: &[PathBuf]) -> Read {
+    for path in folder::model_files(folders) {
+        let is_it = |model: &Model| model.sha256() == lost.sha256;
+        if let Some(model) = load(&path).ok().filter(is_it) {
+            return Ok((path, model));
+        }
+    }
+    let places: Vec<_> = folders
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    let (name, places) = (lost.path.display(), places.join(" and "));
+    Err(format!(
+        "{name} is gone, and no file in {places} is the same"
+    ))
 }
 
 fn load(path: &Path) -> Result<Model, String> {
@@ -205,7 +245,10 @@ impl PersistentField<'_, Option<ModelFile>> for ModelChoice {
         match file {
             // Most states that are loaded have the model that is playing.
             Some(file) if self.0.chosen().as_ref() == Some(&file) && self.0.note().is_none() => {}
-            Some(file) => self.0.begin(file.path.clone(), Some(file)),
+            Some(file) => {
+                let path = file.path.clone();
+                self.0.begin(Some(file), move || read(path));
+            }
             None => self.0.use_built_in(),
         }
     }
@@ -215,5 +258,54 @@ impl PersistentField<'_, Option<ModelFile>> for ModelChoice {
         F: Fn(&Option<ModelFile>) -> R,
     {
         f(&self.0.chosen())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, fs, process};
+
+    use super::*;
+
+    #[test]
+    fn a_model_that_was_moved_is_found_by_its_contents() {
+        let folder = env::temp_dir().join(format!("graft möved {}", process::id()));
+        let moved = folder.join("elsewhere/renamed.safetensors");
+        fs::create_dir_all(folder.join("elsewhere")).unwrap();
+        fs::write(folder.join("text.safetensors"), "not a model").unwrap();
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/graft.safetensors");
+        fs::copy(&model, &moved).unwrap();
+        let sha256 = Model::load(&model).unwrap().sha256().to_owned();
+        let path = folder.join("mine.safetensors");
+        let lost = ModelFile {
+            path,
+            sha256: sha256.clone(),
+        };
+
+        let store = Arc::new(ModelStore::default());
+        ModelChoice(Arc::clone(&store)).set(Some(lost.clone()));
+        let (_, version) = store.settled();
+        assert!(store.is_lost() && store.note().is_some());
+
+        store.find(vec![folder.join("nowhere")]);
+        assert_eq!(store.settled().1, version);
+        let note = store.note().unwrap();
+        assert!(
+            note.contains("mine.safetensors") && note.contains("nowhere"),
+            "{note}"
+        );
+        assert_eq!(store.chosen(), Some(lost));
+
+        store.find(vec![folder.clone()]);
+        assert!(store.settled().1 > version);
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!((store.is_lost(), store.note()), (false, None));
+        assert_eq!(
+            store.chosen(),
+            Some(ModelFile {
+                path: moved,
+                sha256
+            })
+        );
     }
 }

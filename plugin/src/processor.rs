@@ -24,7 +24,8 @@ pub fn processor(
 ) -> Result<Box<dyn WindowProcessor>, ProcessorError> {
     let sample_rate_hz = sample_rate_hz.round() as u32;
     if let Some(method) = setup.engine.method() {
-        return Ok(Box::new(ClassicStream::new(method, sample_rate_hz)?));
+        let stream = ClassicStream::new(method, sample_rate_hz)?;
+        return Ok(Box::new(stream.with_scope(scope)?));
     }
     let settings = StreamSettings {
         sample_rate_hz,

@@ -21,7 +21,6 @@ mod control;
 mod doctor;
 mod entry;
 mod face;
-mod folder;
 mod header;
 mod history;
 mod knob;

@@ -10,10 +10,10 @@ use egui::{
 use model_runtime::Model;
 
 use super::buttons::{Look, button};
-use super::folder::{Folder, model_folder};
 use super::header::arrow;
 use super::theme;
 use crate::models::ModelStore;
+use crate::models::folder::{Folder, model_folder};
 
 const SIZE: Vec2 = vec2(680.0, 440.0);
 const LIST_WIDTH: f32 = 320.0;
@@ -36,6 +36,8 @@ enum Step {
     Go(PathBuf),
     Load(PathBuf),
     BuiltIn,
+    /// Look for the session's model where it may have gone.
+    Find,
     Close,
 }
 
@@ -113,6 +115,9 @@ impl Models {
             Some(Step::Go(path)) => browser.folder = Folder::read(&path),
             Some(Step::Load(path)) => store.load(path),
             Some(Step::BuiltIn) => store.use_built_in(),
+            Some(Step::Find) => {
+                store.find(vec![model_folder(), browser.folder.path.clone()]);
+            }
             Some(Step::Close) => self.open = None,
             None => {}
         }
@@ -157,7 +162,7 @@ impl Browser {
         });
         ui.with_layout(Layout::bottom_up(Align::Min), |ui| {
             step = step.take().or(self.path_line(ui));
-            state(ui, store);
+            step = step.take().or(state(ui, store));
         });
         step
     }
@@ -242,7 +247,8 @@ impl Browser {
 }
 
 /// What became of the last choice.
-fn state(ui: &mut Ui, store: &ModelStore) {
+fn state(ui: &mut Ui, store: &ModelStore) -> Option<Step> {
+    let mut step = None;
     if store.is_loading() {
         ui.colored_label(theme::TEXT, "Loading …");
     } else if let Some(note) = store.note() {
@@ -250,8 +256,15 @@ fn state(ui: &mut Ui, store: &ModelStore) {
             Ok(model) => format!(" “{}” plays.", model.header().card.name),
             Err(_) => String::new(),
         };
+        if store.is_lost() {
+            let help = "Looks for the very same file in My models and in the folder shown above, and in the folders in them.";
+            if ui.button("Find it").on_hover_text(help).clicked() {
+                step = Some(Step::Find);
+            }
+        }
         ui.add(Label::new(RichText::new(format!("{note}.{plays}")).color(theme::WARNING)).wrap());
     }
+    step
 }
 
 /// What there is to know of the model in use.

@@ -119,7 +119,7 @@ fn colors(hue: Color32) -> Vec<Color32> {
 }
 
 impl Pictures {
-    /// Shows the pictures; says whether they move. Only the network draws any.
+    /// Shows the pictures; says whether they move. Only the network has latents.
     pub fn show(
         &mut self,
         ui: &Ui,
@@ -137,6 +137,15 @@ impl Pictures {
             if let Some(strip) = self.strips.get(index) {
                 self.paint(ui, band, lane, strip);
             }
+            if !has_network && matches!(lane, Lane::Harmony | Lane::Rhythm) {
+                ui.painter().text(
+                    band.center(),
+                    Align2::CENTER_CENTER,
+                    "Only the engine Network has this.",
+                    theme::font(theme::SMALL),
+                    theme::DIM,
+                );
+            }
             bands.push((band, name, color));
         }
         self.beats(ui, rect);
@@ -151,10 +160,7 @@ impl Pictures {
             let at = band.left_top() + vec2(6.0, 3.0);
             tag(ui, at, Align2::LEFT_TOP, name, color);
         }
-        if !has_network {
-            let lines = ["This engine draws no pictures.", "The engine Network does."];
-            hint(ui, rect, lines);
-        } else if self.newest == 0 {
+        if self.newest == 0 {
             let lines = [
                 "Route a second track to Graft’s sidechain, and play.",
                 "What goes in and what comes out is drawn here.",

@@ -1,11 +1,15 @@
-//! A folder of model files.
+//! Folders of model files.
 
+use std::collections::VecDeque;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Extension of model files.
 const EXTENSION: &str = "safetensors";
+
+/// A search looks into so many folders at most: someone may begin it at the root of a disk.
+const MOST_FOLDERS: usize = 1000;
 
 /// What is in a folder that a model can be found in.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -65,6 +69,28 @@ impl Folder {
     }
 }
 
+/// The model files in some folders and the folders in them, the nearest first.
+pub fn model_files(folders: &[PathBuf]) -> Vec<PathBuf> {
+    let mut waiting: VecDeque<PathBuf> = folders.iter().cloned().collect();
+    let mut files = Vec::new();
+    for _ in 0..MOST_FOLDERS {
+        let Some(path) = waiting.pop_front() else {
+            break;
+        };
+        let folder = Folder::read(&path);
+        let is_no_link = |name: &&String| !path.join(name).is_symlink();
+        waiting.extend(
+            folder
+                .folders
+                .iter()
+                .filter(is_no_link)
+                .map(|name| path.join(name)),
+        );
+        files.extend(folder.models.iter().map(|name| path.join(name)));
+    }
+    files
+}
+
 /// Where a user's models are looked for first. It is made if it is not there yet.
 pub fn model_folder() -> PathBuf {
     let folder = data_folder().join(match cfg!(any(target_os = "macos", windows)) {
@@ -110,6 +136,8 @@ mod tests {
         let folder = Folder::read(&path);
         let inside = Folder::nearest(&path.join("gone/too/x.safetensors"));
         let missing = Folder::read(&path.join("gone"));
+        fs::write(path.join("Zoë’s/d.safetensors"), "").unwrap();
+        let files = model_files(&[path.join("gone"), path.clone()]);
         fs::remove_dir_all(&path).unwrap();
         assert_eq!(folder.folders, ["Zoë’s"]);
         assert_eq!(
@@ -119,5 +147,12 @@ mod tests {
         assert_eq!(folder.error, None);
         assert_eq!(inside.path, path);
         assert!(missing.error.is_some());
+        let names = [
+            "b.safetensors",
+            "C.safetensors",
+            "Ä model.SAFETENSORS",
+            "Zoë’s/d.safetensors",
+        ];
+        assert_eq!(files, names.map(|name| path.join(name)));
     }
 }

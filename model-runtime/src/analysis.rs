@@ -1,0 +1,53 @@
+//! From sound at the host's rate to log-mels, in steps.
+
+use vocoder::{LogMel, MelConfig, MelStream};
+
+use crate::error::Result;
+use crate::resample::Resampler;
+
+/// From host samples to log-mel frames, for one channel.
+pub(crate) struct Analysis {
+    pub(crate) resampler: Resampler,
+    mel: MelStream,
+}
+
+impl Analysis {
+    pub(crate) fn new(mel: &MelConfig, resampler: &Resampler) -> Result<Self> {
+        Ok(Self {
+            resampler: resampler.clone(),
+            mel: MelStream::new(mel)?,
+        })
+    }
+
+    /// Takes one channel of a source, or the mean of both, and appends the frames that it completes to `frames`.
+    pub(crate) fn push(
+        &mut self,
+        source: [&[f32]; 2],
+        channel: Option<usize>,
+        frames: &mut LogMel,
+    ) {
+        let mut samples = Vec::new();
+        match channel {
+            Some(channel) => self.resampler.push(source[channel], &mut samples),
+            None => self.resampler.push(&mean(source), &mut samples),
+        }
+        self.mel.push(&samples, frames);
+    }
+
+    /// Ends the clip: appends the frames at its end.
+    pub(crate) fn finish(&mut self, frames: &mut LogMel) {
+        let mut samples = Vec::new();
+        self.resampler.finish(&mut samples);
+        self.mel.push(&samples, frames);
+        self.mel.finish(frames);
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.resampler.reset();
+        self.mel.reset();
+    }
+}
+
+fn mean([left, right]: [&[f32]; 2]) -> Vec<f32> {
+    left.iter().zip(right).map(|(l, r)| 0.5 * (l + r)).collect()
+}
