@@ -14,7 +14,7 @@ fn main() {
 mod linux {
     use std::env;
     use std::fs;
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
     use std::thread;
     use std::time::{Duration, Instant};
 
@@ -37,11 +37,13 @@ mod linux {
     const MIX: (i16, i16) = (844, 512);
     const UNDO: (i16, i16) = (482, 26);
     const PRESETS: (i16, i16) = (204, 26);
+    const MODEL: (i16, i16) = (760, 26);
+    const FIND: (i16, i16) = (180, 470);
     const SECOND_PRESET: (i16, i16) = (180, 83);
 
     type Check = (&'static str, fn(&Plugin) -> Result<()>);
 
-    const CHECKS: [Check; 10] = [
+    const CHECKS: [Check; 11] = [
         ("a drag on the pad is one gesture for each knob", drag),
         (
             "what is recorded of a drag sounds the same when it is played back",
@@ -57,6 +59,7 @@ mod linux {
             two_windows,
         ),
         ("a model that is dropped on the window", dropped_model),
+        ("a model that was moved is found", moved_model),
         ("opening and closing while it plays", openings),
     ];
 
@@ -74,6 +77,8 @@ mod linux {
         // What threads that are gone left of their heaps would count as a leak.
         // SAFETY: the call only changes a setting of the allocator.
         unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+        // SAFETY: nothing has started a thread yet.
+        unsafe { env::set_var("XDG_DATA_HOME", data_folder()) };
         // SAFETY: nothing has started a thread yet.
         let _desktop = unsafe { Desktop::start(2100, 1300) }.unwrap();
         let plugin = built_library()
@@ -420,6 +425,39 @@ mod linux {
         Ok(())
     }
 
+    fn moved_model(plugin: &Plugin) -> Result<()> {
+        let built_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/graft.safetensors");
+        let path = env::temp_dir().join(format!("graft gone {}.safetensors", std::process::id()));
+        fs::copy(&built_in, &path)?;
+        let mut player = Player::new(plugin)?;
+        player.window.drop_file(&path)?;
+        player.play(1.0)?;
+        let state = player.session.save_state()?;
+        drop(player);
+        fs::remove_file(&path)?;
+        let models = data_folder().join("graft/models");
+        fs::create_dir_all(&models)?;
+        let moved = models.join("moved.safetensors");
+        fs::copy(&built_in, &moved)?;
+        let mut player = Player::start(plugin, Some(&state), false)?;
+        player.click(Button::Left, MODEL)?;
+        save_screenshot(&player.window)?;
+        player.click(Button::Left, FIND)?;
+        player.play(1.0)?;
+        let state = player.session.save_state()?;
+        fs::remove_file(&moved)?;
+        ensure!(
+            String::from_utf8_lossy(&state).contains("moved.safetensors"),
+            "the model was not found"
+        );
+        Ok(())
+    }
+
+    /// Where the tests keep a user's models.
+    fn data_folder() -> PathBuf {
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join("editor")
+    }
+
     fn openings(plugin: &Plugin) -> Result<()> {
         let openings = env::var("GRAFT_OPENINGS").map_or(12, |text| text.parse().unwrap_or(12));
         let mut player = Player::new(plugin)?;
@@ -455,10 +493,13 @@ mod linux {
         let late = pairs.filter(|(x, y)| x != y).count();
         println!("{late} of {} samples unlike a render", rendered.len());
         ensure!(late == 0, "windows of the remix came late");
+        Ok(())
+    }
+
+    /// Writes what the window shows to `GRAFT_SCREENSHOT`, if that is set, as a PPM picture.
+    fn save_screenshot(window: &HostWindow) -> Result<()> {
         if let Ok(path) = env::var("GRAFT_SCREENSHOT") {
-            player.session.open_editor(&mut player.window)?;
-            player.play(1.0)?;
-            let shot = player.window.screenshot()?;
+            let shot = window.screenshot()?;
             let header = format!("P6 {} {} 255\n", shot.width, shot.height);
             fs::write(path, [header.as_bytes(), &shot.rgb].concat())?;
         }
