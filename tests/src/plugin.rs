@@ -218,9 +218,26 @@ impl Instance {
         Ok((parameter.id, host_value))
     }
 
+    /// Sets a parameter while the plugin is not active, to a value in its own words.
+    pub(crate) fn set_parameter_text(&mut self, name: &str, text: &str) -> Result<()> {
+        let (params, listed) = self.params()?;
+        let parameter = listed.iter().find(|listed| listed.name == name);
+        let id = parameter
+            .with_context(|| format!("no parameter \"{name}\""))?
+            .id;
+        let value = params
+            .text_to_value(&self.inner.plugin_handle(), id, &CString::new(text)?)
+            .with_context(|| format!("the parameter \"{name}\" does not take {text}"))?;
+        self.flush(id, value)
+    }
+
     /// Sets a parameter while the plugin is not active.
     pub(crate) fn set_parameter(&mut self, name: &str, value: f64) -> Result<()> {
         let (id, value) = self.parameter(name, value)?;
+        self.flush(id, value)
+    }
+
+    fn flush(&mut self, id: ClapId, value: f64) -> Result<()> {
         let mut events = EventBuffer::with_capacity(1);
         events.push(&ParamValueEvent::new(0, id, Pckn::match_all(), value));
         let params = self.extension::<PluginParams>("params")?;

@@ -128,6 +128,15 @@ impl Session {
         }
     }
 
+    /// Sets a parameter to a value in its own words, while the plugin is not active.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such parameter, or it does not understand the words.
+    pub fn set_parameter_text(&mut self, name: &str, text: &str) -> Result<()> {
+        self.instance.set_parameter_text(name, text)
+    }
+
     /// Sets a parameter while the plugin is not active.
     ///
     /// # Errors

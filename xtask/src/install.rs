@@ -11,7 +11,7 @@ use crate::{bundle, demo, system_packages, workspace};
 /// Build Graft, install it for this user and render a demo remix
 ///
 /// Installs the system packages that are missing (Debian, Ubuntu), builds the plugin, copies it to
-/// your CLAP and VST3 folders, and remixes two short loops with it into target/demo. Run it again
+/// your CLAP and VST3 folders, its presets to where VST3 hosts look for them, and remixes two short loops with it into target/demo. Run it again
 /// after every update.
 #[derive(Args)]
 pub struct Install {}
@@ -30,6 +30,7 @@ impl Install {
         let folders = PluginFolders::of(&home);
         let clap = install(&bundles.clap, &folders.clap)?;
         let vst3 = install(&bundles.vst3, &folders.vst3)?;
+        install_presets(&folders.vst3_presets)?;
 
         println!("[4/4] Rendering a demo with the installed plugin");
         let demo = demo::render(&clap, &workspace::target()?.join("demo"))?;
@@ -38,6 +39,7 @@ impl Install {
         println!("\nGraft is installed; let your DAW scan for new plugins.");
         println!("  CLAP       {}", clap.display());
         println!("  VST3       {}", vst3.display());
+        println!("  presets    {}", folders.vst3_presets.display());
         println!("  remix      {}", workspace::display(&demo.audio));
         println!("  picture    {}", workspace::display(&demo.picture));
         println!("  latency    {latency}");
@@ -50,23 +52,31 @@ impl Install {
 struct PluginFolders {
     clap: PathBuf,
     vst3: PathBuf,
+    vst3_presets: PathBuf,
 }
 
 impl PluginFolders {
     fn of(home: &Path) -> Self {
-        let (clap, vst3) = if cfg!(target_os = "macos") {
-            ("Library/Audio/Plug-Ins/CLAP", "Library/Audio/Plug-Ins/VST3")
+        let (clap, vst3, presets) = if cfg!(target_os = "macos") {
+            (
+                "Library/Audio/Plug-Ins/CLAP",
+                "Library/Audio/Plug-Ins/VST3",
+                "Library/Audio/Presets",
+            )
         } else if cfg!(windows) {
             (
                 "AppData/Local/Programs/Common/CLAP",
                 "AppData/Local/Programs/Common/VST3",
+                "Documents/VST3 Presets",
             )
         } else {
-            (".clap", ".vst3")
+            (".clap", ".vst3", ".vst3/presets")
         };
         Self {
             clap: home.join(clap),
             vst3: home.join(vst3),
+            // By maker, then by plugin.
+            vst3_presets: home.join(presets).join("Graft/Graft"),
         }
     }
 }
@@ -89,6 +99,20 @@ fn install(bundle: &Path, folder: &Path) -> Result<PathBuf> {
     };
     place().with_context(|| format!("cannot install {}", installed.display()))?;
     Ok(installed)
+}
+
+/// Copies the factory presets.
+fn install_presets(folder: &Path) -> Result<()> {
+    let presets = workspace::root().join("assets/presets");
+    let place = || -> std::io::Result<()> {
+        fs::create_dir_all(folder)?;
+        for entry in fs::read_dir(presets)? {
+            let entry = entry?;
+            fs::copy(entry.path(), folder.join(entry.file_name()))?;
+        }
+        Ok(())
+    };
+    place().with_context(|| format!("cannot install the presets in {}", folder.display()))
 }
 
 fn remove(path: &Path) -> std::io::Result<()> {

@@ -32,7 +32,7 @@ mod panel;
 mod pictures;
 #[cfg(target_os = "linux")]
 mod pinned;
-mod presets;
+pub mod presets;
 mod readout;
 mod status;
 mod surface;

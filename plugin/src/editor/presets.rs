@@ -4,6 +4,7 @@ use super::control::ParamId::{
     self, FreezeHarmony, FreezeLength, FreezeRhythm, Harmony, Link, Mix, Rhythm, Transpose,
 };
 use super::panel::Panel;
+use crate::params::GraftParams;
 
 /// A setting with a name that says what it does.
 pub struct Preset {
@@ -77,8 +78,23 @@ pub const FACTORY: [Preset; 9] = [
 ];
 
 impl Preset {
+    /// What differs from a new instance: names of parameters, and values in words that they understand.
+    pub fn words(&self) -> Vec<(String, &'static str)> {
+        let params = GraftParams::default();
+        let values = self.values.iter();
+        values
+            .map(|(id, word)| (id.of(&params).label().to_owned(), *word))
+            .collect()
+    }
+
+    /// Names of the parameters that presets set.
+    pub fn parameters() -> [String; RESET.len()] {
+        let params = GraftParams::default();
+        RESET.map(|id| id.of(&params).label().to_owned())
+    }
+
     /// Sets the parameters: one change to undo.
-    pub fn apply(&self, panel: &mut Panel) {
+    pub(super) fn apply(&self, panel: &mut Panel) {
         let values = RESET.map(|id| {
             let control = panel.control(id);
             let word = self.values.iter().find(|(other, _)| *other == id);
@@ -91,7 +107,7 @@ impl Preset {
 
 /// Two settings to go back and forth between.
 #[derive(Default)]
-pub struct Compare {
+pub(super) struct Compare {
     is_b: bool,
     /// The one that is not heard, once there is one.
     other: Option<Vec<(ParamId, f32)>>,
@@ -129,7 +145,6 @@ fn values(panel: &Panel) -> Vec<(ParamId, f32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::params::GraftParams;
 
     #[test]
     fn the_parameters_understand_every_preset() {

@@ -17,7 +17,7 @@ use serde_json::Value;
 use vocoder::MelConfig;
 
 /// Length of the prefix that nice-plug puts before a CLAP state.
-const STATE_PREFIX_BYTES: usize = 8;
+pub const STATE_PREFIX_BYTES: usize = 8;
 
 /// The plugin that is linked into the test, so that its code runs with the test's allocator.
 pub fn linked_plugin() -> Plugin {
