@@ -4,26 +4,21 @@ use std::sync::Arc;
 
 use vocoder::classic::{ClassicRemix, Method};
 
+use crate::clip_stream::{ClipStream, Head};
 use crate::error::Result;
-use crate::knobs::Knobs;
 use crate::packet::Window;
 use crate::remixer::frame_controls;
-use crate::rest::{Rest, Step};
 use crate::scope::Scope;
 use crate::sketch::Sketch;
-use crate::stream::hand_out;
 use crate::worker::{ProcessorError, WindowProcessor};
 
 /// Worker thread: remixes two stereo streams without a network, window by window. Transposition and what is frozen concern
 /// latents, and have no part in it.
 pub struct ClassicStream {
     remix: ClassicRemix,
-    knobs: Knobs,
-    rest: Rest,
+    head: Head,
     sketch: Option<Sketch>,
     sample_rate_hz: u32,
-    latency_samples: usize,
-    output: [Vec<f32>; 2],
 }
 
 impl ClassicStream {
@@ -34,17 +29,14 @@ impl ClassicStream {
     /// When the rate is out of range.
     pub fn new(method: Method, sample_rate_hz: u32) -> Result<Self> {
         let remix = ClassicRemix::new(method, sample_rate_hz, 2)?;
-        let latency_samples = remix.latency_samples();
+        let hop_samples = remix.hop_samples() as f64;
         let mut stream = Self {
-            knobs: Knobs::new(remix.hop_samples() as f64),
+            head: Head::new(hop_samples, remix.latency_samples(), sample_rate_hz),
             remix,
-            rest: Rest::new(latency_samples, sample_rate_hz),
             sketch: None,
             sample_rate_hz,
-            latency_samples,
-            output: Default::default(),
         };
-        stream.reset();
+        stream.restart();
         Ok(stream)
     }
 
@@ -58,97 +50,62 @@ impl ClassicStream {
         Ok(self)
     }
 
-    fn push(&mut self, window: &Window) -> Result<()> {
-        if window.stream_position_samples == 0 {
-            if !self.rest.is_asleep() {
-                self.finish()?;
-                self.begin_clip(0);
-            }
-            self.rest.begin_stream();
-            self.knobs.begin_stream();
+    /// Shows what was made, from sample `first` of what waits to be handed out on.
+    fn draw_remix(&mut self, first: usize) {
+        if let Some(sketch) = &mut self.sketch {
+            let output = self.head.output.each_ref();
+            sketch.make(output.map(|channel| &channel[first..]));
         }
-        self.knobs.read(window);
-        let was_asleep = self.rest.is_asleep();
-        let Step::Rest { silent_samples } = self.rest.listen(window) else {
-            return self.take(window, 0);
-        };
-        if !was_asleep {
-            self.fall_silent();
-        }
-        for channel in &mut self.output {
-            channel.resize(channel.len() + silent_samples, 0.0);
-        }
-        let end = window.stream_position_samples + silent_samples as u64;
-        self.knobs.forget_before_sample(end);
-        if silent_samples == window.samples() {
-            return Ok(());
-        }
-        self.begin_clip(end);
-        self.take(window, silent_samples)
+    }
+}
+
+impl ClipStream for ClassicStream {
+    fn head(&mut self) -> &mut Head {
+        &mut self.head
     }
 
-    /// A clip begins, so many samples after the last jump.
     fn begin_clip(&mut self, position_samples: u64) {
-        self.knobs.begin_clip(position_samples);
+        self.remix.reset();
+        self.head.knobs.begin_clip(position_samples);
         if let Some(sketch) = &mut self.sketch {
             sketch.begin_clip();
         }
     }
 
-    /// Ends the clip.
-    fn finish(&mut self) -> Result<()> {
-        let made = self.output[0].len();
-        let knobs = &self.knobs;
+    fn finish_clip(&mut self) -> Result<()> {
+        let Head { knobs, output, .. } = &mut self.head;
+        let made = output[0].len();
         let controls = |frame| frame_controls(&knobs.at(frame));
-        self.remix.finish(controls, &mut self.output)?;
+        self.remix.finish(controls, output)?;
         self.draw_remix(made);
         Ok(())
     }
 
-    /// Shows what was made, from sample `first` of what waits to be handed out on.
-    fn draw_remix(&mut self, first: usize) {
-        if let Some(sketch) = &mut self.sketch {
-            sketch.make(self.output.each_ref().map(|channel| &channel[first..]));
-        }
-    }
-
-    /// Takes the samples of a window from number `first` on.
     fn take(&mut self, window: &Window, first: usize) -> Result<()> {
         let sources = [&window.main, &window.sidechain]
             .map(|source| source.each_ref().map(|channel| &channel[first..]));
-        let knobs = &self.knobs;
+        let Head { knobs, output, .. } = &mut self.head;
         let hop_samples = self.remix.hop_samples() as f64;
         if let Some(sketch) = &mut self.sketch {
             sketch.hear(sources, |sample| knobs.beat_at(sample / hop_samples));
         }
         let controls = |frame| frame_controls(&knobs.at(frame));
-        let made = self.output[0].len();
+        let made = output[0].len();
         let sources = [&sources[0][..], &sources[1][..]];
-        self.remix.push(sources, controls, &mut self.output)?;
+        self.remix.push(sources, controls, output)?;
         self.draw_remix(made);
-        self.knobs.forget_before(self.remix.frames());
+        self.head.knobs.forget_before(self.remix.frames());
         Ok(())
-    }
-
-    /// Forgets the past: silence follows.
-    fn fall_silent(&mut self) {
-        self.remix.reset();
-        for channel in &mut self.output {
-            channel.clear();
-            channel.resize(self.latency_samples, 0.0);
-        }
     }
 }
 
 impl WindowProcessor for ClassicStream {
     fn latency_samples(&self) -> usize {
-        self.latency_samples
+        self.head.latency_samples
     }
 
     fn reset(&mut self) {
-        self.fall_silent();
-        self.rest.reset();
-        self.knobs.begin_stream();
+        self.restart();
     }
 
     fn process(
@@ -157,7 +114,7 @@ impl WindowProcessor for ClassicStream {
         remix: [&mut [f32]; 2],
     ) -> std::result::Result<(), ProcessorError> {
         self.push(window)?;
-        Ok(hand_out(&mut self.output, remix)?)
+        Ok(self.head.hand_out(remix)?)
     }
 }
 

@@ -3,6 +3,7 @@
 mod analysis;
 mod audio;
 mod classic;
+mod clip_stream;
 pub mod credit;
 pub mod delay;
 mod error;

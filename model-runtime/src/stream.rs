@@ -23,10 +23,10 @@ use vocoder::guided::GuidedVoice;
 use vocoder::{LogMel, MelConfig};
 
 use crate::analysis::Analysis;
+use crate::clip_stream::{ClipStream, Head};
 use crate::error::{Error, Result};
 use crate::freeze::{FreezeStore, Freezer, Part};
 use crate::geometry::{LatencyMode, StreamLatency};
-use crate::knobs::Knobs;
 use crate::model_file::Model;
 use crate::network::{DecoderState, EncoderState, Network};
 use crate::packet::{Controls, Window};
@@ -34,7 +34,6 @@ use crate::remixer::{
     Voice, frame_controls, guided_config, limited_network, mix, to_log_mels, to_tensor, transpose,
 };
 use crate::resample::Resampler;
-use crate::rest::{Rest, Step};
 use crate::scope::{Lane, Scope, ScopeWriter};
 use crate::worker::{ProcessorError, WindowProcessor};
 
@@ -56,15 +55,13 @@ pub struct RemixStream {
     /// Largest transposition that the model was trained for.
     most_semitones: i32,
     settings: StreamSettings,
-    latency_samples: usize,
+    head: Head,
     /// One for each channel that the model hears: all of main's, then the sidechain's.
     analyses: Vec<Analysis>,
     /// For each of them, frames that wait until their group is complete.
     waiting: Vec<LogMel>,
     encoder: EncoderState,
     decoder: DecoderState,
-    knobs: Knobs,
-    rest: Rest,
     freeze_store: Arc<FreezeStore>,
     scope: ScopeWriter,
     harmony_freezer: Freezer,
@@ -75,7 +72,6 @@ pub struct RemixStream {
     voice: VoiceStream,
     /// Frames that the encoder was given.
     taken_frames: usize,
-    output: [Vec<f32>; 2],
 }
 
 impl RemixStream {
@@ -92,14 +88,13 @@ impl RemixStream {
         let analyses = (0..2 * voice.channels())
             .map(|_| Analysis::new(&mel, &resampler))
             .collect::<Result<Vec<_>>>()?;
+        let hop_samples = mel.hop_length as f64 * f64::from(settings.sample_rate_hz)
+            / f64::from(mel.sample_rate_hz);
         let mut stream = Self {
+            // Until the latency is known.
+            head: Head::new(hop_samples, 0, settings.sample_rate_hz),
             encoder: network.encoder_state(),
             decoder: network.decoder_state(),
-            knobs: Knobs::new(
-                mel.hop_length as f64 * f64::from(settings.sample_rate_hz)
-                    / f64::from(mel.sample_rate_hz),
-            ),
-            rest: Rest::new(0, settings.sample_rate_hz),
             freeze_store: Arc::default(),
             scope: ScopeWriter::default(),
             harmony_freezer: Freezer::new(Part::Harmony),
@@ -107,9 +102,7 @@ impl RemixStream {
             harmony_frames: 0,
             rhythm_frames: 0,
             decoded_frames: 0,
-            latency_samples: 0,
             taken_frames: 0,
-            output: [Vec::new(), Vec::new()],
             waiting: vec![LogMel::new(mel.n_mels); analyses.len()],
             analyses,
             voice,
@@ -118,9 +111,12 @@ impl RemixStream {
             most_semitones: model.header().max_shift_semitones as i32,
             settings,
         };
-        stream.latency_samples = stream.latency().total_samples();
-        stream.rest = Rest::new(stream.latency_samples, settings.sample_rate_hz);
-        stream.fall_silent();
+        stream.head = Head::new(
+            hop_samples,
+            stream.latency().total_samples(),
+            settings.sample_rate_hz,
+        );
+        stream.restart();
         Ok(stream)
     }
 
@@ -154,80 +150,6 @@ impl RemixStream {
         }
     }
 
-    /// Forgets the past: silence follows.
-    fn fall_silent(&mut self) {
-        self.begin(0);
-        for channel in &mut self.output {
-            channel.clear();
-            channel.resize(self.latency_samples, 0.0);
-        }
-    }
-
-    /// Begins a clip, so many samples after the last jump. What is to be heard before it stays.
-    fn begin(&mut self, position_samples: u64) {
-        self.encoder = self.network.encoder_state();
-        self.decoder = self.network.decoder_state();
-        self.waiting.fill(LogMel::new(self.mel.n_mels));
-        self.analyses.iter_mut().for_each(Analysis::reset);
-        self.knobs.begin_clip(position_samples);
-        self.scope.begin_clip();
-        self.voice.reset();
-        self.harmony_freezer.begin();
-        self.rhythm_freezer.begin();
-        (self.harmony_frames, self.rhythm_frames, self.decoded_frames) = (0, 0, 0);
-        self.taken_frames = 0;
-    }
-
-    /// Ends the clip: what it has not given yet follows, as at the end of a clip.
-    fn finish(&mut self) -> Result<()> {
-        for (analysis, waiting) in self.analyses.iter_mut().zip(&mut self.waiting) {
-            analysis.finish(waiting);
-        }
-        let group_frames = self.settings.mode.group_frames();
-        let frames = self.taken_frames + self.waiting[0].frames();
-        // Beyond the end, the last frame goes on for as long as the network looks ahead.
-        let beyond = self.network.look_ahead_frames();
-        let wanted = (frames + beyond).next_multiple_of(group_frames);
-        for waiting in &mut self.waiting {
-            waiting.repeat_last(wanted - frames);
-        }
-        self.remix_groups(frames)?;
-        self.voice.finish(&mut self.output)?;
-        for channel in &mut self.output {
-            channel.resize(self.latency_samples, 0.0);
-        }
-        Ok(())
-    }
-
-    fn push(&mut self, window: &Window) -> Result<()> {
-        if window.stream_position_samples == 0 {
-            if !self.rest.is_asleep() {
-                self.finish()?;
-                self.begin(0);
-            }
-            self.rest.begin_stream();
-            self.knobs.begin_stream();
-        }
-        self.knobs.read(window);
-        let was_asleep = self.rest.is_asleep();
-        let Step::Rest { silent_samples } = self.rest.listen(window) else {
-            return self.take(window, 0);
-        };
-        if !was_asleep {
-            self.fall_silent();
-        }
-        for channel in &mut self.output {
-            channel.resize(channel.len() + silent_samples, 0.0);
-        }
-        let end = window.stream_position_samples + silent_samples as u64;
-        self.knobs.forget_before_sample(end);
-        if silent_samples == window.samples() {
-            return Ok(());
-        }
-        self.begin(end);
-        self.take(window, silent_samples)
-    }
-
     /// Has what is frozen kept in `store`, from which it can be saved and to which it can be loaded.
     #[must_use]
     pub fn with_freeze_store(mut self, store: Arc<FreezeStore>) -> Self {
@@ -240,24 +162,6 @@ impl RemixStream {
     pub fn with_scope(mut self, scope: Arc<Scope>) -> Self {
         self.scope = ScopeWriter::new(scope);
         self
-    }
-
-    /// Takes the samples of a window from number `first` on.
-    fn take(&mut self, window: &Window, first: usize) -> Result<()> {
-        fn rest(source: &[Vec<f32>; 2], first: usize) -> [&[f32]; 2] {
-            source.each_ref().map(|channel| &channel[first..])
-        }
-        let (main, sidechain) = (rest(&window.main, first), rest(&window.sidechain, first));
-        self.voice.push_audio(main, sidechain)?;
-        let channels = self.voice.channels();
-        let analyses = self.analyses.iter_mut().zip(&mut self.waiting);
-        for (i, (analysis, waiting)) in analyses.enumerate() {
-            let source = if i < channels { main } else { sidechain };
-            let channel = (channels == 2).then_some(i % 2);
-            analysis.push(source, channel, waiting);
-        }
-        self.remix_groups(usize::MAX)?;
-        self.voice.pull(&mut self.output)
     }
 
     /// Remixes the complete groups among the frames that wait, and hands the decoded frames before number `end` to the voice.
@@ -286,7 +190,7 @@ impl RemixStream {
         let first = self.taken_frames;
         let frames = end.saturating_sub(first).min(group[0].frames());
         let sources = [&group[0], &group[self.voice.channels()]];
-        let knobs = &self.knobs;
+        let knobs = &self.head.knobs;
         self.scope.inputs(first..first + frames, sources, |frame| {
             knobs.beat_at(frame as f64)
         });
@@ -297,7 +201,7 @@ impl RemixStream {
         let network = &self.network;
         let pool = network.pool_frames();
         let most = self.most_semitones;
-        let knobs = &self.knobs;
+        let knobs = &self.head.knobs;
         // The transposition of a pooled frame is that in its middle.
         let semitones = |pooled: usize| {
             let middle = knobs.at(pooled * pool + pool / 2);
@@ -361,20 +265,75 @@ impl RemixStream {
             })
             .collect();
         let needed = (self.decoded_frames / pool * pool).min(self.harmony_frames * pool);
-        self.knobs.forget_before(needed);
+        self.head.knobs.forget_before(needed);
         Ok(Some(Decoded { mels, controls }))
+    }
+}
+
+impl ClipStream for RemixStream {
+    fn head(&mut self) -> &mut Head {
+        &mut self.head
+    }
+
+    fn begin_clip(&mut self, position_samples: u64) {
+        self.encoder = self.network.encoder_state();
+        self.decoder = self.network.decoder_state();
+        self.waiting.fill(LogMel::new(self.mel.n_mels));
+        self.analyses.iter_mut().for_each(Analysis::reset);
+        self.head.knobs.begin_clip(position_samples);
+        self.scope.begin_clip();
+        self.voice.reset();
+        self.harmony_freezer.begin();
+        self.rhythm_freezer.begin();
+        (self.harmony_frames, self.rhythm_frames, self.decoded_frames) = (0, 0, 0);
+        self.taken_frames = 0;
+    }
+
+    fn finish_clip(&mut self) -> Result<()> {
+        for (analysis, waiting) in self.analyses.iter_mut().zip(&mut self.waiting) {
+            analysis.finish(waiting);
+        }
+        let group_frames = self.settings.mode.group_frames();
+        let frames = self.taken_frames + self.waiting[0].frames();
+        // Beyond the end, the last frame goes on for as long as the network looks ahead.
+        let beyond = self.network.look_ahead_frames();
+        let wanted = (frames + beyond).next_multiple_of(group_frames);
+        for waiting in &mut self.waiting {
+            waiting.repeat_last(wanted - frames);
+        }
+        self.remix_groups(frames)?;
+        self.voice.finish(&mut self.head.output)?;
+        for channel in &mut self.head.output {
+            channel.resize(self.head.latency_samples, 0.0);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, window: &Window, first: usize) -> Result<()> {
+        fn rest(source: &[Vec<f32>; 2], first: usize) -> [&[f32]; 2] {
+            source.each_ref().map(|channel| &channel[first..])
+        }
+        let (main, sidechain) = (rest(&window.main, first), rest(&window.sidechain, first));
+        self.voice.push_audio(main, sidechain)?;
+        let channels = self.voice.channels();
+        let analyses = self.analyses.iter_mut().zip(&mut self.waiting);
+        for (i, (analysis, waiting)) in analyses.enumerate() {
+            let source = if i < channels { main } else { sidechain };
+            let channel = (channels == 2).then_some(i % 2);
+            analysis.push(source, channel, waiting);
+        }
+        self.remix_groups(usize::MAX)?;
+        self.voice.pull(&mut self.head.output)
     }
 }
 
 impl WindowProcessor for RemixStream {
     fn latency_samples(&self) -> usize {
-        self.latency_samples
+        self.head.latency_samples
     }
 
     fn reset(&mut self) {
-        self.fall_silent();
-        self.rest.reset();
-        self.knobs.begin_stream();
+        self.restart();
     }
 
     fn process(
@@ -383,21 +342,8 @@ impl WindowProcessor for RemixStream {
         remix: [&mut [f32]; 2],
     ) -> std::result::Result<(), ProcessorError> {
         self.push(window)?;
-        Ok(hand_out(&mut self.output, remix)?)
+        Ok(self.head.hand_out(remix)?)
     }
-}
-
-/// Moves the first samples of what is ready to a window's remix.
-pub(crate) fn hand_out(ready: &mut [Vec<f32>; 2], remix: [&mut [f32]; 2]) -> Result<()> {
-    for (out, ready) in remix.into_iter().zip(ready) {
-        let samples = out.len();
-        if ready.len() < samples {
-            return Err(Error::input("remixed samples", samples, ready.len()));
-        }
-        out.copy_from_slice(&ready[..samples]);
-        ready.drain(..samples);
-    }
-    Ok(())
 }
 
 /// Decoded frames on their way to the voice.
