@@ -60,7 +60,7 @@ enum Act {
 const MODEL_BUTTON: Act = Act::Click(760, 26);
 const MODEL_PATH: Act = Act::Click(400, 496);
 
-const SCENES: [Scene; 6] = [
+const SCENES: [Scene; 7] = [
     Scene {
         name: "first-open",
         scale: 1.0,
@@ -77,6 +77,15 @@ const SCENES: [Scene; 6] = [
         sidechain: true,
         seconds: 9.5,
         parameters: &[],
+        acts: &[],
+    },
+    Scene {
+        name: "split",
+        scale: 1.0,
+        main: true,
+        sidechain: true,
+        seconds: 7.0,
+        parameters: &[("Engine", 1.0)],
         acts: &[],
     },
     Scene {
