@@ -3,7 +3,9 @@
 //! Probes are trained on nine tenths of the songs and scored on the rest, several times with other songs, weights and crops. All
 //! representations have the same protocol: chords at one label for [`CHORD_FRAMES`] frames, onsets at every frame.
 
+use std::collections::HashMap;
 use std::num::NonZero;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -21,7 +23,7 @@ use super::chords::CLASSES;
 use super::onsets;
 use super::probe::{Example, IGNORED, Probe, ProbeConfig, likeliest};
 use super::songs::{CHORD_FRAMES, Song, mel_frame, mel_frame_s};
-use crate::progress;
+use crate::{progress, whole_file};
 
 /// One song in so many is for evaluation.
 const EVALUATION_SHARE: usize = 10;
@@ -119,6 +121,51 @@ impl Representation {
             labels,
         }
     }
+}
+
+/// Writes what the chord probe of a representation hears and is asked for as safetensors, for other programs: `features` (songs,
+/// labels, width) and `chords` (songs, labels), with 255 for labels that do not count. All songs are as long as the shortest.
+///
+/// # Errors
+///
+/// When the file cannot be written.
+pub fn write_chord_examples(
+    path: &Path,
+    representation: &Representation,
+    songs: &[Song],
+) -> Result<()> {
+    let labels = songs
+        .iter()
+        .map(|song| song.chords.len())
+        .min()
+        .unwrap_or(0);
+    let (mut features, mut chords) = (Vec::new(), Vec::new());
+    for (index, song) in songs.iter().enumerate() {
+        let example = representation.chord_example(index, song);
+        features.extend_from_slice(&example.features[..labels * example.width]);
+        chords.extend(
+            example.labels[..labels]
+                .iter()
+                .map(|&label| label.min(255) as u8),
+        );
+    }
+    let tensors = HashMap::from([
+        (
+            "features",
+            Tensor::from_vec(
+                features,
+                (songs.len(), labels, representation.width),
+                &Device::Cpu,
+            )?,
+        ),
+        (
+            "chords",
+            Tensor::from_vec(chords, (songs.len(), labels), &Device::Cpu)?,
+        ),
+    ]);
+    whole_file::write_with(path, |part| {
+        Ok(candle_core::safetensors::save(&tensors, part)?)
+    })
 }
 
 /// A log-mel as (1, 1, n_mels, T).

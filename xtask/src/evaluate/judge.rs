@@ -193,6 +193,8 @@ impl Judge<'_> {
                 disentanglement::measure(&make()?, &songs, effort)
             })
         };
+        let examples = self.folder.join("stages/log-mel-chords.safetensors");
+        disentanglement::write_chord_examples(&examples, &Representation::log_mel(&songs), &songs)?;
         let mut rows = vec![(
             DEAF.to_owned(),
             disentanglement::without_listening(&songs, effort),
