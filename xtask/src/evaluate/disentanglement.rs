@@ -4,11 +4,7 @@
 //! representations have the same protocol: chords at one label for [`CHORD_FRAMES`] frames, onsets at every frame.
 
 use std::collections::HashMap;
-use std::num::NonZero;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use anyhow::Result;
 use candle_core::{Device, Tensor};
@@ -20,9 +16,9 @@ use serde::{Deserialize, Serialize};
 use vocoder::LogMel;
 
 use super::chords::CLASSES;
-use super::onsets;
 use super::probe::{Example, IGNORED, Probe, ProbeConfig, likeliest};
 use super::songs::{CHORD_FRAMES, Song, mel_frame, mel_frame_s};
+use super::{onsets, parallel};
 use crate::{progress, whole_file};
 
 /// One song in so many is for evaluation.
@@ -224,31 +220,18 @@ pub fn measure(representation: &Representation, songs: &[Song], effort: Effort) 
     let tasks: Vec<(Task, u64)> = (0..effort.seeds as u64)
         .flat_map(|seed| [Task::Chords, Task::Detected, Task::Struck].map(|task| (task, seed)))
         .collect();
-    let bar = progress::bar("Training probes", tasks.len() as u64);
-    let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::new());
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
-            scope.spawn(|| {
-                while let Some((task, seed)) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let score = probe(representation, songs, task, effort.steps, *seed);
-                    done.lock()
-                        .expect("no thread panics while it holds the scores")
-                        .push((*seed, score));
-                    bar.inc(1);
-                }
-            });
-        }
-    });
-    bar.finish_and_clear();
-    let mut done = done.into_inner().expect("all threads have ended");
-    done.sort_by_key(|(seed, _)| *seed);
+    let done = parallel::map(
+        "Training probes",
+        &tasks,
+        || Ok(()),
+        |(), (task, seed)| probe(representation, songs, task, effort.steps, *seed),
+    )?;
     let mut scores = Scores {
         confusion: vec![vec![0; CLASSES]; CLASSES],
         ..Scores::default()
     };
-    for (_, score) in done {
-        match score? {
+    for score in done {
+        match score {
             Score::Chords(confusion) => {
                 scores.chords.push(diagonal_share(&confusion));
                 let cells = scores.confusion.iter_mut().flatten();
@@ -442,15 +425,15 @@ mod tests {
                 .collect(),
         };
         let effort = Effort {
-            steps: 60,
-            seeds: 2,
+            steps: 50,
+            seeds: 1,
         };
         let [harmony, rhythm] = [keep(0..25), keep(25..32)]
             .map(|representation| measure(&representation, &songs, effort).unwrap());
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
         assert_eq!(
             (harmony.chords.len(), harmony.confusion.len()),
-            (2, CLASSES)
+            (1, CLASSES)
         );
         assert!(mean(&harmony.chords) > 0.9, "{harmony:?}");
         assert!(

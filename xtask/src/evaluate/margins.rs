@@ -22,10 +22,13 @@ pub const SAMPLE_RATE_HZ: u32 = 22_050;
 pub const HOP_LENGTH: usize = 512;
 const ONSET_N_FFT: usize = 2048;
 
+/// Chords change more slowly than onsets: their frames are 93 ms apart.
+const CHROMA_HOP_LENGTH: usize = 4 * HOP_LENGTH;
+
 /// What of a clip is compared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Features {
-    /// Strength of the pitch classes from C to B, one array a frame.
+    /// Strength of the pitch classes from C to B, one array for each 93 ms.
     pub chroma: Vec<[f32; PITCH_CLASSES]>,
     /// Onset strength, one value a frame.
     pub onset_strength: Vec<f32>,
@@ -57,7 +60,7 @@ impl FeatureExtractor {
             ..MelConfig::default()
         };
         Ok(Self {
-            chroma: ChromaCqt::new(SAMPLE_RATE_HZ, HOP_LENGTH)?,
+            chroma: ChromaCqt::new(SAMPLE_RATE_HZ, CHROMA_HOP_LENGTH)?,
             onset_stft: Stft::new(ONSET_N_FFT, HOP_LENGTH),
             mel_filters: MelFilterBank::new(&mel)?,
             mel: MelSpectrogram::new(&mel)?,

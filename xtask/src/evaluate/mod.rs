@@ -23,6 +23,7 @@ mod margins;
 mod onsets;
 mod page;
 mod pairs;
+mod parallel;
 mod pictures;
 mod probe;
 mod remixes;

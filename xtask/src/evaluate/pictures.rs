@@ -89,7 +89,7 @@ pub fn latents(folder: &Path, file: &str, network: &Network, song: &Song) -> Res
     let roll = piano_roll(song, frames);
     let mut panels = vec![HeatPanel {
         title: "True notes; the line below them: onsets of notes and drums",
-        y_name: "key",
+        y_name: "key above C2",
         rows: ROLL_KEYS.len(),
         values: &roll,
         range: (0.0, 1.0),

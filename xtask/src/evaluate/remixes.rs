@@ -11,15 +11,15 @@ use super::classifier::Classifier;
 use super::frechet::ClipFeatures;
 use super::margins::{FeatureExtractor, Features, Margins, mel_distance};
 use super::pairs::Pair;
+use super::parallel;
 use crate::audio_file::{self, WavFormat};
 use crate::plot::{self, MelPanel};
-use crate::progress;
 
 /// Pairs whose sounds are kept for listening.
 pub const EXAMPLES: usize = 4;
 
 /// Makes a remix of a source of harmony and a source of rhythm.
-type Remix<'a> = dyn Fn(&AudioClip, &AudioClip) -> Result<AudioClip> + 'a;
+type Remix<'a> = dyn Fn(&AudioClip, &AudioClip) -> Result<AudioClip> + Sync + 'a;
 
 /// A way to remix.
 pub struct Method<'a> {
@@ -34,7 +34,7 @@ impl<'a> Method<'a> {
     /// A method that is not asked for reconstructions.
     pub fn new(
         name: &str,
-        remix: impl Fn(&AudioClip, &AudioClip) -> Result<AudioClip> + 'a,
+        remix: impl Fn(&AudioClip, &AudioClip) -> Result<AudioClip> + Sync + 'a,
     ) -> Self {
         Self {
             name: name.to_owned(),
@@ -70,7 +70,6 @@ pub struct Remixes<'a> {
     classifier: &'a Classifier,
     /// Folder for sounds and pictures.
     folder: &'a Path,
-    extractor: FeatureExtractor,
     sources: Vec<(&'a Pair, Features, Features)>,
 }
 
@@ -81,22 +80,22 @@ impl<'a> Remixes<'a> {
     ///
     /// When a source cannot be analysed.
     pub fn new(pairs: &'a [Pair], classifier: &'a Classifier, folder: &'a Path) -> Result<Self> {
-        let mut extractor = FeatureExtractor::new()?;
-        let bar = progress::bar("Analysing pairs", pairs.len() as u64);
-        let sources = pairs
-            .iter()
-            .map(|pair| {
+        let sources = parallel::map(
+            "Analysing pairs",
+            pairs,
+            FeatureExtractor::new,
+            |extractor, pair| {
                 let main = extractor.extract(&pair.main.clip)?;
-                bar.inc(1);
-                Ok((pair, main, extractor.extract(&pair.sidechain.clip)?))
-            })
-            .collect::<Result<_>>()?;
-        bar.finish_and_clear();
+                Ok((main, extractor.extract(&pair.sidechain.clip)?))
+            },
+        )?;
+        let sources = pairs.iter().zip(sources);
         Ok(Self {
             classifier,
             folder,
-            extractor,
-            sources,
+            sources: sources
+                .map(|(pair, (main, sidechain))| (pair, main, sidechain))
+                .collect(),
         })
     }
 
@@ -119,42 +118,50 @@ impl<'a> Remixes<'a> {
     /// # Errors
     ///
     /// When a pair cannot be remixed; the error names it.
-    pub fn measure(&mut self, method: &Method) -> Result<Vec<PairScore>> {
-        let bar = progress::bar("Remixing", self.sources.len() as u64);
-        let mut scores = Vec::with_capacity(self.sources.len());
-        for (index, (pair, main, sidechain)) in self.sources.iter().enumerate() {
-            let (a, b) = (&pair.main.clip, &pair.sidechain.clip);
-            let remix = |b: &AudioClip| {
-                (method.remix)(a, b).with_context(|| {
-                    format!(
-                        "cannot remix {} with {}",
-                        pair.main.name, pair.sidechain.name
-                    )
-                })
-            };
-            let clip = remix(b)?;
-            let features = self.extractor.extract(&clip)?;
-            let reconstruction = match method.reconstructs {
-                true => Some(mel_distance(&self.extractor.extract(&remix(a)?)?, main)?),
-                false => None,
-            };
-            if index < EXAMPLES {
-                self.write(index, &method.name, &clip, &features)?;
-            }
-            let beside = |value: fn(&Features) -> f32| {
-                value(&features) - 0.5 * (value(main) + value(sidechain))
-            };
-            scores.push(PairScore {
-                margins: Margins::of(&features, main, sidechain),
-                level_db: beside(|features| features.level_db),
-                brightness_octaves: beside(|features| features.centroid_octaves),
-                reconstruction,
-                features: self.classifier.features(&features.log_mel)?,
-            });
-            bar.inc(1);
+    pub fn measure(&self, method: &Method) -> Result<Vec<PairScore>> {
+        let indices: Vec<usize> = (0..self.sources.len()).collect();
+        parallel::map(
+            "Remixing",
+            &indices,
+            FeatureExtractor::new,
+            |extractor, &index| self.measure_pair(method, extractor, index),
+        )
+    }
+
+    fn measure_pair(
+        &self,
+        method: &Method,
+        extractor: &mut FeatureExtractor,
+        index: usize,
+    ) -> Result<PairScore> {
+        let (pair, main, sidechain) = &self.sources[index];
+        let (a, b) = (&pair.main.clip, &pair.sidechain.clip);
+        let remix = |b: &AudioClip| {
+            (method.remix)(a, b).with_context(|| {
+                format!(
+                    "cannot remix {} with {}",
+                    pair.main.name, pair.sidechain.name
+                )
+            })
+        };
+        let clip = remix(b)?;
+        let features = extractor.extract(&clip)?;
+        let reconstruction = match method.reconstructs {
+            true => Some(mel_distance(&extractor.extract(&remix(a)?)?, main)?),
+            false => None,
+        };
+        if index < EXAMPLES {
+            self.write(index, &method.name, &clip, &features)?;
         }
-        bar.finish_and_clear();
-        Ok(scores)
+        let beside =
+            |value: fn(&Features) -> f32| value(&features) - 0.5 * (value(main) + value(sidechain));
+        Ok(PairScore {
+            margins: Margins::of(&features, main, sidechain),
+            level_db: beside(|features| features.level_db),
+            brightness_octaves: beside(|features| features.centroid_octaves),
+            reconstruction,
+            features: self.classifier.features(&features.log_mel)?,
+        })
     }
 
     fn write(&self, pair: usize, name: &str, clip: &AudioClip, features: &Features) -> Result<()> {
@@ -239,7 +246,7 @@ mod tests {
         ];
         let folder = TestFolder::new("remixes");
         let classifier = classifier();
-        let mut remixes = Remixes::new(&pairs, &classifier, folder.path()).unwrap();
+        let remixes = Remixes::new(&pairs, &classifier, folder.path()).unwrap();
         remixes.write_sources().unwrap();
         let main = remixes
             .measure(&Method::new("A", |a, _| Ok(a.clone())).reconstructing())
