@@ -20,6 +20,11 @@ pub const REAL: &str = "A alone";
 /// Name of the row of noise.
 pub const NOISE: &str = "white noise";
 
+/// Whether a row is there to compare with, and is no remix to listen to.
+pub fn is_reference(name: &str) -> bool {
+    [REAL, NOISE].contains(&name)
+}
+
 /// A alone, the sum of A and B, the harmonic part of A with the percussive part of B, both remixes that the plugin makes without a
 /// network, and noise, which nothing is to be near.
 pub fn methods() -> Vec<Method<'static>> {

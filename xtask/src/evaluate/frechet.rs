@@ -105,37 +105,30 @@ impl Gaussian {
     }
 }
 
-/// Distance between two sets of clips with a 95 % interval: the basic bootstrap (Davison and Hinkley, 1997) over whole clips,
-/// as the windows of a clip are alike.
+/// Distance between two sets of clips with a 95 % interval, from the spread of distances between sets that are drawn anew from
+/// both: whole clips, as the windows of a clip are alike (bootstrap, Efron, 1979). Small sets make all distances too large, so the
+/// interval is around the distance itself, and only distances between sets of the same sizes can be compared.
 ///
 /// # Errors
 ///
 /// When a set is too small.
 pub fn distance(a: &[ClipFeatures], b: &[ClipFeatures], seed: u64) -> Result<Measured> {
-    let fit = |clips: &mut dyn Iterator<Item = usize>, of: &[ClipFeatures]| {
-        let clips: Vec<usize> = clips.collect();
+    let fit = |clips: &[usize], of: &[ClipFeatures]| {
         Gaussian::fit(clips.iter().flat_map(|&clip| &of[clip]))
     };
-    let value = fit(&mut (0..a.len()), a)?.distance(&fit(&mut (0..b.len()), b)?);
+    let all = |of: &[ClipFeatures]| -> Vec<usize> { (0..of.len()).collect() };
+    let value = fit(&all(a), a)?.distance(&fit(&all(b), b)?);
     let mut random = StdRng::seed_from_u64(seed);
-    let mut drawn = (0..REPETITIONS)
+    let drawn = (0..REPETITIONS)
         .map(|_| {
             let mut draw = |of: &[ClipFeatures]| {
-                fit(
-                    &mut (0..of.len()).map(|_| random.random_range(0..of.len())),
-                    of,
-                )
+                let clips = (0..of.len()).map(|_| random.random_range(0..of.len()));
+                fit(&clips.collect::<Vec<_>>(), of)
             };
             Ok(draw(a)?.distance(&draw(b)?))
         })
         .collect::<Result<Vec<f64>>>()?;
-    drawn.sort_by(f64::total_cmp);
-    let quantile = |share: f64| drawn[(share * (REPETITIONS - 1) as f64).round() as usize];
-    Ok(Measured {
-        value,
-        low: (2.0 * value - quantile(0.975)).max(0.0),
-        high: (2.0 * value - quantile(0.025)).max(value),
-    })
+    Ok(Measured::bootstrapped(value, &drawn))
 }
 
 fn multiply(a: &[f64], b: &[f64], d: usize) -> Vec<f64> {

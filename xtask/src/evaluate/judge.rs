@@ -10,7 +10,6 @@ use model_runtime::{
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use vocoder::{MelConfig, MelSpectrogram};
 
 use super::baselines::{self, NOISE, REAL};
 use super::classifier::Classifier;
@@ -84,7 +83,7 @@ impl Protocol {
                 seeds: 3,
             },
             pairs: 24,
-            classifier_steps: 300,
+            classifier_steps: 600,
             ..Self::full(seed, mode)
         }
     }
@@ -259,11 +258,14 @@ impl Judge<'_> {
             .iter_mut()
             .flat_map(|Pair { main, sidechain }| [main, sidechain]);
         stretch_all(clips.chain(&mut real).collect(), clip_seconds)?;
-        let mut mel = MelSpectrogram::new(&MelConfig::default())?;
-        let real = real
-            .iter()
-            .map(|excerpt| classifier.features(&mel.log_mel(&excerpt.clip.channels[0])));
-        let real = real.collect::<Result<Vec<ClipFeatures>>>()?;
+        let real = parallel::map(
+            "Analysing clips",
+            &real,
+            FeatureExtractor::new,
+            |extractor, excerpt| {
+                classifier.features(&extractor.extract(&excerpt.clip)?.levelled_mel())
+            },
+        )?;
 
         let remixers: Vec<(&str, Remixer)> = self
             .models
@@ -310,7 +312,7 @@ impl Judge<'_> {
             "Squared Fréchet distance between the features of remixes and those of {} real clips by the same artists, all at 120 BPM \
              ({} windows of 3 s a clip). The features are the last layer of a classifier of {} artists whom the models were trained on; \
              it names the artist of {:.0} % of windows from the last quarters of their tracks, which it was not trained on. Covariances \
-             are shrunk (Ledoit and Wolf); brackets are 95 % by bootstrap over clips. Smaller is better; \"{REAL}\" is what real \
+             are shrunk (Ledoit and Wolf), all clips are brought to one level; brackets are 95 % by bootstrap over clips. Smaller is better; \"{REAL}\" is what real \
              clips reach.",
             real.len(),
             real.first().map_or(0, Vec::len),
@@ -345,7 +347,7 @@ impl Judge<'_> {
                     .into_iter()
                     .chain(methods.iter().map(|method| method.name.as_str()));
                 let sounds = names
-                    .filter(|name| ![REAL, NOISE].contains(name))
+                    .filter(|name| !baselines::is_reference(name))
                     .map(|name| {
                         let file = remixes::file_name(index, name);
                         Sound {

@@ -14,6 +14,7 @@ use vocoder::{LogMel, MelConfig, MelFilterBank, MelSpectrogram};
 use super::chroma::{ChromaCqt, PITCH_CLASSES};
 use super::stft::Stft;
 use crate::audio_file;
+use crate::train::audio_cache::TARGET_RMS_DBFS;
 
 /// Rate at which clips are compared.
 pub const SAMPLE_RATE_HZ: u32 = 22_050;
@@ -124,6 +125,19 @@ impl FeatureExtractor {
             rise.sum::<f32>() / n_mels as f32
         }));
         Ok(strength)
+    }
+}
+
+impl Features {
+    /// The log-mel of the clip at [`TARGET_RMS_DBFS`].
+    pub fn levelled_mel(&self) -> LogMel {
+        let nepers = (TARGET_RMS_DBFS - self.level_db) * std::f32::consts::LN_10 / 20.0;
+        let mut levelled = LogMel::new(self.log_mel.n_mels());
+        for frame in self.log_mel.values().chunks_exact(self.log_mel.n_mels()) {
+            let frame: Vec<f32> = frame.iter().map(|value| value + nepers).collect();
+            levelled.push_frame(&frame);
+        }
+        levelled
     }
 }
 
@@ -305,6 +319,12 @@ mod tests {
         assert!((high.level_db - low.level_db - 6.02).abs() < 0.01);
         let octaves = high.centroid_octaves - low.centroid_octaves;
         assert!((1.7..2.1).contains(&octaves), "{octaves}");
+        let loudest = |mel: &LogMel| mel.values().iter().copied().fold(f32::MIN, f32::max);
+        let raised = loudest(&low.levelled_mel()) - loudest(&low.log_mel);
+        assert!(
+            (raised - 3.01 / 20.0 * std::f32::consts::LN_10).abs() < 1e-2,
+            "{raised}"
+        );
     }
 
     #[test]

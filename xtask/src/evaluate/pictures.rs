@@ -43,7 +43,7 @@ pub fn swaps(
             rhythm: 0.0,
             ..settings.controls
         },
-        ..settings.clone()
+        ..*settings
     };
     let mut extractor = FeatureExtractor::new()?;
     let mut log_mel = |clip: &AudioClip| -> Result<LogMel> { Ok(extractor.extract(clip)?.log_mel) };

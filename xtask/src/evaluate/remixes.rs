@@ -7,6 +7,7 @@ use model_runtime::AudioClip;
 use serde::{Deserialize, Serialize};
 use vocoder::MelConfig;
 
+use super::baselines;
 use super::classifier::Classifier;
 use super::frechet::ClipFeatures;
 use super::margins::{FeatureExtractor, Features, Margins, mel_distance};
@@ -150,7 +151,7 @@ impl<'a> Remixes<'a> {
             true => Some(mel_distance(&extractor.extract(&remix(a)?)?, main)?),
             false => None,
         };
-        if index < EXAMPLES {
+        if index < EXAMPLES && !baselines::is_reference(&method.name) {
             self.write(index, &method.name, &clip, &features)?;
         }
         let beside =
@@ -160,7 +161,7 @@ impl<'a> Remixes<'a> {
             level_db: beside(|features| features.level_db),
             brightness_octaves: beside(|features| features.centroid_octaves),
             reconstruction,
-            features: self.classifier.features(&features.log_mel)?,
+            features: self.classifier.features(&features.levelled_mel())?,
         })
     }
 

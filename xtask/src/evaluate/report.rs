@@ -41,6 +41,14 @@ impl Measured {
         Self::around(mean, (squares / (count - 1.0).max(1.0)).sqrt())
     }
 
+    /// A value that is not negative, with the 95 % interval that the spread of repetitions makes around it.
+    pub fn bootstrapped(value: f64, repetitions: &[f64]) -> Self {
+        let deviation = Self::spread(repetitions);
+        let mut measured = Self::around(value, NORMAL_95 * (deviation.high - deviation.value));
+        measured.low = measured.low.max(0.0);
+        measured
+    }
+
     fn around(value: f64, half_width: f64) -> Self {
         Self {
             value,
@@ -310,6 +318,8 @@ pub mod tests {
         assert!((spread.high - 4.0 - 3.559_026).abs() < 1e-5 && spread.value == 4.0);
         let mean = Measured::mean([1.0f32, 2.0, 4.0, 9.0].into_iter());
         assert!((mean.high - 4.0 - 3.487_846).abs() < 1e-4);
+        let bootstrapped = Measured::bootstrapped(5.0, &[1.0, 2.0, 4.0, 9.0]);
+        assert!((bootstrapped.high - 5.0 - 6.975_692).abs() < 1e-4 && bootstrapped.low == 0.0);
     }
 
     #[test]
