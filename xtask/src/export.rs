@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Device, Tensor};
 use clap::Args;
 use model_runtime::Model;
@@ -12,6 +12,7 @@ use vocoder::MelConfig;
 use vocoder::generator::GeneratorConfig;
 use vocoder::layers::fold_weight_norm;
 
+use crate::evaluate::report::Report;
 use crate::train::checkpoint::{self, Origin};
 use crate::train::recipe::{NetworkRecipe, Recipe};
 use crate::whole_file;
@@ -46,6 +47,9 @@ pub struct Export {
     /// A measured figure for the card, such as one from `cargo xtask evaluate`; may be given several times.
     #[arg(long = "figure", value_name = "NAME=VALUE", value_parser = figure)]
     figures: Vec<Figure>,
+    /// A report.json of `cargo xtask evaluate` on this model alone: all its figures go into the card.
+    #[arg(long, value_name = "REPORT.json")]
+    report: Option<PathBuf>,
 }
 
 fn figure(text: &str) -> Result<Figure, String> {
@@ -63,6 +67,11 @@ impl Export {
     /// Writes the file, or nothing.
     pub fn run(&self) -> Result<()> {
         let (run, tensors) = checkpoint::load(&self.run)?;
+        let reported = match &self.report {
+            Some(path) => reported_figures(&Report::load(path)?, run.total_steps())
+                .with_context(|| format!("cannot use {}", path.display()))?,
+            None => Vec::new(),
+        };
         let averages = tensors
             .into_iter()
             .filter_map(|(name, tensor)| {
@@ -72,14 +81,14 @@ impl Export {
             .collect::<HashMap<_, _>>();
         let bytes = match (&run.recipe, &self.network) {
             (Recipe::Network(recipe), None) => {
-                network_bytes(recipe, &averages, self.card(card(&run)))?
+                network_bytes(recipe, &averages, self.card(card(&run), reported))?
             }
             (Recipe::Network(_), Some(_)) => {
                 bail!("--network is for voices: the run trained a network of its own")
             }
             (Recipe::Voice(recipe), Some(network)) => {
                 let mut base = BaseModel::load(network)?;
-                base.header.card = self.card(voice_card(&base.header.card, &run));
+                base.header.card = self.card(voice_card(&base.header.card, &run), reported);
                 base.with_generator(&recipe.generator, &fold(&averages)?)?
             }
             (Recipe::Voice(_), None) => bail!(
@@ -105,14 +114,15 @@ impl Export {
         Self::from_arg_matches(&matches).expect("the arguments are valid")
     }
 
-    /// `card` with what the command line says.
-    fn card(&self, card: Card) -> Card {
+    /// `card` with what the command line and a report say.
+    fn card(&self, card: Card, reported: Vec<Figure>) -> Card {
         let given = |text: &Option<String>, other: String| match (text, other.as_str()) {
             (Some(text), _) => text.clone(),
             (None, "") => "not stated".to_owned(),
             (None, _) => other,
         };
         let mut figures = card.figures;
+        figures.extend(reported);
         figures.extend(self.figures.iter().cloned());
         Card {
             version: self.model_version.clone(),
@@ -122,6 +132,39 @@ impl Export {
             ..card
         }
     }
+}
+
+/// The figures of a report's one model, rounded to a thousandth: all rows that begin with its name.
+fn reported_figures(report: &Report, steps: u64) -> Result<Vec<Figure>> {
+    let [model] = &report.models[..] else {
+        bail!(
+            "expected a report on one model, found {}",
+            report.models.len()
+        );
+    };
+    // The report is on an earlier file with the same weights, so its hash is another.
+    ensure!(
+        model.steps == steps,
+        "expected a report on the model of these {steps} training steps, found one of {}",
+        model.steps
+    );
+    let mut figures = Vec::new();
+    for table in &report.tables {
+        for row in &table.rows {
+            let Some(what) = row.name.strip_prefix(&model.name) else {
+                continue;
+            };
+            for (column, cell) in table.columns.iter().zip(&row.cells) {
+                if let Some(cell) = cell {
+                    figures.push(Figure {
+                        name: format!("{}, {column}", what.trim_start_matches([':', ',', ' '])),
+                        value: (cell.value * 1000.0).round() / 1000.0,
+                    });
+                }
+            }
+        }
+    }
+    Ok(figures)
 }
 
 /// What the run of a network says of itself.
@@ -266,4 +309,26 @@ pub fn fold(tensors: &HashMap<String, Tensor>) -> Result<HashMap<String, Tensor>
         }
     }
     Ok(folded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::report::tests::small;
+
+    #[test]
+    fn a_report_on_this_model_gives_the_figures_of_its_rows() {
+        let mut report = small(0.123_46);
+        let mut other = report.tables[0].rows[0].clone();
+        other.name = "A + B".into();
+        report.tables[0].rows.push(other);
+        let expected = Figure {
+            name: "guided voice, first".into(),
+            value: 0.123,
+        };
+        assert_eq!(reported_figures(&report, 7).unwrap(), [expected]);
+        assert!(reported_figures(&report, 8).is_err());
+        report.models.clear();
+        assert!(reported_figures(&report, 7).is_err());
+    }
 }

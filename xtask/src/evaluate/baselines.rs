@@ -2,35 +2,56 @@
 
 use anyhow::Result;
 use model_runtime::AudioClip;
-use vocoder::classic::{ClassicRemix, Method};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use vocoder::classic::{ClassicRemix, Method as Engine};
 use vocoder::guided::FrameControls;
 use vocoder::hpss::{HpssConfig, HpssMasks, hpss};
 
 use super::margins::SAMPLE_RATE_HZ;
-use super::score::{Scorer, Table};
+use super::remixes::Method;
 use super::stft::Stft;
 use crate::audio_file;
+use crate::train::audio_cache::TARGET_RMS_DBFS;
 
-/// Adds the scores of A alone, of the sum of A and B, of the harmonic part of A with the percussive
-/// part of B, and of both remixes that the plugin makes without a network.
-///
-/// # Errors
-///
-/// When a pair cannot be analysed.
-pub fn score_baselines(scorer: &mut Scorer, table: &mut Table) -> Result<()> {
-    table.push("A alone", scorer.score(|a, _| Ok(a.clone()))?, None);
-    let mix = scorer.score(|a, b| Ok(sum(&mono(a)?, &mono(b)?)))?;
-    table.push("A + B", mix, None);
-    let separated = scorer.score(separated)?;
-    table.push("HPSS: harmonic A + percussive B", separated, None);
-    for (name, method) in [
-        ("engine Split", Method::Separation),
-        ("engine Morph", Method::Morphing),
-    ] {
-        let remixed = scorer.score(|a, b| classic(method, a, b))?;
-        table.push(name, remixed, None);
+/// Name of the row of real clips.
+pub const REAL: &str = "A alone";
+
+/// Name of the row of noise.
+pub const NOISE: &str = "white noise";
+
+/// Whether a row is there to compare with, and is no remix to listen to.
+pub fn is_reference(name: &str) -> bool {
+    [REAL, NOISE].contains(&name)
+}
+
+/// A alone, the sum of A and B, the harmonic part of A with the percussive part of B, both remixes that the plugin makes without a
+/// network, and noise, which nothing is to be near.
+pub fn methods() -> Vec<Method<'static>> {
+    vec![
+        Method::new(REAL, |a, _| Ok(a.clone())),
+        Method::new("A + B", |a, b| Ok(sum(&mono(a)?, &mono(b)?))),
+        Method::new("HPSS: harmonic A + percussive B", separated),
+        Method::new("engine Split", |a, b| classic(Engine::Separation, a, b)),
+        Method::new("engine Morph", |a, b| classic(Engine::Morphing, a, b)),
+        Method::new(NOISE, |a, _| Ok(noise(a))),
+    ]
+}
+
+/// White noise as long as `a`, at the level of all excerpts.
+fn noise(a: &AudioClip) -> AudioClip {
+    let mut random = StdRng::seed_from_u64(1);
+    // Uniform numbers from -1 to 1 have an RMS of 1 / sqrt(3).
+    let peak = 3f32.sqrt() * 10f32.powf(TARGET_RMS_DBFS / 20.0);
+    let samples = a.channels.first().map_or(0, Vec::len);
+    AudioClip {
+        sample_rate_hz: a.sample_rate_hz,
+        channels: vec![
+            (0..samples)
+                .map(|_| random.random_range(-peak..peak))
+                .collect(),
+        ],
     }
-    Ok(())
 }
 
 /// The harmonic part of `a` and the percussive part of `b` by median filtering with librosa's default
@@ -50,7 +71,7 @@ fn separated(a: &AudioClip, b: &AudioClip) -> Result<AudioClip> {
 /// # Errors
 ///
 /// When a clip cannot be resampled.
-fn classic(method: Method, a: &AudioClip, b: &AudioClip) -> Result<AudioClip> {
+fn classic(method: Engine, a: &AudioClip, b: &AudioClip) -> Result<AudioClip> {
     let (a, b) = (mono(a)?, mono(b)?);
     let samples = a.len().min(b.len());
     let mut remix = ClassicRemix::new(method, SAMPLE_RATE_HZ, 1)?;

@@ -8,27 +8,37 @@
 
 use anyhow::{Result, ensure};
 use model_runtime::AudioClip;
+use serde::{Deserialize, Serialize};
 use vocoder::{LogMel, MelConfig, MelFilterBank, MelSpectrogram};
 
 use super::chroma::{ChromaCqt, PITCH_CLASSES};
 use super::stft::Stft;
 use crate::audio_file;
+use crate::train::audio_cache::TARGET_RMS_DBFS;
 
 /// Rate at which clips are compared.
 pub const SAMPLE_RATE_HZ: u32 = 22_050;
 
-const HOP_LENGTH: usize = 512;
+/// Samples from one frame to the next.
+pub const HOP_LENGTH: usize = 512;
 const ONSET_N_FFT: usize = 2048;
+
+/// Chords change more slowly than onsets: their frames are 93 ms apart.
+const CHROMA_HOP_LENGTH: usize = 4 * HOP_LENGTH;
 
 /// What of a clip is compared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Features {
-    /// Strength of the pitch classes from C to B, one array a frame.
+    /// Strength of the pitch classes from C to B, one array for each 93 ms.
     pub chroma: Vec<[f32; PITCH_CLASSES]>,
     /// Onset strength, one value a frame.
     pub onset_strength: Vec<f32>,
     /// Log-mel spectrogram of the kind that the networks work on.
     pub log_mel: LogMel,
+    /// RMS level, in dB relative to full scale.
+    pub level_db: f32,
+    /// Centroid of the mean mel spectrum, in octaves above 1 Hz.
+    pub centroid_octaves: f32,
 }
 
 /// Computes [`Features`].
@@ -51,7 +61,7 @@ impl FeatureExtractor {
             ..MelConfig::default()
         };
         Ok(Self {
-            chroma: ChromaCqt::new(SAMPLE_RATE_HZ, HOP_LENGTH)?,
+            chroma: ChromaCqt::new(SAMPLE_RATE_HZ, CHROMA_HOP_LENGTH)?,
             onset_stft: Stft::new(ONSET_N_FFT, HOP_LENGTH),
             mel_filters: MelFilterBank::new(&mel)?,
             mel: MelSpectrogram::new(&mel)?,
@@ -66,16 +76,23 @@ impl FeatureExtractor {
     pub fn extract(&mut self, clip: &AudioClip) -> Result<Features> {
         let mono = audio_file::mono(clip);
         let samples = audio_file::resample(&mono, clip.sample_rate_hz, SAMPLE_RATE_HZ)?;
+        let log_mel = self.mel.log_mel(&samples);
         Ok(Features {
             chroma: self.chroma.analyse(&samples)?,
             onset_strength: self.onset_strength(&samples)?,
-            log_mel: self.mel.log_mel(&samples),
+            level_db: level_db(&samples),
+            centroid_octaves: centroid_octaves(&log_mel),
+            log_mel,
         })
     }
 
     /// `librosa.onset.onset_strength(y=samples, sr=22050, hop_length=512, center=False)`: the rise of
     /// each mel band in dB from the frame before, averaged over all bands.
-    fn onset_strength(&self, samples: &[f32]) -> Result<Vec<f32>> {
+    ///
+    /// # Errors
+    ///
+    /// When a Fourier transform fails.
+    pub fn onset_strength(&self, samples: &[f32]) -> Result<Vec<f32>> {
         /// Bands further below the loudest one of the clip are raised to there.
         const DYNAMIC_RANGE_DB: f32 = 80.0;
         const MIN_POWER: f32 = 1e-10;
@@ -109,6 +126,37 @@ impl FeatureExtractor {
         }));
         Ok(strength)
     }
+}
+
+impl Features {
+    /// The log-mel of the clip at [`TARGET_RMS_DBFS`].
+    pub fn levelled_mel(&self) -> LogMel {
+        let nepers = (TARGET_RMS_DBFS - self.level_db) * std::f32::consts::LN_10 / 20.0;
+        let mut levelled = LogMel::new(self.log_mel.n_mels());
+        for frame in self.log_mel.values().chunks_exact(self.log_mel.n_mels()) {
+            let frame: Vec<f32> = frame.iter().map(|value| value + nepers).collect();
+            levelled.push_frame(&frame);
+        }
+        levelled
+    }
+}
+
+fn level_db(samples: &[f32]) -> f32 {
+    let energy: f32 = samples.iter().map(|sample| sample * sample).sum();
+    10.0 * (energy / samples.len().max(1) as f32).max(1e-10).log10()
+}
+
+fn centroid_octaves(log_mel: &LogMel) -> f32 {
+    let config = MelConfig::default();
+    let (mut weighted, mut sum) = (0.0, f64::MIN_POSITIVE);
+    for frame in log_mel.values().chunks_exact(log_mel.n_mels()) {
+        for (band, value) in frame.iter().enumerate() {
+            let magnitude = f64::from(value.exp());
+            weighted += magnitude * config.band_centre_hz(band as f64);
+            sum += magnitude;
+        }
+    }
+    (weighted / sum).max(1.0).log2() as f32
 }
 
 /// Mean over all frames of the cosine between the chroma vectors, from 0 to 1; a frame that is silent in
@@ -162,7 +210,7 @@ pub fn mel_distance(a: &Features, b: &Features) -> Result<f32> {
 }
 
 /// How a remix relates to its two sources.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Margins {
     /// Chroma similarity to the source of harmony, minus that to the source of rhythm.
     pub harmony: f32,
@@ -254,6 +302,29 @@ mod tests {
             channels: vec![vec![0.0; 5000]],
         };
         assert!(mel_distance(&a, &features(&short)).is_err());
+    }
+
+    #[test]
+    fn level_and_centroid_follow_gain_and_pitch() {
+        let tone = |hz: f32, gain: f32| AudioClip {
+            sample_rate_hz: SAMPLE_RATE_HZ,
+            channels: vec![
+                (0..22_050)
+                    .map(|n| gain * (std::f32::consts::TAU * hz * n as f32 / 22_050.0).sin())
+                    .collect(),
+            ],
+        };
+        let (low, high) = (features(&tone(500.0, 0.1)), features(&tone(2000.0, 0.2)));
+        assert!((low.level_db + 23.01).abs() < 0.01, "{}", low.level_db);
+        assert!((high.level_db - low.level_db - 6.02).abs() < 0.01);
+        let octaves = high.centroid_octaves - low.centroid_octaves;
+        assert!((1.7..2.1).contains(&octaves), "{octaves}");
+        let loudest = |mel: &LogMel| mel.values().iter().copied().fold(f32::MIN, f32::max);
+        let raised = loudest(&low.levelled_mel()) - loudest(&low.log_mel);
+        assert!(
+            (raised - 3.01 / 20.0 * std::f32::consts::LN_10).abs() < 1e-2,
+            "{raised}"
+        );
     }
 
     #[test]

@@ -1,111 +1,139 @@
-//! `cargo xtask evaluate`: how well a model carries the harmony of one track and the rhythm of another.
+//! `cargo xtask evaluate`: a model judged as its paper judges it (Wu, DAFx 2023), beside remixes without a network.
 //!
-//! - [`margins`]: what is measured;
-//! - [`pairs`]: which pieces of music it is measured on;
-//! - [`baselines`]: remixes without a network, to compare with;
-//! - [`score`]: means over all pairs, and their table;
-//! - [`transposition`]: whether rotating the harmony latent transposes;
+//! - Table 1, what the latents know: [`songs`] with known [`chords`] and [`onsets`], [`probe`]s of two [`gru`] layers, and
+//!   [`disentanglement`], which brings them together;
+//! - Table 2, how near remixes are to music: [`pairs`] brought to one tempo ([`stretch`]), [`baselines`], a [`classifier`] for
+//!   features, and their [`frechet`] distance;
+//! - what a remix is for: [`remixes`] compared with their sources by [`margins`];
+//! - whether rotating the harmony latent transposes: [`transposition`];
+//! - [`report`], [`page`], [`pictures`], and [`compare`] with an older report; [`stages`] to go on after a stop;
 //! - [`voices`]: how close the voices come to the sound of a mel, for `cargo xtask evaluate-voice`.
 
 mod baselines;
+mod chords;
 mod chroma;
+mod classifier;
+mod compare;
+mod disentanglement;
+mod estimate;
+mod frechet;
+mod gru;
+mod judge;
 mod margins;
+mod onsets;
+mod page;
 mod pairs;
-mod score;
+mod parallel;
+mod pictures;
+mod probe;
+mod remixes;
+pub mod report;
+mod songs;
+mod stages;
 mod stft;
+mod stretch;
 #[cfg(test)]
 mod test_signal;
 mod transposition;
 mod voices;
 
+use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
-use model_runtime::{AudioClip, Model, RemixSettings, Remixer, Voice};
+use model_runtime::Model;
 
 use crate::remix::LatencyName;
 use crate::train::cache_folder;
 use crate::train::dataset::{Dataset, Split};
+use crate::{whole_file, workspace};
+use judge::{Judge, Protocol};
 use margins::SAMPLE_RATE_HZ;
-use score::{Scorer, Table};
-use transposition::Transpositions;
+use report::Report;
 pub use voices::EvaluateVoice;
 
-/// Measure a model on music that it was not trained on.
+/// Judge a model: tables, pictures and sounds in one report.
 ///
-/// Pairs of excerpts by artists that the run kept out of training are remixed, the harmony of A with the
-/// rhythm of B. The table is Markdown: a harmony margin above 0 means that the remix is closer to A than
-/// to B in harmony, a rhythm margin above 0 that it is closer to B than to A in rhythm. Remixes
-/// without a model stand beside it.
+/// The folder OUT receives report.json, report.md, and index.html, which opens with a double-click and plays the remixes. The
+/// music is that of artists whom the model was not trained on; chords and onsets are those of MIDI songs with chord
+/// annotations (POP909) among the data, if there are some. What was done before a stop is not done again.
 #[derive(Args)]
 pub struct Evaluate {
-    /// Folder of the training run; it says which artists were kept out.
-    run: PathBuf,
-    /// Folders of music that the run was given.
+    /// Folders of music, and of MIDI files or archives with chord annotations.
     #[arg(long, required = true, num_args = 1.., value_name = "DIR")]
     data: Vec<PathBuf>,
-    /// Model file, several times to compare models; without it, the built-in model is measured.
+    /// Model file, several times to compare models; without it, the built-in model is judged.
     #[arg(long, value_name = "MODEL.safetensors")]
     model: Vec<PathBuf>,
-    /// Number of pairs.
-    #[arg(long, default_value_t = 10)]
-    pairs: usize,
+    /// Folder of the models' training run, which says which artists were kept out; without it, those that the built-in model was
+    /// not trained on.
+    #[arg(long, value_name = "DIR")]
+    run: Option<PathBuf>,
+    /// Folder for the report; by default target/evaluation.
+    #[arg(long, value_name = "OUT")]
+    out: Option<PathBuf>,
+    /// Fewer songs, pairs and seeds: minutes instead of hours.
+    #[arg(long)]
+    quick: bool,
     /// How much of the future the remixes wait for.
     #[arg(long, value_enum, default_value_t = LatencyName::Full)]
     latency: LatencyName,
-    /// Which pairs are drawn.
+    /// Which songs and pairs are drawn.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// An older report.json: say what changed since, and whether it is more than noise.
+    #[arg(long, value_name = "OLD.json")]
+    compare: Option<PathBuf>,
 }
 
 impl Evaluate {
-    /// Prints the table.
+    /// Writes the report.
     pub fn run(&self) -> Result<()> {
+        let old = self.compare.as_deref().map(Report::load).transpose()?;
+        let out = match &self.out {
+            Some(out) => out.clone(),
+            None => workspace::target()?.join("evaluation"),
+        };
+        fs::create_dir_all(&out)
+            .with_context(|| format!("cannot make the folder {}", out.display()))?;
         let models = load_models(&self.model)?;
+        let split = match &self.run {
+            Some(run) => Split::load(run)?,
+            None => Split::of_built_in_model()?,
+        };
         let dataset = Dataset::load(&self.data, &cache_folder(), SAMPLE_RATE_HZ)?;
-        let validation = dataset.partition(&Split::load(&self.run)?)?.validation;
-        let pairs = pairs::draw(&validation, SAMPLE_RATE_HZ, self.pairs, self.seed)?;
-        let mut scorer = Scorer::new(&pairs)?;
-        let mut table = Table::default();
-        baselines::score_baselines(&mut scorer, &mut table)?;
-        let mut transpositions = Vec::new();
-        for (name, model) in models {
-            let measured = Transpositions::measure(model.network(), &validation)?;
-            transpositions.push((name.clone(), measured));
-            let has_generator = model.generator().is_ok();
-            let remixer = Remixer::new(model);
-            let mut voices = vec![
-                ("guided", Voice::Guided),
-                ("Griffin-Lim", Voice::GriffinLim),
-            ];
-            if has_generator {
-                voices.push(("HiFi-GAN", Voice::HifiGan));
-            }
-            for (voice_name, voice) in voices {
-                let settings = RemixSettings {
-                    voice,
-                    mode: self.latency.into(),
-                    ..RemixSettings::default()
-                };
-                let remix = |a: &AudioClip, b: &AudioClip| Ok(remixer.remix(a, b, &settings)?);
-                let reconstruction = scorer.reconstruction(remix)?;
-                table.push(
-                    &format!("{name}, {voice_name} voice"),
-                    scorer.score(remix)?,
-                    Some(reconstruction),
-                );
-            }
+        let parts = dataset.partition(&split).with_context(|| match &self.run {
+            Some(run) => format!("the data is not that of {}", run.display()),
+            None => "the data is not that of the built-in model; --run names the training run of other data".to_owned(),
+        })?;
+        let protocol = match self.quick {
+            true => Protocol::quick(self.seed, self.latency.into()),
+            false => Protocol::full(self.seed, self.latency.into()),
+        };
+        let judge = Judge {
+            protocol,
+            parts,
+            data: &self.data,
+            models,
+            folder: &out,
+        };
+        let report = judge.report()?;
+        whole_file::write(
+            &out.join("report.json"),
+            &serde_json::to_vec_pretty(&report)?,
+        )?;
+        whole_file::write(&out.join("report.md"), report.markdown().as_bytes())?;
+        whole_file::write(&out.join("index.html"), page::html(&report).as_bytes())?;
+        print!("\n{}", report.markdown());
+        if let Some(old) = old {
+            print!("\n## Changes\n\n{}", compare::compare(&old, &report));
         }
-        println!("{} pairs: harmony of A, rhythm of B\n", pairs.len());
-        for pair in &pairs {
-            println!("- {} / {}", pair.main, pair.sidechain);
-        }
-        print!("\n{table}");
-        for (name, transpositions) in transpositions {
-            print!("\n{name}, 3 s of each track:\n\n{transpositions}");
-        }
+        println!(
+            "\nTo look at and listen to: {}",
+            out.join("index.html").display()
+        );
         Ok(())
     }
 }

@@ -1,7 +1,6 @@
 //! The pieces of music that remixes are measured on.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
@@ -10,14 +9,13 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
-use crate::audio_file;
-use crate::train::audio_cache::{TARGET_RMS_DBFS, gated_rms};
+use crate::train::audio_cache::loudness_gain;
 use crate::train::dataset::Track;
 
 /// Length of an excerpt.
 pub const EXCERPT_SECONDS: usize = 20;
 
-/// Every second of an excerpt is at least this loud, once the track is at [`TARGET_RMS_DBFS`].
+/// Every second of an excerpt is at least this loud, once the track is at [`TARGET_RMS_DBFS`](crate::train::audio_cache::TARGET_RMS_DBFS).
 const MIN_SECOND_DBFS: f32 = -40.0;
 
 /// Part of a track.
@@ -27,7 +25,7 @@ pub struct Excerpt {
     pub name: String,
     /// Where the excerpt begins in the track.
     pub start_seconds: usize,
-    /// The sound at the file's own rate and channels, its level at [`TARGET_RMS_DBFS`].
+    /// The sound, mono, its level at [`TARGET_RMS_DBFS`](crate::train::audio_cache::TARGET_RMS_DBFS).
     pub clip: AudioClip,
 }
 
@@ -49,7 +47,7 @@ pub struct Pair {
 ///
 /// # Errors
 ///
-/// When fewer than two artists have a track with such an excerpt, or a track cannot be read.
+/// When fewer than two artists have a track with such an excerpt.
 pub fn draw(
     tracks: &[Arc<Track>],
     sample_rate_hz: u32,
@@ -64,7 +62,7 @@ pub fn draw(
     );
     let mut random = StdRng::seed_from_u64(seed);
     artists.shuffle(&mut random);
-    let mut excerpt = |artist: &Artist| draw_excerpt(artist, &mut random);
+    let mut excerpt = |artist: &Artist| draw_excerpt(artist, sample_rate_hz, &mut random);
     let mut turn = 0;
     (0..count)
         .map(|index| {
@@ -88,7 +86,7 @@ pub fn draw(
 ///
 /// # Errors
 ///
-/// When no track has such an excerpt, or one cannot be read.
+/// When no track has such an excerpt.
 pub fn draw_excerpts(
     tracks: &[Arc<Track>],
     sample_rate_hz: u32,
@@ -103,7 +101,7 @@ pub fn draw_excerpts(
     let mut random = StdRng::seed_from_u64(seed);
     artists.shuffle(&mut random);
     (0..count)
-        .map(|index| draw_excerpt(&artists[index % artists.len()], &mut random))
+        .map(|index| draw_excerpt(&artists[index % artists.len()], sample_rate_hz, &mut random))
         .collect()
 }
 
@@ -128,10 +126,10 @@ fn artists_with_excerpts(tracks: &[Arc<Track>], sample_rate_hz: u32) -> Vec<Arti
     artists
 }
 
-fn draw_excerpt(artist: &Artist, random: &mut StdRng) -> Result<Excerpt> {
+fn draw_excerpt(artist: &Artist, sample_rate_hz: u32, random: &mut StdRng) -> Result<Excerpt> {
     let (track, starts) = artist.choose(random).context("an artist has a track")?;
     let start_seconds = *starts.choose(random).context("a track has an excerpt")?;
-    Excerpt::read(&track.path, start_seconds)
+    Excerpt::of(track, start_seconds, sample_rate_hz)
 }
 
 /// Seconds of a track at which an excerpt may begin.
@@ -157,36 +155,38 @@ impl fmt::Display for Excerpt {
 }
 
 impl Excerpt {
-    /// Reads [`EXCERPT_SECONDS`] of an audio file from `start_seconds` on.
-    ///
-    /// # Errors
-    ///
-    /// When the file cannot be read, is too short or silent there.
-    pub fn read(path: &Path, start_seconds: usize) -> Result<Self> {
-        let mut clip = audio_file::read(path)?;
-        let rate = clip.sample_rate_hz as usize;
-        let (start, length) = (start_seconds * rate, EXCERPT_SECONDS * rate);
-        for channel in &mut clip.channels {
-            let excerpt = channel.get(start..start + length).with_context(|| {
-                let seconds = start_seconds + EXCERPT_SECONDS;
-                format!(
-                    "expected at least {seconds} s of audio in {}",
-                    path.display()
-                )
-            })?;
-            *channel = excerpt.to_vec();
-        }
-        let rms = gated_rms(&audio_file::mono(&clip), clip.sample_rate_hz)
-            .with_context(|| format!("{} is silent from {start_seconds} s on", path.display()))?;
-        let gain = 10f32.powf(TARGET_RMS_DBFS / 20.0) / rms;
-        for channel in &mut clip.channels {
-            channel.iter_mut().for_each(|sample| *sample *= gain);
-        }
-        let name = path.file_stem().unwrap_or_default();
+    /// [`EXCERPT_SECONDS`] of a track, which is in memory at `sample_rate_hz`, from `start_seconds` on.
+    fn of(track: &Track, start_seconds: usize, sample_rate_hz: u32) -> Result<Self> {
+        let rate = sample_rate_hz as usize;
+        let excerpt = track
+            .pcm
+            .samples
+            .get(start_seconds * rate..(start_seconds + EXCERPT_SECONDS) * rate);
+        let excerpt = excerpt.with_context(|| {
+            let seconds = start_seconds + EXCERPT_SECONDS;
+            format!(
+                "expected at least {seconds} s of audio in {}",
+                track.path.display()
+            )
+        })?;
+        let samples = excerpt
+            .iter()
+            .map(|&sample| f32::from(sample) * track.pcm.level);
+        let samples: Vec<f32> = samples.collect();
+        let gain = loudness_gain(&samples, sample_rate_hz).with_context(|| {
+            format!(
+                "{} is silent from {start_seconds} s on",
+                track.path.display()
+            )
+        })?;
+        let name = track.path.file_stem().unwrap_or_default();
         Ok(Self {
             name: name.to_string_lossy().into_owned(),
             start_seconds,
-            clip,
+            clip: AudioClip {
+                sample_rate_hz,
+                channels: vec![samples.iter().map(|sample| sample * gain).collect()],
+            },
         })
     }
 }
@@ -194,42 +194,32 @@ impl Excerpt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audio_file::{WavFormat, write_wav};
-    use crate::test_folder::TestFolder;
     use crate::train::audio_cache::Pcm;
 
     const RATE_HZ: u32 = 8_000;
 
     /// A sine of 25 s with silence from `pause` seconds on, for one second.
-    fn track(folder: &TestFolder, artist: &str, pause: usize) -> Arc<Track> {
+    fn track(artist: &str, pause: usize) -> Arc<Track> {
         let rate = RATE_HZ as usize;
         let mut samples: Vec<f32> = (0..25 * rate)
             .map(|n| 0.5 * (n as f32 * 0.3).sin())
             .collect();
         samples[pause * rate..(pause + 1) * rate].fill(0.0);
-        let path = folder.path().join(format!("{artist}-{pause}.wav"));
-        let pcm = Pcm::normalised(&samples, RATE_HZ).unwrap();
-        let clip = AudioClip {
-            sample_rate_hz: RATE_HZ,
-            channels: vec![samples],
-        };
-        write_wav(&path, &clip, WavFormat::Pcm16).unwrap();
         Arc::new(Track {
-            path,
+            path: format!("{artist}-{pause}.wav").into(),
             artist: artist.to_owned(),
-            pcm,
+            pcm: Pcm::normalised(&samples, RATE_HZ).unwrap(),
         })
     }
 
     #[test]
     fn pairs_are_by_different_artists_without_silence_and_equally_loud() {
-        let folder = TestFolder::new("pairs");
         let tracks = [
-            track(&folder, "one", 24),
-            track(&folder, "one", 0),
-            track(&folder, "two", 2),
-            track(&folder, "three", 12),
-            track(&folder, "four", 23),
+            track("one", 24),
+            track("one", 0),
+            track("two", 2),
+            track("three", 12),
+            track("four", 23),
         ];
         let pairs = draw(&tracks, RATE_HZ, 9, 1).unwrap();
         assert_eq!(pairs.len(), 9);
@@ -257,12 +247,7 @@ mod tests {
 
     #[test]
     fn one_artist_is_not_enough() {
-        let folder = TestFolder::new("one_artist");
-        let tracks = [
-            track(&folder, "one", 24),
-            track(&folder, "one", 0),
-            track(&folder, "two", 12),
-        ];
+        let tracks = [track("one", 24), track("one", 0), track("two", 12)];
         assert!(draw(&tracks, RATE_HZ, 1, 1).is_err());
     }
 }

@@ -1,105 +1,92 @@
 //! Whether rotating the harmony latent transposes the music.
 
-use std::fmt;
 use std::sync::Arc;
 
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use model_runtime::Network;
+use serde::{Deserialize, Serialize};
 use vocoder::MelConfig;
 
-use super::score::Estimate;
+use crate::progress;
 use crate::train::dataset::Track;
 use crate::train::shifted_mel::{Layer, ShiftedMel};
 
-/// Transpositions that are measured.
-const SEMITONES: [i32; 3] = [-5, 2, 7];
+/// Transpositions that are measured, this many semitones either way.
+const FURTHEST_SEMITONES: i32 = 7;
 
 /// Length of what is taken from each track: 3 s.
 const FRAMES: usize = 128;
 
-/// Mean absolute differences of log-mels, in nepers, to the music shifted by some semitones.
-struct Row {
-    semitones: i32,
-    rotated: Estimate,
-    not_rotated: Estimate,
+/// Mean absolute differences of log-mels, in nepers, to the music shifted by some semitones; one for each track.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Transposition {
+    /// How far the music is shifted.
+    pub semitones: i32,
+    /// With the harmony latent rotated by as much.
+    pub rotated: Vec<f32>,
+    /// With the harmony latent as it is.
+    pub not_rotated: Vec<f32>,
 }
 
-/// One row for each transposition, shown as a Markdown table.
-pub struct Transpositions(Vec<Row>);
-
-impl Transpositions {
-    /// Measures a network on the middle of each track.
-    ///
-    /// # Errors
-    ///
-    /// When no track is long enough, or the network fails.
-    pub fn measure(network: &Network, tracks: &[Arc<Track>]) -> Result<Self> {
-        let config = MelConfig::default();
-        let mut analysis = ShiftedMel::new(&config)?;
-        let mut log_mel = |track: &Track, semitones: i32| -> Result<Tensor> {
-            let mut values = vec![0.0; config.n_mels * FRAMES];
-            let layer = Layer {
-                pcm: &track.pcm,
-                start_samples: (track.pcm.samples.len() - FRAMES * config.hop_length) / 2,
-                semitones: semitones.into(),
-                gain: 1.0,
-                equaliser: None,
-            };
-            analysis.log_mel(&[layer], &mut values)?;
-            let shape = (1, 1, config.n_mels, FRAMES);
-            Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+/// Measures a network on the middle of each track.
+///
+/// # Errors
+///
+/// When the network fails.
+pub fn measure(network: &Network, tracks: &[Arc<Track>]) -> Result<Vec<Transposition>> {
+    let config = MelConfig::default();
+    let mut analysis = ShiftedMel::new(&config)?;
+    let mut log_mel = |track: &Track, semitones: i32| -> Result<Tensor> {
+        let mut values = vec![0.0; config.n_mels * FRAMES];
+        let layer = Layer {
+            pcm: &track.pcm,
+            start_samples: (track.pcm.samples.len() - FRAMES * config.hop_length) / 2,
+            semitones: semitones.into(),
+            gain: 1.0,
+            equaliser: None,
         };
-        let mut distances = vec![(Vec::new(), Vec::new()); SEMITONES.len()];
-        let long_enough = |track: &&Arc<Track>| {
-            track.pcm.samples.len() >= FRAMES * config.hop_length + 2 * config.n_fft
+        analysis.log_mel(&[layer], &mut values)?;
+        let shape = (1, 1, config.n_mels, FRAMES);
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+    };
+    let shifts = (-FURTHEST_SEMITONES..=FURTHEST_SEMITONES).filter(|&semitones| semitones != 0);
+    let mut found: Vec<Transposition> = shifts
+        .map(|semitones| Transposition {
+            semitones,
+            rotated: Vec::new(),
+            not_rotated: Vec::new(),
+        })
+        .collect();
+    let long_enough = |track: &&Arc<Track>| {
+        track.pcm.samples.len() >= FRAMES * config.hop_length + 2 * config.n_fft
+    };
+    let bar = progress::bar("Transposing", tracks.len() as u64);
+    for track in tracks.iter().filter(long_enough) {
+        let latents = network.encode(&log_mel(track, 0)?)?;
+        let decode = |semitones: i32| -> Result<Tensor> {
+            let harmony = network.rotate(&latents.harmony.mean, &[semitones])?;
+            Ok(network.decode(&harmony, &latents.rhythm.mean)?)
         };
-        for track in tracks.iter().filter(long_enough) {
-            let latents = network.encode(&log_mel(track, 0)?)?;
-            let decode = |semitones: i32| -> Result<Tensor> {
-                let harmony = network.rotate(&latents.harmony.mean, &[semitones])?;
-                Ok(network.decode(&harmony, &latents.rhythm.mean)?)
-            };
-            let plain = decode(0)?;
-            for (semitones, (rotated, not_rotated)) in SEMITONES.into_iter().zip(&mut distances) {
-                let shifted = log_mel(track, semitones)?;
-                rotated.push(mel_l1(&decode(semitones)?, &shifted)?);
-                not_rotated.push(mel_l1(&plain, &shifted)?);
-            }
+        let plain = decode(0)?;
+        for Transposition {
+            semitones,
+            rotated,
+            not_rotated,
+        } in &mut found
+        {
+            let shifted = log_mel(track, *semitones)?;
+            rotated.push(mel_l1(&decode(*semitones)?, &shifted)?);
+            not_rotated.push(mel_l1(&plain, &shifted)?);
         }
-        let rows = SEMITONES.into_iter().zip(distances);
-        Ok(Self(
-            rows.map(|(semitones, (rotated, not_rotated))| Row {
-                semitones,
-                rotated: Estimate::of(rotated.into_iter()),
-                not_rotated: Estimate::of(not_rotated.into_iter()),
-            })
-            .collect(),
-        ))
+        bar.inc(1);
     }
+    bar.finish_and_clear();
+    Ok(found)
 }
 
 fn mel_l1(a: &Tensor, b: &Tensor) -> Result<f32> {
     Ok((a - b)?.abs()?.mean_all()?.to_scalar()?)
-}
-
-impl fmt::Display for Transpositions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "| mel distance to the music shifted by | harmony rotated by as much | not rotated |"
-        )?;
-        writeln!(f, "| --- | --- | --- |")?;
-        for row in &self.0 {
-            let Row {
-                semitones,
-                rotated,
-                not_rotated,
-            } = row;
-            writeln!(f, "| {semitones:+} semitones | {rotated} | {not_rotated} |")?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -128,18 +115,18 @@ mod tests {
             pcm: Pcm::normalised(&samples, 22_050).unwrap(),
         });
         let model = Model::built_in().unwrap();
-        let found = Transpositions::measure(model.network(), &[track]).unwrap();
-        for Row {
+        let found = measure(model.network(), &[track]).unwrap();
+        assert_eq!(found.len(), 14);
+        for Transposition {
             semitones,
             rotated,
             not_rotated,
-        } in &found.0
+        } in found
         {
             assert!(
-                rotated.mean < 0.8 * not_rotated.mean,
-                "{semitones}: {rotated} rotated, {not_rotated} not"
+                rotated[0] < 0.8 * not_rotated[0],
+                "{semitones}: {rotated:?} rotated, {not_rotated:?} not"
             );
         }
-        assert_eq!(found.to_string().lines().count(), 2 + SEMITONES.len());
     }
 }

@@ -11,10 +11,10 @@ use vocoder::generator::Generator;
 use vocoder::griffin_lim::GriffinLim;
 use vocoder::{LogMel, MelConfig, MelSpectrogram};
 
+use super::estimate::Estimate;
 use super::load_models;
 use super::margins::SAMPLE_RATE_HZ;
 use super::pairs::{self, Excerpt};
-use super::score::Estimate;
 use crate::train::cache_folder;
 use crate::train::dataset::{Dataset, Split};
 use crate::train::voice::preview::to_tensor;

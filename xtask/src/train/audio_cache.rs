@@ -59,6 +59,14 @@ impl Pcm {
         }
     }
 
+    /// The samples at their level.
+    pub fn floats(&self) -> Vec<f32> {
+        let samples = self.samples.iter();
+        samples
+            .map(|&sample| f32::from(sample) * self.level)
+            .collect()
+    }
+
     fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let rest = bytes
             .strip_prefix(&MAGIC)

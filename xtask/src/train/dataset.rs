@@ -197,6 +197,16 @@ impl Split {
         Ok(split)
     }
 
+    /// The artists that the built-in model was not trained on.
+    ///
+    /// # Errors
+    ///
+    /// When the file in the assets is damaged.
+    pub fn of_built_in_model() -> Result<Self> {
+        let text = include_str!("../../../assets/split.json");
+        serde_json::from_str(text).context("cannot read assets/split.json")
+    }
+
     /// The split that `run_folder` holds.
     ///
     /// # Errors

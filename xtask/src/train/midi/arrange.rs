@@ -97,8 +97,10 @@ impl Message {
     }
 }
 
-const NOTE_OFF: u8 = 0x80;
-const NOTE_ON: u8 = 0x90;
+/// Commands of messages that let a key go and strike it.
+pub const NOTE_OFF: u8 = 0x80;
+/// See [`NOTE_OFF`].
+pub const NOTE_ON: u8 = 0x90;
 const PROGRAM: u8 = 0xC0;
 
 /// All there is to play in a clip; messages are in order.
@@ -112,6 +114,24 @@ pub struct Arrangement {
     pub drum_level_db: f32,
     /// Transpositions, different and ascending.
     pub semitones: Vec<i32>,
+    /// When a time of the song is in the clip.
+    pub clock: Clock,
+}
+
+/// The clip's time by the song's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Clock {
+    /// Where the clip begins in the song.
+    pub start_s: f64,
+    /// Seconds of the song in a second of the clip.
+    pub tempo_factor: f64,
+}
+
+impl Clock {
+    /// Seconds from the clip's begin to a time of the song.
+    pub fn clip_s(self, song_s: f64) -> f64 {
+        (song_s - self.start_s) / self.tempo_factor
+    }
 }
 
 /// What one chooses of a clip.
@@ -177,10 +197,13 @@ pub fn arrange(song: &Song, shape: ClipShape, random: &mut StdRng) -> Result<Arr
     let start_s = *starts_s
         .choose(random)
         .context("expected a song that is long enough")?;
-    let excerpt = Excerpt {
-        song,
+    let clock = Clock {
         start_s,
         tempo_factor: random.random_range(TEMPO_FACTOR),
+    };
+    let excerpt = Excerpt {
+        song,
+        clock,
         seconds: shape.seconds,
     };
     let pitched = excerpt.pitched(random);
@@ -197,27 +220,22 @@ pub fn arrange(song: &Song, shape: ClipShape, random: &mut StdRng) -> Result<Arr
         drums,
         drum_level_db: random.random_range(DRUM_LEVEL_DB),
         semitones,
+        clock,
     })
 }
 
 /// A stretch of a song.
 struct Excerpt<'a> {
     song: &'a Song,
-    start_s: f64,
-    tempo_factor: f64,
+    clock: Clock,
     /// Length as it is played.
     seconds: f64,
 }
 
 impl Excerpt<'_> {
-    /// When a time of the song is in the clip.
-    fn clip_s(&self, song_s: f64) -> f64 {
-        (song_s - self.start_s) / self.tempo_factor
-    }
-
     /// Whether something of `note` is in the clip.
     fn sounds(&self, note: &Note) -> bool {
-        self.clip_s(note.end_s) > 0.0 && self.clip_s(note.start_s) < self.seconds
+        self.clock.clip_s(note.end_s) > 0.0 && self.clock.clip_s(note.start_s) < self.seconds
     }
 
     fn pitched(&self, random: &mut StdRng) -> Vec<Message> {
@@ -252,7 +270,9 @@ impl Excerpt<'_> {
             .song
             .notes
             .iter()
-            .filter(|note| note.is_drum() && self.sounds(note) && note.start_s >= self.start_s)
+            .filter(|note| {
+                note.is_drum() && self.sounds(note) && note.start_s >= self.clock.start_s
+            })
             .collect();
         let enough = own.len() as f64 >= self.seconds * MIN_NOTES_PER_SECOND;
         let kit = *KITS.choose(random).expect("there are kits");
@@ -277,7 +297,7 @@ impl Excerpt<'_> {
     ) {
         messages.push(program(channel, program_number));
         for control in &self.song.controls {
-            let time_s = self.clip_s(control.time_s).max(0.0);
+            let time_s = self.clock.clip_s(control.time_s).max(0.0);
             if control.channel == channel && time_s < self.seconds {
                 messages.push(Message {
                     time_s,
@@ -291,8 +311,8 @@ impl Excerpt<'_> {
         let factor = random.random_range(VELOCITY_FACTOR);
         for note in notes {
             let velocity = humanised(note.velocity, factor, random);
-            let start_s = self.clip_s(note.start_s).max(0.0);
-            let end_s = self.clip_s(note.end_s);
+            let start_s = self.clock.clip_s(note.start_s).max(0.0);
+            let end_s = self.clock.clip_s(note.end_s);
             add_note(messages, channel, note.key, velocity, (start_s, end_s));
         }
     }
@@ -302,7 +322,9 @@ impl Excerpt<'_> {
             .song
             .notes
             .iter()
-            .filter(|note| !note.is_drum() && note.start_s >= self.start_s && self.sounds(note))
+            .filter(|note| {
+                !note.is_drum() && note.start_s >= self.clock.start_s && self.sounds(note)
+            })
             .collect();
         let Some(first) = notes.first() else {
             return;
@@ -310,12 +332,15 @@ impl Excerpt<'_> {
         let grid = Grid::find(self.song, &notes);
         let factor = random.random_range(VELOCITY_FACTOR);
         for stroke in groove::strokes(grid, first.start_tick as f64, random) {
-            let start_s = self.clip_s(self.song.tempo.seconds(stroke.tick)).max(0.0);
+            let start_s = self
+                .clock
+                .clip_s(self.song.tempo.seconds(stroke.tick))
+                .max(0.0);
             if start_s >= self.seconds {
                 break;
             }
             let end_tick = stroke.tick + STROKE_SIXTEENTHS * self.song.ticks_per_beat / 4.0;
-            let end_s = self.clip_s(self.song.tempo.seconds(end_tick));
+            let end_s = self.clock.clip_s(self.song.tempo.seconds(end_tick));
             let velocity = humanised(stroke.velocity, factor, random);
             add_note(
                 messages,

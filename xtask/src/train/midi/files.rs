@@ -9,6 +9,9 @@ use anyhow::{Context, Result};
 use flate2::read::GzDecoder;
 use tar::Archive;
 
+/// Chord annotations beside a MIDI file, as POP909 has them: lines of start, end and chord.
+const CHORDS_FILE: &str = "chord_midi.txt";
+
 /// A MIDI file, not yet understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MidiFile {
@@ -16,6 +19,8 @@ pub struct MidiFile {
     pub name: String,
     /// What it holds.
     pub bytes: Vec<u8>,
+    /// The text of the [`CHORDS_FILE`] beside it, if there is one.
+    pub chords: Option<String>,
 }
 
 /// All MIDI files (`.mid`, `.midi`) below `folders` and in the `.tar.gz` archives there, each once, in
@@ -36,11 +41,12 @@ pub fn find(folders: &[PathBuf]) -> Result<Vec<Vec<MidiFile>>> {
     let mut sources: BTreeMap<PathBuf, Vec<MidiFile>> = BTreeMap::new();
     for (path, source) in found.files {
         let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let name = path.display().to_string();
-        sources
-            .entry(source)
-            .or_default()
-            .push(MidiFile { name, bytes });
+        let file = MidiFile {
+            name: path.display().to_string(),
+            bytes,
+            chords: fs::read_to_string(path.with_file_name(CHORDS_FILE)).ok(),
+        };
+        sources.entry(source).or_default().push(file);
     }
     for path in found.archives {
         match read_archive(&path) {
@@ -84,16 +90,31 @@ impl Found {
 fn read_archive(path: &Path) -> Result<Vec<MidiFile>> {
     let mut archive = Archive::new(GzDecoder::new(File::open(path)?));
     let mut files = Vec::new();
+    let mut chords = BTreeMap::new();
     for entry in archive.entries()? {
         let mut entry = entry?;
         let inside = entry.path()?.into_owned();
-        if is_midi(&inside) && entry.header().entry_type().is_file() {
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        if is_midi(&inside) {
             let mut bytes = Vec::new();
             entry.read_to_end(&mut bytes)?;
-            let name = path.join(inside).display().to_string();
-            files.push(MidiFile { name, bytes });
+            files.push((inside, bytes));
+        } else if inside.file_name().is_some_and(|name| name == CHORDS_FILE) {
+            let mut text = String::new();
+            entry.read_to_string(&mut text)?;
+            chords.insert(inside, text);
         }
     }
+    let mut files: Vec<MidiFile> = files
+        .into_iter()
+        .map(|(inside, bytes)| MidiFile {
+            chords: chords.get(&inside.with_file_name(CHORDS_FILE)).cloned(),
+            name: path.join(inside).display().to_string(),
+            bytes,
+        })
+        .collect();
     files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(files)
 }
@@ -150,6 +171,7 @@ mod tests {
             ("x/2.mid", b"2"),
             ("x/1.mid", b"1"),
             ("x/read.me", b"no MIDI"),
+            ("x/chord_midi.txt", b"0 1 N"),
         ]);
         write(&music.join("one/packed.tar.gz"), &packed);
         write(&music.join("broken.tar.gz"), &packed[..packed.len() / 2]);
@@ -163,6 +185,8 @@ mod tests {
         let expected: [&[&[u8]]; 3] = [&[b"top"], &[b"a", b"b"], &[b"1", b"2"]];
         assert_eq!(contents, expected);
         assert!(sources[2][0].name.ends_with("packed.tar.gz/x/1.mid"));
+        assert_eq!(sources[2][0].chords.as_deref(), Some("0 1 N"));
+        assert_eq!(sources[1][0].chords, None);
         assert!(find(&[folder.path().join("missing")]).is_err());
     }
 }

@@ -103,6 +103,75 @@ pub fn load(
     if sources.is_empty() {
         return Ok(Vec::new());
     }
+    let clips = clips(sources, settings, cache_folder, sample_rate_hz)?;
+    let renderings = clips.into_iter().map(|(plan, clip)| Rendering {
+        name: plan.name,
+        pitched: clip.pitched,
+        drums: clip.drums,
+    });
+    Ok(renderings.collect())
+}
+
+/// A clip of a song whose chords are known.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AnnotatedClip {
+    /// The song's file and the number of the clip.
+    pub name: String,
+    /// The mix at the song's own pitch, mono.
+    pub samples: Vec<f32>,
+    /// What is played when.
+    pub arrangement: Arrangement,
+    /// Lines of start, end and chord, in the song's own time.
+    pub chords: String,
+}
+
+/// As [`load`], but of songs with chord annotations alone, and at the first transposition.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_annotated(
+    folders: &[PathBuf],
+    settings: &MidiSettings,
+    cache_folder: &Path,
+    sample_rate_hz: u32,
+) -> Result<Vec<AnnotatedClip>> {
+    settings.ensure_valid()?;
+    let mut sources = files::find(folders)?;
+    for files in &mut sources {
+        files.retain(|file| file.chords.is_some());
+    }
+    sources.retain(|files| !files.is_empty());
+    if sources.is_empty() {
+        return Ok(Vec::new());
+    }
+    let clips = clips(sources, settings, cache_folder, sample_rate_hz)?.into_iter();
+    let annotated = clips.filter_map(|(plan, clip)| {
+        let mut samples = clip.pitched.first()?.1.floats();
+        if let Some(drums) = &clip.drums {
+            let drums = drums.floats();
+            samples
+                .iter_mut()
+                .zip(drums)
+                .for_each(|(sample, drum)| *sample += drum);
+        }
+        Some(AnnotatedClip {
+            name: plan.name,
+            samples,
+            arrangement: plan.arrangement,
+            chords: plan.chords?,
+        })
+    });
+    Ok(annotated.collect())
+}
+
+/// Plans clips and renders them, or takes them from the cache.
+fn clips(
+    sources: Vec<Vec<files::MidiFile>>,
+    settings: &MidiSettings,
+    cache_folder: &Path,
+    sample_rate_hz: u32,
+) -> Result<Vec<(Plan, Clip)>> {
     let plans = plan(sources, settings)?;
     let sound_font = render::find_sound_font()?;
     let workshop = Workshop {
@@ -110,26 +179,38 @@ pub fn load(
         sample_rate_hz,
         sound_font: &sound_font,
     };
-    workshop.renderings(plans, cache_folder)
+    workshop.clips(plans, cache_folder)
 }
 
 /// A clip to render.
 struct Plan {
     name: String,
     arrangement: Arrangement,
+    chords: Option<String>,
+}
+
+/// A song that clips can be taken from.
+struct UsableSong {
+    name: String,
+    song: Song,
+    chords: Option<String>,
 }
 
 /// Draws the clips.
 fn plan(sources: Vec<Vec<files::MidiFile>>, settings: &MidiSettings) -> Result<Vec<Plan>> {
     let mut skipped = 0;
-    let mut usable: Vec<Vec<(String, Song)>> = Vec::new();
+    let mut usable: Vec<Vec<UsableSong>> = Vec::new();
     for files in sources {
         let mut songs = Vec::new();
         for file in files {
             let song = Song::parse(&file.bytes)
                 .and_then(|song| song.ensure_long_enough(settings.seconds).map(|()| song));
             match song {
-                Ok(song) => songs.push((file.name, song)),
+                Ok(song) => songs.push(UsableSong {
+                    name: file.name,
+                    song,
+                    chords: file.chords,
+                }),
                 Err(error) => {
                     skipped += 1;
                     eprintln!("skipped: {}: {error:#}", file.name);
@@ -156,11 +237,15 @@ fn plan(sources: Vec<Vec<files::MidiFile>>, settings: &MidiSettings) -> Result<V
     (0..settings.clips)
         .map(|index| {
             let songs = &usable[index % usable.len()];
-            let (name, song) = &songs[index / usable.len() % songs.len()];
+            let UsableSong { name, song, chords } = &songs[index / usable.len() % songs.len()];
             let arrangement = arrange(song, shape, &mut random(settings.seed, index))
                 .with_context(|| format!("cannot use {name}"))?;
             let name = format!("{name}, clip {index}");
-            Ok(Plan { name, arrangement })
+            Ok(Plan {
+                name,
+                arrangement,
+                chords: chords.clone(),
+            })
         })
         .collect()
 }
@@ -182,7 +267,7 @@ struct Workshop<'a> {
 
 impl Workshop<'_> {
     /// The sound of `plans`, in order, but for those that turn out silent.
-    fn renderings(&self, plans: Vec<Plan>, cache_folder: &Path) -> Result<Vec<Rendering>> {
+    fn clips(&self, plans: Vec<Plan>, cache_folder: &Path) -> Result<Vec<(Plan, Clip)>> {
         let identity = render::sound_font_identity(self.sound_font)?;
         let cache = ClipCache::new(cache_folder, &identity, self.seconds, self.sample_rate_hz)?;
         let mut clips: Vec<Option<Clip>> = plans
@@ -202,14 +287,7 @@ impl Workshop<'_> {
         Ok(plans
             .into_iter()
             .zip(clips)
-            .filter_map(|(plan, clip)| {
-                let Clip { pitched, drums } = clip?;
-                Some(Rendering {
-                    name: plan.name,
-                    pitched,
-                    drums,
-                })
-            })
+            .filter_map(|(plan, clip)| Some((plan, clip?)))
             .collect())
     }
 

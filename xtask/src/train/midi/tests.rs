@@ -378,13 +378,6 @@ fn renderer(folder: &TestFolder) -> Renderer {
     Renderer::new(&path, SHAPE.seconds, RATE_HZ).unwrap()
 }
 
-fn floats(pcm: &Pcm) -> Vec<f32> {
-    pcm.samples
-        .iter()
-        .map(|&sample| f32::from(sample) * pcm.level)
-        .collect()
-}
-
 /// One note, and a drum in the middle.
 fn one_note(semitones: Vec<i32>) -> Arrangement {
     let message = |time_s, channel, command, data1| Message {
@@ -399,6 +392,10 @@ fn one_note(semitones: Vec<i32>) -> Arrangement {
         drums: vec![message(1.0, song::DRUM_CHANNEL, NOTE_ON, 36)],
         drum_level_db: -6.0,
         semitones,
+        clock: arrange::Clock {
+            start_s: 0.0,
+            tempo_factor: 1.0,
+        },
     }
 }
 
@@ -417,10 +414,10 @@ fn frequency_hz(samples: &[f32], from_s: f64, to_s: f64) -> f64 {
 fn stems_are_in_tune_add_up_and_are_as_loud_as_other_tracks() {
     let folder = TestFolder::new("midi_render");
     let clip = renderer(&folder).clip(&one_note(vec![-5, 0, 7])).unwrap();
-    let drums = floats(clip.drums.as_ref().unwrap());
+    let drums = clip.drums.as_ref().unwrap().floats();
     assert_eq!(drums.len(), 2 * RATE_HZ as usize);
     for (semitones, pcm) in &clip.pitched {
-        let stem = floats(pcm);
+        let stem = pcm.floats();
         assert_eq!(stem.len(), drums.len());
         let expected_hz = tiny_sound_font::SINE_HZ * (f64::from(*semitones) / 12.0).exp2();
         let found_hz = frequency_hz(&stem, 0.1, 1.4);
@@ -433,7 +430,7 @@ fn stems_are_in_tune_add_up_and_are_as_loud_as_other_tracks() {
         assert!((level_db - TARGET_RMS_DBFS).abs() < 0.1, "{level_db}");
     }
     let ratio = gated_rms(&drums, RATE_HZ).unwrap()
-        / gated_rms(&floats(&clip.pitched[1].1), RATE_HZ).unwrap();
+        / gated_rms(&clip.pitched[1].1.floats(), RATE_HZ).unwrap();
     assert!((20.0 * ratio.log10() + 6.0).abs() < 0.1, "{ratio}");
     let second = RATE_HZ as usize;
     let before = drums[..second - 100]
@@ -469,10 +466,12 @@ fn sources() -> Vec<Vec<files::MidiFile>> {
     let file = |name: &str, first_tick| files::MidiFile {
         name: name.to_owned(),
         bytes: file(Format::Parallel, [melody(first_tick)]),
+        chords: None,
     };
     let broken = files::MidiFile {
         name: "broken".to_owned(),
         bytes: Vec::new(),
+        chords: None,
     };
     vec![
         vec![file("a1", 0), broken, file("a2", 10)],
@@ -524,7 +523,8 @@ fn a_second_run_takes_clips_from_the_cache() {
             sound_font: &sound_font,
         };
         let plans = plan(sources(), settings).unwrap();
-        workshop.renderings(plans, &cache).unwrap()
+        let clips = workshop.clips(plans, &cache).unwrap().into_iter();
+        clips.map(|(_, clip)| clip).collect::<Vec<_>>()
     };
     let cached = || -> Vec<PathBuf> {
         let entries = fs::read_dir(&cache).unwrap();
