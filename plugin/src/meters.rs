@@ -84,6 +84,24 @@ impl Meters {
     }
 }
 
+/// Editor: notices when the host sends no audio.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    blocks: u32,
+    last_seconds: f64,
+}
+
+impl Pulse {
+    /// For how many seconds there was no block, as far as one saw by looking now and then.
+    pub fn pause_seconds(&mut self, meters: &Meters, now_seconds: f64) -> f64 {
+        if meters.blocks() != self.blocks {
+            self.blocks = meters.blocks();
+            self.last_seconds = now_seconds;
+        }
+        now_seconds - self.last_seconds
+    }
+}
+
 /// Audio thread: measures one signal.
 #[derive(Debug, Default)]
 struct Probe {
@@ -187,6 +205,18 @@ mod tests {
             metering.input(&[&mut left, &mut right], &[]);
             metering.output(&[&mut left]);
         }
+    }
+
+    #[test]
+    fn a_pause_is_noticed() {
+        let meters = Arc::new(Meters::default());
+        let mut metering = Metering::new(Arc::clone(&meters), RATE_HZ);
+        let mut pulse = Pulse::default();
+        play(&mut metering, 1, 0.8);
+        assert_eq!(pulse.pause_seconds(&meters, 5.0), 0.0);
+        assert_eq!(pulse.pause_seconds(&meters, 5.5), 0.5);
+        play(&mut metering, 1, 0.8);
+        assert_eq!(pulse.pause_seconds(&meters, 6.0), 0.0);
     }
 
     #[test]

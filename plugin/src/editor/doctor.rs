@@ -8,7 +8,7 @@ use nice_plug::prelude::{Param, util};
 
 use super::control::ParamId;
 use super::meter::to_db;
-use crate::meters::Meters;
+use crate::meters::{Meters, Pulse};
 use crate::params::GraftParams;
 
 /// Inputs that are silent for so long are worth a word.
@@ -54,8 +54,7 @@ impl Advice {
 /// What is known of the inputs.
 #[derive(Default)]
 pub struct Doctor {
-    last_blocks: u32,
-    last_block_seconds: f64,
+    pulse: Pulse,
     main_seconds: f64,
     sidechain_seconds: f64,
     onsets: Onsets,
@@ -74,10 +73,7 @@ impl Doctor {
         meters: &Meters,
         now_seconds: f64,
     ) -> Option<Advice> {
-        if meters.blocks() != self.last_blocks {
-            self.last_blocks = meters.blocks();
-            self.last_block_seconds = now_seconds;
-        }
+        let pause_seconds = self.pulse.pause_seconds(meters, now_seconds);
         let sounds = |peaks: [f32; 2]| peaks.iter().any(|&peak| peak > 0.0);
         let (main, sidechain) = (meters.main.peaks(), meters.sidechain.peaks());
         if sounds(main) {
@@ -86,7 +82,7 @@ impl Doctor {
         if sounds(sidechain) {
             self.sidechain_seconds = now_seconds;
         }
-        if now_seconds - self.last_block_seconds > 1.0 {
+        if pause_seconds > 1.0 {
             return Some(Advice::words("The host sends no audio now."));
         }
         if !meters.has_sidechain() {

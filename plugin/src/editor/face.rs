@@ -9,7 +9,7 @@ use super::meter::{Hold, meter};
 use super::pad::pad;
 use super::panel::Panel;
 use super::theme;
-use crate::meters::{Level, Meters};
+use crate::meters::{Level, Meters, Pulse};
 
 const PAD: Rect = rect(12.0, 52.0, 316.0, 316.0);
 /// Where the pictures are.
@@ -33,9 +33,13 @@ const fn rect(x: f32, y: f32, width: f32, height: f32) -> Rect {
     }
 }
 
+/// Peaks fall by themselves while there is audio; after such a pause they are old.
+const OLD_PEAKS_SECONDS: f64 = 0.25;
+
 /// The highest peaks of all meters.
 #[derive(Default)]
 pub struct Holds {
+    pulse: Pulse,
     main: Hold,
     sidechain: Hold,
     output: Hold,
@@ -226,6 +230,8 @@ fn processing(ui: &Ui, panel: &mut Panel, rect: Rect) {
 
 fn levels(ui: &Ui, panel: &mut Panel, rect: Rect, meters: &Meters, holds: &mut Holds) {
     group(ui, rect, "Levels");
+    let now_seconds = ui.input(|input| input.time);
+    let is_paused = holds.pulse.pause_seconds(meters, now_seconds) > OLD_PEAKS_SECONDS;
     let unity = panel.control(ParamId::MainGain).default_value();
     let column = |number: f32| rect.left() + 10.0 + 68.0 * number;
     let strips: [(ParamId, f32, Color32, &Level, &mut Hold, &'static str); 3] = [
@@ -272,7 +278,8 @@ fn levels(ui: &Ui, panel: &mut Panel, rect: Rect, meters: &Meters, holds: &mut H
             // Measured behind its gain.
             _ => 1.0,
         };
-        meter(ui, bars, level, gain, hold, color);
+        let peaks = if is_paused { [0.0; 2] } else { level.peaks() };
+        meter(ui, bars, peaks, gain, hold, color);
     }
     let look = knob::Look {
         center: pos2(column(2.0) + 30.0, rect.top() + 136.0),

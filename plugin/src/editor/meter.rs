@@ -3,7 +3,6 @@
 use egui::{Color32, Rect, Ui, pos2};
 
 use super::theme;
-use crate::meters::Level;
 
 const BOTTOM_DB: f32 = -54.0;
 const TOP_DB: f32 = 6.0;
@@ -53,8 +52,8 @@ pub fn to_db(gain: f32) -> f32 {
     20.0 * gain.max(1e-9).log10()
 }
 
-/// Shows left and right of a level, after a gain.
-pub fn meter(ui: &Ui, rect: Rect, level: &Level, gain: f32, hold: &mut Hold, color: Color32) {
+/// Shows peaks of left and right, after a gain.
+pub fn meter(ui: &Ui, rect: Rect, peaks: [f32; 2], gain: f32, hold: &mut Hold, color: Color32) {
     let painter = ui.painter();
     let now_seconds = ui.input(|input| input.time);
     let height = |db: f32| {
@@ -64,7 +63,7 @@ pub fn meter(ui: &Ui, rect: Rect, level: &Level, gain: f32, hold: &mut Hold, col
     let gap = 2.0;
     let width = 0.5 * (rect.width() - gap);
     let mut falls = false;
-    for (side, peak) in level.peaks().into_iter().enumerate() {
+    for (side, peak) in peaks.into_iter().enumerate() {
         let left = rect.left() + side as f32 * (width + gap);
         let bar =
             |bottom: f32, top: f32| Rect::from_min_max(pos2(left, top), pos2(left + width, bottom));
