@@ -109,11 +109,13 @@ impl Window {
         self.stream_position_samples = stream_position_samples;
     }
 
-    /// Audio thread: appends a sample. There is memory for `window_samples` of them.
-    fn push(&mut self, main: [f32; 2], sidechain: [f32; 2]) {
+    /// Audio thread: appends samples. There is memory for `window_samples` of them.
+    fn extend(&mut self, inputs: &[Input]) {
         for channel in 0..2 {
-            self.main[channel].push(main[channel]);
-            self.sidechain[channel].push(sidechain[channel]);
+            let main = inputs.iter().map(|input| input.main[channel]);
+            let sidechain = inputs.iter().map(|input| input.sidechain[channel]);
+            self.main[channel].extend(main.map(finite_or_zero));
+            self.sidechain[channel].extend(sidechain.map(finite_or_zero));
         }
     }
 }
@@ -191,6 +193,7 @@ pub fn exchange<C: Clock>(
         jump_pending: false,
         seams: VecDeque::with_capacity(geometry.latency_samples() / shortest_stream_samples + 4),
         position: 0,
+        quiet_samples: 0,
         fade: (0..=fade_samples)
             .map(|step| 0.5 - 0.5 * (PI * step as f32 / fade_samples as f32).cos())
             .collect(),
@@ -214,15 +217,13 @@ pub fn exchange<C: Clock>(
     Ok((audio, worker))
 }
 
-/// Audio thread: one sample of both inputs, and the knobs at its time.
+/// Audio thread: one sample of both inputs. What is not finite is taken as zero.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Input {
     /// The main input, left and right.
     pub main: [f32; 2],
     /// The sidechain, left and right; zeros when it is missing.
     pub sidechain: [f32; 2],
-    /// The knobs.
-    pub controls: Controls,
 }
 
 /// Audio thread: one sample of output, [`Geometry::latency_samples`] after its input.
@@ -311,6 +312,8 @@ pub struct AudioPort<C: Clock> {
 
     /// Samples taken in since the reset.
     position: usize,
+    /// How many of the next samples have nothing to decide.
+    quiet_samples: usize,
     /// Raised cosine from 0 to 1 in `fade_samples` steps; the two `_fade` fields are indices into it.
     fade: Vec<f32>,
     remix_fade: usize,
@@ -356,7 +359,7 @@ impl<C: Clock> AudioPort<C> {
         (self.stream_position, self.next_reading) = (0, 0);
         self.jump_pending = false;
         self.seams.clear();
-        self.position = 0;
+        (self.position, self.quiet_samples) = (0, 0);
         self.remix_fade = self.fade.len() - 1;
         self.sidechain_fade = 0;
         self.sidechain_silence_samples = u64::MAX;
@@ -364,32 +367,63 @@ impl<C: Clock> AudioPort<C> {
         self.credit = Credit::default();
     }
 
-    /// To be called at the start of each host block, with its length, before [`Self::process`] is
-    /// called once for each of its samples.
+    /// To be called at the start of each host block, with its length, before [`Self::process`] is called for all of its
+    /// samples.
     pub fn begin_block(&mut self, block_samples: usize, transport: &Transport) {
         let block_seconds = block_samples as f64 / f64::from(self.geometry.sample_rate_hz);
         self.credit.begin_block(self.clock.now(), block_seconds);
         self.jump_pending |= self.timeline.begin_block(transport, block_samples);
         self.receive();
+        self.quiet_samples = 0;
     }
 
-    /// Takes one sample in and gives one out. Samples that are not finite are taken as zero.
-    pub fn process(&mut self, input: &Input) -> Output {
-        let main = input.main.map(finite_or_zero);
-        let sidechain = input.sidechain.map(finite_or_zero);
-        let remix_gain = self.sidechain_gain(sidechain);
-        self.fill(main, sidechain, &input.controls);
-        let seam_gain = self.seam_gain();
-        let remix = self.play();
-        self.position += 1;
+    /// Takes samples in, at which the knobs are at `controls`, and gives as many out.
+    ///
+    /// # Panics
+    ///
+    /// When `outputs` is shorter than `inputs`.
+    pub fn process(&mut self, inputs: &[Input], controls: &Controls, outputs: &mut [Output]) {
+        let mut done = 0;
+        while done < inputs.len() {
+            let (samples, seam_gain) = match self.quiet_samples.min(inputs.len() - done) {
+                0 => {
+                    self.fill(&inputs[done], controls);
+                    let seam_gain = self.seam_gain();
+                    self.play();
+                    (1, seam_gain)
+                }
+                samples => {
+                    self.advance(&inputs[done..done + samples]);
+                    self.quiet_samples -= samples;
+                    (samples, 1.0)
+                }
+            };
+            let run = done..done + samples;
+            self.blend(&inputs[run.clone()], seam_gain, &mut outputs[run]);
+            self.position += samples;
+            if self.quiet_samples == 0 {
+                self.quiet_samples = self.count_quiet_samples();
+            }
+            done += samples;
+        }
+    }
 
-        let dry = self.main.push(Dry { main, remix_gain });
-        let gain = dry.remix_gain * self.fade[self.remix_fade];
-        let blend =
-            |channel: usize| remix[channel] * gain * seam_gain + dry.main[channel] * (1.0 - gain);
-        Output {
-            dry: dry.main,
-            remix: [blend(0), blend(1)],
+    /// Gives the samples that are played now, each from the dry path and the remix.
+    fn blend(&mut self, inputs: &[Input], seam_gain: f32, outputs: &mut [Output]) {
+        self.read_remix(outputs);
+        for (input, output) in inputs.iter().zip(outputs) {
+            let remix_gain = self.sidechain_gain(input.sidechain.map(finite_or_zero));
+            let main = input.main.map(finite_or_zero);
+            let dry = self.main.push(Dry { main, remix_gain });
+            let gain = dry.remix_gain * self.fade[self.remix_fade];
+            let remix = output.remix;
+            let blend = |channel: usize| {
+                remix[channel] * gain * seam_gain + dry.main[channel] * (1.0 - gain)
+            };
+            *output = Output {
+                dry: dry.main,
+                remix: [blend(0), blend(1)],
+            };
         }
     }
 
@@ -415,7 +449,7 @@ impl<C: Clock> AudioPort<C> {
     }
 
     /// Puts the input into the current window, and sends the window when it is complete.
-    fn fill(&mut self, main: [f32; 2], sidechain: [f32; 2], controls: &Controls) {
+    fn fill(&mut self, input: &Input, controls: &Controls) {
         if self.jump_pending
             && (self.stream_position == 0 || self.stream_position >= self.shortest_stream_samples)
         {
@@ -431,16 +465,12 @@ impl<C: Clock> AudioPort<C> {
             self.next_reading += self.geometry.control_interval_samples;
         }
         let beat = self.timeline.beat();
-        self.stream_position += 1;
-        self.timeline.advance();
-        let next = self.timeline.beat();
-        let Some(open) = &mut self.open else { return };
-        if let Some(packet) = &mut open.packet {
-            if is_read {
-                packet.window.controls.push(Controls { beat, ..*controls });
-            }
-            packet.window.push(main, sidechain);
+        if is_read && let Some(packet) = self.open.as_mut().and_then(|open| open.packet.as_mut()) {
+            packet.window.controls.push(Controls { beat, ..*controls });
         }
+        self.advance(std::slice::from_ref(input));
+        let next = self.timeline.beat();
+        let Some(open) = &self.open else { return };
         // The next sample is the first at or after the line, give or take rounding.
         let line_is_reached = |line: f64| next.position_beats + 0.5 * next.beats_per_sample > line;
         if self.position + 1 - open.start == window_samples
@@ -448,6 +478,53 @@ impl<C: Clock> AudioPort<C> {
         {
             self.close_window(self.position + 1);
         }
+    }
+
+    /// Puts the inputs into the open window.
+    fn advance(&mut self, inputs: &[Input]) {
+        self.stream_position += inputs.len();
+        self.timeline.advance(inputs.len());
+        if let Some(packet) = self.open.as_mut().and_then(|open| open.packet.as_mut()) {
+            packet.window.extend(inputs);
+        }
+    }
+
+    /// How many of the next samples of this block have nothing to decide: no window begins, ends, is due or has been played,
+    /// no knob is read, and neither the remix nor a seam fades. Nearly all samples are such, so that they are made cheap.
+    fn count_quiet_samples(&self) -> usize {
+        let delay = self.delay_samples();
+        let fade_samples = self.fade.len() - 1;
+        let (Some(open), false) = (&self.open, self.jump_pending) else {
+            return 0;
+        };
+        let until = |position: usize| position.saturating_sub(self.position);
+        let full = until(open.start + self.geometry.window_samples - 1);
+        let line = open.end_beats.map_or(usize::MAX, |line| {
+            let beat = self.timeline.beat();
+            let samples = (line - beat.position_beats) / beat.beats_per_sample;
+            // Rather too early than one too late, whatever the rounding.
+            (samples as usize).saturating_sub(2)
+        });
+        let reading = self.next_reading - self.stream_position;
+        let fades_before = |slot: &Slot| until((slot.start + delay).saturating_sub(fade_samples));
+        let due = self
+            .slot(self.due_sequence)
+            .map_or(usize::MAX, fades_before);
+        let played = |slot: &Slot| until(slot.end.saturating_add(delay));
+        let played = self.slots.front().map_or(usize::MAX, played);
+        let audible = self
+            .slot(self.ready_sequence)
+            .map_or(usize::MAX, fades_before);
+        let fade = match (audible, self.remix_fade) {
+            (0, 0) => usize::MAX,
+            (_, full) if full == fade_samples => audible,
+            _ => 0,
+        };
+        let seam = self.seams.front().map_or(usize::MAX, |seam| {
+            until((seam + self.geometry.latency_samples()).saturating_sub(fade_samples))
+        });
+        let all = [full, line, reading, due, played, fade, seam];
+        all.into_iter().min().unwrap_or(0)
     }
 
     /// Begins a new stream with the next sample.
@@ -525,9 +602,9 @@ impl<C: Clock> AudioPort<C> {
         }
     }
 
-    /// The next sample of the remix, before any fade. Moves `remix_fade` by one step.
-    fn play(&mut self) -> [f32; 2] {
-        let delay = self.geometry.window_samples + self.geometry.compute_allowance_samples;
+    /// Sees to it that the window that is played now is the first of the slots, and moves `remix_fade` by one step.
+    fn play(&mut self) {
+        let delay = self.delay_samples();
         let fade_samples = self.fade.len() - 1;
         while let Some(slot) = self.slot(self.due_sequence)
             && slot.start + delay <= self.position + fade_samples
@@ -552,7 +629,12 @@ impl<C: Clock> AudioPort<C> {
             .slot(self.ready_sequence)
             .is_none_or(|missing| missing.start + delay > self.position + fade_samples);
         self.remix_fade = self.step_fade(self.remix_fade, audible);
-        match (self.slots.front(), played) {
+    }
+
+    /// The samples of the remix that are played now, of one window; silence where there are none.
+    fn read_remix(&self, outputs: &mut [Output]) {
+        let played = self.position.checked_sub(self.delay_samples());
+        let remix = match (self.slots.front(), played) {
             (
                 Some(Slot {
                     start,
@@ -561,11 +643,19 @@ impl<C: Clock> AudioPort<C> {
                 }),
                 Some(played),
             ) if packet.usable => [0, 1].map(|channel| {
-                let sample = packet.remix[channel].get(played - start);
-                sample.copied().unwrap_or_default()
+                let samples = packet.remix[channel].get(played - start..);
+                samples.unwrap_or_default()
             }),
-            _ => [0.0; 2],
+            _ => [&[][..]; 2],
+        };
+        for (i, output) in outputs.iter_mut().enumerate() {
+            output.remix = remix.map(|channel| channel.get(i).copied().unwrap_or_default());
         }
+    }
+
+    /// From a sample of input to the same sample of the remix.
+    fn delay_samples(&self) -> usize {
+        self.geometry.window_samples + self.geometry.compute_allowance_samples
     }
 
     fn slot(&self, sequence: u64) -> Option<&Slot> {

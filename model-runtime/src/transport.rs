@@ -117,9 +117,9 @@ impl Timeline {
         self.beat.after(self.offset)
     }
 
-    /// Goes on by one sample.
-    pub(crate) fn advance(&mut self) {
-        self.offset += 1;
+    /// Goes on by some samples.
+    pub(crate) fn advance(&mut self, samples: usize) {
+        self.offset += samples;
     }
 }
 
@@ -255,7 +255,7 @@ mod tests {
         let mut timeline = Timeline::new(RATE_HZ);
         for _ in 0..4 {
             timeline.begin_block(&Transport::default(), 6_000);
-            (0..6_000).for_each(|_| timeline.advance());
+            timeline.advance(6_000);
         }
         assert!((timeline.beat().position_beats - 1.0).abs() < 1e-9);
     }

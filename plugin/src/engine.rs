@@ -1,17 +1,21 @@
 //! What runs on the audio thread: gains, the exchange with the worker, and the mix of its output.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use model_runtime::LatencyMode;
 use model_runtime::credit::SystemClock;
 use model_runtime::delay::Delay;
 use model_runtime::geometry::{Geometry, GeometryError};
-use model_runtime::packet::{AudioPort, Controls, Input, exchange, finite_or_zero, sound};
+use model_runtime::packet::{AudioPort, Controls, Input, Output, exchange, finite_or_zero, sound};
 use model_runtime::status::Status;
 use model_runtime::transport::Transport;
 use model_runtime::worker::{WindowProcessor, Worker};
 
 use crate::params::{EngineKind, GraftParams};
+
+/// Samples that are worked on together where no parameter moves.
+const RUN_SAMPLES: usize = 64;
 
 /// How long a parameter takes to where it is moved.
 const RAMP_SECONDS: f32 = 0.02;
@@ -137,71 +141,82 @@ impl Engine {
         // Constant within the block: it is cut wherever a parameter changes.
         let targets = Ramps::targets(params);
         let loop_beats = params.freeze_length.value().beats();
-        let mut input = Input {
-            controls: Controls {
-                transpose_semitones: params.transpose.value(),
-                harmony_loop_beats: params.freeze_harmony.value().then_some(loop_beats),
-                rhythm_loop_beats: params.freeze_rhythm.value().then_some(loop_beats),
-                ..Controls::default()
-            },
-            ..Input::default()
+        let mut controls = Controls {
+            transpose_semitones: params.transpose.value(),
+            harmony_loop_beats: params.freeze_harmony.value().then_some(loop_beats),
+            rhythm_loop_beats: params.freeze_rhythm.value().then_some(loop_beats),
+            ..Controls::default()
         };
         let mut levels = Levels::default();
         let mut are_settled = false;
-        let sidechain_sample = |channel: &[f32], i: usize| channel.get(i).copied().unwrap_or(0.0);
-        for i in 0..block_samples {
+        let mut start = 0;
+        while start < block_samples {
             if !are_settled {
                 levels = self.ramps.next(&targets);
                 are_settled = self.ramps.are_settled();
+                controls.harmony = levels.harmony;
+                controls.rhythm =
+                    levels.rhythm * (1.0 - levels.link) + levels.harmony * levels.link;
             }
-            let sidechain = match sidechain {
-                [left, right, ..] => [sidechain_sample(left, i), sidechain_sample(right, i)],
-                [mono] => [sidechain_sample(mono, i); 2],
-                [] => [0.0; 2],
+            let samples = match are_settled {
+                true => RUN_SAMPLES.min(block_samples - start),
+                false => 1,
             };
-            match main {
-                [left, right, ..] => {
-                    let main = [left[i], right[i]];
-                    [left[i], right[i]] = self.sample(&levels, main, sidechain, &mut input);
-                }
-                [mono] => {
-                    let main = [mono[i]; 2];
-                    let [left, right] = self.sample(&levels, main, sidechain, &mut input);
-                    mono[i] = 0.5 * (left + right);
-                }
-                [] => {}
-            }
+            self.run(&levels, &controls, start..start + samples, main, sidechain);
+            start += samples;
         }
     }
 
-    /// Processes one sample; all of `input` that changes within a block is written here.
-    fn sample(
+    /// Processes up to [`RUN_SAMPLES`] samples of a block, in which no level changes.
+    fn run(
         &mut self,
         levels: &Levels,
-        main: [f32; 2],
-        sidechain: [f32; 2],
-        input: &mut Input,
-    ) -> [f32; 2] {
-        let main = main.map(finite_or_zero);
-        input.main = main.map(|sample| sample * levels.main_gain);
-        input.sidechain = sidechain.map(|sample| sample * levels.sidechain_gain);
-        input.controls.harmony = levels.harmony;
-        input.controls.rhythm = levels.rhythm * (1.0 - levels.link) + levels.harmony * levels.link;
-        let output = self.port.process(input);
-        let finish = self.pending.push(Finish {
-            unprocessed: main,
-            dry_gain: (1.0 - levels.mix) * levels.output_gain,
-            remix_gain: levels.mix * levels.output_gain,
-            bypass: levels.bypass,
-        });
-        let gain = self.restart.next();
-        [0, 1].map(|channel| {
-            let mixed =
-                output.dry[channel] * finish.dry_gain + output.remix[channel] * finish.remix_gain;
-            let bypassed =
-                mixed * (1.0 - finish.bypass) + finish.unprocessed[channel] * finish.bypass;
-            sound(gain * bypassed)
-        })
+        controls: &Controls,
+        run: Range<usize>,
+        main: &mut [&mut [f32]],
+        sidechain: &[&mut [f32]],
+    ) {
+        let mut unprocessed = [[0.0; 2]; RUN_SAMPLES];
+        let mut inputs = [Input::default(); RUN_SAMPLES];
+        let mut outputs = [Output::default(); RUN_SAMPLES];
+        let inputs = &mut inputs[..run.len()];
+        let outputs = &mut outputs[..run.len()];
+        for side in 0..2 {
+            let channel = &main[side.min(main.len() - 1)][run.clone()];
+            for ((input, unprocessed), sample) in
+                inputs.iter_mut().zip(&mut unprocessed).zip(channel)
+            {
+                unprocessed[side] = finite_or_zero(*sample);
+                input.main[side] = levels.main_gain * unprocessed[side];
+            }
+            let channel = sidechain.get(side).or(sidechain.first());
+            let channel = channel.and_then(|channel| channel.get(run.start..));
+            for (input, sample) in inputs.iter_mut().zip(channel.unwrap_or(&[])) {
+                input.sidechain[side] = levels.sidechain_gain * sample;
+            }
+        }
+        self.port.process(inputs, controls, outputs);
+        for ((i, output), unprocessed) in run.zip(outputs).zip(unprocessed) {
+            let finish = self.pending.push(Finish {
+                unprocessed,
+                dry_gain: (1.0 - levels.mix) * levels.output_gain,
+                remix_gain: levels.mix * levels.output_gain,
+                bypass: levels.bypass,
+            });
+            let gain = self.restart.next();
+            let [left, right] = [0, 1].map(|side| {
+                let mixed =
+                    output.dry[side] * finish.dry_gain + output.remix[side] * finish.remix_gain;
+                let bypassed =
+                    mixed * (1.0 - finish.bypass) + finish.unprocessed[side] * finish.bypass;
+                sound(gain * bypassed)
+            });
+            match main {
+                [first, second, ..] => (first[i], second[i]) = (left, right),
+                [mono] => mono[i] = 0.5 * (left + right),
+                [] => {}
+            }
+        }
     }
 }
 

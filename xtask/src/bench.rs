@@ -14,7 +14,9 @@ use crate::{audio_file, bundle, host, progress, workspace};
 ///
 /// The demo loops go through one or more instances of the plugin, block by block, as fast as a sound card would ask for them.
 /// The table has the time that the first instance takes of the audio thread, the processor time of the whole process,
-/// and how many samples differ from a render of the same: none, when no window came late.
+/// and how many samples differ from a render of the same: none, when no window came late. Halfway between blocks, the audio
+/// thread does arithmetic that should take as long as the median block: what that takes at the 99.9th percentile is the
+/// machine's doing, not the plugin's.
 ///
 /// Example: cargo xtask bench --block 64 --seconds 600
 #[derive(Args)]
@@ -55,6 +57,8 @@ struct Figures {
     sample_rate_hz: u32,
     /// Of the first instance, in order.
     block_seconds: Vec<f64>,
+    /// Of arithmetic that should take as long as the median block, in order.
+    control_seconds: Vec<f64>,
     /// All threads of all instances, in seconds of processor time for each second, if the system says.
     load: Option<f64>,
     instances: usize,
@@ -69,9 +73,9 @@ impl Bench {
         let plugin = Plugin::load(&bundles.clap)?;
         let material = self.material()?;
         println!(
-            "| block | median | 99.9 % | worst | 99.9 % of the block | processor per instance | samples unlike a render |"
+            "| block | median | 99.9 % | worst | 99.9 % of the block | the same for arithmetic | processor per instance | samples unlike a render |"
         );
-        println!("| --- | --- | --- | --- | --- | --- | --- |");
+        println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
         for &block in &self.blocks {
             println!("{}", self.measure(&plugin, &material, block as usize)?);
         }
@@ -120,22 +124,22 @@ impl Bench {
                 })
                 .collect()
         };
-        let reference = self.play(&mut sessions(1, true)?, material, block, false)?;
+        let reference = self.play(&mut sessions(1, true)?, material, block, None)?;
+        let rounds = arithmetic_rounds(percentile(&reference.block_seconds, 0.5));
         let before = processor_seconds();
         let began = Instant::now();
         let mut instances = sessions(self.instances, false)?;
-        let live = as_audio_thread(|| self.play(&mut instances, material, block, true))?;
+        let live = as_audio_thread(|| self.play(&mut instances, material, block, Some(rounds)))?;
         let wall_seconds = began.elapsed().as_secs_f64();
         let load = processor_seconds()
             .zip(before)
             .map(|(after, before)| (after - before) / wall_seconds);
         let pairs = live.out.iter().zip(&reference.out);
-        let mut block_seconds = live.block_seconds;
-        block_seconds.sort_by(f64::total_cmp);
         Ok(Figures {
             block_samples: block,
             sample_rate_hz: self.rate,
-            block_seconds,
+            block_seconds: live.block_seconds,
+            control_seconds: live.control_seconds,
             load,
             instances: self.instances as usize,
             different_samples: pairs.filter(|(live, render)| live != render).count(),
@@ -143,13 +147,14 @@ impl Bench {
         })
     }
 
-    /// Plays all of the material through all sessions; gives the left channel of the first.
+    /// Plays all of the material through all sessions; gives the left channel of the first. In real time where it is told how
+    /// many rounds of arithmetic to do between blocks.
     fn play(
         &self,
         sessions: &mut [Session],
         material: &Material,
         block: usize,
-        in_real_time: bool,
+        in_real_time: Option<usize>,
     ) -> Result<Played> {
         let samples = material.main[0].len();
         let song = Song::steady(120.0, samples);
@@ -158,12 +163,16 @@ impl Bench {
         let mut played = Played {
             out: Vec::with_capacity(samples),
             block_seconds: Vec::with_capacity(samples / block),
+            control_seconds: Vec::with_capacity(samples / block),
         };
         let began = Instant::now();
+        let sleep_until = |sample: f64| {
+            let due = Duration::from_secs_f64(sample / rate);
+            thread::sleep(due.saturating_sub(began.elapsed()));
+        };
         for start in (0..samples - block).step_by(block) {
-            if in_real_time {
-                let due = Duration::from_secs_f64(start as f64 / rate);
-                thread::sleep(due.saturating_sub(began.elapsed()));
+            if in_real_time.is_some() {
+                sleep_until(start as f64);
             }
             let slice =
                 |channels: &[Vec<f32>], c: usize| channels[c][start..start + block].to_vec();
@@ -186,8 +195,14 @@ impl Bench {
                     played.block_seconds.push(seconds);
                 }
             }
+            if let Some(rounds) = in_real_time {
+                sleep_until(start as f64 + 0.5 * block as f64);
+                played.control_seconds.push(arithmetic_seconds(rounds));
+            }
             bar.set_position(start as u64);
         }
+        played.block_seconds.sort_by(f64::total_cmp);
+        played.control_seconds.sort_by(f64::total_cmp);
         bar.finish_and_clear();
         ensure!(
             !played.block_seconds.is_empty(),
@@ -229,15 +244,37 @@ fn set_real_time(_on: bool) -> bool {
 
 struct Played {
     out: Vec<f32>,
+    /// In order of length.
     block_seconds: Vec<f64>,
+    /// In order of length.
+    control_seconds: Vec<f64>,
+}
+
+/// The time that so many rounds of arithmetic take, which hardly touch memory.
+fn arithmetic_seconds(rounds: usize) -> f64 {
+    let began = Instant::now();
+    let sum = (0..rounds).fold(1.0, |sum: f32, round| 0.99 * sum + round as f32);
+    std::hint::black_box(sum);
+    began.elapsed().as_secs_f64()
+}
+
+/// How many rounds of arithmetic take `seconds`.
+fn arithmetic_rounds(seconds: f64) -> usize {
+    const TRIAL_ROUNDS: usize = 100_000;
+    let trials = (0..20).map(|_| arithmetic_seconds(TRIAL_ROUNDS));
+    let shortest_seconds = trials.fold(f64::INFINITY, f64::min);
+    (seconds / shortest_seconds * TRIAL_ROUNDS as f64) as usize
+}
+
+/// The value below which `share` of the values, which are in order, lie.
+fn percentile(values: &[f64], share: f64) -> f64 {
+    let index = (share * values.len() as f64) as usize;
+    values[index.min(values.len() - 1)]
 }
 
 impl std::fmt::Display for Figures {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let at = |share: f64| {
-            let index = (share * self.block_seconds.len() as f64) as usize;
-            self.block_seconds[index.min(self.block_seconds.len() - 1)]
-        };
+        let at = |share: f64| percentile(&self.block_seconds, share);
         let microseconds = |seconds: f64| format!("{:.1} µs", 1e6 * seconds);
         let lasts = self.block_samples as f64 / f64::from(self.sample_rate_hz);
         let load = self.load.map_or("-".to_owned(), |load| {
@@ -245,12 +282,13 @@ impl std::fmt::Display for Figures {
         });
         write!(
             f,
-            "| {} | {} | {} | {} | {:.2} % | {load} | {} of {} |",
+            "| {} | {} | {} | {} | {:.2} % | {:.2} % | {load} | {} of {} |",
             self.block_samples,
             microseconds(at(0.5)),
             microseconds(at(0.999)),
             microseconds(at(1.0)),
             100.0 * at(0.999) / lasts,
+            100.0 * percentile(&self.control_seconds, 0.999) / lasts,
             self.different_samples,
             self.samples,
         )

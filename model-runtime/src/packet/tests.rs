@@ -31,11 +31,28 @@ enum Fault {
 
 type PlantedFault = Arc<Mutex<Option<Fault>>>;
 
-fn mix(input: Input) -> [f32; 2] {
+fn mix(input: Sample) -> [f32; 2] {
     let Controls {
         harmony, rhythm, ..
     } = input.controls;
     [0, 1].map(|channel| 0.5 * input.main[channel] + rhythm * input.sidechain[channel] + harmony)
+}
+
+/// One sample of both inputs, and the knobs at its time.
+#[derive(Clone, Copy)]
+struct Sample {
+    main: [f32; 2],
+    sidechain: [f32; 2],
+    controls: Controls,
+}
+
+impl Sample {
+    fn input(&self) -> Input {
+        Input {
+            main: self.main,
+            sidechain: self.sidechain,
+        }
+    }
 }
 
 /// Where each window began in its stream, and its length.
@@ -70,7 +87,7 @@ impl WindowProcessor for DelayedMix {
             if (position as usize + i).is_multiple_of(window.control_interval_samples) {
                 self.controls = *readings.next().unwrap();
             }
-            [left[i], right[i]] = self.delay.push(mix(Input {
+            [left[i], right[i]] = self.delay.push(mix(Sample {
                 main: [window.main[0][i], window.main[1][i]],
                 sidechain: [window.sidechain[0][i], window.sidechain[1][i]],
                 controls: self.controls,
@@ -166,9 +183,16 @@ impl Bench {
         while worker.step() {}
     }
 
-    fn block(&mut self, input: &[Input]) -> Vec<Output> {
+    fn block(&mut self, input: &[Sample]) -> Vec<Output> {
         self.audio.begin_block(input.len(), &self.transport);
-        let output = input.iter().map(|i| self.audio.process(i)).collect();
+        let mut output = vec![Output::default(); input.len()];
+        let mut rest = &mut output[..];
+        for run in input.chunk_by(|a, b| a.controls == b.controls) {
+            let inputs: Vec<Input> = run.iter().map(Sample::input).collect();
+            let (outputs, later) = rest.split_at_mut(run.len());
+            self.audio.process(&inputs, &run[0].controls, outputs);
+            rest = later;
+        }
         if let (Some(beats), Some(bpm)) =
             (&mut self.transport.position_beats, self.transport.tempo_bpm)
         {
@@ -182,7 +206,7 @@ impl Bench {
     }
 
     /// Plays `input` in real time, in blocks of 64, with a worker that is never late.
-    fn play(&mut self, input: &[Input]) -> Vec<Output> {
+    fn play(&mut self, input: &[Sample]) -> Vec<Output> {
         let mut output = Vec::new();
         for block in input.chunks(64) {
             output.extend(self.block(block));
@@ -194,14 +218,14 @@ impl Bench {
 }
 
 /// Reproducible noise in both inputs, and knobs that move.
-fn noise(samples: usize) -> Vec<Input> {
+fn noise(samples: usize) -> Vec<Sample> {
     let mut state = 1_u32;
     let mut random = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         state as f32 / u32::MAX as f32 - 0.5
     };
     (0..samples)
-        .map(|i| Input {
+        .map(|i| Sample {
             main: [random(), random()],
             sidechain: [random(), random()],
             controls: Controls {
@@ -214,7 +238,7 @@ fn noise(samples: usize) -> Vec<Input> {
 }
 
 /// What the exchange has to give when nothing is late.
-fn expected(input: &[Input], latency: usize) -> Vec<[f32; 2]> {
+fn expected(input: &[Sample], latency: usize) -> Vec<[f32; 2]> {
     let silence = std::iter::repeat_n([0.0; 2], latency);
     let mixed = input.iter().map(|&i| mix(i));
     silence.chain(mixed).take(input.len()).collect()
@@ -307,7 +331,7 @@ fn a_patient_port_does_not_wait_for_a_worker_that_is_gone() {
 }
 
 /// Plays live; the worker works only in the blocks that `works` names.
-fn live_with_stalls(input: &[Input], works: impl Fn(usize) -> bool) -> (Vec<Output>, u64) {
+fn live_with_stalls(input: &[Sample], works: impl Fn(usize) -> bool) -> (Vec<Output>, u64) {
     let mut bench = Bench::new(64);
     let mut output = Vec::new();
     for (index, block) in input.chunks(64).enumerate() {
@@ -349,7 +373,7 @@ fn late_windows_become_the_aligned_main_and_then_the_remix_comes_back_in_time() 
 fn no_step_is_larger_than_that_of_a_fade() {
     // Remix and main are constant, so all that moves is the blend of the two.
     let input = vec![
-        Input {
+        Sample {
             main: [1.0; 2],
             sidechain: [0.1; 2],
             controls: Controls::default(),
@@ -408,7 +432,7 @@ fn faults_leave_the_main_input_sounding_and_are_reported() {
 fn whatever_the_worker_does_the_sound_goes_on_without_a_click() {
     // Remix and main are constant, so all that moves is the blend of the two and the start of the remix.
     let input = vec![
-        Input {
+        Sample {
             main: [1.0; 2],
             sidechain: [0.1; 2],
             controls: Controls::default(),
