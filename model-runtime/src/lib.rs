@@ -2,9 +2,11 @@
 
 mod analysis;
 mod audio;
+mod blend;
 mod classic;
 mod clip_stream;
 pub mod credit;
+mod crossover;
 pub mod delay;
 mod error;
 pub mod freeze;

@@ -50,13 +50,17 @@ const SHORTEST_STREAM_SECONDS: f64 = 0.1;
 /// How long the audio thread sleeps at a time when it may wait.
 const WAIT_STEP: Duration = Duration::from_micros(200);
 
-/// What steers the remix at a time: the two knobs, 0 for all from main, 1 for all from the sidechain, and more.
+/// What steers the remix at a time: the two knobs, 0 for all from main, 1 for all from the sidechain, and more. Shares are 0 to 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Controls {
     /// Where the harmony comes from.
     pub harmony: f32,
     /// Where the rhythm comes from.
     pub rhythm: f32,
+    /// From the sources' own sound, 0, to that of the model's generator, 1; without a generator it is not heard.
+    pub voice: f32,
+    /// How much of the sources is heard above what the generator can make.
+    pub air: f32,
     /// Transposition of the harmony.
     pub transpose_semitones: i32,
     /// Length of the loop that the harmony plays, where it is frozen.

@@ -1,6 +1,5 @@
 //! The remix of whole clips: the reference for everything that runs in steps.
 
-use std::slice;
 use std::sync::Arc;
 
 use candle_core::{D, Device, Tensor};
@@ -10,6 +9,7 @@ use vocoder::guided::{FrameControls, GuidedConfig, GuidedVoice};
 use vocoder::{LogMel, MelSpectrogram};
 
 use crate::audio::AudioClip;
+use crate::blend::Blend;
 use crate::error::{Error, Result};
 use crate::geometry::LatencyMode;
 use crate::model_file::Model;
@@ -21,11 +21,10 @@ use crate::resample::resample;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Voice {
-    /// The sources' own sound, shaped to the decoded mel, at the host's rate.
+    /// The sources' own sound, shaped to the decoded mel, at the host's rate; with the model's HiFi-GAN generator beside it or in
+    /// its place, as [`Controls::voice`] says.
     #[default]
     Guided,
-    /// A HiFi-GAN generator, from the decoded mel alone.
-    HifiGan,
     /// Phase reconstruction, from the decoded mel alone.
     GriffinLim,
 }
@@ -48,6 +47,7 @@ impl Default for RemixSettings {
             controls: Controls {
                 harmony: 0.0,
                 rhythm: 1.0,
+                air: 1.0,
                 ..Controls::default()
             },
             voice: Voice::default(),
@@ -75,7 +75,7 @@ impl Remixer {
     /// # Errors
     ///
     /// When a clip has no or more than two channels, unequal channels, or samples that are not finite; when a knob is
-    /// outside 0 to 1, the transposition outside the model's range, or the voice not in the model.
+    /// outside 0 to 1, the transposition outside the model's range, or the generator, if it is to be heard, not in the model.
     pub fn remix(
         &self,
         main: &AudioClip,
@@ -87,6 +87,8 @@ impl Remixer {
         for (name, value) in [
             ("harmony", settings.controls.harmony),
             ("rhythm", settings.controls.rhythm),
+            ("voice", settings.controls.voice),
+            ("air", settings.controls.air),
         ] {
             if !(0.0..=1.0).contains(&value) {
                 return Err(Error::input(name, "0 to 1", value));
@@ -108,21 +110,6 @@ impl Remixer {
                 self.decode(&sources, main.sample_rate_hz, settings)?
                     .iter()
                     .map(|mel| self.to_rate(&voice.samples(mel)?, main.sample_rate_hz))
-                    .collect::<Result<Vec<_>>>()?
-            }
-            Voice::HifiGan => {
-                let generator = self.model.generator()?;
-                let sources = [main.channels.as_slice(), &sidechain].concat();
-                self.decode(&sources, main.sample_rate_hz, settings)?
-                    .iter()
-                    .map(|mel| {
-                        if mel.frames() == 0 {
-                            return Ok(Vec::new());
-                        }
-                        let samples =
-                            generator.forward(&to_tensor(slice::from_ref(mel))?.squeeze(1)?)?;
-                        self.to_rate(&samples.flatten_all()?.to_vec1()?, main.sample_rate_hz)
-                    })
                     .collect::<Result<Vec<_>>>()?
             }
         };
@@ -185,7 +172,17 @@ impl Remixer {
         )?;
         voice.push_audio(&as_slices(&main.channels), &as_slices(sidechain))?;
         voice.finish(&mut out)?;
-        Ok(out)
+        if settings.controls.voice == 0.0 {
+            return Ok(out);
+        }
+        let generator = self.model.generator()?;
+        let mel = &self.model.header().mel;
+        let mut blend = Blend::new(generator, mel, main.sample_rate_hz, channels)?;
+        let mut blended = vec![Vec::new(); channels];
+        blend.push_mel(decoded, &vec![settings.controls; decoded.frames()])?;
+        blend.push_guided(&mut out);
+        blend.finish(&mut blended);
+        Ok(blended)
     }
 
     fn to_rate(&self, samples: &[f32], sample_rate_hz: u32) -> Result<Vec<f32>> {

@@ -13,16 +13,15 @@
 //! stream rests; it begins anew with the sidechain's first sound.
 
 use std::mem;
-use std::slice;
 use std::sync::Arc;
 
 use candle_core::{D, Tensor};
-use vocoder::generator::{Generator, GeneratorState};
 use vocoder::griffin_lim::GriffinLimStream;
 use vocoder::guided::GuidedVoice;
 use vocoder::{LogMel, MelConfig};
 
 use crate::analysis::Analysis;
+use crate::blend::Blend;
 use crate::clip_stream::{ClipStream, Head};
 use crate::error::{Error, Result};
 use crate::freeze::{FreezeStore, Freezer, Part};
@@ -79,7 +78,7 @@ impl RemixStream {
     ///
     /// # Errors
     ///
-    /// When a setting is out of range, or the voice not in the model.
+    /// When a setting is out of range.
     pub fn new(model: &Model, settings: StreamSettings) -> Result<Self> {
         let mel = model.header().mel.clone();
         let network = limited_network(model, settings.mode)?;
@@ -136,15 +135,23 @@ impl RemixStream {
             grouping_samples: to_host((self.settings.mode.group_frames() - 1) * mel.hop_length),
             network_samples: to_host(network_frames * mel.hop_length),
             voice_samples: match &self.voice {
-                VoiceStream::Guided(voice) => {
+                VoiceStream::Guided(guided) => {
                     // A hop begins half a hop before its centre. The separation looks ahead while the network does.
-                    let separation_frames =
-                        voice.look_ahead_frames().saturating_sub(network_frames);
-                    voice.synthesis_reach_samples() + to_host(separation_frames * mel.hop_length)
-                        - to_host(mel.hop_length / 2)
+                    let separation_frames = guided
+                        .voice
+                        .look_ahead_frames()
+                        .saturating_sub(network_frames);
+                    let guided_samples = guided.voice.synthesis_reach_samples()
+                        + to_host(separation_frames * mel.hop_length)
+                        - to_host(mel.hop_length / 2);
+                    guided.blend.as_ref().map_or(guided_samples, |blend| {
+                        let (down_samples, up_samples) = blend.crossover_latency_samples();
+                        let generated_samples = to_host(blend.generator_latency_samples());
+                        generated_samples.max(guided_samples + down_samples + to_host(up_samples))
+                    })
                 }
-                VoiceStream::Generated(channels) => {
-                    to_host(channels[0].voice.look_ahead_samples(mel))
+                VoiceStream::GriffinLim(channels) => {
+                    to_host(channels[0].voice.look_ahead_frames() * mel.hop_length)
                 }
             },
         }
@@ -391,113 +398,106 @@ fn freeze(
 
 /// A voice in steps, at the host's rate.
 enum VoiceStream {
-    Guided(Box<GuidedVoice>),
-    Generated(Vec<GeneratedChannel>),
+    Guided(Box<GuidedStream>),
+    GriffinLim(Vec<GriffinLimChannel>),
 }
 
-/// One channel of a voice that makes its sound from the decoded mel alone.
-struct GeneratedChannel {
-    voice: GeneratedVoice,
-    resampler: Resampler,
-    samples: Vec<f32>,
+/// The guided voice, with the generated one where the model has it.
+struct GuidedStream {
+    voice: GuidedVoice,
+    blend: Option<Blend>,
+    /// What the guided voice gives to the blend.
+    guided: [Vec<f32>; 2],
 }
 
-/// What makes the sound of a [`GeneratedChannel`].
-enum GeneratedVoice {
-    GriffinLim(Box<GriffinLimStream>),
-    HifiGan(Box<(Generator, GeneratorState)>),
-}
-
-impl GeneratedVoice {
-    fn look_ahead_samples(&self, mel: &MelConfig) -> usize {
-        match self {
-            Self::GriffinLim(voice) => voice.look_ahead_frames() * mel.hop_length,
-            Self::HifiGan(voice) => voice.0.look_ahead_frames() * mel.hop_length,
-        }
-    }
-
-    fn push(&mut self, mel: &LogMel, out: &mut Vec<f32>) -> Result<()> {
-        match self {
-            Self::GriffinLim(voice) => voice.push(mel, out)?,
-            Self::HifiGan(voice) => {
-                let (generator, state) = voice.as_mut();
-                let mel = to_tensor(slice::from_ref(mel))?.squeeze(1)?;
-                if let Some(samples) = generator.step(state, &mel)? {
-                    out.extend(samples.flatten_all()?.to_vec1::<f32>()?);
-                }
+impl GuidedStream {
+    fn pull(&mut self, output: &mut [Vec<f32>; 2]) -> Result<()> {
+        match &mut self.blend {
+            None => self.voice.pull(output)?,
+            Some(blend) => {
+                self.voice.pull(&mut self.guided)?;
+                blend.push_guided(&mut self.guided);
+                blend.pull(output);
             }
         }
         Ok(())
     }
 
-    fn reset(&mut self) {
-        match self {
-            Self::GriffinLim(voice) => voice.reset(),
-            Self::HifiGan(voice) => voice.1 = GeneratorState::default(),
+    fn finish(&mut self, output: &mut [Vec<f32>; 2]) -> Result<()> {
+        match &mut self.blend {
+            None => self.voice.finish(output)?,
+            Some(blend) => {
+                self.voice.finish(&mut self.guided)?;
+                blend.push_guided(&mut self.guided);
+                blend.finish(output);
+            }
         }
+        Ok(())
     }
+}
+
+/// One channel of the Griffin-Lim voice.
+struct GriffinLimChannel {
+    voice: GriffinLimStream,
+    resampler: Resampler,
+    samples: Vec<f32>,
 }
 
 impl VoiceStream {
     fn new(settings: &StreamSettings, model: &Model) -> Result<Self> {
         let mel = &model.header().mel;
+        let host_hz = settings.sample_rate_hz;
         match settings.voice {
             Voice::Guided => {
-                let config = guided_config(settings.sample_rate_hz, 2, settings.mode);
-                Ok(Self::Guided(Box::new(GuidedVoice::new(&config)?)))
+                let config = guided_config(host_hz, 2, settings.mode);
+                let blend = match model.header().generator {
+                    Some(_) => Some(Blend::new(model.generator()?, mel, host_hz, 2)?),
+                    None => None,
+                };
+                Ok(Self::Guided(Box::new(GuidedStream {
+                    voice: GuidedVoice::new(&config)?,
+                    blend,
+                    guided: Default::default(),
+                })))
             }
-            Voice::GriffinLim => Self::generated(settings, mel, || {
-                Ok(GeneratedVoice::GriffinLim(Box::new(GriffinLimStream::new(
-                    mel,
-                )?)))
-            }),
-            Voice::HifiGan => {
-                let generator = model.generator()?;
-                Self::generated(settings, mel, || {
-                    Ok(GeneratedVoice::HifiGan(Box::new((
-                        generator.clone(),
-                        GeneratorState::default(),
-                    ))))
-                })
+            Voice::GriffinLim => {
+                let resampler = Resampler::new(mel.sample_rate_hz, host_hz)?;
+                let channel = || -> Result<_> {
+                    Ok(GriffinLimChannel {
+                        voice: GriffinLimStream::new(mel)?,
+                        resampler: resampler.clone(),
+                        samples: Vec::new(),
+                    })
+                };
+                Ok(Self::GriffinLim(vec![channel()?, channel()?]))
             }
         }
-    }
-
-    fn generated(
-        settings: &StreamSettings,
-        mel: &MelConfig,
-        voice: impl Fn() -> Result<GeneratedVoice>,
-    ) -> Result<Self> {
-        let resampler = Resampler::new(mel.sample_rate_hz, settings.sample_rate_hz)?;
-        let channel = || -> Result<_> {
-            Ok(GeneratedChannel {
-                voice: voice()?,
-                resampler: resampler.clone(),
-                samples: Vec::new(),
-            })
-        };
-        Ok(Self::Generated(vec![channel()?, channel()?]))
     }
 
     /// Channels of each source that the model hears: the guided voice keeps the stereo image of the sources itself.
     fn channels(&self) -> usize {
         match self {
             Self::Guided(_) => 1,
-            Self::Generated(channels) => channels.len(),
+            Self::GriffinLim(channels) => channels.len(),
         }
     }
 
     fn resampling_latency_samples(&self) -> usize {
         match self {
             Self::Guided(_) => 0,
-            Self::Generated(channels) => channels[0].resampler.latency_samples(),
+            Self::GriffinLim(channels) => channels[0].resampler.latency_samples(),
         }
     }
 
     fn reset(&mut self) {
         match self {
-            Self::Guided(voice) => voice.reset(),
-            Self::Generated(channels) => {
+            Self::Guided(guided) => {
+                guided.voice.reset();
+                if let Some(blend) = &mut guided.blend {
+                    blend.reset();
+                }
+            }
+            Self::GriffinLim(channels) => {
                 for channel in channels {
                     channel.voice.reset();
                     channel.resampler.reset();
@@ -509,27 +509,31 @@ impl VoiceStream {
 
     /// Left and right of both sources.
     fn push_audio(&mut self, main: [&[f32]; 2], sidechain: [&[f32]; 2]) -> Result<()> {
-        if let Self::Guided(voice) = self {
-            voice.push_audio(&main, &sidechain)?;
+        if let Self::Guided(guided) = self {
+            guided.voice.push_audio(&main, &sidechain)?;
         }
         Ok(())
     }
 
-    /// Ends the clip. The voices that make their sound from mels alone break off where they are.
+    /// Ends the clip. Griffin-Lim, which makes its sound from mels alone, breaks off where it is.
     fn finish(&mut self, output: &mut [Vec<f32>; 2]) -> Result<()> {
         match self {
-            Self::Guided(voice) => Ok(voice.finish(output)?),
-            Self::Generated(_) => self.pull(output),
+            Self::Guided(guided) => guided.finish(output),
+            Self::GriffinLim(_) => self.pull(output),
         }
     }
 
     fn push_mels(&mut self, decoded: Decoded) -> Result<()> {
         match self {
-            Self::Guided(voice) => {
+            Self::Guided(guided) => {
+                let mel = &decoded.mels[0];
                 let controls = decoded.controls.iter().map(frame_controls);
-                voice.push_mel(&decoded.mels[0], &controls.collect::<Vec<_>>())?;
+                guided.voice.push_mel(mel, &controls.collect::<Vec<_>>())?;
+                if let Some(blend) = &mut guided.blend {
+                    blend.push_mel(mel, &decoded.controls)?;
+                }
             }
-            Self::Generated(channels) => {
+            Self::GriffinLim(channels) => {
                 for (channel, mel) in channels.iter_mut().zip(&decoded.mels) {
                     channel.voice.push(mel, &mut channel.samples)?;
                 }
@@ -540,15 +544,15 @@ impl VoiceStream {
 
     fn pull(&mut self, output: &mut [Vec<f32>; 2]) -> Result<()> {
         match self {
-            Self::Guided(voice) => voice.pull(output)?,
-            Self::Generated(channels) => {
+            Self::Guided(guided) => guided.pull(output),
+            Self::GriffinLim(channels) => {
                 for (channel, output) in channels.iter_mut().zip(output) {
                     channel
                         .resampler
                         .push(&mem::take(&mut channel.samples), output);
                 }
+                Ok(())
             }
         }
-        Ok(())
     }
 }

@@ -109,7 +109,7 @@ fn a_limited_look_ahead_is_kept_and_used() {
 }
 
 /// The built-in model with an untrained generator.
-fn with_generator() -> Arc<Model> {
+fn with_generator(causal: bool) -> Arc<Model> {
     let bytes = include_bytes!("../../assets/graft.safetensors");
     let (_, metadata) = SafeTensors::read_metadata(bytes).unwrap();
     let header = &metadata.metadata().as_ref().unwrap()[HEADER_KEY];
@@ -117,6 +117,7 @@ fn with_generator() -> Arc<Model> {
     let mut tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).unwrap();
     let config = GeneratorConfig {
         upsample_initial_channel: 32,
+        causal,
         ..GeneratorConfig::v2()
     };
     let vars = VarMap::new();
@@ -132,6 +133,8 @@ fn with_generator() -> Arc<Model> {
 const CONTROLS: Controls = Controls {
     harmony: 0.25,
     rhythm: 0.75,
+    voice: 0.0,
+    air: 0.5,
     transpose_semitones: 2,
     harmony_loop_beats: None,
     rhythm_loop_beats: None,
@@ -156,6 +159,7 @@ fn stream(
     main: &AudioClip,
     sidechain: &AudioClip,
     settings: StreamSettings,
+    controls: impl Fn(usize) -> Controls,
     window: usize,
 ) -> Vec<Vec<f32>> {
     let mut stream = RemixStream::new(model, settings).unwrap();
@@ -172,7 +176,7 @@ fn stream(
                 input.sidechain[channel][i] = sidechain.channels[channel][position + i];
             }
         }
-        input.controls = vec![CONTROLS];
+        input.controls = vec![controls(position)];
         let (mut left, mut right) = (vec![0.0; window], vec![0.0; window]);
         stream.process(&input, [&mut left, &mut right]).unwrap();
         out[0].extend(left);
@@ -190,13 +194,14 @@ fn stream(
 fn both_ways(
     model: &Arc<Model>,
     stream_settings: StreamSettings,
+    controls: Controls,
     window: usize,
 ) -> [Vec<Vec<f32>>; 2] {
     let rate = stream_settings.sample_rate_hz;
     let main = stereo(rate, &music(rate, 5.0, 1));
     let sidechain = stereo(rate, &music(rate, 5.0, 2));
     let settings = RemixSettings {
-        controls: CONTROLS,
+        controls,
         voice: stream_settings.voice,
         mode: stream_settings.mode,
     };
@@ -205,7 +210,14 @@ fn both_ways(
         .unwrap();
     let mut pair = [
         whole.channels,
-        stream(model, &main, &sidechain, stream_settings, window),
+        stream(
+            model,
+            &main,
+            &sidechain,
+            stream_settings,
+            |_| controls,
+            window,
+        ),
     ];
     let end = 3 * rate as usize + rate as usize / 2;
     pair.iter_mut()
@@ -231,7 +243,7 @@ fn guided_audio_in_steps_equals_that_of_the_whole_clip() {
     ] {
         for mode in LatencyMode::ALL {
             let settings = guided(rate, mode);
-            let error = audio_error_db(&both_ways(&model, settings, window));
+            let error = audio_error_db(&both_ways(&model, settings, CONTROLS, window));
             println!("guided, {rate} Hz, {mode:?}: {error:.1} dB");
             assert!(error < -80.0, "{rate} Hz, {mode:?}: {error:.1} dB");
         }
@@ -239,16 +251,55 @@ fn guided_audio_in_steps_equals_that_of_the_whole_clip() {
 }
 
 #[test]
-fn hifi_gan_audio_in_steps_equals_that_of_the_whole_clip() {
-    let model = with_generator();
-    for (rate, window) in [(22_050, 700), (44_100, 4096)] {
-        let settings = StreamSettings {
-            voice: Voice::HifiGan,
-            ..guided(rate, LatencyMode::Full)
+fn the_generated_voice_in_steps_equals_that_of_the_whole_clip() {
+    for causal in [false, true] {
+        let model = with_generator(causal);
+        for (rate, window, voice) in [(22_050, 700, 1.0), (44_100, 4096, 1.0), (48_000, 4458, 0.3)]
+        {
+            let controls = Controls { voice, ..CONTROLS };
+            let settings = guided(rate, LatencyMode::Default);
+            let error = audio_error_db(&both_ways(&model, settings, controls, window));
+            println!("generated, causal: {causal}, {rate} Hz: {error:.1} dB");
+            assert!(error < -80.0, "causal: {causal}, {rate} Hz: {error:.1} dB");
+        }
+    }
+}
+
+#[test]
+fn a_voice_that_was_turned_up_sounds_as_if_it_always_had() {
+    let rate = 44_100;
+    let main = stereo(rate, &music(rate, 5.0, 1));
+    let sidechain = stereo(rate, &music(rate, 5.0, 2));
+    let settings = guided(rate, LatencyMode::Default);
+    let turned_at = 2 * rate as usize;
+    // Before that it is turned up and down, with a rest that is shorter than what the generator is warmed up with.
+    let heard = [22_050..35_000, 38_000..44_100, turned_at..usize::MAX];
+    for causal in [false, true] {
+        let model = with_generator(causal);
+        let generated = |_| Controls {
+            voice: 1.0,
+            ..CONTROLS
         };
-        let error = audio_error_db(&both_ways(&model, settings, window));
-        println!("HiFi-GAN, {rate} Hz: {error:.1} dB");
-        assert!(error < -60.0, "{rate} Hz: {error:.1} dB");
+        let turned = |position| Controls {
+            voice: f32::from(heard.iter().any(|range| range.contains(&position))),
+            ..CONTROLS
+        };
+        let stream = |controls: &dyn Fn(usize) -> Controls| {
+            stream(&model, &main, &sidechain, settings, controls, 1024)
+        };
+        let (always, guided) = (stream(&generated), stream(&|_| CONTROLS));
+        let turned = stream(&turned);
+        let error = |a: &[Vec<f32>], b: &[Vec<f32>], range: std::ops::Range<usize>| {
+            error_db(&a[0][range.clone()], &b[0][range])
+        };
+        let before = error(&turned, &guided, 0..22_050 - 1024);
+        assert!(before < -100.0, "{before:.1} dB before");
+        // The generator sees some 26 frames of the past, of which it was given eight.
+        let after = turned_at + 30 * 1024..5 * rate as usize / 2 + 30 * 1024;
+        let after = error(&turned, &always, after);
+        assert!(after < -80.0, "causal: {causal}, {after:.1} dB after");
+        let apart = error(&guided, &always, turned_at..3 * rate as usize);
+        assert!(apart > -10.0, "the voices are alike: {apart:.1} dB");
     }
 }
 
@@ -259,7 +310,7 @@ fn griffin_lim_audio_in_steps_has_the_mel_of_the_whole_clip() {
         voice: Voice::GriffinLim,
         ..guided(22_050, LatencyMode::Full)
     };
-    let [whole, steps] = both_ways(&Model::built_in().unwrap(), settings, 2048);
+    let [whole, steps] = both_ways(&Model::built_in().unwrap(), settings, CONTROLS, 2048);
     let mut analysis = MelSpectrogram::new(&MelConfig::default()).unwrap();
     let (whole, steps) = (analysis.log_mel(&whole[0]), analysis.log_mel(&steps[0]));
     let distance = whole
@@ -274,15 +325,60 @@ fn griffin_lim_audio_in_steps_has_the_mel_of_the_whole_clip() {
 }
 
 #[test]
-fn a_generated_voice_needs_its_generator() {
-    let settings = StreamSettings {
-        voice: Voice::HifiGan,
-        ..guided(44_100, LatencyMode::Full)
+fn whatever_is_played_every_voice_is_finite() {
+    let model = with_generator(true);
+    let (rate, samples) = (44_100, 44_100);
+    let noise: Vec<f32> = music(rate, 1.0, 7).iter().map(|x| x.signum()).collect();
+    let click = |n: usize| f32::from(n.is_multiple_of(5000));
+    let sounds = [
+        vec![0.0; samples],
+        noise,
+        (0..samples).map(click).collect(),
+        vec![1.0; samples],
+    ];
+    for sound in &sounds {
+        for voice in [0.0, 0.5, 1.0] {
+            let clip = stereo(rate, sound);
+            let controls = |_| Controls { voice, ..CONTROLS };
+            let settings = guided(rate, LatencyMode::Default);
+            let out = stream(&model, &clip, &clip, settings, controls, 4096);
+            assert!(out.iter().flatten().all(|sample| sample.is_finite()));
+        }
+    }
+}
+
+#[test]
+fn a_voice_that_sees_no_future_adds_no_more_than_the_crossover_to_the_latency() {
+    let latency = |model: &Arc<Model>, mode| {
+        let stream = RemixStream::new(model, guided(44_100, mode)).unwrap();
+        stream.latency_samples()
     };
-    let error = RemixStream::new(&Model::built_in().unwrap(), settings)
-        .err()
-        .unwrap();
-    assert!(error.to_string().contains("generator"), "{error}");
+    for mode in LatencyMode::ALL {
+        let without = latency(&Model::built_in().unwrap(), mode);
+        assert_eq!(latency(&with_generator(true), mode), without + 256);
+        // What a published generator sees ahead is 287 ms; of that, the guided voice had waited for up to 35.
+        assert!(latency(&with_generator(false), mode) > without + 10_000);
+    }
+}
+
+#[test]
+fn without_a_generator_the_knob_voice_does_nothing_in_a_stream_and_is_refused_for_a_clip() {
+    let model = Model::built_in().unwrap();
+    let clip = stereo(44_100, &music(44_100, 1.0, 1));
+    let settings = guided(44_100, LatencyMode::Live);
+    let generated = Controls {
+        voice: 1.0,
+        ..CONTROLS
+    };
+    let played = |controls| stream(&model, &clip, &clip, settings, |_| controls, 1024);
+    assert!(played(CONTROLS) == played(generated));
+    let settings = RemixSettings {
+        controls: generated,
+        ..RemixSettings::default()
+    };
+    let error = Remixer::new(model).remix(&clip, &clip, &settings).err();
+    let text = error.unwrap().to_string();
+    assert!(text.contains("generator"), "{text}");
 }
 
 #[test]
@@ -297,6 +393,7 @@ fn the_stream_is_the_same_for_every_window_length() {
         &main,
         &sidechain,
         settings,
+        |_| CONTROLS,
         4458,
     );
     for window in [64, 1000, 20_000] {
@@ -305,6 +402,7 @@ fn the_stream_is_the_same_for_every_window_length() {
             &main,
             &sidechain,
             settings,
+            |_| CONTROLS,
             window,
         );
         assert!(other == reference, "windows of {window}");

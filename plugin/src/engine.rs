@@ -142,6 +142,8 @@ impl Engine {
         let targets = Ramps::targets(params);
         let loop_beats = params.freeze_length.value().beats();
         let mut controls = Controls {
+            voice: params.voice.value(),
+            air: params.air.value(),
             transpose_semitones: params.transpose.value(),
             harmony_loop_beats: params.freeze_harmony.value().then_some(loop_beats),
             rhythm_loop_beats: params.freeze_rhythm.value().then_some(loop_beats),

@@ -185,6 +185,12 @@ pub struct GraftParams {
     /// Length of the loop that a frozen latent plays.
     #[id = "freeze-length"]
     pub freeze_length: EnumParam<FreezeLength>,
+    /// From the sources' own sound, 0, to that of the model's generator, 1.
+    #[id = "voice"]
+    pub voice: FloatParam,
+    /// How much of the sources is heard above what the generator can make.
+    #[id = "air"]
+    pub air: FloatParam,
     /// On which beats windows end.
     #[id = "window"]
     pub window: EnumParam<WindowLength>,
@@ -253,6 +259,8 @@ impl Default for GraftParams {
             freeze_harmony: BoolParam::new("Freeze Harmony", false),
             freeze_rhythm: BoolParam::new("Freeze Rhythm", false),
             freeze_length: EnumParam::new("Freeze Length", FreezeLength::Four),
+            voice: amount("Voice", 0.0),
+            air: amount("Air", 1.0),
             window: EnumParam::new("Window", WindowLength::OneBeat),
             // Hosts can only restart a plugin now and then, so automation would have no effect.
             latency: EnumParam::new("Latency", Latency::Default).non_automatable(),

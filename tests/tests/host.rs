@@ -333,6 +333,8 @@ fn parameters_appear_by_name_with_their_defaults() {
             ("Freeze Harmony", "Off"),
             ("Freeze Rhythm", "Off"),
             ("Freeze Length", "4 beats"),
+            ("Voice", "0.00"),
+            ("Air", "1.00"),
             ("Window", "1 beat"),
             ("Latency", "Default"),
             ("Engine", "Network"),

@@ -63,6 +63,25 @@ fn a_session_keeps_its_model() {
 }
 
 #[test]
+fn a_models_own_voice_is_heard_at_any_block_size_and_at_one_latency() {
+    let plugin = plugin();
+    let file = write_small_model(&folder("voice").join("mine.safetensors"));
+    let state = with_model(&plugin.render(&job(None)).unwrap().state, Some(&file));
+    let render = |voice: f64, block: usize| {
+        let job = RenderJob {
+            blocks: vec![block],
+            parameters: vec![("Voice".to_owned(), voice)],
+            ..job(Some(state.clone()))
+        };
+        plugin.render(&job).unwrap()
+    };
+    let [guided, half, generated] = [0.0, 0.5, 1.0].map(|voice| render(voice, 256));
+    assert!(guided.aligned() != half.aligned() && half.aligned() != generated.aligned());
+    assert_eq!(guided.latency_samples, generated.latency_samples);
+    assert_same(&half, &render(0.5, 1000), "longer blocks");
+}
+
+#[test]
 fn a_model_that_is_missing_or_none_leaves_the_built_in_one_and_stays_the_sessions_choice() {
     let plugin = plugin();
     let built_in = plugin.render(&job(None)).unwrap();

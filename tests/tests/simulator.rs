@@ -13,7 +13,7 @@ use std::f32::consts::TAU;
 use std::fs;
 use std::path::Path;
 
-use common::{latency_parameters, linked_plugin, with_model, write_small_model};
+use common::{latency_parameters, linked_plugin, model_of, with_model, write_small_model};
 use graft::models::ModelFile;
 use graft_tests::{
     Activation, Block, CountingAllocator, Plugin, Session, Song, Stretch, allocations,
@@ -82,7 +82,7 @@ fn signals(rate_hz: u32) -> [Vec<f32>; 4] {
 }
 
 /// All parameters with two values each between which they may move. Gains only go down, so that the input stays smooth.
-const PARAMETERS: [(&str, f64, f64); 15] = [
+const PARAMETERS: [(&str, f64, f64); 17] = [
     ("Harmony", 0.0, 1.0),
     ("Rhythm", 0.0, 1.0),
     ("Link", 0.0, 1.0),
@@ -90,6 +90,8 @@ const PARAMETERS: [(&str, f64, f64); 15] = [
     ("Freeze Harmony", 0.0, 1.0),
     ("Freeze Rhythm", 0.0, 1.0),
     ("Freeze Length", 0.0, 3.0),
+    ("Voice", 0.0, 1.0),
+    ("Air", 0.0, 1.0),
     ("Window", 0.0, 4.0),
     ("Latency", 0.0, 2.0),
     ("Engine", 0.0, 2.0),
@@ -107,7 +109,7 @@ fn storm(random: &mut Random, samples: usize) -> Vec<(usize, String, f64)> {
             let mut value = low + random.share() * (high - low);
             if high - low == (high - low).round()
                 && !name.contains("Gain")
-                && !matches!(name, "Harmony" | "Rhythm" | "Mix")
+                && !matches!(name, "Harmony" | "Rhythm" | "Voice" | "Air" | "Mix")
             {
                 value = value.round();
             }
@@ -165,7 +167,7 @@ fn play(plugin: &Plugin, models: [Option<&ModelFile>; 2], seed: u64, seconds: f6
     let mut states = models.map(|model| with_model(&fresh, model)).to_vec();
     session.load_state(&states[0]).unwrap();
     // The latency of each activation with the same settings has to be the same.
-    let mut latencies: HashMap<(u32, usize, String), usize> = HashMap::new();
+    let mut latencies: HashMap<(u32, usize, String, bool), usize> = HashMap::new();
     let mut inputs = HashMap::new();
     let mut played = 0.0;
     while played < seconds {
@@ -173,11 +175,15 @@ fn play(plugin: &Plugin, models: [Option<&ModelFile>; 2], seed: u64, seconds: f6
         let rate = f64::from(activation.sample_rate_hz);
         let latency = session.activate(&activation).unwrap();
         report.activations += 1;
-        let mode = latency_parameters(&session.save_state().unwrap());
+        let state = session.save_state().unwrap();
+        let mode = latency_parameters(&state);
+        // A model's own voice has its part in the latency.
+        let has_own_model = model_of(&state).is_some();
         let key = (
             activation.sample_rate_hz,
             activation.max_block_samples,
             mode.clone(),
+            has_own_model,
         );
         let known = *latencies.entry(key.clone()).or_insert(latency);
         assert_eq!(known, latency, "seed {seed}: the latency of {key:?} drifts");

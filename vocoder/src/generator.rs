@@ -52,6 +52,10 @@ pub struct GeneratorConfig {
     pub resblock_kernel_sizes: Vec<usize>,
     /// Dilations inside each of these blocks.
     pub resblock_dilation_sizes: Vec<Vec<usize>>,
+    /// Whether the convolutions see the past alone, for streams that cannot wait. Published generators see as far ahead as
+    /// back, which is a quarter of a second.
+    #[serde(default)]
+    pub causal: bool,
 }
 
 impl GeneratorConfig {
@@ -66,6 +70,7 @@ impl GeneratorConfig {
             resblock: ResBlock::Type1,
             resblock_kernel_sizes: vec![3, 7, 11],
             resblock_dilation_sizes: vec![vec![1, 3, 5]; 3],
+            causal: false,
         }
     }
 
@@ -194,7 +199,8 @@ impl Stage {
             .map(|(i, (&kernel, dilations))| {
                 let vb = vb.pp(format!("resblocks.{}", index * kernels.len() + i));
                 let conv = |list: &str, i: usize, dilation: usize| {
-                    let config = time_conv(channels, channels, kernel, dilation, LEAKY_SLOPE);
+                    let shape = (channels, channels, kernel);
+                    let config = time_conv(shape, dilation, LEAKY_SLOPE, config.causal);
                     Conv::new(config.weight_norm(norm), &vb.pp(list).pp(i))
                 };
                 let skips = dilations.iter().enumerate().map(|(i, &dilation)| {
@@ -253,18 +259,19 @@ fn mean(parts: impl ExactSizeIterator<Item = Result<Tensor>>) -> Result<Tensor> 
     }
 }
 
-/// A 1-D convolution that keeps the length, zero-padded, with LeakyReLU on its input.
+/// A 1-D convolution of shape (in, out, kernel) that keeps the length, zero-padded, with LeakyReLU on its input.
 fn time_conv(
-    input: usize,
-    output: usize,
-    kernel: usize,
+    (input, output, kernel): (usize, usize, usize),
     dilation: usize,
     slope: f64,
+    causal: bool,
 ) -> ConvConfig {
+    let reach = (kernel - 1) * dilation;
+    let before = if causal { reach } else { reach / 2 };
     let mut config = ConvConfig::same(input, output, (1, kernel))
         .linear()
         .pad_mode(PadMode::Zero)
-        .padded((0, (kernel - 1) * dilation / 2));
+        .padded((0, before));
     config.spec.dilation = (1, dilation);
     config.spec.input_slope = Some(slope);
     config
@@ -298,18 +305,14 @@ impl Generator {
     pub fn new(config: GeneratorConfig, weight_norm: bool, vb: &VarBuilder) -> Result<Self> {
         config.validate().map_err(Error::wrap)?;
         let channels = config.upsample_initial_channel;
-        let mut first = time_conv(config.n_mels, channels, OUTER_KERNEL, 1, LEAKY_SLOPE);
+        let shape = (config.n_mels, channels, OUTER_KERNEL);
+        let mut first = time_conv(shape, 1, LEAKY_SLOPE, config.causal);
         first.spec.input_slope = None;
         let stages = (0..config.upsample_rates.len())
             .map(|index| Stage::new(&config, index, weight_norm, vb))
             .collect::<Result<Vec<_>>>()?;
-        let last = time_conv(
-            channels >> stages.len(),
-            1,
-            OUTER_KERNEL,
-            1,
-            LAST_LEAKY_SLOPE,
-        );
+        let shape = (channels >> stages.len(), 1, OUTER_KERNEL);
+        let last = time_conv(shape, 1, LAST_LEAKY_SLOPE, config.causal);
         Ok(Self {
             first: Conv::new(first.weight_norm(weight_norm), &vb.pp("conv_pre"))?,
             stages,

@@ -82,6 +82,7 @@ impl PublishedConfig {
             resblock: self.resblock,
             resblock_kernel_sizes: self.resblock_kernel_sizes,
             resblock_dilation_sizes: self.resblock_dilation_sizes,
+            causal: false,
         })
     }
 }

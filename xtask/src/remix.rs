@@ -83,8 +83,7 @@ enum VoiceName {
 impl From<VoiceName> for Voice {
     fn from(name: VoiceName) -> Self {
         match name {
-            VoiceName::Guided => Voice::Guided,
-            VoiceName::HifiGan => Voice::HifiGan,
+            VoiceName::Guided | VoiceName::HifiGan => Voice::Guided,
             VoiceName::GriffinLim => Voice::GriffinLim,
         }
     }
@@ -185,6 +184,8 @@ impl Remix {
         Controls {
             harmony: self.harmony,
             rhythm: self.rhythm,
+            voice: f32::from(matches!(self.voice, VoiceName::HifiGan)),
+            air: 1.0,
             transpose_semitones: self.transpose,
             ..Controls::default()
         }

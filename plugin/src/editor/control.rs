@@ -22,6 +22,10 @@ pub enum ParamId {
     FreezeRhythm,
     /// [`GraftParams::freeze_length`].
     FreezeLength,
+    /// [`GraftParams::voice`].
+    Voice,
+    /// [`GraftParams::air`].
+    Air,
     /// [`GraftParams::window`].
     Window,
     /// [`GraftParams::latency`].
@@ -42,7 +46,7 @@ pub enum ParamId {
 
 impl ParamId {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Harmony,
         Self::Rhythm,
         Self::Link,
@@ -50,6 +54,8 @@ impl ParamId {
         Self::FreezeHarmony,
         Self::FreezeRhythm,
         Self::FreezeLength,
+        Self::Voice,
+        Self::Air,
         Self::Window,
         Self::Latency,
         Self::Engine,
@@ -70,6 +76,8 @@ impl ParamId {
             Self::FreezeHarmony => &params.freeze_harmony,
             Self::FreezeRhythm => &params.freeze_rhythm,
             Self::FreezeLength => &params.freeze_length,
+            Self::Voice => &params.voice,
+            Self::Air => &params.air,
             Self::Window => &params.window,
             Self::Latency => &params.latency,
             Self::Engine => &params.engine,

@@ -23,6 +23,11 @@ pub const MODEL: Rect = rect(664.0, 13.0, 200.0, 26.0);
 /// Where the status line is.
 pub const STATUS: Rect = rect(12.0, 572.0, 920.0, 24.0);
 
+/// Middles of the knobs, from the left of their group.
+const HARMONY_X: f32 = 48.0;
+const RHYTHM_X: f32 = 134.0;
+const LINK_WIDTH: f32 = 48.0;
+
 const KNOB_RADIUS: f32 = 30.0;
 const SMALL_KNOB_RADIUS: f32 = 21.0;
 
@@ -73,19 +78,19 @@ fn remix(ui: &Ui, panel: &mut Panel, rect: Rect) {
     let knobs = [
         (
             ParamId::Harmony,
-            56.0,
+            HARMONY_X,
             0.0,
             "where chords and notes come from; 0 is the main input, 1 the sidechain.",
         ),
         (
             ParamId::Rhythm,
-            158.0,
+            RHYTHM_X,
             0.0,
             "where the beats come from; 0 is the main input, 1 the sidechain.",
         ),
         (
             ParamId::Transpose,
-            260.0,
+            218.0,
             0.5,
             "moves the harmony by semitones.",
         ),
@@ -108,14 +113,45 @@ fn remix(ui: &Ui, panel: &mut Panel, rect: Rect) {
         };
         knob(ui, panel, id, &look);
     }
+    let model = panel.params.model.0.in_use();
+    let has_voice = model.is_ok_and(|model| model.header().generator.is_some());
+    let small_knobs = [
+        (
+            ParamId::Voice,
+            66.0,
+            "from the sound of the inputs, 0, to the voice of the model, 1.",
+        ),
+        (
+            ParamId::Air,
+            146.0,
+            "how much of the inputs is heard above 11 kHz, where the voice of the model ends.",
+        ),
+    ];
+    for (id, y, help) in small_knobs {
+        let look = knob::Look {
+            center: pos2(rect.left() + 284.0, rect.top() + y),
+            radius: SMALL_KNOB_RADIUS,
+            color: if has_voice { theme::REMIX } else { theme::DIM },
+            origin: 0.0,
+            held_at: None,
+            help: match has_voice {
+                true => help,
+                false => "for models with a voice of their own, which this one has not.",
+            },
+        };
+        knob(ui, panel, id, &look);
+    }
     switch(
         ui,
         panel,
         ParamId::Link,
         &buttons::Look {
             rect: Rect::from_center_size(
-                pos2(rect.left() + 107.0, rect.top() + 158.0),
-                vec2(64.0, 24.0),
+                pos2(
+                    rect.left() + 0.5 * (HARMONY_X + RHYTHM_X),
+                    rect.top() + 158.0,
+                ),
+                vec2(LINK_WIDTH, 24.0),
             ),
             text: "Link",
             color: theme::REMIX,
@@ -125,7 +161,11 @@ fn remix(ui: &Ui, panel: &mut Panel, rect: Rect) {
     // From the switch to the two knobs that it links.
     let painter = ui.painter();
     let y = rect.top() + 158.0;
-    for (knob_x, switch_x) in [(56.0, 75.0), (158.0, 139.0)] {
+    let middle_x = 0.5 * (HARMONY_X + RHYTHM_X);
+    for (knob_x, switch_x) in [
+        (HARMONY_X, middle_x - LINK_WIDTH / 2.0),
+        (RHYTHM_X, middle_x + LINK_WIDTH / 2.0),
+    ] {
         let corner = pos2(rect.left() + knob_x, y);
         painter.line_segment([corner - vec2(0.0, 14.0), corner], (1.0, theme::LINE));
         painter.line_segment(

@@ -15,6 +15,7 @@ use model_runtime::pitch_aligned::PitchAlignedConfig;
 use model_runtime::{Architecture, Model, Network};
 use serde_json::Value;
 use vocoder::MelConfig;
+use vocoder::generator::{Generator, GeneratorConfig};
 
 /// Length of the prefix that nice-plug puts before a CLAP state.
 pub const STATE_PREFIX_BYTES: usize = 8;
@@ -37,7 +38,7 @@ pub fn assert_same(a: &Rendered, b: &Rendered, what: &str) {
     }
 }
 
-/// Writes a model of a narrow, untrained network: another one each time.
+/// Writes a model of a narrow, untrained network with a voice as narrow: another one each time.
 pub fn write_small_model(path: &Path) -> ModelFile {
     let header = Header {
         format: FORMAT,
@@ -54,18 +55,40 @@ pub fn write_small_model(path: &Path) -> ModelFile {
         }),
         mel: MelConfig::default(),
         max_shift_semitones: 8,
-        generator: None,
+        generator: Some(GeneratorConfig {
+            upsample_initial_channel: 16,
+            resblock_kernel_sizes: vec![3],
+            resblock_dilation_sizes: vec![vec![1, 3]],
+            causal: true,
+            ..GeneratorConfig::v3()
+        }),
         card: Card::default(),
     };
     let vars = VarMap::new();
-    let builder = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu).pp("network");
-    Network::new(&header.architecture, &header.mel, false, &builder).unwrap();
+    let builder = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
+    Network::new(
+        &header.architecture,
+        &header.mel,
+        false,
+        &builder.pp("network"),
+    )
+    .unwrap();
+    let generator = header.generator.clone().unwrap();
+    Generator::new(generator, false, &builder.pp("generator")).unwrap();
     let tensors: HashMap<_, _> = vars
         .data()
         .lock()
         .unwrap()
         .iter()
-        .map(|(name, var)| (name.clone(), var.as_detached_tensor()))
+        .map(|(name, var)| {
+            // What an untrained voice makes is noise, which a test for clicks would find.
+            let gain = if name.starts_with("generator.conv_post") {
+                0.02
+            } else {
+                1.0
+            };
+            (name.clone(), (var.as_detached_tensor() * gain).unwrap())
+        })
         .collect();
     let bytes = to_bytes(&header, &tensors).unwrap();
     fs::write(path, &bytes).unwrap();

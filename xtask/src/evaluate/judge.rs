@@ -272,15 +272,9 @@ impl Judge<'_> {
             .iter()
             .map(|(name, model)| (name.as_str(), Remixer::new(Arc::clone(model))))
             .collect();
-        let settings = |voice| RemixSettings {
-            voice,
-            mode,
-            ..RemixSettings::default()
-        };
         let mut methods = baselines::methods();
         for ((name, remixer), (_, model)) in remixers.iter().zip(&self.models) {
-            for (voice_name, voice) in voices(model) {
-                let settings = settings(voice);
+            for (voice_name, settings) in voices(model, mode) {
                 let remix = move |a: &AudioClip, b: &AudioClip| Ok(remixer.remix(a, b, &settings)?);
                 methods.push(
                     Method::new(&format!("{name}, {voice_name} voice"), remix).reconstructing(),
@@ -292,7 +286,8 @@ impl Judge<'_> {
                     rhythm: 0.0,
                     ..Controls::default()
                 },
-                ..settings(Voice::Guided)
+                mode,
+                ..RemixSettings::default()
             };
             let remix = move |a: &AudioClip, b: &AudioClip| Ok(remixer.remix(a, b, &swapped)?);
             methods.push(Method::new(&swapped_name(name), remix));
@@ -333,7 +328,10 @@ impl Judge<'_> {
                 self.folder,
                 &file,
                 remixer,
-                &settings(Voice::Guided),
+                &RemixSettings {
+                    mode,
+                    ..RemixSettings::default()
+                },
                 &pairs[0],
             )?;
             findings.pictures.push(picture);
@@ -389,14 +387,31 @@ fn untrained(model: &Model, seed: u64) -> Result<Network> {
     Ok(Network::new(&header.architecture, &header.mel, false, &vb)?)
 }
 
-/// The voices of a model.
-fn voices(model: &Model) -> Vec<(&'static str, Voice)> {
-    let mut voices = vec![
-        ("guided", Voice::Guided),
-        ("Griffin-Lim", Voice::GriffinLim),
-    ];
-    if model.generator().is_ok() {
-        voices.push(("HiFi-GAN", Voice::HifiGan));
+/// The voices of a model, and how it remixes with each.
+fn voices(model: &Model, mode: LatencyMode) -> Vec<(&'static str, RemixSettings)> {
+    let settings = RemixSettings {
+        mode,
+        ..RemixSettings::default()
+    };
+    let griffin_lim = RemixSettings {
+        voice: Voice::GriffinLim,
+        ..settings
+    };
+    let mut voices = vec![("guided", settings), ("Griffin-Lim", griffin_lim)];
+    if model.header().generator.is_some() {
+        for (name, voice) in [("HiFi-GAN", 1.0), ("half guided, half HiFi-GAN", 0.5)] {
+            let controls = Controls {
+                voice,
+                ..settings.controls
+            };
+            voices.push((
+                name,
+                RemixSettings {
+                    controls,
+                    ..settings
+                },
+            ));
+        }
     }
     voices
 }

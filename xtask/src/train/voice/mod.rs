@@ -343,6 +343,7 @@ mod tests {
             resblock: ResBlock::Type2,
             resblock_kernel_sizes: vec![3],
             resblock_dilation_sizes: vec![vec![1, 3]],
+            causal: true,
             ..GeneratorConfig::v3()
         };
         let generator = Generator::new(small, true, &parameters.builder(&device))?;

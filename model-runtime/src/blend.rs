@@ -1,0 +1,401 @@
+//! The generated voice beside the guided one, as far as the knob Voice says.
+//!
+//! ```text
+//! guided -> crossover -> low middle, low side, high
+//! decoded mel -> generator -> resampler -> generated
+//!
+//! out = cos(v) low middle + sin(v) generated + low side + (1 - v + v air) high
+//! ```
+//!
+//! The generator makes one channel from the mel of the mono sum, and nothing above the model's highest frequency: it takes the
+//! place of the middle's low part. The stereo image and the air above stay the sources' own, shaped by the guided voice.
+
+use std::collections::VecDeque;
+use std::f32::consts::FRAC_PI_2;
+use std::slice;
+
+use vocoder::generator::{Generator, GeneratorState};
+use vocoder::{LogMel, MelConfig};
+
+use crate::crossover::Crossover;
+use crate::error::Result;
+use crate::packet::Controls;
+use crate::remixer::to_tensor;
+use crate::resample::Resampler;
+
+/// Frames that the generator is given before those that are heard, where it was not heard before, and those that it lags.
+const WARM_UP_FRAMES: usize = 8;
+
+/// Both voices, one after the other in time, for one or two channels.
+pub(crate) struct Blend {
+    generated: GeneratedMiddle,
+    crossovers: Vec<Crossover>,
+    /// Host samples of a frame.
+    hop_samples: f64,
+    /// Parts of each channel that wait for the generator.
+    low: Vec<Vec<f32>>,
+    high: Vec<Vec<f32>>,
+    /// What waits for the guided voice.
+    middle: Vec<f32>,
+    /// The knobs at the end of each frame that is not over, the first that of frame `first_frame - 1`.
+    shares: VecDeque<Shares>,
+    first_frame: usize,
+    blended_samples: usize,
+}
+
+/// How much of what is heard.
+#[derive(Clone, Copy, Default)]
+struct Shares {
+    voice: f32,
+    air: f32,
+}
+
+impl Blend {
+    /// For so many channels at `host_hz`.
+    ///
+    /// # Errors
+    ///
+    /// When the rate is 0.
+    pub(crate) fn new(
+        generator: &Generator,
+        mel: &MelConfig,
+        host_hz: u32,
+        channels: usize,
+    ) -> Result<Self> {
+        let crossovers = (0..channels).map(|_| Crossover::new(host_hz, mel.sample_rate_hz));
+        let mut blend = Self {
+            generated: GeneratedMiddle::new(generator, mel, host_hz)?,
+            crossovers: crossovers.collect::<Result<_>>()?,
+            hop_samples: mel.hop_length as f64 * f64::from(host_hz) / f64::from(mel.sample_rate_hz),
+            low: vec![Vec::new(); channels],
+            high: vec![Vec::new(); channels],
+            middle: Vec::new(),
+            shares: VecDeque::new(),
+            first_frame: 0,
+            blended_samples: 0,
+        };
+        blend.reset();
+        Ok(blend)
+    }
+
+    /// By how many samples the guided voice is ahead of what is blended, at most, at the host's and at the model's rate.
+    pub(crate) fn crossover_latency_samples(&self) -> (usize, usize) {
+        self.crossovers[0].latency_samples()
+    }
+
+    /// By how many of the model's samples the decoded frames are ahead of what is blended, at most.
+    pub(crate) fn generator_latency_samples(&self) -> usize {
+        self.generated.generator.look_ahead_samples() + self.generated.resampler.latency_samples()
+    }
+
+    /// Takes the next decoded frames of the mono sum, with the knobs at each of them.
+    ///
+    /// # Errors
+    ///
+    /// When the frames do not fit the generator.
+    pub(crate) fn push_mel(&mut self, decoded: &LogMel, controls: &[Controls]) -> Result<()> {
+        for (frame, controls) in controls.iter().enumerate() {
+            let before = self.shares.back().copied().unwrap_or_default();
+            let shares = Shares {
+                voice: share(controls.voice),
+                air: share(controls.air),
+            };
+            // At its beginning a clip has the knobs of its first frame.
+            if self.shares.is_empty() {
+                self.shares.push_back(shares);
+            }
+            self.shares.push_back(shares);
+            let is_heard = shares.voice > 0.0 || before.voice > 0.0;
+            let frame = decoded.frame(frame);
+            self.generated.push(frame, is_heard, &mut self.middle)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the next samples of the guided voice and empties them.
+    pub(crate) fn push_guided(&mut self, guided: &mut [Vec<f32>]) {
+        let parts = self.low.iter_mut().zip(&mut self.high);
+        for ((crossover, guided), (low, high)) in self.crossovers.iter_mut().zip(guided).zip(parts)
+        {
+            crossover.push(guided, low, high);
+            guided.clear();
+        }
+    }
+
+    /// Appends all samples that are complete to `out`.
+    pub(crate) fn pull(&mut self, out: &mut [Vec<f32>]) {
+        self.blend(self.low[0].len().min(self.middle.len()), out);
+    }
+
+    /// Ends the clip: appends the rest of what the guided voice gave, and starts again. The generator breaks off where it is.
+    pub(crate) fn finish(&mut self, out: &mut [Vec<f32>]) {
+        let parts = self.low.iter_mut().zip(&mut self.high);
+        for (crossover, (low, high)) in self.crossovers.iter_mut().zip(parts) {
+            crossover.finish(low, high);
+        }
+        let samples = self.low[0].len();
+        self.middle.resize(samples, 0.0);
+        self.blend(samples, out);
+        self.reset();
+    }
+
+    /// Starts again at frame 0.
+    pub(crate) fn reset(&mut self) {
+        self.generated.reset();
+        self.crossovers.iter_mut().for_each(Crossover::reset);
+        for waiting in self.low.iter_mut().chain(&mut self.high) {
+            waiting.clear();
+        }
+        self.middle.clear();
+        self.shares.clear();
+        (self.first_frame, self.blended_samples) = (0, 0);
+    }
+
+    fn blend(&mut self, samples: usize, out: &mut [Vec<f32>]) {
+        let channels = self.low.len();
+        for i in 0..samples {
+            let Shares { voice, air } = self.next_shares();
+            let middle = self.low.iter().map(|low| low[i]).sum::<f32>() / channels as f32;
+            let angle = FRAC_PI_2 * voice;
+            // Exact at both ends of the knob.
+            let (guided, generated) = match voice {
+                0.0 => (1.0, 0.0),
+                1.0 => (0.0, 1.0),
+                _ => (angle.cos(), angle.sin()),
+            };
+            let replaced = (guided - 1.0) * middle + generated * self.middle[i];
+            let high_gain = 1.0 - voice + voice * air;
+            for (out, (low, high)) in out.iter_mut().zip(self.low.iter().zip(&self.high)) {
+                out.push(low[i] + replaced + high_gain * high[i]);
+            }
+        }
+        for waiting in self.low.iter_mut().chain(&mut self.high) {
+            waiting.drain(..samples);
+        }
+        self.middle.drain(..samples);
+    }
+
+    /// The knobs at the next sample: each frame goes from those at its beginning to its own.
+    fn next_shares(&mut self) -> Shares {
+        let place = self.blended_samples as f64 / self.hop_samples;
+        self.blended_samples += 1;
+        while self.shares.len() > 2 && place >= (self.first_frame + 1) as f64 {
+            self.shares.pop_front();
+            self.first_frame += 1;
+        }
+        match (self.shares.front(), self.shares.get(1)) {
+            (Some(from), Some(to)) => {
+                let way = (place - self.first_frame as f64).clamp(0.0, 1.0) as f32;
+                let between = |from: f32, to: f32| match from == to {
+                    true => to,
+                    false => from + way * (to - from),
+                };
+                Shares {
+                    voice: between(from.voice, to.voice),
+                    air: between(from.air, to.air),
+                }
+            }
+            _ => Shares::default(),
+        }
+    }
+}
+
+/// A knob's value as a share; what is no number counts as 0.
+fn share(knob: f32) -> f32 {
+    if knob.is_nan() {
+        0.0
+    } else {
+        knob.clamp(0.0, 1.0)
+    }
+}
+
+/// What the generator makes, at the host's rate. Where it is not heard it rests, and there is silence.
+struct GeneratedMiddle {
+    generator: Generator,
+    state: GeneratorState,
+    hop_length: usize,
+    resampler: Resampler,
+    /// The last frames, to warm up with.
+    recent: LogMel,
+    rests: bool,
+    /// For how many more frames it works though it is not heard, so that what was heard is complete.
+    tail_frames: usize,
+    taken_frames: usize,
+    /// Samples at the model's rate that came out.
+    given_samples: usize,
+    /// Number of the next sample that the generator makes; behind `given_samples` while it warms up.
+    next_sample: usize,
+}
+
+impl GeneratedMiddle {
+    fn new(generator: &Generator, mel: &MelConfig, host_hz: u32) -> Result<Self> {
+        Ok(Self {
+            state: GeneratorState::default(),
+            generator: generator.clone(),
+            hop_length: mel.hop_length,
+            resampler: Resampler::new(mel.sample_rate_hz, host_hz)?,
+            recent: LogMel::new(mel.n_mels),
+            rests: true,
+            tail_frames: 0,
+            taken_frames: 0,
+            given_samples: 0,
+            next_sample: 0,
+        })
+    }
+
+    fn reset(&mut self) {
+        self.state = GeneratorState::default();
+        self.resampler.reset();
+        self.recent = LogMel::new(self.recent.n_mels());
+        (self.rests, self.tail_frames) = (true, 0);
+        (self.taken_frames, self.given_samples, self.next_sample) = (0, 0, 0);
+    }
+
+    /// Takes the next frame, and appends the samples that it completes to `out`.
+    fn push(&mut self, frame: &[f32], is_heard: bool, out: &mut Vec<f32>) -> Result<()> {
+        let mut samples = Vec::new();
+        if is_heard {
+            if self.rests {
+                self.warm_up(&mut samples)?;
+            }
+            self.tail_frames = self.generator.look_ahead_frames();
+        } else if !self.rests {
+            self.rests = self.tail_frames == 0;
+            self.tail_frames = self.tail_frames.saturating_sub(1);
+        }
+        self.taken_frames += 1;
+        if self.rests {
+            let complete = (self.taken_frames * self.hop_length)
+                .saturating_sub(self.generator.look_ahead_samples());
+            samples.resize(complete - self.given_samples, 0.0);
+        } else {
+            let mut mel = LogMel::new(self.recent.n_mels());
+            mel.push_frame(frame);
+            self.generate(&mel, &mut samples)?;
+        }
+        if self.recent.frames() == WARM_UP_FRAMES + self.generator.look_ahead_frames() {
+            self.recent.take_first(1);
+        }
+        self.recent.push_frame(frame);
+        self.given_samples += samples.len();
+        self.resampler.push(&samples, out);
+        Ok(())
+    }
+
+    /// Begins to work, with the frames before those that are heard.
+    fn warm_up(&mut self, samples: &mut Vec<f32>) -> Result<()> {
+        self.rests = false;
+        self.state = GeneratorState::default();
+        let frames = self.recent.frames();
+        self.next_sample = (self.taken_frames - frames) * self.hop_length;
+        if frames > 0 {
+            self.generate(&self.recent.clone(), samples)?;
+        }
+        Ok(())
+    }
+
+    /// Runs the generator, and appends those of its samples that were not given yet.
+    fn generate(&mut self, mel: &LogMel, samples: &mut Vec<f32>) -> Result<()> {
+        let mel = to_tensor(slice::from_ref(mel))?.squeeze(1)?;
+        if let Some(made) = self.generator.step(&mut self.state, &mel)? {
+            let made = made.flatten_all()?.to_vec1::<f32>()?;
+            let given = (self.given_samples + samples.len()).saturating_sub(self.next_sample);
+            self.next_sample += made.len();
+            samples.extend(made.iter().skip(given));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+    use candle_nn::{VarBuilder, VarMap};
+    use vocoder::generator::GeneratorConfig;
+
+    use super::*;
+
+    fn blend(host_hz: u32) -> Blend {
+        let config = GeneratorConfig {
+            upsample_initial_channel: 16,
+            causal: true,
+            ..GeneratorConfig::v2()
+        };
+        let weights = VarMap::new();
+        let builder = VarBuilder::from_varmap(&weights, DType::F32, &Device::Cpu);
+        let generator = Generator::new(config, false, &builder).unwrap();
+        Blend::new(&generator, &MelConfig::default(), host_hz, 2).unwrap()
+    }
+
+    fn noise(samples: usize, mut state: u32) -> Vec<f32> {
+        let mut random = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state as f32 / u32::MAX as f32 - 0.5
+        };
+        (0..samples).map(|_| random()).collect()
+    }
+
+    /// With the network bypassed, which is to say where the generator makes just what it can of the middle, low and high bands
+    /// are the sound again.
+    #[test]
+    fn a_perfect_generator_leaves_the_sound_as_it_was() {
+        let knobs = [Controls {
+            voice: 1.0,
+            air: 1.0,
+            ..Controls::default()
+        }; 40];
+        for host_hz in [44_100, 48_000] {
+            let mut blend = blend(host_hz);
+            let frames = LogMel::from_values(128, vec![-5.0; 40 * 128]).unwrap();
+            blend.push_mel(&frames, &knobs).unwrap();
+            let input = [noise(30_000, 1), noise(30_000, 2)];
+            let middle: Vec<f32> = (0..30_000)
+                .map(|i| 0.5 * (input[0][i] + input[1][i]))
+                .collect();
+            let mut resampled = Vec::new();
+            let mut resampler = Resampler::new(host_hz, 22_050).unwrap();
+            resampler.push(&middle, &mut resampled);
+            blend.middle.clear();
+            blend.generated.resampler.reset();
+            blend
+                .generated
+                .resampler
+                .push(&resampled, &mut blend.middle);
+            blend.push_guided(&mut input.clone());
+            let mut out = [Vec::new(), Vec::new()];
+            blend.pull(&mut out);
+            assert!(out[0].len() > 29_000);
+            for (out, input) in out.iter().zip(&input) {
+                let error: f64 = out
+                    .iter()
+                    .zip(input)
+                    .map(|(o, i)| f64::from(o - i).powi(2))
+                    .sum();
+                let energy: f64 = input.iter().map(|i| f64::from(*i).powi(2)).sum();
+                let error_db = 10.0 * (error / energy).log10();
+                assert!(error_db < -80.0, "{host_hz} Hz: {error_db:.1} dB");
+            }
+        }
+    }
+
+    #[test]
+    fn without_air_nothing_is_above_what_the_generator_can_make() {
+        let knobs = [Controls {
+            voice: 1.0,
+            ..Controls::default()
+        }; 40];
+        let mut blend = blend(48_000);
+        let frames = LogMel::from_values(128, vec![-5.0; 40 * 128]).unwrap();
+        blend.push_mel(&frames, &knobs).unwrap();
+        let hiss = |n: usize| (n as f32 * std::f32::consts::TAU * 15_000.0 / 48_000.0).sin();
+        let input: Vec<f32> = (0..30_000).map(hiss).collect();
+        blend.middle.fill(0.0);
+        blend.push_guided(&mut [input.clone(), input]);
+        let mut out = [Vec::new(), Vec::new()];
+        blend.pull(&mut out);
+        let loudest = out[0][500..]
+            .iter()
+            .fold(0.0_f32, |most, x| most.max(x.abs()));
+        assert!(loudest < 1e-4, "{loudest}");
+    }
+}
