@@ -94,7 +94,8 @@ impl Blend {
     ///
     /// When the frames do not fit the generator.
     pub(crate) fn push_mel(&mut self, decoded: &LogMel, controls: &[Controls]) -> Result<()> {
-        for (frame, controls) in controls.iter().enumerate() {
+        let mut is_heard = Vec::with_capacity(controls.len());
+        for controls in controls {
             let before = self.shares.back().copied().unwrap_or_default();
             let shares = Shares {
                 voice: share(controls.voice),
@@ -105,9 +106,12 @@ impl Blend {
                 self.shares.push_back(shares);
             }
             self.shares.push_back(shares);
-            let is_heard = shares.voice > 0.0 || before.voice > 0.0;
-            let frame = decoded.frame(frame);
-            self.generated.push(frame, is_heard, &mut self.middle)?;
+            is_heard.push(shares.voice > 0.0 || before.voice > 0.0);
+        }
+        let mut rest = decoded.clone();
+        for run in is_heard.chunk_by(|a, b| a == b) {
+            let frames = rest.take_first(run.len());
+            self.generated.push(frames, run[0], &mut self.middle)?;
         }
         Ok(())
     }
@@ -251,32 +255,36 @@ impl GeneratedMiddle {
         (self.taken_frames, self.given_samples, self.next_sample) = (0, 0, 0);
     }
 
-    /// Takes the next frame, and appends the samples that it completes to `out`.
-    fn push(&mut self, frame: &[f32], is_heard: bool, out: &mut Vec<f32>) -> Result<()> {
+    /// Takes the next frames, and appends the samples that they complete to `out`.
+    fn push(&mut self, mut mel: LogMel, is_heard: bool, out: &mut Vec<f32>) -> Result<()> {
         let mut samples = Vec::new();
-        if is_heard {
-            if self.rests {
-                self.warm_up(&mut samples)?;
-            }
-            self.tail_frames = self.generator.look_ahead_frames();
-        } else if !self.rests {
-            self.rests = self.tail_frames == 0;
-            self.tail_frames = self.tail_frames.saturating_sub(1);
+        let frames = mel.frames();
+        let worked_frames = match (is_heard, self.rests) {
+            (true, _) => frames,
+            (false, true) => 0,
+            (false, false) => frames.min(self.tail_frames),
+        };
+        if is_heard && self.rests {
+            self.warm_up(&mut samples)?;
         }
-        self.taken_frames += 1;
+        self.rests = worked_frames < frames;
+        self.tail_frames = match is_heard {
+            true => self.generator.look_ahead_frames(),
+            false => self.tail_frames - worked_frames,
+        };
+        self.recent.extend(&mel);
+        let most = WARM_UP_FRAMES + self.generator.look_ahead_frames();
+        self.recent
+            .take_first(self.recent.frames().saturating_sub(most));
+        self.taken_frames += frames;
+        if worked_frames > 0 {
+            self.generate(&mel.take_first(worked_frames), &mut samples)?;
+        }
         if self.rests {
             let complete = (self.taken_frames * self.hop_length)
                 .saturating_sub(self.generator.look_ahead_samples());
             samples.resize(complete - self.given_samples, 0.0);
-        } else {
-            let mut mel = LogMel::new(self.recent.n_mels());
-            mel.push_frame(frame);
-            self.generate(&mel, &mut samples)?;
         }
-        if self.recent.frames() == WARM_UP_FRAMES + self.generator.look_ahead_frames() {
-            self.recent.take_first(1);
-        }
-        self.recent.push_frame(frame);
         self.given_samples += samples.len();
         self.resampler.push(&samples, out);
         Ok(())
@@ -284,7 +292,6 @@ impl GeneratedMiddle {
 
     /// Begins to work, with the frames before those that are heard.
     fn warm_up(&mut self, samples: &mut Vec<f32>) -> Result<()> {
-        self.rests = false;
         self.state = GeneratorState::default();
         let frames = self.recent.frames();
         self.next_sample = (self.taken_frames - frames) * self.hop_length;

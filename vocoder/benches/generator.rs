@@ -13,8 +13,18 @@ fn benches(criterion: &mut Criterion) {
         ("V1", GeneratorConfig::v1()),
         ("V2", GeneratorConfig::v2()),
         ("V3", GeneratorConfig::v3()),
+        ("music", music()),
     ] {
         bench(criterion, name, config).expect("the shapes fit");
+    }
+}
+
+/// The one of the recipe `vocoder-music.toml`.
+fn music() -> GeneratorConfig {
+    GeneratorConfig {
+        upsample_initial_channel: 192,
+        causal: true,
+        ..GeneratorConfig::v1()
     }
 }
 
@@ -52,7 +62,7 @@ fn bench(criterion: &mut Criterion, name: &str, config: GeneratorConfig) -> Resu
         group.bench_function("whole clip", |bencher| {
             bencher.iter(|| generator.forward(&mel));
         });
-        for frames in [8, 16] {
+        for frames in [1, 2, 4, 16] {
             let mel = mel.narrow(2, 0, frames)?;
             let mut state = GeneratorState::default();
             while generator.step(&mut state, &mel)?.is_none() {}
