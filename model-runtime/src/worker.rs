@@ -10,10 +10,13 @@ use std::time::{Duration, Instant};
 
 use crate::packet::{Packet, Window, WorkerPort};
 
-/// Shortest and longest sleep of a worker that waits for the next window. The audio thread does not
-/// wake it, so the longest one is taken from the compute allowance.
+/// Shortest and longest sleep of a worker that waits for the next window, the longest as a share of the compute allowance,
+/// which it is taken from: the audio thread does not wake the worker. Each time that it wakes by itself it disturbs the audio
+/// thread, so it sleeps long where windows come slowly, as in real time, and briefly where a render waits for it.
 const MIN_SLEEP: Duration = Duration::from_micros(200);
-const MAX_SLEEP: Duration = Duration::from_millis(3);
+const MAX_SLEEP_SHARE: f64 = 1.0 / 16.0;
+/// The first sleep after a window, as a share of the wait for it.
+const FIRST_SLEEP_SHARE: u32 = 8;
 
 /// Longest sleep of a worker that got no window for [`IDLE_AFTER`]: the host does not process.
 const MAX_IDLE_SLEEP: Duration = Duration::from_millis(15);
@@ -89,18 +92,20 @@ impl Drop for Worker {
 
 /// Worker thread: remixes until it is told to stop.
 fn run(session: &mut Session, stopped: &AtomicBool) {
+    let max_sleep = session.max_sleep();
     let mut sleep = MIN_SLEEP;
-    let mut last_window = Instant::now();
+    let mut waited = Duration::ZERO;
     while !stopped.load(Ordering::Acquire) {
         if session.step() {
-            sleep = MIN_SLEEP;
-            last_window = Instant::now();
+            sleep = (waited / FIRST_SLEEP_SHARE).clamp(MIN_SLEEP, max_sleep);
+            waited = Duration::ZERO;
             continue;
         }
         thread::park_timeout(sleep);
-        let longest = match last_window.elapsed() > IDLE_AFTER {
-            true => MAX_IDLE_SLEEP,
-            false => MAX_SLEEP,
+        waited += sleep;
+        let longest = match waited > IDLE_AFTER {
+            true => MAX_IDLE_SLEEP.max(max_sleep),
+            false => max_sleep,
         };
         sleep = (sleep * 2).min(longest);
     }
@@ -126,6 +131,14 @@ impl Session {
             usable_from: 0,
             real_time_factor: 0.0,
         }
+    }
+
+    /// Longest sleep while the host processes.
+    fn max_sleep(&self) -> Duration {
+        let geometry = self.port.geometry();
+        let allowance_seconds =
+            geometry.compute_allowance_samples as f64 / f64::from(geometry.sample_rate_hz);
+        Duration::from_secs_f64(MAX_SLEEP_SHARE * allowance_seconds).max(MIN_SLEEP)
     }
 
     /// Remixes the next window, if there is one, and says whether there was.
