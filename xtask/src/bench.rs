@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use graft_tests::{Activation, Block, Plugin, Session, Song};
 
 use crate::remix::LatencyName;
@@ -40,9 +40,23 @@ pub struct Bench {
     /// How much of the future the remix waits for
     #[arg(long, value_enum, default_value_t = LatencyName::Default)]
     latency: LatencyName,
+    /// What makes the remix
+    #[arg(long, value_enum, default_value_t = EngineName::Network)]
+    engine: EngineName,
     /// Play silence, as an idle track does
     #[arg(long)]
     silent: bool,
+}
+
+/// The plugin's parameter Engine, as it is called on the command line, in its order.
+#[derive(Clone, Copy, ValueEnum)]
+enum EngineName {
+    /// The model's network
+    Network,
+    /// Harmonic and percussive parts exchanged
+    Split,
+    /// Spectra multiplied
+    Morph,
 }
 
 /// What is played: stereo main and sidechain.
@@ -106,15 +120,14 @@ impl Bench {
     }
 
     fn measure(&self, plugin: &Plugin, material: &Material, block: usize) -> Result<Figures> {
-        let mode = (
-            "Latency".to_owned(),
-            host::latency_step(self.latency.into()),
-        );
+        let latency_step = host::latency_step(self.latency.into());
+        let engine_step = f64::from(self.engine as u8);
         let sessions = |count: u32, offline: bool| -> Result<Vec<Session>> {
             (0..count)
                 .map(|_| {
                     let mut session = Session::new(plugin)?;
-                    session.set_parameter(&mode.0, mode.1)?;
+                    session.set_parameter("Latency", latency_step)?;
+                    session.set_parameter("Engine", engine_step)?;
                     session.activate(&Activation {
                         sample_rate_hz: self.rate,
                         max_block_samples: block,
