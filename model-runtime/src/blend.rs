@@ -26,7 +26,7 @@ use crate::resample::Resampler;
 /// Frames that the generator is given before those that are heard, where it was not heard before, and those that it lags.
 const WARM_UP_FRAMES: usize = 8;
 
-/// Both voices, one after the other in time, for one or two channels.
+/// Both voices in steps, for one or two channels.
 pub(crate) struct Blend {
     generated: GeneratedMiddle,
     crossovers: Vec<Crossover>,
