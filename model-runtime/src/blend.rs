@@ -12,15 +12,14 @@
 
 use std::collections::VecDeque;
 use std::f32::consts::FRAC_PI_2;
-use std::slice;
 
-use vocoder::generator::{Generator, GeneratorState};
+use vocoder::generated::GeneratedVoice;
+use vocoder::generator::Generator;
 use vocoder::{LogMel, MelConfig};
 
 use crate::crossover::Crossover;
 use crate::error::Result;
 use crate::packet::Controls;
-use crate::remixer::to_tensor;
 use crate::resample::Resampler;
 
 /// Frames that the generator is given before those that are heard, where it was not heard before, and those that it lags.
@@ -85,7 +84,7 @@ impl Blend {
 
     /// By how many of the model's samples the decoded frames are ahead of what is blended, at most.
     pub(crate) fn generator_latency_samples(&self) -> usize {
-        self.generated.generator.look_ahead_samples() + self.generated.resampler.latency_samples()
+        self.generated.voice.look_ahead_samples() + self.generated.resampler.latency_samples()
     }
 
     /// Takes the next decoded frames of the mono sum, with the knobs at each of them.
@@ -215,8 +214,7 @@ fn share(knob: f32) -> f32 {
 
 /// What the generator makes, at the host's rate. Where it is not heard it rests, and there is silence.
 struct GeneratedMiddle {
-    generator: Generator,
-    state: GeneratorState,
+    voice: GeneratedVoice,
     hop_length: usize,
     resampler: Resampler,
     /// The last frames, to warm up with.
@@ -234,8 +232,7 @@ struct GeneratedMiddle {
 impl GeneratedMiddle {
     fn new(generator: &Generator, mel: &MelConfig, host_hz: u32) -> Result<Self> {
         Ok(Self {
-            state: GeneratorState::default(),
-            generator: generator.clone(),
+            voice: GeneratedVoice::new(generator, mel)?,
             hop_length: mel.hop_length,
             resampler: Resampler::new(mel.sample_rate_hz, host_hz)?,
             recent: LogMel::new(mel.n_mels),
@@ -248,7 +245,7 @@ impl GeneratedMiddle {
     }
 
     fn reset(&mut self) {
-        self.state = GeneratorState::default();
+        self.voice.reset();
         self.resampler.reset();
         self.recent = LogMel::new(self.recent.n_mels());
         (self.rests, self.tail_frames) = (true, 0);
@@ -269,11 +266,11 @@ impl GeneratedMiddle {
         }
         self.rests = worked_frames < frames;
         self.tail_frames = match is_heard {
-            true => self.generator.look_ahead_frames(),
+            true => self.look_ahead_frames(),
             false => self.tail_frames - worked_frames,
         };
         self.recent.extend(&mel);
-        let most = WARM_UP_FRAMES + self.generator.look_ahead_frames();
+        let most = WARM_UP_FRAMES + self.look_ahead_frames();
         self.recent
             .take_first(self.recent.frames().saturating_sub(most));
         self.taken_frames += frames;
@@ -282,7 +279,7 @@ impl GeneratedMiddle {
         }
         if self.rests {
             let complete = (self.taken_frames * self.hop_length)
-                .saturating_sub(self.generator.look_ahead_samples());
+                .saturating_sub(self.voice.look_ahead_samples());
             samples.resize(complete - self.given_samples, 0.0);
         }
         self.given_samples += samples.len();
@@ -292,7 +289,7 @@ impl GeneratedMiddle {
 
     /// Begins to work, with the frames before those that are heard.
     fn warm_up(&mut self, samples: &mut Vec<f32>) -> Result<()> {
-        self.state = GeneratorState::default();
+        self.voice.reset();
         let frames = self.recent.frames();
         self.next_sample = (self.taken_frames - frames) * self.hop_length;
         if frames > 0 {
@@ -303,14 +300,17 @@ impl GeneratedMiddle {
 
     /// Runs the generator, and appends those of its samples that were not given yet.
     fn generate(&mut self, mel: &LogMel, samples: &mut Vec<f32>) -> Result<()> {
-        let mel = to_tensor(slice::from_ref(mel))?.squeeze(1)?;
-        if let Some(made) = self.generator.step(&mut self.state, &mel)? {
-            let made = made.flatten_all()?.to_vec1::<f32>()?;
-            let given = (self.given_samples + samples.len()).saturating_sub(self.next_sample);
-            self.next_sample += made.len();
-            samples.extend(made.iter().skip(given));
-        }
+        let mut made = Vec::new();
+        self.voice.push(mel, &mut made)?;
+        let given = (self.given_samples + samples.len()).saturating_sub(self.next_sample);
+        self.next_sample += made.len();
+        samples.extend(made.iter().skip(given));
         Ok(())
+    }
+
+    /// Frames that must follow a frame before all of its samples are complete.
+    fn look_ahead_frames(&self) -> usize {
+        self.voice.look_ahead_samples().div_ceil(self.hop_length)
     }
 }
 

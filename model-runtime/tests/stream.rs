@@ -109,7 +109,7 @@ fn a_limited_look_ahead_is_kept_and_used() {
 }
 
 /// The built-in model with an untrained generator.
-fn with_generator(causal: bool) -> Arc<Model> {
+fn with_generator(causal: bool, template: bool) -> Arc<Model> {
     let bytes = include_bytes!("../../assets/graft.safetensors");
     let (_, metadata) = SafeTensors::read_metadata(bytes).unwrap();
     let header = &metadata.metadata().as_ref().unwrap()[HEADER_KEY];
@@ -118,6 +118,7 @@ fn with_generator(causal: bool) -> Arc<Model> {
     let config = GeneratorConfig {
         upsample_initial_channel: 32,
         causal,
+        template,
         ..GeneratorConfig::v2()
     };
     let vars = VarMap::new();
@@ -129,6 +130,9 @@ fn with_generator(causal: bool) -> Arc<Model> {
     header.generator = Some(config);
     Arc::new(Model::from_bytes(&to_bytes(&header, &tensors).unwrap()).unwrap())
 }
+
+/// Whether a generator is causal, and whether it hears a template: as published, and as the recipe for music has it.
+const GENERATORS: [(bool, bool); 3] = [(false, false), (true, false), (true, true)];
 
 const CONTROLS: Controls = Controls {
     harmony: 0.25,
@@ -252,15 +256,16 @@ fn guided_audio_in_steps_equals_that_of_the_whole_clip() {
 
 #[test]
 fn the_generated_voice_in_steps_equals_that_of_the_whole_clip() {
-    for causal in [false, true] {
-        let model = with_generator(causal);
+    for (causal, template) in GENERATORS {
+        let model = with_generator(causal, template);
         for (rate, window, voice) in [(22_050, 700, 1.0), (44_100, 4096, 1.0), (48_000, 4458, 0.3)]
         {
             let controls = Controls { voice, ..CONTROLS };
             let settings = guided(rate, LatencyMode::Default);
             let error = audio_error_db(&both_ways(&model, settings, controls, window));
-            println!("generated, causal: {causal}, {rate} Hz: {error:.1} dB");
-            assert!(error < -80.0, "causal: {causal}, {rate} Hz: {error:.1} dB");
+            let kind = format!("causal: {causal}, template: {template}, {rate} Hz");
+            println!("{kind}: {error:.1} dB");
+            assert!(error < -80.0, "{kind}: {error:.1} dB");
         }
     }
 }
@@ -274,8 +279,8 @@ fn a_voice_that_was_turned_up_sounds_as_if_it_always_had() {
     let turned_at = 2 * rate as usize;
     // Before that it is turned up and down, with a rest that is shorter than what the generator is warmed up with.
     let heard = [22_050..35_000, 38_000..44_100, turned_at..usize::MAX];
-    for causal in [false, true] {
-        let model = with_generator(causal);
+    for (causal, template) in GENERATORS {
+        let model = with_generator(causal, template);
         let generated = |_| Controls {
             voice: 1.0,
             ..CONTROLS
@@ -296,11 +301,29 @@ fn a_voice_that_was_turned_up_sounds_as_if_it_always_had() {
         assert!(before < -100.0, "{before:.1} dB before");
         // The generator sees some 26 frames of the past, of which it was given eight.
         let after = turned_at + 30 * 1024..5 * rate as usize / 2 + 30 * 1024;
-        let after = error(&turned, &always, after);
-        assert!(after < -80.0, "causal: {causal}, {after:.1} dB after");
+        if template {
+            // The phases of a template depend on where it began, its levels do not.
+            let distance = mel_distance(&turned[0][after.clone()], &always[0][after]);
+            assert!(distance < 0.3, "{distance:.2} nepers after");
+        } else {
+            let after = error(&turned, &always, after);
+            assert!(after < -80.0, "causal: {causal}, {after:.1} dB after");
+        }
         let apart = error(&guided, &always, turned_at..3 * rate as usize);
         assert!(apart > -10.0, "the voices are alike: {apart:.1} dB");
     }
+}
+
+/// Mean distance of the log-mels of two sounds, nepers.
+fn mel_distance(a: &[f32], b: &[f32]) -> f32 {
+    let mut analysis = MelSpectrogram::new(&MelConfig::default()).unwrap();
+    let (a, b) = (analysis.log_mel(a), analysis.log_mel(b));
+    let distances = a
+        .values()
+        .iter()
+        .zip(b.values())
+        .map(|(a, b)| (a - b).abs());
+    distances.sum::<f32>() / a.values().len() as f32
 }
 
 /// Both reconstruct phases of their own, so only their mels can agree.
@@ -311,22 +334,14 @@ fn griffin_lim_audio_in_steps_has_the_mel_of_the_whole_clip() {
         ..guided(22_050, LatencyMode::Full)
     };
     let [whole, steps] = both_ways(&Model::built_in().unwrap(), settings, CONTROLS, 2048);
-    let mut analysis = MelSpectrogram::new(&MelConfig::default()).unwrap();
-    let (whole, steps) = (analysis.log_mel(&whole[0]), analysis.log_mel(&steps[0]));
-    let distance = whole
-        .values()
-        .iter()
-        .zip(steps.values())
-        .map(|(a, b)| (a - b).abs())
-        .sum::<f32>()
-        / whole.values().len() as f32;
+    let distance = mel_distance(&whole[0], &steps[0]);
     println!("Griffin-Lim: mel distance {distance:.3} nepers");
     assert!(distance < 0.35, "{distance} nepers");
 }
 
 #[test]
 fn whatever_is_played_every_voice_is_finite() {
-    let model = with_generator(true);
+    let model = with_generator(true, true);
     let (rate, samples) = (44_100, 44_100);
     let noise: Vec<f32> = music(rate, 1.0, 7).iter().map(|x| x.signum()).collect();
     let click = |n: usize| f32::from(n.is_multiple_of(5000));
@@ -348,16 +363,22 @@ fn whatever_is_played_every_voice_is_finite() {
 }
 
 #[test]
-fn a_voice_that_sees_no_future_adds_no_more_than_the_crossover_to_the_latency() {
+fn a_voice_adds_the_crossover_and_what_it_sees_of_the_future_to_the_latency() {
     let latency = |model: &Arc<Model>, mode| {
         let stream = RemixStream::new(model, guided(44_100, mode)).unwrap();
         stream.latency_samples()
     };
     for mode in LatencyMode::ALL {
         let without = latency(&Model::built_in().unwrap(), mode);
-        assert_eq!(latency(&with_generator(true), mode), without + 256);
+        assert_eq!(latency(&with_generator(true, false), mode), without + 256);
+        // A template waits for 1055 samples at 22,050 Hz; in Live, the guided voice begins to play a frame later.
+        let added = match mode {
+            LatencyMode::Live => 1726,
+            LatencyMode::Default | LatencyMode::Full => 702,
+        };
+        assert_eq!(latency(&with_generator(true, true), mode), without + added);
         // What a published generator sees ahead is 287 ms; of that, the guided voice had waited for up to 35.
-        assert!(latency(&with_generator(false), mode) > without + 10_000);
+        assert!(latency(&with_generator(false, false), mode) > without + 10_000);
     }
 }
 

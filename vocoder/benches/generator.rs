@@ -22,9 +22,9 @@ fn benches(criterion: &mut Criterion) {
 /// The one of the recipe `vocoder-music.toml`.
 fn music() -> GeneratorConfig {
     GeneratorConfig {
-        upsample_initial_channel: 192,
         causal: true,
-        ..GeneratorConfig::v1()
+        template: true,
+        ..GeneratorConfig::v2()
     }
 }
 
@@ -56,19 +56,26 @@ fn bench(criterion: &mut Criterion, name: &str, config: GeneratorConfig) -> Resu
     let generator = generator(config)?;
     for (layout, batch) in [("mono", 1), ("stereo", 2)] {
         let mel = Tensor::randn(0f32, 1., (batch, 128, CLIP_FRAMES), &Device::Cpu)?;
+        let samples = CLIP_FRAMES * hop_length;
+        let template = Tensor::randn(0f32, 0.1, (batch, 1, samples), &Device::Cpu)?;
+        let template = generator.config().template.then_some(template);
         let mut group = criterion.benchmark_group(format!("{name}, {layout}"));
         group.sample_size(10);
-        group.throughput(Throughput::Elements((CLIP_FRAMES * hop_length) as u64));
+        group.throughput(Throughput::Elements(samples as u64));
         group.bench_function("whole clip", |bencher| {
-            bencher.iter(|| generator.forward(&mel));
+            bencher.iter(|| generator.forward(&mel, template.as_ref()));
         });
         for frames in [1, 2, 4, 16] {
             let mel = mel.narrow(2, 0, frames)?;
             let mut state = GeneratorState::default();
-            while generator.step(&mut state, &mel)?.is_none() {}
+            let template = template.as_ref();
+            let template = template.map(|t| t.narrow(2, 0, frames * hop_length));
+            let template = template.transpose()?;
+            let mut step = || generator.step(&mut state, Some(&mel), template.as_ref());
+            while step()?.is_none() {}
             group.throughput(Throughput::Elements((frames * hop_length) as u64));
             group.bench_function(format!("steps of {frames} frames"), |bencher| {
-                bencher.iter(|| generator.step(&mut state, &mel));
+                bencher.iter(&mut step);
             });
         }
         group.finish();

@@ -2,9 +2,18 @@
 //! Fidelity Speech Synthesis", NeurIPS 2020. A convolution widens the mel, stages of a transposed convolution and a
 //! multi-receptive-field fusion bring it to the sample rate, and a last convolution makes it sound.
 //!
-//! Legend of shapes: B batch, M mel bands, T frames.
+//! A generator may be given a *template* besides the mel: a first guess at the sound, which it corrects (the idea of
+//! Xu, Zhao and Guo, "RefineGAN: Universally Generating Waveform Better than Ground Truth with Highly Accurate Pitch and
+//! Intensity Responses", 2021). Every stage hears it, and what comes out at the end weights its bands, sample by sample. From
+//! the mel alone, a steady chord is out of reach: the same frame again and again gives convolutions nothing to count time by,
+//! so whatever they make repeats with every frame, 43 times a second. Weights were learnt faster than a sound to add, and
+//! leave silence silent.
+//!
+//! Legend of shapes: B batch, M mel bands, T frames, H hop length.
 
-use candle_core::{D, Error, Result, Tensor, bail};
+use std::f64::consts::PI;
+
+use candle_core::{D, DType, Device, Error, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +27,11 @@ use crate::layers::{
 const LEAKY_SLOPE: f64 = 0.1;
 /// Slope of the LeakyReLU before the last convolution: the published code leaves it at PyTorch's default.
 const LAST_LEAKY_SLOPE: f64 = 0.01;
-/// Kernel of the first and the last convolution.
+/// Kernel of the first and the last convolution, and of those that bring the template into the stages.
 const OUTER_KERNEL: usize = 7;
+/// Frames that the first convolution of a causal generator with a template sees ahead: they are there anyway, since the
+/// template needs them.
+const TEMPLATE_LOOK_AHEAD_FRAMES: usize = 2;
 /// Log-mels are held within this (nepers), so that no input overflows. That of sound is well inside.
 const MEL_LIMIT: f64 = 100.0;
 
@@ -56,6 +68,9 @@ pub struct GeneratorConfig {
     /// back, which is a quarter of a second.
     #[serde(default)]
     pub causal: bool,
+    /// Whether the generator corrects a template instead of making the sound from the mel alone.
+    #[serde(default)]
+    pub template: bool,
 }
 
 impl GeneratorConfig {
@@ -71,6 +86,7 @@ impl GeneratorConfig {
             resblock_kernel_sizes: vec![3, 7, 11],
             resblock_dilation_sizes: vec![vec![1, 3, 5]; 3],
             causal: false,
+            template: false,
         }
     }
 
@@ -163,17 +179,124 @@ impl GeneratorConfig {
     }
 }
 
+/// Mean and standard deviation of log-mels of music (nepers), and the level of music: what a generator with a template hears is
+/// brought to about 0 and 1 by them.
+const MEL_MEAN: f64 = -4.5;
+const MEL_DEVIATION: f64 = 2.2;
+const TEMPLATE_LEVEL: f64 = 0.2;
+/// Bands that the template is split into, all of the same width.
+const TEMPLATE_BANDS: usize = 16;
+/// Samples that a band's filter reaches to either side.
+const BAND_REACH: usize = 2 * TEMPLATE_BANDS - 1;
+
+/// Splits a template into [`TEMPLATE_BANDS`] bands whose sum it is: cosine-modulated Hann windows with linear phase. Over a
+/// window's length, the cosines of all bands cancel but for its middle.
+fn template_bands(device: &Device, dtype: DType) -> Result<Conv> {
+    let bands = TEMPLATE_BANDS as f64;
+    let tap = |band: usize, tap: usize| {
+        let place = tap as f64 - BAND_REACH as f64;
+        let window = (PI * place / (4.0 * bands)).cos().powi(2);
+        window / bands * (PI * (band as f64 + 0.5) * place / bands).cos()
+    };
+    let kernel = 2 * BAND_REACH + 1;
+    let taps: Vec<f64> = (0..TEMPLATE_BANDS)
+        .flat_map(|band| (0..kernel).map(move |n| tap(band, n)))
+        .collect();
+    let weight = Tensor::from_vec(taps, (TEMPLATE_BANDS, 1, 1, kernel), device)?;
+    let bias = Tensor::zeros(TEMPLATE_BANDS, dtype, device)?;
+    let mut config = time_conv((1, TEMPLATE_BANDS, kernel), 1, LEAKY_SLOPE, false);
+    config.spec.input_slope = None;
+    Ok(Conv::from_tensors(weight.to_dtype(dtype)?, bias, config))
+}
+
+/// Weights each band of a template, `bands` (B, bands, 1, n), by one plus its `corrections` (B, bands, 1, n). Gives samples
+/// (B, 1, n).
+fn correct(corrections: &Tensor, bands: &Tensor) -> Result<Tensor> {
+    let weighted = (bands + (bands * corrections)?)?.sum_keepdim(1)?;
+    weighted.squeeze(D::Minus2)?.clamp(-1.0, 1.0)
+}
+
 /// A transposed convolution and the residual blocks whose mean follows it.
 #[derive(Clone, Debug)]
 struct Stage {
     upsample: TimeUpsample,
+    template: Option<TemplateInput>,
     blocks: Vec<Stack>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct StageState {
     upsample: TimeUpsampleState,
+    upsampled: FrameQueue,
+    template: TemplateInputState,
     blocks: Vec<(StackState, FrameQueue)>,
+}
+
+/// Brings the template into a stage: the samples of one position become channels of one convolution.
+#[derive(Clone, Debug)]
+struct TemplateInput {
+    /// Samples of one position of the stage's output.
+    block_samples: usize,
+    conv: Conv,
+}
+
+#[derive(Clone, Debug, Default)]
+struct TemplateInputState {
+    samples: FrameQueue,
+    past: Past,
+    ready: FrameQueue,
+}
+
+impl TemplateInput {
+    fn new(
+        block_samples: usize,
+        channels: usize,
+        causal: bool,
+        norm: bool,
+        vb: &VarBuilder,
+    ) -> Result<Self> {
+        let shape = (block_samples, channels, OUTER_KERNEL);
+        let mut config = time_conv(shape, 1, LEAKY_SLOPE, causal).weight_norm(norm);
+        config.spec.input_slope = None;
+        Ok(Self {
+            block_samples,
+            conv: Conv::new(config, vb)?,
+        })
+    }
+
+    /// Samples (B, 1, L) to (B, C, 1, L / block).
+    fn forward(&self, template: &Tensor) -> Result<Tensor> {
+        self.conv.forward(&self.fold(template)?)
+    }
+
+    /// Takes the next samples; what they complete waits in the state.
+    fn step(&self, state: &mut TemplateInputState, template: &Tensor) -> Result<()> {
+        state.samples.push(template)?;
+        let blocks = state.samples.frames() / self.block_samples;
+        if blocks > 0 {
+            let samples = state.samples.take(blocks * self.block_samples)?;
+            if let Some(y) = self.conv.step(&mut state.past, &self.fold(&samples)?)? {
+                state.ready.push(&y)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fold(&self, samples: &Tensor) -> Result<Tensor> {
+        let (batch, _, length) = samples.dims3()?;
+        let blocks = (batch, length / self.block_samples, self.block_samples);
+        samples
+            .reshape(blocks)?
+            .transpose(1, 2)?
+            .affine(1.0 / TEMPLATE_LEVEL, 0.0)?
+            .contiguous()?
+            .unsqueeze(2)
+    }
+
+    /// Positions by which what is ready lags the frames.
+    fn lag(&self, template_lag_samples: usize) -> usize {
+        template_lag_samples.div_ceil(self.block_samples) + self.conv.look_ahead_frames()
+    }
 }
 
 impl Stage {
@@ -187,10 +310,16 @@ impl Stage {
                 rate: config.upsample_rates[index],
                 kernel: config.upsample_kernel_sizes[index],
                 input_slope: Some(LEAKY_SLOPE),
+                causal: config.causal,
                 weight_norm: norm,
             },
             &vb.pp(format!("ups.{index}")),
         )?;
+        let template = config.template.then(|| {
+            let block_samples = config.upsample_rates[index + 1..].iter().product();
+            let vb = vb.pp(format!("templates.{index}"));
+            TemplateInput::new(block_samples, channels, config.causal, norm, &vb)
+        });
         let kernels = &config.resblock_kernel_sizes;
         let blocks = kernels
             .iter()
@@ -214,16 +343,47 @@ impl Stage {
                 Ok(Stack::new(skips.collect::<Result<_>>()?))
             })
             .collect::<Result<_>>()?;
-        Ok(Self { upsample, blocks })
+        Ok(Self {
+            upsample,
+            template: template.transpose()?,
+            blocks,
+        })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = self.upsample.forward(x)?;
+    fn forward(&self, x: &Tensor, template: Option<&Tensor>) -> Result<Tensor> {
+        let mut x = self.upsample.forward(x)?;
+        if let (Some(input), Some(template)) = (&self.template, template) {
+            x = (x + input.forward(template)?)?;
+        }
         mean(self.blocks.iter().map(|block| block.forward(&x)))
     }
 
-    fn step(&self, state: &mut StageState, x: &Tensor) -> Result<Option<Tensor>> {
-        let Some(x) = self.upsample.step(&mut state.upsample, x)? else {
+    fn step(
+        &self,
+        state: &mut StageState,
+        x: Option<&Tensor>,
+        template: Option<&Tensor>,
+    ) -> Result<Option<Tensor>> {
+        let upsampled = match x {
+            Some(x) => self.upsample.step(&mut state.upsample, x)?,
+            None => None,
+        };
+        let x = match &self.template {
+            None => upsampled,
+            Some(input) => {
+                if let Some(x) = upsampled {
+                    state.upsampled.push(&x)?;
+                }
+                if let Some(template) = template {
+                    input.step(&mut state.template, template)?;
+                }
+                match take_ready(&mut state.upsampled, &mut state.template.ready)? {
+                    Some((x, template)) => Some((x + template)?),
+                    None => None,
+                }
+            }
+        };
+        let Some(x) = x else {
             return Ok(None);
         };
         state
@@ -244,9 +404,20 @@ impl Stage {
     }
 
     /// Given the look-ahead before this stage, that behind it, in positions of its output.
-    fn look_ahead(&self, before: usize) -> usize {
+    fn look_ahead(&self, before: usize, template_lag_samples: usize) -> usize {
         let blocks = self.blocks.iter().map(Stack::look_ahead_frames).max();
-        before * self.upsample.rate() + self.upsample.padding() + blocks.unwrap_or(0)
+        let upsampled = before * self.upsample.rate() + self.upsample.padding();
+        let template = self.template.as_ref();
+        let template = template.map_or(0, |input| input.lag(template_lag_samples));
+        upsampled.max(template) + blocks.unwrap_or(0)
+    }
+}
+
+/// As many positions as wait on both sides, if any.
+fn take_ready(a: &mut FrameQueue, b: &mut FrameQueue) -> Result<Option<(Tensor, Tensor)>> {
+    match a.frames().min(b.frames()) {
+        0 => Ok(None),
+        ready => Ok(Some((a.take(ready)?, b.take(ready)?))),
     }
 }
 
@@ -284,6 +455,7 @@ pub struct Generator {
     first: Conv,
     stages: Vec<Stage>,
     last: Conv,
+    template_bands: Option<Conv>,
 }
 
 /// What a [`Generator`] remembers between steps.
@@ -292,11 +464,15 @@ pub struct GeneratorState {
     first: Past,
     stages: Vec<StageState>,
     last: Past,
+    corrections: FrameQueue,
+    template_past: Past,
+    bands: FrameQueue,
 }
 
 impl Generator {
-    /// Reads or creates the weights, by their published names: `conv_pre`, `ups.N`, `resblocks.N.convs1.M` and so on,
-    /// each with `weight` and `bias`, or with `weight_g`, `weight_v` and `bias` if `weight_norm` holds (training).
+    /// Reads or creates the weights, by their published names: `conv_pre`, `ups.N`, `resblocks.N.convs1.M` and so on, and
+    /// `templates.N` if there is a template, each with `weight` and `bias`, or with `weight_g`, `weight_v` and `bias` if
+    /// `weight_norm` holds (training), but for the `conv_post` of one with a template.
     /// A weight has the published shape with a height of one before the kernel's length: (out, in, 1, kernel), and
     /// (in, out, 1, kernel) in `ups`.
     ///
@@ -308,15 +484,25 @@ impl Generator {
         let shape = (config.n_mels, channels, OUTER_KERNEL);
         let mut first = time_conv(shape, 1, LEAKY_SLOPE, config.causal);
         first.spec.input_slope = None;
+        if config.causal && config.template {
+            first = first.padded((0, OUTER_KERNEL - 1 - TEMPLATE_LOOK_AHEAD_FRAMES));
+        }
         let stages = (0..config.upsample_rates.len())
             .map(|index| Stage::new(&config, index, weight_norm, vb))
             .collect::<Result<Vec<_>>>()?;
-        let shape = (channels >> stages.len(), 1, OUTER_KERNEL);
+        let outputs = if config.template { TEMPLATE_BANDS } else { 1 };
+        let shape = (channels >> stages.len(), outputs, OUTER_KERNEL);
+        let template_bands = config
+            .template
+            .then(|| template_bands(vb.device(), vb.dtype()));
         let last = time_conv(shape, 1, LAST_LEAKY_SLOPE, config.causal);
+        // A correction begins as none, and weight norm cannot leave zero: its direction has no gradient there.
+        let norm_last = weight_norm && !config.template;
         Ok(Self {
             first: Conv::new(first.weight_norm(weight_norm), &vb.pp("conv_pre"))?,
             stages,
-            last: Conv::new(last.weight_norm(weight_norm), &vb.pp("conv_post"))?,
+            last: Conv::new(last.weight_norm(norm_last), &vb.pp("conv_post"))?,
+            template_bands: template_bands.transpose()?,
             config,
         })
     }
@@ -327,55 +513,97 @@ impl Generator {
         &self.config
     }
 
-    /// A whole clip: log-mel (B, M, T) to samples (B, 1, T * hop length) in -1..1.
+    /// A whole clip: log-mel (B, M, T) and, if the generator corrects one, the template (B, 1, T * H) to samples
+    /// (B, 1, T * H) in -1..1.
     ///
     /// # Errors
-    /// If the input does not fit.
-    pub fn forward(&self, mel: &Tensor) -> Result<Tensor> {
+    /// If the input does not fit, or a template is missing or not asked for.
+    pub fn forward(&self, mel: &Tensor, template: Option<&Tensor>) -> Result<Tensor> {
+        self.check_template(template)?;
         let mut x = self.first.forward(&self.input(mel)?)?;
         for stage in &self.stages {
-            x = stage.forward(&x)?;
+            x = stage.forward(&x, template)?;
         }
-        output(&self.last.forward(&x)?)
+        let x = self.last.forward(&x)?;
+        match (&self.template_bands, template) {
+            (Some(bands), Some(template)) => correct(&x, &bands.forward(&template.unsqueeze(2)?)?),
+            _ => x.squeeze(D::Minus2)?.tanh(),
+        }
     }
 
-    /// Takes the next frames (B, M, T) and gives the samples (B, 1, n) that they complete, if any. In all, T frames give
-    /// `T * hop_length - look_ahead_samples` samples, equal to the first ones of [`Self::forward`].
+    /// Takes the next frames (B, M, t) and the next samples (B, 1, n) of the template, each of them if there are some, and
+    /// gives the samples (B, 1, m) that they complete, if any. In all, T frames give `T * H - look_ahead_samples` samples,
+    /// equal to the first ones of [`Self::forward`].
     ///
     /// # Errors
-    /// If the input does not fit, or has another batch size than before.
-    pub fn step(&self, state: &mut GeneratorState, mel: &Tensor) -> Result<Option<Tensor>> {
+    /// If the input does not fit, or has another batch size than before, or a template is not asked for.
+    pub fn step(
+        &self,
+        state: &mut GeneratorState,
+        mel: Option<&Tensor>,
+        template: Option<&Tensor>,
+    ) -> Result<Option<Tensor>> {
+        if template.is_some() {
+            self.check_template(template)?;
+        }
         state
             .stages
             .resize_with(self.stages.len(), StageState::default);
-        let Some(mut x) = self.first.step(&mut state.first, &self.input(mel)?)? else {
-            return Ok(None);
+        let mut x = match mel {
+            Some(mel) => self.first.step(&mut state.first, &self.input(mel)?)?,
+            None => None,
         };
         for (stage, state) in self.stages.iter().zip(&mut state.stages) {
-            match stage.step(state, &x)? {
-                Some(y) => x = y,
-                None => return Ok(None),
+            x = stage.step(state, x.as_ref(), template)?;
+        }
+        let x = match x {
+            Some(x) => self.last.step(&mut state.last, &x)?,
+            None => None,
+        };
+        let Some(bands) = &self.template_bands else {
+            return x.map(|x| x.squeeze(D::Minus2)?.tanh()).transpose();
+        };
+        if let Some(x) = x {
+            state.corrections.push(&x)?;
+        }
+        if let Some(template) = template {
+            let template = template.unsqueeze(2)?;
+            if let Some(bands) = bands.step(&mut state.template_past, &template)? {
+                state.bands.push(&bands)?;
             }
         }
-        let samples = self.last.step(&mut state.last, &x)?;
-        samples.map(|x| output(&x)).transpose()
+        let Some((corrections, bands)) = take_ready(&mut state.corrections, &mut state.bands)?
+        else {
+            return Ok(None);
+        };
+        correct(&corrections, &bands).map(Some)
     }
 
     /// Samples by which a stream lags the frames that it has been given: sample n needs the frames up to the one that
-    /// holds sample `n + look_ahead_samples`.
+    /// holds sample `n + look_ahead_samples`. The template, if there is one, lags them by `template_lag_samples`.
     #[must_use]
-    pub fn look_ahead_samples(&self) -> usize {
+    pub fn look_ahead_samples(&self, template_lag_samples: usize) -> usize {
         let first = self.first.look_ahead_frames();
-        self.stages
-            .iter()
-            .fold(first, |before, stage| stage.look_ahead(before))
-            + self.last.look_ahead_frames()
+        let stages = self.stages.iter().fold(first, |before, stage| {
+            stage.look_ahead(before, template_lag_samples)
+        });
+        let corrections = stages + self.last.look_ahead_frames();
+        match &self.template_bands {
+            Some(bands) => corrections.max(template_lag_samples + bands.look_ahead_frames()),
+            None => corrections,
+        }
     }
 
-    /// Frames that must follow a frame before all of its samples are complete.
-    #[must_use]
-    pub fn look_ahead_frames(&self) -> usize {
-        self.look_ahead_samples().div_ceil(self.config.hop_length())
+    fn check_template(&self, template: Option<&Tensor>) -> Result<()> {
+        let name = |is_there| if is_there { "a template" } else { "none" };
+        if template.is_some() != self.config.template {
+            bail!(
+                "the generator expects {} beside the mel, found {}",
+                name(self.config.template),
+                name(template.is_some())
+            );
+        }
+        Ok(())
     }
 
     /// Mel (B, M, T) as a plane of height one (B, M, 1, T), within bounds.
@@ -387,11 +615,10 @@ impl Generator {
                 self.config.n_mels
             );
         }
-        mel.clamp(-MEL_LIMIT, MEL_LIMIT)?.unsqueeze(2)
+        let mel = mel.clamp(-MEL_LIMIT, MEL_LIMIT)?.unsqueeze(2)?;
+        match self.config.template {
+            true => mel.affine(1.0 / MEL_DEVIATION, -MEL_MEAN / MEL_DEVIATION),
+            false => Ok(mel),
+        }
     }
-}
-
-/// (B, 1, 1, n) to samples (B, 1, n).
-fn output(x: &Tensor) -> Result<Tensor> {
-    x.squeeze(D::Minus2)?.tanh()
 }

@@ -198,7 +198,14 @@ impl Conv {
         if self.look_ahead_frames() == spec.padding.1 {
             return conv2d(x, &self.weight.tensor()?, &self.bias, spec);
         }
-        let x = lead_in(x, spec.padding.1, spec.pad_mode)?;
+        let mut x = lead_in(x, spec.padding.1, spec.pad_mode)?;
+        match (self.look_ahead_frames(), spec.pad_mode) {
+            (0, _) => {}
+            (ahead, PadMode::Zero) => x = x.pad_with_zeros(D::Minus1, 0, ahead)?,
+            (_, mode) => candle_core::bail!(
+                "uneven padding in time with a look-ahead expects zeros, found {mode:?}"
+            ),
+        }
         conv2d(
             &x,
             &self.weight.tensor()?,
@@ -399,6 +406,8 @@ pub struct TimeUpsampleConfig {
     pub kernel: usize,
     /// Negative slope of a LeakyReLU on the input, if there is one.
     pub input_slope: Option<f64>,
+    /// Whether an output frame depends on no input frame that is later than it.
+    pub causal: bool,
     /// Whether the weight is split by weight norm (while training) or plain (folded).
     pub weight_norm: bool,
 }
@@ -452,11 +461,14 @@ impl TimeUpsample {
         self.config.rate
     }
 
-    /// Output frames that are cut from either end of the transposed convolution's result. In a stream the last output
-    /// lags by as many.
+    /// Output frames that are cut from the beginning of the transposed convolution's result: none if it is causal, else as
+    /// many as from its end. In a stream the last output lags by as many.
     #[must_use]
     pub fn padding(&self) -> usize {
-        (self.config.kernel - self.config.rate) / 2
+        match self.config.causal {
+            true => 0,
+            false => (self.config.kernel - self.config.rate) / 2,
+        }
     }
 
     /// (B, C, 1, T) to (B, C', 1, T * rate).
@@ -464,7 +476,8 @@ impl TimeUpsample {
     /// # Errors
     /// If the input does not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.run(x, self.padding())
+        let y = self.run(x, self.padding())?;
+        y.narrow(D::Minus1, 0, x.dim(D::Minus1)? * self.config.rate)
     }
 
     /// Takes the next frames and gives those that they complete: T * rate, but [`Self::padding`] fewer at first.

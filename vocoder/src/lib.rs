@@ -16,6 +16,7 @@
 pub mod classic;
 pub mod conv;
 mod error;
+pub mod generated;
 pub mod generator;
 pub mod griffin_lim;
 pub mod guided;

@@ -4,7 +4,7 @@ mod common;
 
 use candle_core::{D, DType, Device, Result, Shape, Tensor};
 use candle_nn::var_builder::SimpleBackend;
-use candle_nn::{Init, VarBuilder};
+use candle_nn::{Init, VarBuilder, VarMap};
 use common::{max_difference, noise};
 use vocoder::generator::{Generator, GeneratorConfig, GeneratorState, ResBlock};
 use vocoder::layers::fold_weight_norm;
@@ -68,25 +68,43 @@ fn small(resblock: ResBlock) -> GeneratorConfig {
 
 /// Every kind of generator.
 fn kinds() -> impl Iterator<Item = GeneratorConfig> {
+    let switches = [(false, false), (false, true), (true, false), (true, true)];
     let kinds = [ResBlock::Type1, ResBlock::Type2].map(|resblock| {
-        [false, true].map(|causal| GeneratorConfig {
+        switches.map(|(causal, template)| GeneratorConfig {
             causal,
+            template,
             ..small(resblock)
         })
     });
     kinds.into_iter().flatten()
 }
 
+/// By how much the template of the generated voice lags the mel.
+const TEMPLATE_LAG_SAMPLES: usize = 512 + 768 - 256;
+
+/// A template for a mel (B, M, T), if the generator hears one.
+fn template(generator: &Generator, mel: &Tensor) -> Result<Option<Tensor>> {
+    let (batch, _, frames) = mel.dims3()?;
+    let template = || noise(&[batch, 1, frames * 512], 2, DType::F32)? * 0.2;
+    generator.config().template.then(template).transpose()
+}
+
 fn in_steps(
     generator: &Generator,
     mel: &Tensor,
+    template: Option<&Tensor>,
     mut sizes: impl Iterator<Item = usize>,
 ) -> Result<Tensor> {
     let (mut state, mut parts, mut at) = (GeneratorState::default(), Vec::new(), 0);
     let frames = mel.dim(D::Minus1)?;
+    let template_until = |frames: usize| (frames * 512).saturating_sub(TEMPLATE_LAG_SAMPLES);
     while at < frames {
         let size = sizes.next().unwrap().min(frames - at);
-        parts.extend(generator.step(&mut state, &mel.narrow(D::Minus1, at, size)?)?);
+        let (from, until) = (template_until(at), template_until(at + size));
+        let template = template.filter(|_| until > from);
+        let template = template.map(|template| template.narrow(D::Minus1, from, until - from));
+        let mel = mel.narrow(D::Minus1, at, size)?;
+        parts.extend(generator.step(&mut state, Some(&mel), template.transpose()?.as_ref())?);
         at += size;
     }
     Tensor::cat(&parts, D::Minus1)
@@ -102,8 +120,8 @@ fn forward_equals_pytorch() -> Result<()> {
         ("v2", GeneratorConfig::v2()),
         ("v3", GeneratorConfig::v3()),
     ] {
-        let folded = generator(config.clone(), false)?.forward(&mel)?;
-        let normed = generator(config, true)?.forward(&mel)?;
+        let folded = generator(config.clone(), false)?.forward(&mel, None)?;
+        let normed = generator(config, true)?.forward(&mel, None)?;
         assert_eq!(folded.dims(), [1, 1, 18 * 512]);
         assert!(max_difference(&folded, &normed)? < 1e-5, "{name}");
         let samples: Vec<f32> = folded.flatten_all()?.to_vec1()?;
@@ -122,11 +140,13 @@ fn stream_equals_whole_clip() -> Result<()> {
     let mel = noise(&[2, 5, 33], 1, DType::F32)?;
     for config in kinds() {
         let generator = generator(config, false)?;
-        let whole = generator.forward(&mel)?;
-        let samples = 33 * 512 - generator.look_ahead_samples();
+        let template = template(&generator, &mel)?;
+        let whole = generator.forward(&mel, template.as_ref())?;
+        let samples = 33 * 512 - generator.look_ahead_samples(TEMPLATE_LAG_SAMPLES);
         let whole = whole.narrow(D::Minus1, 0, samples)?;
         for sizes in [&[1][..], &[2], &[3], &[8], &[16], &[33], &[1, 7, 2]] {
-            let stream = in_steps(&generator, &mel, sizes.iter().copied().cycle())?;
+            let sizes_in_turn = sizes.iter().copied().cycle();
+            let stream = in_steps(&generator, &mel, template.as_ref(), sizes_in_turn)?;
             assert_eq!(stream.dims(), [2, 1, samples], "steps of {sizes:?}");
             let difference = max_difference(&stream, &whole)?;
             assert!(difference < 1e-5, "steps of {sizes:?}: off by {difference}");
@@ -137,35 +157,56 @@ fn stream_equals_whole_clip() -> Result<()> {
 
 #[test]
 fn look_ahead_is_exact() -> Result<()> {
-    assert_eq!(
-        generator(GeneratorConfig::v1(), false)?.look_ahead_samples(),
-        6332
-    );
-    assert_eq!(
-        generator(GeneratorConfig::v2(), false)?.look_ahead_frames(),
-        13
-    );
+    let look_ahead =
+        |config, lag| -> Result<usize> { Ok(generator(config, false)?.look_ahead_samples(lag)) };
+    assert_eq!(look_ahead(GeneratorConfig::v1(), 0)?, 6332);
     let causal = GeneratorConfig {
         causal: true,
         ..GeneratorConfig::v1()
     };
-    // Half a frame, and less of what follows: the transposed convolutions' own.
-    assert_eq!(generator(causal, false)?.look_ahead_samples(), 293);
+    assert_eq!(look_ahead(causal.clone(), 0)?, 0);
+    // A causal generator waits for nothing but its template and the bands of it, though it uses what it has of the mel by then.
+    let corrector = GeneratorConfig {
+        template: true,
+        ..causal
+    };
+    let lag = TEMPLATE_LAG_SAMPLES;
+    assert_eq!(look_ahead(corrector, lag)?, lag + 31);
     // What a frame that is not a number touches, and nothing else, is not a number either.
-    for config in kinds() {
+    for config in kinds().filter(|config| !config.template) {
         let generator = generator(config, false)?;
         let mel = noise(&[1, 5, 29], 1, DType::F32)?;
         let mel = Tensor::cat(&[mel, Tensor::full(f32::NAN, (1, 5, 1), &Device::Cpu)?], 2)?;
-        let samples: Vec<f32> = generator.forward(&mel)?.flatten_all()?.to_vec1()?;
-        let complete = 29 * 512 - generator.look_ahead_samples();
+        let samples: Vec<f32> = generator.forward(&mel, None)?.flatten_all()?.to_vec1()?;
+        let complete = 29 * 512 - generator.look_ahead_samples(0);
         assert_eq!(samples.iter().position(|s| s.is_nan()), Some(complete));
     }
     Ok(())
 }
 
 #[test]
-fn extreme_mels_stay_finite() -> Result<()> {
-    let generator = generator(small(ResBlock::Type1), false)?;
+fn a_generator_that_corrects_nothing_gives_its_template() -> Result<()> {
+    let config = GeneratorConfig {
+        template: true,
+        ..small(ResBlock::Type2)
+    };
+    let weights = VarMap::new();
+    let builder = VarBuilder::from_varmap(&weights, DType::F32, &Device::Cpu);
+    let generator = Generator::new(config, false, &builder)?;
+    for (name, var) in weights.data().lock().unwrap().iter() {
+        if name.starts_with("conv_post.") {
+            var.set(&var.zeros_like()?)?;
+        }
+    }
+    let mel = noise(&[1, 5, 20], 1, DType::F32)?;
+    let template = (noise(&[1, 1, 20 * 512], 2, DType::F32)? * 0.2)?;
+    let made = generator.forward(&mel, Some(&template))?;
+    assert!(max_difference(&made, &template)? < 1e-6);
+    Ok(())
+}
+
+#[test]
+fn extreme_mels_and_templates_stay_finite() -> Result<()> {
     let silence = 1e-5_f32.ln();
     for value in [
         silence,
@@ -176,9 +217,17 @@ fn extreme_mels_stay_finite() -> Result<()> {
         f32::INFINITY,
         f32::NEG_INFINITY,
     ] {
-        let mel = Tensor::full(value, (1, 5, 4), &Device::Cpu)?;
-        let samples: Vec<f32> = generator.forward(&mel)?.flatten_all()?.to_vec1()?;
-        assert!(samples.iter().all(|s| s.abs() <= 1.0), "{value}");
+        for config in kinds() {
+            let generator = generator(config, false)?;
+            let mel = Tensor::full(value, (1, 5, 4), &Device::Cpu)?;
+            let loud = Tensor::full(value.clamp(-1e6, 1e6), (1, 1, 4 * 512), &Device::Cpu)?;
+            let template = generator.config().template.then_some(&loud);
+            let samples: Vec<f32> = generator
+                .forward(&mel, template)?
+                .flatten_all()?
+                .to_vec1()?;
+            assert!(samples.iter().all(|s| s.abs() <= 1.0), "{value}");
+        }
     }
     Ok(())
 }
@@ -220,12 +269,33 @@ fn configurations_are_read_and_checked() {
 
 #[test]
 fn inputs_that_do_not_fit_are_errors() -> Result<()> {
-    let generator = generator(small(ResBlock::Type2), false)?;
+    let plain = generator(small(ResBlock::Type2), false)?;
     let mel = |shape: &[usize]| noise(shape, 1, DType::F32);
-    assert!(generator.forward(&mel(&[1, 4, 8])?).is_err());
-    assert!(generator.forward(&mel(&[5, 8])?).is_err());
+    assert!(plain.forward(&mel(&[1, 4, 8])?, None).is_err());
+    assert!(plain.forward(&mel(&[5, 8])?, None).is_err());
     let mut state = GeneratorState::default();
-    generator.step(&mut state, &mel(&[1, 5, 8])?)?;
-    assert!(generator.step(&mut state, &mel(&[2, 5, 8])?).is_err());
+    plain.step(&mut state, Some(&mel(&[1, 5, 8])?), None)?;
+    let other_batch = mel(&[2, 5, 8])?;
+    assert!(plain.step(&mut state, Some(&other_batch), None).is_err());
+
+    let template = noise(&[1, 1, 8 * 512], 1, DType::F32)?;
+    let error = plain.forward(&mel(&[1, 5, 8])?, Some(&template));
+    let text = error.unwrap_err().to_string();
+    assert!(
+        text.contains("none beside the mel, found a template"),
+        "{text}"
+    );
+    let config = GeneratorConfig {
+        template: true,
+        ..small(ResBlock::Type2)
+    };
+    let with_template = generator(config, false)?;
+    assert!(with_template.forward(&mel(&[1, 5, 8])?, None).is_err());
+    let short = template.narrow(2, 0, 7 * 512)?;
+    assert!(
+        with_template
+            .forward(&mel(&[1, 5, 8])?, Some(&short))
+            .is_err()
+    );
     Ok(())
 }

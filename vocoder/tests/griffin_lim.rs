@@ -130,14 +130,39 @@ fn the_stream_does_not_depend_on_how_the_mel_is_cut() {
 #[test]
 fn the_stream_is_behind_by_its_look_ahead() {
     let mel = log_mel(&music());
-    let mut voice = GriffinLimStream::new(&MelConfig::default()).unwrap();
-    let mut out = Vec::new();
-    for frame in 0..mel.frames() {
-        let piece = LogMel::from_values(128, mel.frame(frame).to_vec()).unwrap();
-        voice.push(&piece, &mut out).unwrap();
-        let played_frames = (frame + 1).saturating_sub(voice.look_ahead_frames());
-        assert_eq!(out.len(), (played_frames * 512).saturating_sub(768));
+    for (look_ahead_frames, early_samples) in [(3, 0), (1, 256), (1, 0), (0, 512)] {
+        let config = MelConfig::default();
+        let mut voice =
+            GriffinLimStream::with_look_ahead(&config, look_ahead_frames, early_samples).unwrap();
+        let lag = look_ahead_frames * 512 + 768 - early_samples;
+        assert_eq!(voice.lag_samples(), lag);
+        let mut out = Vec::new();
+        for frame in 0..mel.frames() {
+            let piece = LogMel::from_values(128, mel.frame(frame).to_vec()).unwrap();
+            voice.push(&piece, &mut out).unwrap();
+            assert_eq!(out.len(), ((frame + 1) * 512).saturating_sub(lag));
+        }
+        voice.finish(&mut out);
+        assert_eq!(out.len(), mel.frames() * 512);
     }
+    assert!(GriffinLimStream::with_look_ahead(&MelConfig::default(), 1, 513).is_err());
+}
+
+#[test]
+fn what_is_given_early_is_nearly_what_it_becomes() {
+    let mel = log_mel(&music());
+    let [early, late] = [256, 0].map(|early_samples| {
+        let config = MelConfig::default();
+        let mut voice = GriffinLimStream::with_look_ahead(&config, 1, early_samples).unwrap();
+        let mut out = Vec::new();
+        voice.push(&mel, &mut out).unwrap();
+        voice.finish(&mut out);
+        out
+    });
+    let energy = |samples: &mut dyn Iterator<Item = f32>| samples.map(|x| x * x).sum::<f32>();
+    let difference = energy(&mut early.iter().zip(&late).map(|(a, b)| a - b));
+    let share = difference / energy(&mut late.iter().copied());
+    assert!(share > 0.0 && share < 1e-3, "{share}");
 }
 
 #[test]

@@ -83,6 +83,7 @@ impl PublishedConfig {
             resblock_kernel_sizes: self.resblock_kernel_sizes,
             resblock_dilation_sizes: self.resblock_dilation_sizes,
             causal: false,
+            template: false,
         })
     }
 }
@@ -189,7 +190,7 @@ mod tests {
         let samples = model
             .generator()
             .unwrap()
-            .forward(&to_tensor(&mel).unwrap());
+            .forward(&to_tensor(&mel).unwrap(), None);
         let samples: Vec<f32> = samples.unwrap().flatten_all().unwrap().to_vec1().unwrap();
         assert_eq!(samples.len(), 4 * 512);
         for (n, expected) in [

@@ -60,6 +60,7 @@ pub fn write_small_model(path: &Path) -> ModelFile {
             resblock_kernel_sizes: vec![3],
             resblock_dilation_sizes: vec![vec![1, 3]],
             causal: true,
+            template: true,
             ..GeneratorConfig::v3()
         }),
         card: Card::default(),

@@ -7,7 +7,7 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use clap::Args;
 use model_runtime::Model;
-use vocoder::generator::Generator;
+use vocoder::generated::GeneratedVoice;
 use vocoder::griffin_lim::GriffinLim;
 use vocoder::{LogMel, MelConfig, MelSpectrogram};
 
@@ -69,7 +69,8 @@ impl EvaluateVoice {
             let decoded = decoded.collect::<Result<Vec<_>>>()?;
             let decoded_by = format!("decoded by {name}");
             if let Ok(generator) = model.generator() {
-                let mut voice = |mel: &LogMel| generate(generator, mel);
+                let mut generated = GeneratedVoice::new(generator, &model.header().mel)?;
+                let mut voice = |mel: &LogMel| Ok(generated.samples(mel)?);
                 let row = format!("HiFi-GAN of {name}");
                 table.measure(&row, "the music's mel", &clips, &own, &mut voice)?;
                 table.measure(&row, &decoded_by, &clips, &decoded, &mut voice)?;
@@ -118,11 +119,6 @@ fn decode(model: &Model, mel: &LogMel) -> Result<LogMel> {
     let decoded = network.decode(&latents.harmony.mean, &latents.rhythm.mean)?;
     let by_frame = decoded.squeeze(1)?.transpose(1, 2)?.flatten_all()?;
     Ok(LogMel::from_values(mel.n_mels(), by_frame.to_vec1()?)?)
-}
-
-fn generate(generator: &Generator, mel: &LogMel) -> Result<Vec<f32>> {
-    let samples = generator.forward(&to_tensor(mel)?)?;
-    Ok(samples.flatten_all()?.to_vec1()?)
 }
 
 /// Distances to the true sound, over all clips.

@@ -41,7 +41,8 @@ use device::DeviceName;
 use network::{NetworkMaterial, NetworkTrainee};
 use recipe::Recipe;
 use run::{Run, Until};
-use voice::{Decoder, VoiceMaterial, VoiceTrainee};
+use voice::decoder::Decoder;
+use voice::{VoiceMaterial, VoiceTrainee};
 
 /// Where decoded audio is kept between runs.
 pub fn cache_folder() -> PathBuf {
@@ -159,7 +160,7 @@ impl Train {
                     "--drums are for networks: the recipe describes a voice"
                 );
                 let decoder = self.from.as_deref();
-                let decoder = decoder.map(|path| Decoder::load(path, &device));
+                let decoder = decoder.map(Decoder::load);
                 let material = VoiceMaterial {
                     parts,
                     decoder: decoder.transpose()?,

@@ -1,6 +1,7 @@
 //! Training of the HiFi-GAN voice (Kong, Kim and Bae, "HiFi-GAN: Generative Adversarial Networks for Efficient and High
 //! Fidelity Speech Synthesis", NeurIPS 2020).
 
+pub mod decoder;
 pub mod discriminators;
 pub mod preview;
 pub mod recipe;
@@ -13,11 +14,11 @@ use std::path::Path;
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use model_runtime::{Model, Network};
 use serde::Serialize;
 use serde_json::json;
-use vocoder::MelConfig;
-use vocoder::generator::Generator;
+use vocoder::generated::{template_stream, whole_template};
+use vocoder::generator::{Generator, GeneratorConfig};
+use vocoder::{LogMel, MelConfig};
 
 use super::Weights;
 use super::adversary::{Adversary, AdversaryConfig};
@@ -27,10 +28,11 @@ use super::dataset::Partition;
 use super::optim::Adam;
 use super::parameters::Parameters;
 use super::run::{Report, Trainee};
+use decoder::Decoder;
 use discriminators::Discriminators;
 use preview::VoicePreview;
 use recipe::{Segments, VoiceRecipe};
-use segments::{SegmentBatch, SegmentSampler};
+use segments::{Heard, SegmentBatch, SegmentSampler};
 use spectra::{LogMels, StftLoss};
 
 /// Segments in the validation set, and their length.
@@ -52,11 +54,11 @@ pub struct VoiceTrainee {
     generator: Generator,
     optimiser: Adam,
     adversary: Option<Adversary<Discriminators>>,
-    decoder: Option<Decoder>,
+    heard: Heard,
     log_mels: LogMels,
     stft: StftLoss,
     batches: BatchStream<SegmentBatch>,
-    validation: Vec<(Tensor, Tensor)>,
+    validation: Vec<Segment>,
     preview: VoicePreview,
 }
 
@@ -86,30 +88,35 @@ impl VoiceTrainee {
         let parameters = Parameters::new(recipe.segments.seed);
         let config = recipe.generator.clone();
         let generator = Generator::new(config, true, &parameters.builder(&device))?;
-        if let Weights::Model(weights) = weights {
-            parameters.set(weights)?;
+        match weights {
+            Weights::Model(weights) => parameters.set(weights)?,
+            Weights::Random if recipe.generator.template => {
+                begin_as_template(&parameters, &recipe.generator)?;
+            }
+            _ => {}
         }
         let mut optimiser = Adam::new(&parameters, recipe.optimiser.adam())?;
         if let Weights::Checkpoint(state) = weights {
             optimiser.restore(state, header.step)?;
         }
         let adversary = adversary(&recipe, weights, &device)?;
-        let decoder = material.decoder;
-
-        let context_frames = decoder.as_ref().map_or(0, Decoder::context_frames);
+        let heard = Heard {
+            decoder: material.decoder,
+            template: recipe.generator.template,
+        };
         let parts = &material.parts;
         let settings = Segments {
             gain_nepers: 0.0,
             frames: VALIDATION_FRAMES,
             ..recipe.segments.clone()
         };
-        let mut sampler = SegmentSampler::new(&parts.validation, &mel, settings, context_frames)?;
+        let mut sampler = SegmentSampler::new(&parts.validation, &mel, settings, heard.clone())?;
         let count = VALIDATION_SEGMENTS.div_ceil(recipe.segments.batch) as u64;
         let validation = (0..count)
-            .map(|index| to_device(sampler.batch(index)?, decoder.as_ref(), &device))
+            .map(|index| Segment::new(sampler.batch(index)?, &device))
             .collect::<Result<_>>()?;
         let settings = recipe.segments.clone();
-        let sampler = SegmentSampler::new(&parts.training, &mel, settings, context_frames)?;
+        let sampler = SegmentSampler::new(&parts.training, &mel, settings, heard.clone())?;
         Ok(Self {
             batches: sampler.stream(header.total_steps()),
             log_mels: LogMels::new(&mel, DType::F32, &device)?,
@@ -120,7 +127,7 @@ impl VoiceTrainee {
             generator,
             optimiser,
             adversary,
-            decoder,
+            heard,
             validation,
         })
     }
@@ -145,21 +152,22 @@ impl Trainee for VoiceTrainee {
     }
 
     fn step(&mut self, header: &Header, batch: SegmentBatch) -> Result<Report> {
-        let (mel, real) = to_device(batch, self.decoder.as_ref(), &self.device)?;
-        let generated = self.generator.forward(&mel)?;
-        let mel_l1 = self.log_mels.distance(&generated, &real)?;
+        let segment = Segment::new(batch, &self.device)?;
+        let real = &segment.real;
+        let generated = segment.generated_by(&self.generator)?;
+        let mel_l1 = self.log_mels.distance(&generated, real)?;
         let weights = &self.recipe.loss;
         let mut total = (&mel_l1 * weights.mel)?;
         let mut parts = vec![mel_l1];
         if weights.stft > 0.0 {
-            let stft = self.stft.distance(&generated, &real)?;
+            let stft = self.stft.distance(&generated, real)?;
             total = (total + (&stft * weights.stft)?)?;
             parts.push(stft);
         }
         let mut adversary = self.adversary.as_mut();
         adversary = adversary.filter(|adversary| adversary.takes_part(header.step));
         let trial = match &mut adversary {
-            Some(adversary) => Some(adversary.judge(&real, &generated)?),
+            Some(adversary) => Some(adversary.judge(real, &generated)?),
             None => None,
         };
         if let Some(trial) = &trial {
@@ -196,12 +204,11 @@ impl Trainee for VoiceTrainee {
     fn validate(&self, _: &Header) -> Result<Report> {
         let generator = self.averaged()?;
         let (mut mel_l1, mut stft) = (0.0, 0.0);
-        for (mel, real) in &self.validation {
-            let generated = generator.forward(mel)?.detach();
-            mel_l1 += self
-                .log_mels
-                .distance(&generated, real)?
-                .to_scalar::<f32>()?;
+        for segment in &self.validation {
+            let generated = segment.generated_by(&generator)?.detach();
+            let real = &segment.real;
+            let distance = self.log_mels.distance(&generated, real)?;
+            mel_l1 += distance.to_scalar::<f32>()?;
             stft += self.stft.distance(&generated, real)?.to_scalar::<f32>()?;
         }
         let batches = self.validation.len() as f32;
@@ -220,13 +227,23 @@ impl Trainee for VoiceTrainee {
 
     fn preview(&self, header: &Header, run: &Path) -> Result<()> {
         let generator = self.averaged()?;
-        let voice = |mel: &Tensor| -> Result<Tensor> {
-            let mel = mel.to_device(&self.device)?;
-            let mel = match &self.decoder {
-                Some(decoder) => decoder.decode(&mel)?,
-                None => mel,
+        let config = MelConfig::default();
+        let voice = |mel: &LogMel| -> Result<Vec<f32>> {
+            let mut mel = preview::to_tensor(mel)?;
+            if let Some(decoder) = &self.heard.decoder {
+                mel = decoder.decode(&mel)?;
+            }
+            let template = if self.heard.template {
+                let by_frame = mel.transpose(1, 2)?.flatten_all()?.to_vec1()?;
+                let mel = LogMel::from_values(config.n_mels, by_frame)?;
+                let samples = whole_template(&mut template_stream(&config)?, &mel)?;
+                Some(Tensor::from_vec(samples, (1, 1, ()), &self.device)?)
+            } else {
+                None
             };
-            Ok(generator.forward(&mel)?.detach().to_device(&Device::Cpu)?)
+            let mel = mel.to_device(&self.device)?;
+            let made = generator.forward(&mel, template.as_ref())?;
+            Ok(made.flatten_all()?.to_vec1()?)
         };
         self.preview.write(run, header.step, voice)
     }
@@ -238,6 +255,25 @@ impl Trainee for VoiceTrainee {
         }
         Ok(state)
     }
+}
+
+/// Has an untrained generator leave its template as it is: what a random one adds must be unlearnt first. And keeps what it
+/// hears from fading on the way up: a transposed convolution's usual start makes it `sqrt(3 * rate)` times weaker, so that after
+/// four of them next to nothing but biases is left, and for a thousand steps nothing is learnt.
+fn begin_as_template(parameters: &Parameters, config: &GeneratorConfig) -> Result<()> {
+    for (name, var) in parameters.vars() {
+        let rate = name.strip_prefix("ups.").and_then(|name| {
+            let (stage, _) = name.split_once(".weight_g")?;
+            config.upsample_rates.get(stage.parse::<usize>().ok()?)
+        });
+        let gain = match rate {
+            Some(&rate) => (3.0 * rate as f64).sqrt(),
+            None if name.starts_with("conv_post.") => 0.0,
+            None => continue,
+        };
+        var.set(&(var.as_tensor() * gain)?)?;
+    }
+    Ok(())
 }
 
 /// The discriminators of a recipe, if it has any.
@@ -262,60 +298,29 @@ fn adversary(
     Adversary::new(config, optimiser, critic, &parameters, weights.checkpoint()).map(Some)
 }
 
-/// The mel that the generator hears (B, n_mels, frames), and the samples that it should make of it (B, 1, L).
-fn to_device(
-    batch: SegmentBatch,
-    decoder: Option<&Decoder>,
-    device: &Device,
-) -> Result<(Tensor, Tensor)> {
-    let size = batch.size;
-    let n_mels = MelConfig::default().n_mels;
-    let mel = Tensor::from_vec(batch.mel, (size, n_mels, ()), device)?;
-    let mel = match decoder {
-        Some(decoder) => decoder.decode_middle(&mel)?,
-        None => mel,
-    };
-    Ok((mel, Tensor::from_vec(batch.samples, (size, 1, ()), device)?))
+/// Segments on the training device.
+struct Segment {
+    /// What the generator hears: (B, n_mels, frames), and (B, 1, L).
+    mel: Tensor,
+    template: Option<Tensor>,
+    /// What it should make of it (B, 1, L).
+    real: Tensor,
 }
 
-/// The network of a model on the training device.
-pub struct Decoder(Network);
-
-impl Decoder {
-    /// Reads the network of a model file.
-    ///
-    /// # Errors
-    ///
-    /// When it is not a model.
-    pub fn load(path: &Path, device: &Device) -> Result<Self> {
-        let header = Model::load(path)?.header().clone();
-        let builder = VarBuilder::from_tensors(
-            candle_core::safetensors::load(path, device)?,
-            DType::F32,
-            device,
-        );
-        let builder = builder.pp("network");
-        let network = Network::new(&header.architecture, &header.mel, false, &builder)?;
-        Ok(Self(network))
+impl Segment {
+    fn new(batch: SegmentBatch, device: &Device) -> Result<Self> {
+        let size = batch.size;
+        let samples = |samples| Tensor::from_vec(samples, (size, 1, ()), device);
+        let n_mels = MelConfig::default().n_mels;
+        Ok(Self {
+            mel: Tensor::from_vec(batch.mel, (size, n_mels, ()), device)?,
+            template: batch.template.map(samples).transpose()?,
+            real: samples(batch.samples)?,
+        })
     }
 
-    /// Frames that must be known on either side of a frame.
-    fn context_frames(&self) -> usize {
-        self.0.look_ahead_frames()
-    }
-
-    /// Log-mels (B, n_mels, T) encoded, and decoded from the means of the latents.
-    fn decode(&self, mel: &Tensor) -> Result<Tensor> {
-        let latents = self.0.encode(&mel.unsqueeze(1)?)?;
-        let decoded = self.0.decode(&latents.harmony.mean, &latents.rhythm.mean)?;
-        Ok(decoded.squeeze(1)?.detach())
-    }
-
-    /// The same without the context on either side.
-    fn decode_middle(&self, mel: &Tensor) -> Result<Tensor> {
-        let context = self.context_frames();
-        let frames = mel.dim(2)? - 2 * context;
-        Ok(self.decode(mel)?.narrow(2, context, frames)?.contiguous()?)
+    fn generated_by(&self, generator: &Generator) -> candle_core::Result<Tensor> {
+        generator.forward(&self.mel, self.template.as_ref())
     }
 }
 
@@ -324,7 +329,7 @@ mod tests {
     use super::*;
     use crate::train::optim::AdamConfig;
     use vocoder::MelSpectrogram;
-    use vocoder::generator::{GeneratorConfig, ResBlock};
+    use vocoder::generator::ResBlock;
 
     #[test]
     fn a_generator_learns_one_segment_by_heart() -> Result<()> {
@@ -334,36 +339,52 @@ mod tests {
             .collect();
         let config = MelConfig::default();
         let mel = MelSpectrogram::new(&config)?.log_mel(&samples);
+        let template = whole_template(&mut template_stream(&config)?, &mel)?;
+        let template = Tensor::from_vec(template, (1, 1, 16 * 512), &device)?;
         let mel = preview::to_tensor(&mel)?;
         let real = Tensor::from_vec(samples, (1, 1, 16 * 512), &device)?;
-
-        let parameters = Parameters::new(1);
-        let small = GeneratorConfig {
-            upsample_initial_channel: 32,
-            resblock: ResBlock::Type2,
-            resblock_kernel_sizes: vec![3],
-            resblock_dilation_sizes: vec![vec![1, 3]],
-            causal: true,
-            ..GeneratorConfig::v3()
-        };
-        let generator = Generator::new(small, true, &parameters.builder(&device))?;
-        let config = AdamConfig {
-            rectified: false,
-            weight_decay: 0.01,
-            betas: (0.8, 0.99),
-            clip_norm: 1e9,
-            average_decay: None,
-        };
-        let mut optimiser = Adam::new(&parameters, config)?;
         let log_mels = LogMels::new(&MelConfig::default(), DType::F32, &device)?;
-        let mut distances = Vec::new();
-        for _ in 0..80 {
-            let distance = log_mels.distance(&generator.forward(&mel)?, &real)?;
-            distances.push(distance.to_scalar::<f32>()?);
-            optimiser.step(&(distance * 45.0)?.backward()?, 5e-3)?;
+
+        for has_template in [false, true] {
+            let small = GeneratorConfig {
+                upsample_initial_channel: 32,
+                resblock: ResBlock::Type2,
+                resblock_kernel_sizes: vec![3],
+                resblock_dilation_sizes: vec![vec![1, 3]],
+                causal: true,
+                template: has_template,
+                ..GeneratorConfig::v3()
+            };
+            let template = has_template.then_some(&template);
+            let parameters = Parameters::new(1);
+            let generator = Generator::new(small.clone(), true, &parameters.builder(&device))?;
+            if has_template {
+                begin_as_template(&parameters, &small)?;
+            }
+            let config = AdamConfig {
+                rectified: false,
+                weight_decay: 0.01,
+                betas: (0.8, 0.99),
+                clip_norm: 1e9,
+                average_decay: None,
+            };
+            let mut optimiser = Adam::new(&parameters, config)?;
+            let mut distances = Vec::new();
+            for _ in 0..80 {
+                let distance = log_mels.distance(&generator.forward(&mel, template)?, &real)?;
+                distances.push(distance.to_scalar::<f32>()?);
+                optimiser.step(&(distance * 45.0)?.backward()?, 5e-3)?;
+            }
+            let (first, last) = (distances[0], distances[distances.len() - 1]);
+            assert!(
+                last < 0.5 * first,
+                "template: {has_template}, {distances:?}"
+            );
+            if let Some(template) = template {
+                let untrained = log_mels.distance(template, &real)?.to_scalar::<f32>()?;
+                assert!((first - untrained).abs() < 1e-3, "{first}, {untrained}");
+            }
         }
-        let (first, last) = (distances[0], distances[distances.len() - 1]);
-        assert!(last < 0.4 * first, "{distances:?}");
         Ok(())
     }
 }

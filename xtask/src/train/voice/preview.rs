@@ -30,7 +30,7 @@ impl VoicePreview {
     }
 
     /// Writes `previews/step-N.png`, the log-mels of the excerpts and of what `voice` makes of them, and
-    /// `previews/step-N-*.wav`, the sounds. `voice` makes samples (1, 1, L) of a log-mel (1, n_mels, frames).
+    /// `previews/step-N-*.wav`, the sounds. `voice` makes samples of a log-mel.
     ///
     /// # Errors
     ///
@@ -39,7 +39,7 @@ impl VoicePreview {
         &self,
         run: &Path,
         step: u64,
-        voice: impl Fn(&Tensor) -> Result<Tensor>,
+        voice: impl Fn(&LogMel) -> Result<Vec<f32>>,
     ) -> Result<()> {
         let folder = folder(run)?;
         let config = MelConfig::default();
@@ -47,7 +47,7 @@ impl VoicePreview {
         let mut mels = Vec::new();
         for (name, clip) in ["main", "sidechain"].into_iter().zip(&self.clips) {
             let mel = spectrogram.log_mel(&clip.channels[0]);
-            let samples = voice(&to_tensor(&mel)?)?.flatten_all()?.to_vec1()?;
+            let samples = voice(&mel)?;
             mels.extend([mel, spectrogram.log_mel(&samples)]);
             let generated = AudioClip {
                 sample_rate_hz: clip.sample_rate_hz,

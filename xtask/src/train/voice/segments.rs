@@ -1,11 +1,14 @@
-//! Batches of short segments of music with their mels.
+//! Batches of short segments of music, with what a generator hears of them.
 
 use std::sync::Arc;
 
 use anyhow::Result;
+use candle_core::{Device, Tensor};
 use rand::Rng;
-use vocoder::MelConfig;
+use vocoder::generated::{TEMPLATE_CONTEXT_FRAMES, template_stream, whole_template};
+use vocoder::{LogMel, MelConfig};
 
+use super::decoder::Decoder;
 use super::recipe::Segments;
 use crate::train::batches::{MakeBatch, random};
 use crate::train::dataset::Track;
@@ -20,26 +23,51 @@ const LOUDEST: f32 = 0.95;
 pub struct SegmentBatch {
     /// Samples of the segments, (size, frames * hop length).
     pub samples: Vec<f32>,
-    /// Log-mels of the segments with the context on either side, (size, n_mels, context + frames + context).
+    /// Log-mels of the segments, (size, n_mels, frames).
     pub mel: Vec<f32>,
+    /// Templates made of these, (size, frames * hop length), if the generator hears them.
+    pub template: Option<Vec<f32>>,
     /// Number of segments.
     pub size: usize,
+}
+
+/// What a generator hears of a segment.
+#[derive(Clone)]
+pub struct Heard {
+    /// Whose decoded mels it hears, instead of those of the music.
+    pub decoder: Option<Decoder>,
+    /// Whether it hears templates.
+    pub template: bool,
+}
+
+impl Heard {
+    /// Frames on either side of a segment that take part in what is decoded of it.
+    fn decoder_context_frames(&self) -> usize {
+        self.decoder.as_ref().map_or(0, Decoder::context_frames)
+    }
+
+    fn template_context_frames(&self) -> usize {
+        if self.template {
+            TEMPLATE_CONTEXT_FRAMES
+        } else {
+            0
+        }
+    }
 }
 
 /// Makes batches of segments.
 #[derive(Clone)]
 pub struct SegmentSampler {
     settings: Segments,
-    context_frames: usize,
+    heard: Heard,
     mel: MelConfig,
     tracks_by_artist: Arc<Vec<Vec<Arc<Track>>>>,
     analysis: ShiftedMel,
 }
 
 impl SegmentSampler {
-    /// Takes segments of tracks whose sample rate is that of `mel`, with `context_frames` more mel frames on either
-    /// side. Artists are drawn evenly, then a track of theirs, then a place in it; tracks that are too short are left
-    /// out.
+    /// Takes segments of tracks whose sample rate is that of `mel`. Artists are drawn evenly, then a track of theirs, then a
+    /// place in it; tracks that are too short are left out.
     ///
     /// # Errors
     ///
@@ -48,17 +76,32 @@ impl SegmentSampler {
         tracks: &[Arc<Track>],
         mel: &MelConfig,
         settings: Segments,
-        context_frames: usize,
+        heard: Heard,
     ) -> Result<Self> {
-        let frames = settings.frames + 2 * context_frames;
+        let context = heard.decoder_context_frames() + heard.template_context_frames();
+        let frames = settings.frames + 2 * context;
         let tracks_by_artist = by_artist(tracks, frames * mel.hop_length)?;
         Ok(Self {
             settings,
-            context_frames,
+            heard,
             tracks_by_artist: Arc::new(tracks_by_artist),
             analysis: ShiftedMel::new(mel)?,
             mel: mel.clone(),
         })
+    }
+
+    /// What the generator hears of a crop's mel (n_mels, context + frames + context): the mel, decoded if so, with the
+    /// template's context alone, frame after frame.
+    fn heard_mel(&self, crop: Vec<f32>) -> Result<LogMel> {
+        let n_mels = self.mel.n_mels;
+        let mut mel = Tensor::from_vec(crop, (1, n_mels, ()), &Device::Cpu)?;
+        if let Some(decoder) = &self.heard.decoder {
+            let context = decoder.context_frames();
+            let frames = mel.dim(2)? - 2 * context;
+            mel = decoder.decode(&mel)?.narrow(2, context, frames)?;
+        }
+        let by_frame = mel.transpose(1, 2)?.flatten_all()?.to_vec1()?;
+        Ok(LogMel::from_values(n_mels, by_frame)?)
     }
 }
 
@@ -72,22 +115,26 @@ impl MakeBatch for SegmentSampler {
             frames,
             gain_nepers,
         } = self.settings;
-        let crop_frames = frames + 2 * self.context_frames;
+        let template_context = self.heard.template_context_frames();
+        let context = self.heard.decoder_context_frames() + template_context;
+        let crop_frames = frames + 2 * context;
         let hop_length = self.mel.hop_length;
-        let crop_values = crop_frames * self.mel.n_mels;
+        let segment_samples = frames * hop_length;
+        let mut stream = template_stream(&self.mel)?;
         let mut batch = SegmentBatch {
-            samples: Vec::with_capacity(size * frames * hop_length),
-            mel: vec![0.0; size * crop_values],
+            samples: Vec::with_capacity(size * segment_samples),
+            mel: Vec::with_capacity(size * frames * self.mel.n_mels),
+            template: self.heard.template.then(Vec::new),
             size,
         };
         let mut random = random(seed, index);
-        for mel in batch.mel.chunks_exact_mut(crop_values) {
+        for _ in 0..size {
             let pcm = &draw_track(&self.tracks_by_artist, &mut random)?.pcm;
             let start_samples =
                 random.random_range(0..=pcm.samples.len() - crop_frames * hop_length);
             let drawn = random.random_range(-gain_nepers..=gain_nepers).exp();
-            let first = start_samples + self.context_frames * hop_length;
-            let segment = &pcm.samples[first..first + frames * hop_length];
+            let first = start_samples + context * hop_length;
+            let segment = &pcm.samples[first..first + segment_samples];
             let peak = segment.iter().map(|s| s.unsigned_abs()).max().unwrap_or(0);
             let gain = drawn.min(LOUDEST / (f32::from(peak) * pcm.level).max(f32::MIN_POSITIVE));
             let samples = segment.iter().map(|&s| f32::from(s) * pcm.level * gain);
@@ -99,7 +146,18 @@ impl MakeBatch for SegmentSampler {
                 gain,
                 equaliser: None,
             };
-            self.analysis.log_mel(&[layer], mel)?;
+            let mut crop = vec![0.0; crop_frames * self.mel.n_mels];
+            self.analysis.log_mel(&[layer], &mut crop)?;
+            let mel = self.heard_mel(crop)?;
+            if let Some(template) = &mut batch.template {
+                let samples = whole_template(&mut stream, &mel)?;
+                let first = template_context * hop_length;
+                template.extend(&samples[first..first + segment_samples]);
+            }
+            for band in 0..self.mel.n_mels {
+                let of_band = |frame| mel.frame(template_context + frame)[band];
+                batch.mel.extend((0..frames).map(of_band));
+            }
         }
         Ok(batch)
     }
@@ -111,7 +169,7 @@ mod tests {
     use crate::train::audio_cache::Pcm;
     use vocoder::MelSpectrogram;
 
-    fn sampler(context_frames: usize, gain_nepers: f32) -> SegmentSampler {
+    fn sampler(template: bool, gain_nepers: f32) -> SegmentSampler {
         let samples: Vec<f32> = (0..60_000)
             .map(|n| 0.2 * (n as f32 * (0.05 + n as f32 * 1e-6)).sin())
             .collect();
@@ -127,31 +185,50 @@ mod tests {
             gain_nepers,
         };
         let mel = MelConfig::default();
-        SegmentSampler::new(&[Arc::new(track)], &mel, settings, context_frames).unwrap()
+        let heard = Heard {
+            decoder: None,
+            template,
+        };
+        SegmentSampler::new(&[Arc::new(track)], &mel, settings, heard).unwrap()
     }
 
     #[test]
-    fn a_segment_has_its_own_mel_in_the_middle_of_the_context() {
-        let batch = sampler(4, 0.5).batch(3).unwrap();
-        assert_eq!(batch.samples.len(), 3 * 16 * 512);
-        assert_eq!(batch.mel.len(), 3 * 128 * 24);
-        let mut spectrogram = MelSpectrogram::new(&MelConfig::default()).unwrap();
-        for i in 0..3 {
-            let own = spectrogram.log_mel(&batch.samples[i * 8192..(i + 1) * 8192]);
-            // Beyond these frames, the clip alone is reflected at its ends.
-            for frame in 2..14 {
-                for band in 0..128 {
-                    let found = batch.mel[(i * 128 + band) * 24 + 4 + frame];
-                    let expected = own.frame(frame)[band];
-                    assert!((found - expected).abs() < 0.01, "{found}, {expected}");
+    fn a_segment_has_its_own_mel_and_a_template_that_sounds_like_it() {
+        for template in [false, true] {
+            let batch = sampler(template, 0.5).batch(3).unwrap();
+            assert_eq!(batch.samples.len(), 3 * 16 * 512);
+            assert_eq!(batch.mel.len(), 3 * 128 * 16);
+            let mut spectrogram = MelSpectrogram::new(&MelConfig::default()).unwrap();
+            for i in 0..3 {
+                let segment = i * 8192..(i + 1) * 8192;
+                let own = spectrogram.log_mel(&batch.samples[segment.clone()]);
+                let guessed = batch.template.as_ref();
+                let guessed = guessed.map(|template| spectrogram.log_mel(&template[segment]));
+                let mut distance = 0.0;
+                // Beyond these frames, the clip alone is reflected at its ends.
+                for frame in 2..14 {
+                    for band in 0..128 {
+                        let found = batch.mel[(i * 128 + band) * 16 + frame];
+                        let expected = own.frame(frame)[band];
+                        assert!((found - expected).abs() < 0.01, "{found}, {expected}");
+                        if let Some(guessed) = &guessed {
+                            let energy = expected.exp();
+                            distance += energy * (guessed.frame(frame)[band] - expected).abs();
+                        }
+                    }
                 }
+                let energy: f32 = own.values()[2 * 128..14 * 128]
+                    .iter()
+                    .map(|x| x.exp())
+                    .sum();
+                assert!(distance < 0.1 * energy, "{}", distance / energy);
             }
         }
     }
 
     #[test]
     fn a_batch_depends_on_its_index_alone_and_stays_below_full_scale() {
-        let mut sampler = sampler(0, 6.0);
+        let mut sampler = sampler(false, 6.0);
         let first = sampler.batch(0).unwrap();
         assert_ne!(sampler.batch(1).unwrap(), first);
         assert_eq!(sampler.batch(0).unwrap(), first);
