@@ -4,7 +4,9 @@
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use vocoder::generated::GeneratedVoice;
 use vocoder::generator::{Generator, GeneratorConfig, GeneratorState};
+use vocoder::{LogMel, MelConfig};
 
 const CLIP_FRAMES: usize = 64;
 
@@ -83,5 +85,27 @@ fn bench(criterion: &mut Criterion, name: &str, config: GeneratorConfig) -> Resu
     Ok(())
 }
 
-criterion_group!(all, benches);
+/// The generated voice whole: template and generator.
+fn generated(criterion: &mut Criterion) {
+    let mel = MelConfig::default();
+    let generator = generator(music()).expect("the shapes fit");
+    let mut voice = GeneratedVoice::new(&generator, &mel).expect("the default is valid");
+    let mut group = criterion.benchmark_group("music with its template, mono");
+    group.sample_size(10);
+    for frames in [1, 2, 4, 16] {
+        let values = (0..frames * mel.n_mels).map(|n| -4.5 + (n as f32 * 0.37).sin());
+        let piece = LogMel::from_values(mel.n_mels, values.collect()).expect("whole frames");
+        group.throughput(Throughput::Elements((frames * mel.hop_length) as u64));
+        group.bench_function(format!("steps of {frames} frames"), |bencher| {
+            let mut samples = Vec::new();
+            bencher.iter(|| {
+                samples.clear();
+                voice.push(&piece, &mut samples)
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(all, benches, generated);
 criterion_main!(all);
