@@ -122,7 +122,8 @@ impl ConvConfig {
         self
     }
 
-    /// The same with other padding (height, width).
+    /// The same with other padding (height, width). In time it is what comes before the first frame; as many follow the last as
+    /// keep the length, or none if none come before.
     #[must_use]
     pub fn padded(mut self, padding: (usize, usize)) -> Self {
         self.spec.padding = padding;
@@ -199,10 +200,10 @@ impl Conv {
             return conv2d(x, &self.weight.tensor()?, &self.bias, spec);
         }
         let mut x = lead_in(x, spec.padding.1, spec.pad_mode)?;
-        match (self.look_ahead_frames(), spec.pad_mode) {
-            (0, _) => {}
-            (ahead, PadMode::Zero) => x = x.pad_with_zeros(D::Minus1, 0, ahead)?,
-            (_, mode) => candle_core::bail!(
+        match (spec.padding.1, self.look_ahead_frames(), spec.pad_mode) {
+            (0, _, _) | (_, 0, _) => {}
+            (_, ahead, PadMode::Zero) => x = x.pad_with_zeros(D::Minus1, 0, ahead)?,
+            (_, _, mode) => candle_core::bail!(
                 "uneven padding in time with a look-ahead expects zeros, found {mode:?}"
             ),
         }
