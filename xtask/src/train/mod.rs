@@ -468,6 +468,8 @@ mod tests {
         resblock = "2"
         resblock_kernel_sizes = [3]
         resblock_dilation_sizes = [[1]]
+        causal = true
+        template = true
         [segments]
         seed = 1
         batch = 2
