@@ -103,7 +103,7 @@ fn more_iterations_come_closer() {
 fn the_mel_of_the_sound_is_the_given_one() {
     let mel = log_mel(&music());
     let (whole, stream) = (whole(&mel, DEFAULT_ITERATIONS), streamed(&mel, 1));
-    for (form, samples, limit) in [("whole clip", &whole, 0.18), ("stream", &stream, 0.28)] {
+    for (form, samples, limit) in [("whole clip", &whole, 0.18), ("stream", &stream, 0.1)] {
         assert_eq!(samples.len(), mel.frames() * 512);
         let distance = mel_distance(&mel, &log_mel(samples));
         assert!(distance < limit, "{form}: {distance} nepers");
