@@ -15,6 +15,7 @@ use std::f32::consts::FRAC_PI_2;
 
 use vocoder::generated::GeneratedVoice;
 use vocoder::generator::Generator;
+use vocoder::magnitudes::MagnitudeNetwork;
 use vocoder::{LogMel, MelConfig};
 
 use crate::crossover::Crossover;
@@ -57,13 +58,14 @@ impl Blend {
     /// When the rate is 0.
     pub(crate) fn new(
         generator: &Generator,
+        magnitudes: Option<&MagnitudeNetwork>,
         mel: &MelConfig,
         host_hz: u32,
         channels: usize,
     ) -> Result<Self> {
         let crossovers = (0..channels).map(|_| Crossover::new(host_hz, mel.sample_rate_hz));
         let mut blend = Self {
-            generated: GeneratedMiddle::new(generator, mel, host_hz)?,
+            generated: GeneratedMiddle::new(generator, magnitudes, mel, host_hz)?,
             crossovers: crossovers.collect::<Result<_>>()?,
             hop_samples: mel.hop_length as f64 * f64::from(host_hz) / f64::from(mel.sample_rate_hz),
             low: vec![Vec::new(); channels],
@@ -230,9 +232,14 @@ struct GeneratedMiddle {
 }
 
 impl GeneratedMiddle {
-    fn new(generator: &Generator, mel: &MelConfig, host_hz: u32) -> Result<Self> {
+    fn new(
+        generator: &Generator,
+        magnitudes: Option<&MagnitudeNetwork>,
+        mel: &MelConfig,
+        host_hz: u32,
+    ) -> Result<Self> {
         Ok(Self {
-            voice: GeneratedVoice::new(generator, mel)?,
+            voice: GeneratedVoice::new(generator, magnitudes, mel)?,
             hop_length: mel.hop_length,
             resampler: Resampler::new(mel.sample_rate_hz, host_hz)?,
             recent: LogMel::new(mel.n_mels),
@@ -331,7 +338,7 @@ mod tests {
         let weights = VarMap::new();
         let builder = VarBuilder::from_varmap(&weights, DType::F32, &Device::Cpu);
         let generator = Generator::new(config, false, &builder).unwrap();
-        Blend::new(&generator, &MelConfig::default(), host_hz, 2).unwrap()
+        Blend::new(&generator, None, &MelConfig::default(), host_hz, 2).unwrap()
     }
 
     fn noise(samples: usize, mut state: u32) -> Vec<f32> {

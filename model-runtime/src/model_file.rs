@@ -1,7 +1,7 @@
-//! A model in one safetensors file: network, optional HiFi-GAN generator, and a card.
+//! A model in one safetensors file: network, optional HiFi-GAN generator and magnitude network, and a card.
 //!
 //! All tensors are f32 with weight norm folded; those of the network are named `network.*`, those of the generator
-//! `generator.*`. The metadata holds one JSON document, [`Header`], under the key [`HEADER_KEY`]. Everything is checked
+//! `generator.*`, those of the magnitude network `magnitudes.*`. The metadata holds one JSON document, [`Header`], under the key [`HEADER_KEY`]. Everything is checked
 //! before anything is used: unknown fields, missing, superfluous, misshapen or non-finite tensors.
 
 use std::collections::{BTreeSet, HashMap};
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use vocoder::MelConfig;
 use vocoder::generator::{Generator, GeneratorConfig};
+use vocoder::magnitudes::{MagnitudeNetwork, MagnitudesConfig};
 
 use crate::error::{Error, Result};
 use crate::network::{Architecture, Network};
@@ -43,6 +44,9 @@ pub struct Header {
     pub max_shift_semitones: u32,
     /// The generator, if the file holds one.
     pub generator: Option<GeneratorConfig>,
+    /// The magnitude network, if the file holds one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub magnitudes: Option<MagnitudesConfig>,
     /// For people.
     pub card: Card,
 }
@@ -84,6 +88,7 @@ pub struct Model {
     sha256: String,
     network: Network,
     generator: Option<Generator>,
+    magnitudes: Option<MagnitudeNetwork>,
 }
 
 impl Model {
@@ -172,6 +177,11 @@ impl Model {
             .clone()
             .map(|config| load_generator(config, &header.mel, &builder.pp("generator")))
             .transpose()?;
+        let magnitudes = header
+            .magnitudes
+            .as_ref()
+            .map(|config| load_magnitudes(config, &header.mel, &builder.pp("magnitudes")))
+            .transpose()?;
         weights.expect_all_used()?;
         let sha256 = Sha256::digest(bytes)
             .iter()
@@ -182,6 +192,7 @@ impl Model {
             sha256,
             network,
             generator,
+            magnitudes,
         })
     }
 
@@ -206,6 +217,12 @@ impl Model {
         self.generator
             .as_ref()
             .ok_or_else(|| Error::input("voice", "a model with a HiFi-GAN generator", "none in it"))
+    }
+
+    /// The network that guesses magnitudes from mels, if the model has one.
+    #[must_use]
+    pub fn magnitudes(&self) -> Option<&MagnitudeNetwork> {
+        self.magnitudes.as_ref()
     }
 
     /// The encoder and decoder.
@@ -233,7 +250,16 @@ fn load_generator(
     Generator::new(config, false, builder).map_err(|error| Error::Model(root_cause(&error)))
 }
 
-/// The bytes of a model file. Tensor names carry their `network.` or `generator.` prefix.
+fn load_magnitudes(
+    config: &MagnitudesConfig,
+    mel: &MelConfig,
+    builder: &VarBuilder,
+) -> Result<MagnitudeNetwork> {
+    config.validate()?;
+    MagnitudeNetwork::new(config, mel, builder).map_err(|error| Error::Model(root_cause(&error)))
+}
+
+/// The bytes of a model file. Tensor names carry the prefix of their part, such as `network.`.
 ///
 /// # Errors
 ///

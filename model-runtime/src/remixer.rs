@@ -177,7 +177,13 @@ impl Remixer {
         }
         let generator = self.model.generator()?;
         let mel = &self.model.header().mel;
-        let mut blend = Blend::new(generator, mel, main.sample_rate_hz, channels)?;
+        let mut blend = Blend::new(
+            generator,
+            self.model.magnitudes(),
+            mel,
+            main.sample_rate_hz,
+            channels,
+        )?;
         let mut blended = vec![Vec::new(); channels];
         blend.push_mel(decoded, &vec![settings.controls; decoded.frames()])?;
         blend.push_guided(&mut out);

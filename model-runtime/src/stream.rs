@@ -451,7 +451,10 @@ impl VoiceStream {
             Voice::Guided => {
                 let config = guided_config(host_hz, 2, settings.mode);
                 let blend = match model.header().generator {
-                    Some(_) => Some(Blend::new(model.generator()?, mel, host_hz, 2)?),
+                    Some(_) => {
+                        let magnitudes = model.magnitudes();
+                        Some(Blend::new(model.generator()?, magnitudes, mel, host_hz, 2)?)
+                    }
                     None => None,
                 };
                 Ok(Self::Guided(Box::new(GuidedStream {
@@ -464,7 +467,7 @@ impl VoiceStream {
                 let resampler = Resampler::new(mel.sample_rate_hz, host_hz)?;
                 let channel = || -> Result<_> {
                     Ok(GriffinLimChannel {
-                        voice: GriffinLimStream::new(mel)?,
+                        voice: GriffinLimStream::new(mel)?.with_network(model.magnitudes()),
                         resampler: resampler.clone(),
                         samples: Vec::new(),
                     })

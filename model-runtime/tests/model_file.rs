@@ -22,6 +22,7 @@ fn header() -> Header {
         mel: MelConfig::default(),
         max_shift_semitones: 7,
         generator: None,
+        magnitudes: None,
         card: Card {
             name: "small".to_owned(),
             ..Card::default()

@@ -89,7 +89,7 @@ fn bench(criterion: &mut Criterion, name: &str, config: GeneratorConfig) -> Resu
 fn generated(criterion: &mut Criterion) {
     let mel = MelConfig::default();
     let generator = generator(music()).expect("the shapes fit");
-    let mut voice = GeneratedVoice::new(&generator, &mel).expect("the default is valid");
+    let mut voice = GeneratedVoice::new(&generator, None, &mel).expect("the default is valid");
     let mut group = criterion.benchmark_group("music with its template, mono");
     group.sample_size(10);
     for frames in [1, 2, 4, 16] {

@@ -24,6 +24,9 @@ pub enum Error {
         /// The length given.
         found: usize,
     },
+    /// A network could not be run.
+    #[error("the network failed")]
+    Network(#[from] candle_core::Error),
 }
 
 /// Result with this crate's [`enum@Error`].

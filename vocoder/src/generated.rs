@@ -15,6 +15,7 @@ use candle_core::{Device, Tensor};
 use crate::error::Result;
 use crate::generator::{Generator, GeneratorState};
 use crate::griffin_lim::GriffinLimStream;
+use crate::magnitudes::MagnitudeNetwork;
 use crate::mel::{LogMel, MelConfig};
 
 /// Of the template.
@@ -23,13 +24,17 @@ const LOOK_AHEAD_FRAMES: usize = 1;
 /// Frames before a frame after which the template no longer depends on where it began, as far as one hears.
 pub const TEMPLATE_CONTEXT_FRAMES: usize = 6;
 
-/// Makes templates of log-mel frames.
+/// Makes templates of log-mel frames, from magnitudes guessed by a network if there is one.
 ///
 /// # Errors
 ///
 /// When `mel` is not [valid](MelConfig::validate).
-pub fn template_stream(mel: &MelConfig) -> Result<GriffinLimStream> {
-    GriffinLimStream::with_look_ahead(mel, LOOK_AHEAD_FRAMES, mel.hop_length / 2)
+pub fn template_stream(
+    mel: &MelConfig,
+    magnitudes: Option<&MagnitudeNetwork>,
+) -> Result<GriffinLimStream> {
+    let stream = GriffinLimStream::with_look_ahead(mel, LOOK_AHEAD_FRAMES, mel.hop_length / 2)?;
+    Ok(stream.with_network(magnitudes))
 }
 
 /// The template of a whole clip, from a stream at its beginning; the stream starts again afterwards.
@@ -53,17 +58,23 @@ pub struct GeneratedVoice {
 }
 
 impl GeneratedVoice {
-    /// A voice at the beginning of a clip, for mel spectrograms of `mel`.
+    /// A voice at the beginning of a clip, for mel spectrograms of `mel`. The magnitudes of its template, if it has one, are
+    /// guessed by the network, if there is one.
     ///
     /// # Errors
     ///
     /// When `mel` is not [valid](MelConfig::validate).
-    pub fn new(generator: &Generator, mel: &MelConfig) -> Result<Self> {
+    pub fn new(
+        generator: &Generator,
+        magnitudes: Option<&MagnitudeNetwork>,
+        mel: &MelConfig,
+    ) -> Result<Self> {
         let has_template = generator.config().template;
+        let template = || template_stream(mel, magnitudes);
         Ok(Self {
             generator: generator.clone(),
             state: GeneratorState::default(),
-            template: has_template.then(|| template_stream(mel)).transpose()?,
+            template: has_template.then(template).transpose()?,
         })
     }
 

@@ -19,6 +19,7 @@ use std::f32::consts::TAU;
 use realfft::num_complex::Complex32;
 
 use crate::error::{Error, Result, check_length};
+use crate::magnitudes::{MagnitudeNetwork, MagnitudeState};
 use crate::mel::{LogMel, MEL_FLOOR, MelConfig, MelFilterBank};
 use crate::stft::{FrameTransform, OverlapAdd, magnitude_of};
 
@@ -128,16 +129,16 @@ impl MelInverse {
     }
 
     /// Brings `magnitude` closer to the mel of one log-mel frame: scales each bin by what its bands lack, raising none
-    /// more than [`SCALE_LIMIT`] times.
+    /// more than `limit` times.
     ///
     /// # Panics
     ///
     /// When a slice has another length.
-    fn scale(&mut self, log_mel: &[f32], magnitude: &mut [f32]) {
+    fn scale(&mut self, log_mel: &[f32], magnitude: &mut [f32], limit: f32) {
         from_log(log_mel, &mut self.mel);
         self.filter_bank.apply(magnitude, &mut self.estimated_mel);
         for (mel, estimated) in self.mel.iter_mut().zip(&self.estimated_mel) {
-            *mel = ratio(*mel, *estimated).min(SCALE_LIMIT);
+            *mel = ratio(*mel, *estimated).min(limit);
         }
         self.filter_bank
             .apply_transposed(&self.mel, &mut self.numerator);
@@ -256,6 +257,8 @@ impl GriffinLim {
 pub struct GriffinLimStream {
     mel_config: MelConfig,
     mel_inverse: MelInverse,
+    /// Makes the guess at the magnitudes, instead of `mel_inverse` alone.
+    network: Option<(MagnitudeNetwork, MagnitudeState)>,
     transform: FrameTransform,
     phases: StartPhases,
     /// Sum of the played frames from the start of the first open one on, and of their squared windows.
@@ -315,6 +318,7 @@ impl GriffinLimStream {
         let n_fft = mel_config.n_fft;
         Ok(Self {
             mel_inverse: MelInverse::new(mel_config)?,
+            network: None,
             transform: FrameTransform::new(n_fft),
             phases: StartPhases::default(),
             played: vec![0.0; n_fft],
@@ -329,6 +333,13 @@ impl GriffinLimStream {
             magnitude: vec![0.0; mel_config.n_bins()],
             mel_config: mel_config.clone(),
         })
+    }
+
+    /// The same with magnitudes guessed by a network, if there is one. The stream has to be at its beginning.
+    #[must_use]
+    pub fn with_network(mut self, network: Option<&MagnitudeNetwork>) -> Self {
+        self.network = network.map(|network| (network.clone(), MagnitudeState::default()));
+        self
     }
 
     /// Mel frames after the one being played that must be there first.
@@ -347,14 +358,24 @@ impl GriffinLimStream {
     ///
     /// # Errors
     ///
-    /// When `log_mel` has another number of mel bands; nothing is taken then.
+    /// When `log_mel` has another number of mel bands; nothing is taken then. When the network fails.
     pub fn push(&mut self, log_mel: &LogMel, out: &mut Vec<f32>) -> Result<()> {
         check_length("mel bands", self.mel_config.n_mels, log_mel.n_mels())?;
+        let n_bins = self.mel_config.n_bins();
         for frame in 0..log_mel.frames() {
             let log_mel = log_mel.frame(frame);
-            let n_bins = self.mel_config.n_bins();
-            let mut guess = vec![0.0; n_bins];
-            self.mel_inverse.magnitude(log_mel, &mut guess);
+            let guess = match &mut self.network {
+                Some((network, state)) => {
+                    let mut guess = network.step(state, log_mel)?;
+                    self.mel_inverse.scale(log_mel, &mut guess, f32::INFINITY);
+                    guess
+                }
+                None => {
+                    let mut guess = vec![0.0; n_bins];
+                    self.mel_inverse.magnitude(log_mel, &mut guess);
+                    guess
+                }
+            };
             let newest = self.open.len();
             self.open.push_back(OpenFrame {
                 log_mel: log_mel.to_vec(),
@@ -382,6 +403,9 @@ impl GriffinLimStream {
     /// Forgets everything pushed so far.
     pub fn reset(&mut self) {
         self.phases = StartPhases::default();
+        if let Some((_, state)) = &mut self.network {
+            *state = MagnitudeState::default();
+        }
         self.played.fill(0.0);
         self.played_power.fill(0.0);
         self.open.clear();
@@ -442,7 +466,8 @@ impl GriffinLimStream {
         for (magnitude, bin) in self.magnitude.iter_mut().zip(&self.spectrum) {
             *magnitude = magnitude_of(bin);
         }
-        self.mel_inverse.scale(&frame.log_mel, &mut self.magnitude);
+        self.mel_inverse
+            .scale(&frame.log_mel, &mut self.magnitude, SCALE_LIMIT);
         let magnitudes = self.magnitude.iter().zip(&frame.guess);
         for (bin, (own, guess)) in self.spectrum.iter_mut().zip(magnitudes) {
             let direction = if *bin == Complex32::default() {

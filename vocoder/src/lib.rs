@@ -22,6 +22,7 @@ pub mod griffin_lim;
 pub mod guided;
 pub mod hpss;
 pub mod layers;
+pub mod magnitudes;
 mod mel;
 mod separated;
 mod stft;

@@ -11,20 +11,22 @@ use model_runtime::model_file::{self, Card, Figure, Header};
 use vocoder::MelConfig;
 use vocoder::generator::GeneratorConfig;
 use vocoder::layers::fold_weight_norm;
+use vocoder::magnitudes::MagnitudesConfig;
 
 use crate::evaluate::report::Report;
 use crate::train::checkpoint::{self, Origin};
 use crate::train::recipe::{NetworkRecipe, Recipe};
 use crate::whole_file;
 
-/// Figures of a card that count for the voice alone; its `steps` and `train_hours` are the network's.
-const VOICE_STEPS: &str = "voice: training steps";
-const VOICE_HOURS: &str = "voice: training hours";
+/// Parts of a model besides its network. The figures of a card tell how long they were trained; its `steps` and `train_hours` are the
+/// network's.
+const VOICE: &str = "voice";
+const MAGNITUDES: &str = "magnitudes";
 
 /// Make a model file of a training run.
 ///
-/// The averaged weights of the newest checkpoint are written, with a card that says what they are. A voice needs the model
-/// that it is to speak for, --network: the new file is that model with this voice in it.
+/// The averaged weights of the newest checkpoint are written, with a card that says what they are. A voice or a magnitude network
+/// needs the model that it is to speak for, --network: the new file is that model with this part in it.
 #[derive(Args)]
 pub struct Export {
     /// Folder of the run.
@@ -32,7 +34,7 @@ pub struct Export {
     /// The model file to write.
     #[arg(short, long, value_name = "MODEL.safetensors")]
     output: PathBuf,
-    /// For a voice: the model whose network stands beside it in the new file. A generator that it has is replaced.
+    /// For a voice or a magnitude network: the model that stands beside it in the new file. One that it has is replaced.
     #[arg(long, value_name = "MODEL.safetensors")]
     network: Option<PathBuf>,
     /// Licence of the weights. That of the music decides.
@@ -88,11 +90,17 @@ impl Export {
             }
             (Recipe::Voice(recipe), Some(network)) => {
                 let mut base = BaseModel::load(network)?;
-                base.header.card = self.card(voice_card(&base.header.card, &run), reported);
+                base.header.card = self.card(part_card(&base.header.card, VOICE, &run), reported);
                 base.with_generator(&recipe.generator, &fold(&averages)?)?
             }
-            (Recipe::Voice(_), None) => bail!(
-                "the run trained a voice, which needs a network in its model file: expected --network MODEL.safetensors"
+            (Recipe::Magnitudes(recipe), Some(network)) => {
+                let mut base = BaseModel::load(network)?;
+                let card = part_card(&base.header.card, MAGNITUDES, &run);
+                base.header.card = self.card(card, reported);
+                base.with_magnitudes(&recipe.magnitudes, &averages)?
+            }
+            (Recipe::Voice(_) | Recipe::Magnitudes(_), None) => bail!(
+                "the run trained a part of a model, which needs the rest of it: expected --network MODEL.safetensors"
             ),
         };
         whole_file::write(&self.output, &bytes)?;
@@ -180,26 +188,22 @@ pub fn card(run: &checkpoint::Header) -> Card {
     }
 }
 
-/// The card of a network that gets the voice of a run.
-fn voice_card(network: &Card, run: &checkpoint::Header) -> Card {
-    let others = network.figures.iter();
-    let mut figures: Vec<Figure> = others
-        .filter(|figure| ![VOICE_STEPS, VOICE_HOURS].contains(&figure.name.as_str()))
-        .cloned()
-        .collect();
-    figures.extend([
-        Figure {
-            name: VOICE_STEPS.to_owned(),
-            value: run.total_steps() as f64,
-        },
-        Figure {
-            name: VOICE_HOURS.to_owned(),
-            value: rounded_hours(run),
-        },
-    ]);
+/// Names of the figures that tell how many steps and hours a part was trained.
+fn part_figures(part: &str) -> [String; 2] {
+    ["steps", "hours"].map(|unit| format!("{part}: training {unit}"))
+}
+
+/// The card of a model that gets the part that a run trained.
+fn part_card(model: &Card, part: &str, run: &checkpoint::Header) -> Card {
+    let names = part_figures(part);
+    let mut figures = model.figures.clone();
+    figures.retain(|figure| !names.contains(&figure.name));
+    let values = [run.total_steps() as f64, rounded_hours(run)];
+    let trained = names.into_iter().zip(values);
+    figures.extend(trained.map(|(name, value)| Figure { name, value }));
     Card {
         figures,
-        ..network.clone()
+        ..model.clone()
     }
 }
 
@@ -214,9 +218,14 @@ pub fn origin(model: &Model, recipe: &Recipe) -> Origin {
         let figure = card.figures.iter().find(|figure| figure.name == name);
         figure.map_or(0.0, |figure| figure.value)
     };
+    let of_part = |part| {
+        let [steps, hours] = part_figures(part).map(|name| figure(&name));
+        (steps as u64, hours)
+    };
     let (steps, train_hours) = match recipe {
         Recipe::Network(_) => (card.steps, card.train_hours),
-        Recipe::Voice(_) => (figure(VOICE_STEPS) as u64, figure(VOICE_HOURS)),
+        Recipe::Voice(_) => of_part(VOICE),
+        Recipe::Magnitudes(_) => of_part(MAGNITUDES),
     };
     Origin {
         sha256: model.sha256().to_owned(),
@@ -245,29 +254,30 @@ pub fn network_bytes(
         mel: MelConfig::default(),
         max_shift_semitones: recipe.crops.max_shift_semitones,
         generator: None,
+        magnitudes: None,
         card,
     };
     Ok(model_file::to_bytes(&header, &weights)?)
 }
 
-/// A model that is to get another generator.
+/// A model that is to get another part.
 pub struct BaseModel {
     /// What it says of itself.
     pub header: Header,
-    network: HashMap<String, Tensor>,
+    tensors: HashMap<String, Tensor>,
 }
 
 impl BaseModel {
-    /// Reads a model file, without its generator if it has one.
+    /// Reads a model file.
     ///
     /// # Errors
     ///
     /// When it is not a model.
     pub fn load(path: &Path) -> Result<Self> {
-        let header = Model::load(path)?.header().clone();
-        let mut network = candle_core::safetensors::load(path, &Device::Cpu)?;
-        network.retain(|name, _| name.starts_with("network."));
-        Ok(Self { header, network })
+        Ok(Self {
+            header: Model::load(path)?.header().clone(),
+            tensors: candle_core::safetensors::load(path, &Device::Cpu)?,
+        })
     }
 
     /// The model file with a generator of plain weights.
@@ -276,19 +286,34 @@ impl BaseModel {
     ///
     /// When the weights do not fit.
     pub fn with_generator(
-        self,
+        mut self,
         config: &GeneratorConfig,
         weights: &HashMap<String, Tensor>,
     ) -> Result<Vec<u8>> {
-        let header = Header {
-            generator: Some(config.clone()),
-            ..self.header
-        };
-        let mut tensors = self.network;
-        for (name, tensor) in weights {
-            tensors.insert(format!("generator.{name}"), tensor.clone());
-        }
-        Ok(model_file::to_bytes(&header, &tensors)?)
+        self.header.generator = Some(config.clone());
+        self.with_part("generator.", weights)
+    }
+
+    /// The model file with a magnitude network.
+    ///
+    /// # Errors
+    ///
+    /// When the weights do not fit.
+    pub fn with_magnitudes(
+        mut self,
+        config: &MagnitudesConfig,
+        weights: &HashMap<String, Tensor>,
+    ) -> Result<Vec<u8>> {
+        self.header.magnitudes = Some(config.clone());
+        self.with_part("magnitudes.", weights)
+    }
+
+    fn with_part(mut self, prefix: &str, weights: &HashMap<String, Tensor>) -> Result<Vec<u8>> {
+        self.tensors.retain(|name, _| !name.starts_with(prefix));
+        let weights = weights.iter();
+        self.tensors
+            .extend(weights.map(|(name, tensor)| (format!("{prefix}{name}"), tensor.clone())));
+        Ok(model_file::to_bytes(&self.header, &self.tensors)?)
     }
 }
 

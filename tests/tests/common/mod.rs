@@ -63,6 +63,7 @@ pub fn write_small_model(path: &Path) -> ModelFile {
             template: true,
             ..GeneratorConfig::v3()
         }),
+        magnitudes: None,
         card: Card::default(),
     };
     let vars = VarMap::new();

@@ -7,7 +7,8 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use clap::Args;
 use model_runtime::Model;
-use vocoder::generated::GeneratedVoice;
+use vocoder::generated::{GeneratedVoice, template_stream, whole_template};
+use vocoder::generator::Generator;
 use vocoder::griffin_lim::GriffinLim;
 use vocoder::{LogMel, MelConfig, MelSpectrogram};
 
@@ -27,7 +28,7 @@ const GRIFFIN_LIM: [usize; 2] = [32, 100];
 /// Measure how well voices turn mels into sound.
 ///
 /// Excerpts by artists that the run kept out of training are turned into mels and back into sound, by the models' HiFi-GAN
-/// voices and by Griffin-Lim: from the mels of the music, and from those that the models' networks decode. The table is
+/// voices, the templates that these correct, and Griffin-Lim: from the mels of the music, and from those that the models' networks decode. The table is
 /// Markdown; all three distances are to the excerpt itself, and smaller is better.
 #[derive(Args)]
 pub struct EvaluateVoice {
@@ -68,8 +69,18 @@ impl EvaluateVoice {
             let decoded = clips.iter().map(|clip| decode(model, &clip.mel));
             let decoded = decoded.collect::<Result<Vec<_>>>()?;
             let decoded_by = format!("decoded by {name}");
-            if let Ok(generator) = model.generator() {
-                let mut generated = GeneratedVoice::new(generator, &model.header().mel)?;
+            let generator = model.generator();
+            let corrects = |generator: &Generator| generator.config().template;
+            if model.magnitudes().is_some() || generator.as_ref().is_ok_and(|g| corrects(g)) {
+                let mut stream = template_stream(&model.header().mel, model.magnitudes())?;
+                let mut voice = |mel: &LogMel| Ok(whole_template(&mut stream, mel)?);
+                let row = format!("template of {name}");
+                table.measure(&row, "the music's mel", &clips, &own, &mut voice)?;
+                table.measure(&row, &decoded_by, &clips, &decoded, &mut voice)?;
+            }
+            if let Ok(generator) = generator {
+                let mut generated =
+                    GeneratedVoice::new(generator, model.magnitudes(), &model.header().mel)?;
                 let mut voice = |mel: &LogMel| Ok(generated.samples(mel)?);
                 let row = format!("HiFi-GAN of {name}");
                 table.measure(&row, "the music's mel", &clips, &own, &mut voice)?;

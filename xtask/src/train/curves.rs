@@ -8,12 +8,14 @@ use anyhow::{Context, Result};
 use crate::plot::{self, LossSeries};
 
 /// What is drawn: name, and where it is in a line of the figures.
-const CURVES: [(&str, &str); 10] = [
+const CURVES: [(&str, &str); 12] = [
     ("mel", "/train/reconstruction"),
     ("mel of the voice", "/train/mel_l1"),
     ("mel, validation", "/validation/mel_l1"),
     ("STFT", "/train/stft"),
     ("STFT, validation", "/validation/stft"),
+    ("magnitudes", "/train/magnitude_l1"),
+    ("magnitudes, validation", "/validation/magnitude_l1"),
     ("KL of harmony", "/train/kl_harmony"),
     ("KL of rhythm", "/train/kl_rhythm"),
     ("adversarial", "/adversarial/generator"),

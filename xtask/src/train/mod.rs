@@ -1,4 +1,4 @@
-//! Training of the networks and of the HiFi-GAN voice: `cargo xtask train`.
+//! Training of the networks and of the HiFi-GAN voice, with what guesses its magnitudes: `cargo xtask train`.
 
 pub mod adversary;
 pub mod audio_cache;
@@ -10,6 +10,7 @@ pub mod device;
 pub mod discriminator;
 pub mod equaliser;
 pub mod loss;
+pub mod magnitudes;
 pub mod midi;
 pub mod network;
 pub mod optim;
@@ -36,8 +37,9 @@ use vocoder::MelConfig;
 use crate::{export, workspace};
 
 use checkpoint::Header;
-use dataset::{Dataset, Split};
+use dataset::{Dataset, Partition, Split};
 use device::DeviceName;
+use magnitudes::MagnitudesTrainee;
 use network::{NetworkMaterial, NetworkTrainee};
 use recipe::Recipe;
 use run::{Run, Until};
@@ -79,7 +81,8 @@ pub struct Train {
     /// Start from the weights of an exported model instead of random ones.
     #[arg(long, value_name = "MODEL.safetensors", conflicts_with = "resume")]
     init: Option<PathBuf>,
-    /// For a voice: train on the mels that this model's network decodes, instead of those of the music itself.
+    /// For a voice or a magnitude network: train on the mels that this model's network decodes, instead of those of the
+    /// music itself. A voice hears templates of the magnitudes that the model guesses.
     #[arg(long, value_name = "MODEL.safetensors")]
     from: Option<PathBuf>,
     /// Where to compute: cpu, cuda or cuda:N. A GPU needs a build with `--features cuda`.
@@ -144,7 +147,7 @@ impl Train {
             Recipe::Network(recipe) => {
                 ensure!(
                     self.from.is_none(),
-                    "--from is for voices: the recipe describes a network"
+                    "--from is for voices and magnitude networks: the recipe describes a network"
                 );
                 let material = NetworkMaterial {
                     parts,
@@ -155,20 +158,25 @@ impl Train {
                 Run::new(&self.run, header, trainee)?.train(until)
             }
             Recipe::Voice(recipe) => {
-                ensure!(
-                    self.drums.is_empty(),
-                    "--drums are for networks: the recipe describes a voice"
-                );
-                let decoder = self.from.as_deref();
-                let decoder = decoder.map(Decoder::load);
-                let material = VoiceMaterial {
-                    parts,
-                    decoder: decoder.transpose()?,
-                };
+                let material = self.voice_material(parts)?;
                 let trainee = VoiceTrainee::new(recipe, &header, &weights, material, device)?;
                 Run::new(&self.run, header, trainee)?.train(until)
             }
+            Recipe::Magnitudes(recipe) => {
+                let material = self.voice_material(parts)?;
+                let trainee = MagnitudesTrainee::new(recipe, &header, &weights, material, device)?;
+                Run::new(&self.run, header, trainee)?.train(until)
+            }
         }
+    }
+
+    fn voice_material(&self, parts: Partition) -> Result<VoiceMaterial> {
+        ensure!(
+            self.drums.is_empty(),
+            "--drums are for networks: the recipe describes a voice or a magnitude network"
+        );
+        let decoder = self.from.as_deref().map(Decoder::load).transpose()?;
+        Ok(VoiceMaterial { parts, decoder })
     }
 }
 
@@ -185,8 +193,16 @@ fn from_model(recipe: Recipe, path: &Path) -> Result<(Header, Weights)> {
             let generator = model.header().generator.as_ref();
             (generator.map(|config| format!("{config:?}")), "generator.")
         }
+        Recipe::Magnitudes(_) => {
+            let magnitudes = model.header().magnitudes.as_ref();
+            (
+                magnitudes.map(|config| format!("{config:?}")),
+                "magnitudes.",
+            )
+        }
     };
-    let held = held.with_context(|| format!("{} holds no generator", path.display()))?;
+    let part = prefix.trim_end_matches('.');
+    let held = held.with_context(|| format!("{} holds no {part}", path.display()))?;
     ensure!(
         held == recipe.trained(),
         "{} holds {held}, the recipe describes {}",
@@ -573,6 +589,100 @@ mod tests {
         };
         let error = without.run().unwrap_err();
         assert!(error.to_string().contains("no generator"), "{error}");
+    }
+
+    const MAGNITUDES: &str = r#"
+        name = "tiny"
+        [magnitudes]
+        channels = 8
+        [segments]
+        seed = 1
+        batch = 2
+        frames = 8
+        gain_nepers = 0.5
+        [optimiser]
+        learning_rate = 1e-2
+        half_life_steps = 100
+        learning_rate_floor = 1e-4
+        betas = [0.8, 0.99]
+        clip_norm = 1
+        average_decay = 0.9
+        checkpoint_steps = 10
+        validation_steps = 30
+    "#;
+
+    #[test]
+    fn magnitudes_train_resume_and_join_a_model_beside_its_voice() {
+        let folder = prepare_seconds("magnitudes", 5);
+        fs::write(folder.path().join("recipe.toml"), MAGNITUDES).unwrap();
+        let task = |run: &str, steps: u64, resume: bool| Train {
+            drums: Vec::new(),
+            ..task(&folder, run, steps, resume)
+        };
+        task("unbroken", 30, false).run().unwrap();
+        task("broken", 13, false).run().unwrap();
+        task("broken", 30, true).run().unwrap();
+        let figures = |run: &str| -> Vec<serde_json::Value> {
+            let path = folder.path().join(run).join("metrics.jsonl");
+            let text = fs::read_to_string(path).unwrap();
+            let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+            lines.collect()
+        };
+        let losses = |run: &str| -> Vec<f64> {
+            let figures = figures(run);
+            let losses = figures.iter().map(|line| &line["train"]["magnitude_l1"]);
+            losses.filter_map(serde_json::Value::as_f64).collect()
+        };
+        let learnt = losses("unbroken");
+        assert_eq!(learnt, losses("broken"));
+        assert!(
+            learnt.len() == 3 && learnt[2] < 0.8 * learnt[0],
+            "{learnt:?}"
+        );
+
+        let base = workspace::root().join("assets/graft.safetensors");
+        let model = folder.path().join("model.safetensors");
+        let export = |run: &str, network: &Path| {
+            let run = folder.path().join(run).into_os_string();
+            let mut arguments = vec!["export".into(), run, "-o".into(), model.clone().into()];
+            arguments.extend(["--network".into(), network.as_os_str().to_owned()]);
+            export::Export::parse_from_arguments(arguments)
+                .run()
+                .unwrap();
+            Model::load(&model).unwrap()
+        };
+        assert!(export("unbroken", &base).magnitudes().is_some());
+        // A voice hears templates of what the model guesses, and takes its place beside it.
+        fs::write(folder.path().join("recipe.toml"), VOICE).unwrap();
+        let voice = Train {
+            from: Some(model.clone()),
+            ..task("voice", 1, false)
+        };
+        voice.run().unwrap();
+        let whole = export("voice", &model);
+        assert!(whole.magnitudes().is_some() && whole.generator().is_ok());
+        let names = whole
+            .header()
+            .card
+            .figures
+            .iter()
+            .map(|figure| &figure.name);
+        let names: Vec<&String> = names.filter(|name| name.contains("training")).collect();
+        assert!(
+            names
+                .iter()
+                .any(|name| *name == "magnitudes: training steps"),
+            "{names:?}"
+        );
+        fs::write(folder.path().join("recipe.toml"), MAGNITUDES).unwrap();
+        let further = Train {
+            init: Some(model.clone()),
+            from: Some(model),
+            ..task("further", 1, false)
+        };
+        further.run().unwrap();
+        let (header, _) = checkpoint::load(&folder.path().join("further")).unwrap();
+        assert_eq!(header.total_steps(), 31);
     }
 
     #[test]

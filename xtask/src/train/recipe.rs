@@ -11,12 +11,14 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::discriminator;
+use super::magnitudes::MagnitudesRecipe;
 use super::midi::MidiSettings;
 use super::optim::AdamConfig;
 use super::sampler::CropSettings;
 use super::voice::recipe::VoiceRecipe;
 
-/// A training recipe. One with a table `[generator]` is for a voice, any other for a network.
+/// A training recipe. One with a table `[generator]` is for a voice, one with a table `[magnitudes]` for a magnitude network, any
+/// other for a network.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Recipe {
@@ -24,14 +26,18 @@ pub enum Recipe {
     Network(NetworkRecipe),
     /// For a HiFi-GAN voice.
     Voice(VoiceRecipe),
+    /// For what guesses magnitudes from mels.
+    Magnitudes(MagnitudesRecipe),
 }
 
 impl<'de> Deserialize<'de> for Recipe {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = serde_json::Value::deserialize(deserializer)?;
-        let recipe = match value.get("generator") {
-            Some(_) => serde_json::from_value(value).map(Self::Voice),
-            None => serde_json::from_value(value).map(Self::Network),
+        let has = |table: &str| value.get(table).is_some();
+        let recipe = match (has("generator"), has("magnitudes")) {
+            (true, _) => serde_json::from_value(value).map(Self::Voice),
+            (_, true) => serde_json::from_value(value).map(Self::Magnitudes),
+            _ => serde_json::from_value(value).map(Self::Network),
         };
         recipe.map_err(D::Error::custom)
     }
@@ -46,14 +52,18 @@ impl Recipe {
     }
 
     fn parse(text: &str) -> Result<Self> {
-        let recipe = match toml::from_str::<toml::Table>(text)?.contains_key("generator") {
-            true => Self::Voice(toml::from_str(text)?),
-            false => Self::Network(toml::from_str(text)?),
+        let table = toml::from_str::<toml::Table>(text)?;
+        let has = |name: &str| table.contains_key(name);
+        let recipe = match (has("generator"), has("magnitudes")) {
+            (true, _) => Self::Voice(toml::from_str(text)?),
+            (_, true) => Self::Magnitudes(toml::from_str(text)?),
+            _ => Self::Network(toml::from_str(text)?),
         };
         recipe.optimiser().check()?;
         match &recipe {
             Self::Network(recipe) => recipe.check()?,
             Self::Voice(recipe) => recipe.check()?,
+            Self::Magnitudes(recipe) => recipe.check()?,
         }
         Ok(recipe)
     }
@@ -63,6 +73,7 @@ impl Recipe {
         match self {
             Self::Network(recipe) => &recipe.name,
             Self::Voice(recipe) => &recipe.name,
+            Self::Magnitudes(recipe) => &recipe.name,
         }
     }
 
@@ -71,6 +82,7 @@ impl Recipe {
         match self {
             Self::Network(recipe) => recipe.crops.seed,
             Self::Voice(recipe) => recipe.segments.seed,
+            Self::Magnitudes(recipe) => recipe.segments.seed,
         }
     }
 
@@ -79,6 +91,7 @@ impl Recipe {
         match self {
             Self::Network(recipe) => &recipe.optimiser,
             Self::Voice(recipe) => &recipe.optimiser,
+            Self::Magnitudes(recipe) => &recipe.optimiser,
         }
     }
 
@@ -87,6 +100,7 @@ impl Recipe {
         match self {
             Self::Network(recipe) => format!("{:?}", recipe.network),
             Self::Voice(recipe) => format!("{:?}", recipe.generator),
+            Self::Magnitudes(recipe) => format!("{:?}", recipe.magnitudes),
         }
     }
 }

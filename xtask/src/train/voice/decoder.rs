@@ -1,28 +1,41 @@
-//! The network whose decoded mels a voice is trained on.
+//! The model whose decoded mels a voice is trained on.
 
 use std::path::Path;
 
 use anyhow::Result;
 use candle_core::Tensor;
 use model_runtime::{Model, Network};
+use vocoder::magnitudes::MagnitudeNetwork;
 
-/// The network of a model.
+/// The networks of a model.
 #[derive(Clone)]
-pub struct Decoder(Network);
+pub struct Decoder {
+    network: Network,
+    magnitudes: Option<MagnitudeNetwork>,
+}
 
 impl Decoder {
-    /// Reads the network of a model file.
+    /// Reads the networks of a model file.
     ///
     /// # Errors
     ///
     /// When it is not a model.
     pub fn load(path: &Path) -> Result<Self> {
-        Ok(Self(Model::load(path)?.network().clone()))
+        let model = Model::load(path)?;
+        Ok(Self {
+            network: model.network().clone(),
+            magnitudes: model.magnitudes().cloned(),
+        })
+    }
+
+    /// What guesses the magnitudes of templates, if the model has it.
+    pub fn magnitudes(&self) -> Option<&MagnitudeNetwork> {
+        self.magnitudes.as_ref()
     }
 
     /// Frames that must be known on either side of a frame.
     pub fn context_frames(&self) -> usize {
-        self.0.look_ahead_frames()
+        self.network.look_ahead_frames()
     }
 
     /// Log-mels (B, n_mels, T) encoded, and decoded from the means of the latents.
@@ -31,8 +44,10 @@ impl Decoder {
     ///
     /// When they do not fit the network.
     pub fn decode(&self, mel: &Tensor) -> Result<Tensor> {
-        let latents = self.0.encode(&mel.unsqueeze(1)?)?;
-        let decoded = self.0.decode(&latents.harmony.mean, &latents.rhythm.mean)?;
+        let latents = self.network.encode(&mel.unsqueeze(1)?)?;
+        let decoded = self
+            .network
+            .decode(&latents.harmony.mean, &latents.rhythm.mean)?;
         Ok(decoded.squeeze(1)?)
     }
 }

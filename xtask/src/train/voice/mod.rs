@@ -16,7 +16,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use serde::Serialize;
 use serde_json::json;
-use vocoder::generated::{template_stream, whole_template};
+use vocoder::generated::whole_template;
 use vocoder::generator::{Generator, GeneratorConfig};
 use vocoder::{LogMel, MelConfig};
 
@@ -43,7 +43,7 @@ const VALIDATION_FRAMES: usize = 64;
 pub struct VoiceMaterial {
     /// The music.
     pub parts: Partition,
-    /// Whose decoded mels the voice hears, instead of those of the music.
+    /// Whose decoded mels are heard, instead of those of the music.
     pub decoder: Option<Decoder>,
 }
 
@@ -229,19 +229,14 @@ impl Trainee for VoiceTrainee {
         let generator = self.averaged()?;
         let config = MelConfig::default();
         let voice = |mel: &LogMel| -> Result<Vec<f32>> {
-            let mut mel = preview::to_tensor(mel)?;
-            if let Some(decoder) = &self.heard.decoder {
-                mel = decoder.decode(&mel)?;
-            }
+            let mel = self.heard.whole(mel)?;
             let template = if self.heard.template {
-                let by_frame = mel.transpose(1, 2)?.flatten_all()?.to_vec1()?;
-                let mel = LogMel::from_values(config.n_mels, by_frame)?;
-                let samples = whole_template(&mut template_stream(&config)?, &mel)?;
+                let samples = whole_template(&mut self.heard.template_stream(&config)?, &mel)?;
                 Some(Tensor::from_vec(samples, (1, 1, ()), &self.device)?)
             } else {
                 None
             };
-            let mel = mel.to_device(&self.device)?;
+            let mel = preview::to_tensor(&mel)?.to_device(&self.device)?;
             let made = generator.forward(&mel, template.as_ref())?;
             Ok(made.flatten_all()?.to_vec1()?)
         };
@@ -329,6 +324,7 @@ mod tests {
     use super::*;
     use crate::train::optim::AdamConfig;
     use vocoder::MelSpectrogram;
+    use vocoder::generated::template_stream;
     use vocoder::generator::ResBlock;
 
     #[test]
@@ -339,7 +335,7 @@ mod tests {
             .collect();
         let config = MelConfig::default();
         let mel = MelSpectrogram::new(&config)?.log_mel(&samples);
-        let template = whole_template(&mut template_stream(&config)?, &mel)?;
+        let template = whole_template(&mut template_stream(&config, None)?, &mel)?;
         let template = Tensor::from_vec(template, (1, 1, 16 * 512), &device)?;
         let mel = preview::to_tensor(&mel)?;
         let real = Tensor::from_vec(samples, (1, 1, 16 * 512), &device)?;

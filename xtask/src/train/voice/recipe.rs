@@ -42,6 +42,27 @@ pub struct Segments {
     pub gain_nepers: f32,
 }
 
+impl Segments {
+    /// Refuses what cannot be drawn.
+    pub fn check(&self, least_frames: usize) -> Result<()> {
+        let Self {
+            batch,
+            frames,
+            gain_nepers,
+            ..
+        } = *self;
+        ensure!(
+            batch > 0 && frames >= least_frames,
+            "expected a batch of at least one segment of at least {least_frames} frames, found {batch} of {frames}"
+        );
+        ensure!(
+            gain_nepers >= 0.0 && gain_nepers.is_finite(),
+            "expected a gain of 0 nepers or more, found {gain_nepers}"
+        );
+        Ok(())
+    }
+}
+
 /// Weights of the losses that need no discriminator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,21 +104,8 @@ impl VoiceRecipe {
             found.0,
             found.1
         );
-        let Segments {
-            batch,
-            frames,
-            gain_nepers,
-            ..
-        } = self.segments;
-        let least_frames = STFT_SIZES[0].max(mel.n_fft).div_ceil(mel.hop_length);
-        ensure!(
-            batch > 0 && frames >= least_frames,
-            "expected a batch of at least one segment of at least {least_frames} frames, found {batch} of {frames}"
-        );
-        ensure!(
-            gain_nepers >= 0.0 && gain_nepers.is_finite(),
-            "expected a gain of 0 nepers or more, found {gain_nepers}"
-        );
+        self.segments
+            .check(STFT_SIZES[0].max(mel.n_fft).div_ceil(mel.hop_length))?;
         let VoiceLoss { mel, stft } = self.loss;
         ensure!(
             mel >= 0.0 && stft >= 0.0,

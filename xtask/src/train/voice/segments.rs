@@ -6,9 +6,11 @@ use anyhow::Result;
 use candle_core::{Device, Tensor};
 use rand::Rng;
 use vocoder::generated::{TEMPLATE_CONTEXT_FRAMES, template_stream, whole_template};
+use vocoder::griffin_lim::GriffinLimStream;
 use vocoder::{LogMel, MelConfig};
 
 use super::decoder::Decoder;
+use super::preview::to_tensor;
 use super::recipe::Segments;
 use crate::train::batches::{MakeBatch, random};
 use crate::train::dataset::Track;
@@ -41,6 +43,28 @@ pub struct Heard {
 }
 
 impl Heard {
+    /// Makes templates, as the model will that decodes.
+    ///
+    /// # Errors
+    ///
+    /// When `mel` is not valid.
+    pub fn template_stream(&self, mel: &MelConfig) -> Result<GriffinLimStream> {
+        let magnitudes = self.decoder.as_ref().and_then(Decoder::magnitudes);
+        Ok(template_stream(mel, magnitudes)?)
+    }
+
+    /// What is heard of a whole clip's mel, but for the template.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be decoded.
+    pub fn whole(&self, log_mel: &LogMel) -> Result<LogMel> {
+        let Some(decoder) = &self.decoder else {
+            return Ok(log_mel.clone());
+        };
+        to_log_mel(&decoder.decode(&to_tensor(log_mel)?)?)
+    }
+
     /// Frames on either side of a segment that take part in what is decoded of it.
     fn decoder_context_frames(&self) -> usize {
         self.decoder.as_ref().map_or(0, Decoder::context_frames)
@@ -100,9 +124,14 @@ impl SegmentSampler {
             let frames = mel.dim(2)? - 2 * context;
             mel = decoder.decode(&mel)?.narrow(2, context, frames)?;
         }
-        let by_frame = mel.transpose(1, 2)?.flatten_all()?.to_vec1()?;
-        Ok(LogMel::from_values(n_mels, by_frame)?)
+        to_log_mel(&mel)
     }
+}
+
+/// Frames of (1, n_mels, frames).
+fn to_log_mel(mel: &Tensor) -> Result<LogMel> {
+    let by_frame = mel.transpose(1, 2)?.flatten_all()?.to_vec1()?;
+    Ok(LogMel::from_values(mel.dim(1)?, by_frame)?)
 }
 
 impl MakeBatch for SegmentSampler {
@@ -120,7 +149,7 @@ impl MakeBatch for SegmentSampler {
         let crop_frames = frames + 2 * context;
         let hop_length = self.mel.hop_length;
         let segment_samples = frames * hop_length;
-        let mut stream = template_stream(&self.mel)?;
+        let mut stream = self.heard.template_stream(&self.mel)?;
         let mut batch = SegmentBatch {
             samples: Vec::with_capacity(size * segment_samples),
             mel: Vec::with_capacity(size * frames * self.mel.n_mels),

@@ -1,0 +1,140 @@
+//! What a mel leaves open: how the bins of a band share its loudness.
+//!
+//! A network that has seen enough music tells tones from noise and finds a tone's place inside its band, as the
+//! post-processing net of Wang et al., "Tacotron: Towards End-to-End Speech Synthesis", Interspeech 2017, does for speech.
+//! Griffin-Lim ([`crate::griffin_lim`]) starts from it instead of the smoothest magnitudes that fit. It sees the past alone, so
+//! that it costs no latency.
+//!
+//! Legend of shapes: B batch, M mel bands, T frames, F bins of the Fourier transform (`n_fft / 2 + 1`).
+
+use candle_core::{Device, Error, Result, Tensor, bail};
+use candle_nn::VarBuilder;
+use serde::{Deserialize, Serialize};
+
+use crate::layers::{Block, Conv, ConvConfig, Stack, StackState};
+use crate::mel::{MEL_FLOOR, MelConfig, MelFilterBank};
+
+/// Largest correction either way, nepers.
+const LIMIT: f64 = 10.0;
+/// Mean and standard deviation of log-mels of music (nepers), by which what the network hears is brought to about 0 and 1.
+const MEL_MEAN: f64 = -4.5;
+const MEL_DEVIATION: f64 = 2.2;
+
+/// Sizes of a [`MagnitudeNetwork`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MagnitudesConfig {
+    /// Channels of its layers.
+    pub channels: usize,
+}
+
+impl MagnitudesConfig {
+    /// Checks that a network can be built so.
+    ///
+    /// # Errors
+    /// If it has no channels, or too many.
+    pub fn validate(&self) -> crate::Result<()> {
+        match self.channels {
+            1..=4096 => Ok(()),
+            channels => Err(crate::Error::setting("channels", "1 to 4096", channels)),
+        }
+    }
+}
+
+/// Log-mel frames to magnitudes: every band spread over its bins as smoothly as it can be, and corrected.
+#[derive(Clone, Debug)]
+pub struct MagnitudeNetwork {
+    /// The smooth magnitudes of mels of one: (F, M).
+    spread: Tensor,
+    layers: Stack,
+}
+
+/// What a [`MagnitudeNetwork`] remembers between steps.
+#[derive(Clone, Debug, Default)]
+pub struct MagnitudeState(StackState);
+
+impl MagnitudeNetwork {
+    /// Reads or creates the weights `0` to `3`.
+    ///
+    /// # Errors
+    /// If a setting is not valid, or a tensor is missing or has another shape.
+    pub fn new(config: &MagnitudesConfig, mel: &MelConfig, vb: &VarBuilder) -> Result<Self> {
+        config.validate().map_err(Error::wrap)?;
+        let channels = config.channels;
+        let conv = |name: usize, config| Conv::new(config, &vb.pp(name));
+        let causal = |input, output, kernel| {
+            ConvConfig::same(input, output, (1, kernel)).padded((0, kernel - 1))
+        };
+        Ok(Self {
+            spread: spread(mel)?.to_device(vb.device())?,
+            layers: Stack::new(vec![
+                Block::Conv(conv(0, causal(mel.n_mels, channels, 5))?),
+                Block::Residual(vec![conv(1, causal(channels, channels, 3))?]),
+                Block::Residual(vec![conv(2, causal(channels, channels, 1))?]),
+                Block::Conv(conv(3, causal(channels, mel.n_bins(), 1).linear())?),
+            ]),
+        })
+    }
+
+    /// A whole clip: log-mels (B, M, T) to magnitudes (B, F, T).
+    ///
+    /// # Errors
+    /// If the input does not fit.
+    pub fn forward(&self, log_mel: &Tensor) -> Result<Tensor> {
+        let corrections = self.layers.forward(&self.input(log_mel)?)?;
+        self.corrected(log_mel, &corrections)
+    }
+
+    /// The F magnitudes of the next frame of a stream, given its M log-mels. One frame at a time, so that they do not depend on
+    /// how a stream is cut, not even by rounding: Griffin-Lim's phases would tell.
+    ///
+    /// # Errors
+    /// If the frame does not fit.
+    pub fn step(&self, state: &mut MagnitudeState, log_mel: &[f32]) -> Result<Vec<f32>> {
+        let values = log_mel.iter();
+        let values = values.map(|value| value.max(MEL_FLOOR.ln()).min(-MEL_FLOOR.ln()));
+        let log_mel = Tensor::from_iter(values, &Device::Cpu)?.reshape((1, (), 1))?;
+        match self.layers.step(&mut state.0, &self.input(&log_mel)?)? {
+            Some(corrections) => self
+                .corrected(&log_mel, &corrections)?
+                .flatten_all()?
+                .to_vec1(),
+            None => bail!("a causal network expects to give a frame for each, found none"),
+        }
+    }
+
+    /// (B, M, T) as a plane of height one (B, M, 1, T).
+    fn input(&self, log_mel: &Tensor) -> Result<Tensor> {
+        let (_, n_mels, _) = log_mel.dims3()?;
+        let expected = self.spread.dim(1)?;
+        if n_mels != expected {
+            bail!("expected {expected} mel bands, found {n_mels}");
+        }
+        log_mel
+            .affine(1.0 / MEL_DEVIATION, -MEL_MEAN / MEL_DEVIATION)?
+            .unsqueeze(2)
+    }
+
+    /// The magnitudes of log-mels (B, M, T), given the corrections (B, F, 1, T) in nepers.
+    fn corrected(&self, log_mel: &Tensor, corrections: &Tensor) -> Result<Tensor> {
+        let smooth = self.spread.broadcast_matmul(&log_mel.exp()?)?;
+        smooth * corrections.squeeze(2)?.clamp(-LIMIT, LIMIT)?.exp()?
+    }
+}
+
+/// Shares of each band's mel in each bin's magnitude, (F, M): a band's level in all of its bins, where bands overlap a mean of
+/// theirs.
+fn spread(mel: &MelConfig) -> Result<Tensor> {
+    let filters = MelFilterBank::new(mel).map_err(Error::wrap)?;
+    let (n_bins, n_mels) = (filters.n_bins(), filters.n_mels());
+    let mut shares = vec![0.0; n_bins * n_mels];
+    let mut weights = vec![0.0; n_bins];
+    filters.apply_transposed(&vec![1.0; n_mels], &mut weights);
+    for (band, (bins, band_weights)) in filters.bands().enumerate() {
+        let total: f32 = band_weights.iter().sum();
+        for (bin, weight) in bins.zip(band_weights).filter(|(_, weight)| **weight > 0.0) {
+            shares[bin * n_mels + band] = weight / (total * weights[bin]);
+        }
+    }
+    Tensor::from_vec(shares, (n_bins, n_mels), &Device::Cpu)
+}
