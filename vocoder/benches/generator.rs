@@ -4,8 +4,9 @@
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use vocoder::generated::GeneratedVoice;
+use vocoder::generated::{GeneratedVoice, template_stream};
 use vocoder::generator::{Generator, GeneratorConfig, GeneratorState};
+use vocoder::magnitudes::{MagnitudeNetwork, MagnitudesConfig};
 use vocoder::{LogMel, MelConfig};
 
 const CLIP_FRAMES: usize = 64;
@@ -30,15 +31,21 @@ fn music() -> GeneratorConfig {
     }
 }
 
-/// With random weights, stored as those of a model file are.
 fn generator(config: GeneratorConfig) -> Result<Generator> {
+    with_random_weights(|vb| Generator::new(config.clone(), false, &vb))
+}
+
+/// The one of the recipe `magnitudes-music.toml`.
+fn magnitudes(mel: &MelConfig) -> Result<MagnitudeNetwork> {
+    let config = MagnitudesConfig { channels: 256 };
+    with_random_weights(|vb| MagnitudeNetwork::new(&config, mel, &vb))
+}
+
+/// A network with weights that are stored as those of a model file are.
+fn with_random_weights<T>(build: impl Fn(VarBuilder) -> Result<T>) -> Result<T> {
     let (dtype, device) = (DType::F32, Device::Cpu);
     let weights = VarMap::new();
-    Generator::new(
-        config.clone(),
-        false,
-        &VarBuilder::from_varmap(&weights, dtype, &device),
-    )?;
+    build(VarBuilder::from_varmap(&weights, dtype, &device))?;
     let tensors = weights
         .data()
         .lock()
@@ -46,11 +53,7 @@ fn generator(config: GeneratorConfig) -> Result<Generator> {
         .iter()
         .map(|(name, var)| (name.clone(), var.as_detached_tensor()))
         .collect();
-    Generator::new(
-        config,
-        false,
-        &VarBuilder::from_tensors(tensors, dtype, &device),
-    )
+    build(VarBuilder::from_tensors(tensors, dtype, &device))
 }
 
 fn bench(criterion: &mut Criterion, name: &str, config: GeneratorConfig) -> Result<()> {
@@ -85,24 +88,36 @@ fn bench(criterion: &mut Criterion, name: &str, config: GeneratorConfig) -> Resu
     Ok(())
 }
 
-/// The generated voice whole: template and generator.
+/// The generated voice whole, and its template alone.
 fn generated(criterion: &mut Criterion) {
     let mel = MelConfig::default();
     let generator = generator(music()).expect("the shapes fit");
-    let mut voice = GeneratedVoice::new(&generator, None, &mel).expect("the default is valid");
+    let magnitudes = magnitudes(&mel).expect("the shapes fit");
+    let mut template = template_stream(&mel, Some(&magnitudes)).expect("the default is valid");
+    let mut voice =
+        GeneratedVoice::new(&generator, Some(&magnitudes), &mel).expect("the default is valid");
     let mut group = criterion.benchmark_group("music with its template, mono");
     group.sample_size(10);
     for frames in [1, 2, 4, 16] {
         let values = (0..frames * mel.n_mels).map(|n| -4.5 + (n as f32 * 0.37).sin());
         let piece = LogMel::from_values(mel.n_mels, values.collect()).expect("whole frames");
         group.throughput(Throughput::Elements((frames * mel.hop_length) as u64));
+        let mut samples = Vec::new();
         group.bench_function(format!("steps of {frames} frames"), |bencher| {
-            let mut samples = Vec::new();
             bencher.iter(|| {
                 samples.clear();
                 voice.push(&piece, &mut samples)
             });
         });
+        group.bench_function(
+            format!("steps of {frames} frames, template alone"),
+            |bencher| {
+                bencher.iter(|| {
+                    samples.clear();
+                    template.push(&piece, &mut samples)
+                });
+            },
+        );
     }
     group.finish();
 }
