@@ -66,6 +66,12 @@ impl LatencyMode {
         }
     }
 
+    /// Whether a model's generated voice can be heard. In Live it would delay the guided voice, too, by a fifth of the latency.
+    #[must_use]
+    pub fn has_generated_voice(self) -> bool {
+        self != Self::Live
+    }
+
     /// How many mel frames the network takes at a time. More are faster, but the first of them waits for the last.
     #[must_use]
     pub fn group_frames(self) -> usize {

@@ -57,7 +57,8 @@ pub struct Controls {
     pub harmony: f32,
     /// Where the rhythm comes from.
     pub rhythm: f32,
-    /// From the sources' own sound, 0, to that of the model's generator, 1; without a generator it is not heard.
+    /// From the sources' own sound, 0, to that of the model's generator, 1; without a generator, and in the mode Live, it is
+    /// not heard.
     pub voice: f32,
     /// How much of the sources is heard above what the generator can make.
     pub air: f32,

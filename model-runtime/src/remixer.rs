@@ -75,7 +75,7 @@ impl Remixer {
     /// # Errors
     ///
     /// When a clip has no or more than two channels, unequal channels, or samples that are not finite; when a knob is
-    /// outside 0 to 1, the transposition outside the model's range, or the generator, if it is to be heard, not in the model.
+    /// outside 0 to 1, the transposition outside the model's range, or the generator, if it is to be heard, not in the model or the mode.
     pub fn remix(
         &self,
         main: &AudioClip,
@@ -174,6 +174,10 @@ impl Remixer {
         voice.finish(&mut out)?;
         if settings.controls.voice == 0.0 {
             return Ok(out);
+        }
+        if !settings.mode.has_generated_voice() {
+            let voice = settings.controls.voice;
+            return Err(Error::input("voice", "0 in the mode Live", voice));
         }
         let generator = self.model.generator()?;
         let mel = &self.model.header().mel;

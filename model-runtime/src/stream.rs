@@ -451,11 +451,11 @@ impl VoiceStream {
             Voice::Guided => {
                 let config = guided_config(host_hz, 2, settings.mode);
                 let blend = match model.header().generator {
-                    Some(_) => {
+                    Some(_) if settings.mode.has_generated_voice() => {
                         let magnitudes = model.magnitudes();
                         Some(Blend::new(model.generator()?, magnitudes, mel, host_hz, 2)?)
                     }
-                    None => None,
+                    _ => None,
                 };
                 Ok(Self::Guided(Box::new(GuidedStream {
                     voice: GuidedVoice::new(&config)?,

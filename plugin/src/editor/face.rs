@@ -1,6 +1,7 @@
 //! Where everything is on the face.
 
 use egui::{Align2, Color32, Pos2, Rect, Ui, Vec2, pos2, vec2};
+use model_runtime::LatencyMode;
 
 use super::buttons::{self, choice, switch};
 use super::control::ParamId;
@@ -115,6 +116,7 @@ fn remix(ui: &Ui, panel: &mut Panel, rect: Rect) {
     }
     let model = panel.params.model.0.in_use();
     let has_voice = model.is_ok_and(|model| model.header().generator.is_some());
+    let is_live = !LatencyMode::from(panel.params.latency.value()).has_generated_voice();
     let small_knobs = [
         (
             ParamId::Voice,
@@ -131,12 +133,16 @@ fn remix(ui: &Ui, panel: &mut Panel, rect: Rect) {
         let look = knob::Look {
             center: pos2(rect.left() + 284.0, rect.top() + y),
             radius: SMALL_KNOB_RADIUS,
-            color: if has_voice { theme::REMIX } else { theme::DIM },
+            color: match has_voice && !is_live {
+                true => theme::REMIX,
+                false => theme::DIM,
+            },
             origin: 0.0,
             held_at: None,
-            help: match has_voice {
-                true => help,
-                false => "for models with a voice of their own, which this one has not.",
+            help: match (has_voice, is_live) {
+                (true, false) => help,
+                (true, true) => "not heard at the latency Live.",
+                (false, _) => "for models with a voice of their own, which this one has not.",
             },
         };
         knob(ui, panel, id, &look);

@@ -398,7 +398,7 @@ fn voices(model: &Model, mode: LatencyMode) -> Vec<(&'static str, RemixSettings)
         ..settings
     };
     let mut voices = vec![("guided", settings), ("Griffin-Lim", griffin_lim)];
-    if model.header().generator.is_some() {
+    if model.header().generator.is_some() && mode.has_generated_voice() {
         for (name, voice) in [("HiFi-GAN", 1.0), ("half guided, half HiFi-GAN", 0.5)] {
             let controls = Controls {
                 voice,
