@@ -114,20 +114,6 @@ pub(super) fn sum<T: Real>(values: &[T]) -> T {
     sums.into_iter().fold(rest, |a, b| a + b)
 }
 
-/// Sum of the products of two slices' values, in as many partial sums as a register holds.
-fn dot<T: Real>(a: &[T], b: &[T]) -> T {
-    let mut sums = [T::zero(); LANES];
-    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest = a_chunks.remainder().iter().zip(b_chunks.remainder());
-    let rest = rest.fold(T::zero(), |sum, (&a, &b)| sum + a * b);
-    for (a, b) in a_chunks.zip(b_chunks) {
-        for ((sum, &a), &b) in sums.iter_mut().zip(a).zip(b) {
-            *sum += a * b;
-        }
-    }
-    sums.into_iter().fold(rest, |a, b| a + b)
-}
-
 /// The kernels of one convolution geometry, on contiguous slices. Weights are (tap, out, in).
 pub(super) struct Taps<'a>(pub(super) &'a Geometry);
 
@@ -259,22 +245,13 @@ impl Taps<'_> {
         let g = self.0;
         let mut output = vec![T::zero(); g.batch * self.output_len()];
         let mut plane = self.new_plane();
-        let is_column = g.wide_len() == 1;
-        let pitch = match is_column {
-            true => 1,
-            false => TILE_COLUMNS.min(self.wide_pitch()),
-        };
+        let pitch = TILE_COLUMNS.min(self.wide_pitch());
         let mut sums = vec![T::zero(); g.out_channels * pitch];
         for (x, y) in input
             .chunks_exact(self.input_len())
             .zip(output.chunks_exact_mut(self.output_len()))
         {
             self.fill_plane(x, &mut plane);
-            if is_column {
-                self.column(&plane, weight, &mut sums);
-                self.store_tile(&sums, pitch, bias, (0, 1), y);
-                continue;
-            }
             for (start, columns) in self.tiles() {
                 for tap in 0..g.taps() {
                     matmul(
@@ -289,23 +266,6 @@ impl Taps<'_> {
             }
         }
         output
-    }
-
-    /// The sums (out) of a wide output of a single column: a matrix product would compute as many as a register holds.
-    fn column<T: Real>(&self, plane: &[T], weight: &[T], sums: &mut [T]) {
-        let g = self.0;
-        let mut x = vec![T::zero(); g.in_channels];
-        sums.fill(T::zero());
-        for (tap, weight) in weight
-            .chunks_exact(g.out_channels * g.in_channels)
-            .enumerate()
-        {
-            let places = plane[g.tap_offset(tap)..].iter().step_by(g.plane_len());
-            x.iter_mut().zip(places).for_each(|(x, &place)| *x = place);
-            for (sum, row) in sums.iter_mut().zip(weight.chunks_exact(g.in_channels)) {
-                *sum += dot(row, &x);
-            }
-        }
     }
 
     /// Adds the bias to a tile of sums (out, pitch), activates them, and leaves out the gap columns.

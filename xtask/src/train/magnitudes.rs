@@ -101,6 +101,7 @@ impl MagnitudesTrainee {
         let sampler = |tracks, settings| SegmentSampler::new(tracks, &mel, settings, heard.clone());
         let settings = Segments {
             gain_nepers: 0.0,
+            decoded_share: 1.0,
             ..recipe.segments.clone()
         };
         let mut validation = sampler(&parts.validation, settings)?;

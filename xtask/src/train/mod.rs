@@ -574,7 +574,7 @@ mod tests {
         let steps = after
             .figures
             .iter()
-            .find(|figure| figure.name.contains("steps"));
+            .find(|figure| figure.name == "voice: training steps");
         assert_eq!(steps.unwrap().value, 7.0);
         let further = Train {
             init: Some(model.clone()),
@@ -583,8 +583,16 @@ mod tests {
         further.run().unwrap();
         let (header, _) = load("further");
         assert_eq!(header.total_steps(), 8);
+
+        let mut header = built_in.header().clone();
+        let mut tensors = candle_core::safetensors::load(&base, &Device::Cpu).unwrap();
+        (header.generator, header.magnitudes) = (None, None);
+        tensors.retain(|name, _| name.starts_with("network."));
+        let bytes = model_runtime::model_file::to_bytes(&header, &tensors).unwrap();
+        let bare = folder.path().join("bare.safetensors");
+        fs::write(&bare, bytes).unwrap();
         let without = Train {
-            init: Some(base),
+            init: Some(bare),
             ..task("none", 1, false)
         };
         let error = without.run().unwrap_err();

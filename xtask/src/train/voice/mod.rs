@@ -107,6 +107,7 @@ impl VoiceTrainee {
         let parts = &material.parts;
         let settings = Segments {
             gain_nepers: 0.0,
+            decoded_share: 1.0,
             frames: VALIDATION_FRAMES,
             ..recipe.segments.clone()
         };
@@ -324,7 +325,6 @@ mod tests {
     use super::*;
     use crate::train::optim::AdamConfig;
     use vocoder::MelSpectrogram;
-    use vocoder::generated::template_stream;
     use vocoder::generator::ResBlock;
 
     #[test]
@@ -335,10 +335,10 @@ mod tests {
             .collect();
         let config = MelConfig::default();
         let mel = MelSpectrogram::new(&config)?.log_mel(&samples);
-        let template = whole_template(&mut template_stream(&config, None)?, &mel)?;
-        let template = Tensor::from_vec(template, (1, 1, 16 * 512), &device)?;
         let mel = preview::to_tensor(&mel)?;
         let real = Tensor::from_vec(samples, (1, 1, 16 * 512), &device)?;
+        // A guess that is right but for its level.
+        let template = (&real * 0.3)?;
         let log_mels = LogMels::new(&MelConfig::default(), DType::F32, &device)?;
 
         for has_template in [false, true] {

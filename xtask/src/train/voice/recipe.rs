@@ -40,6 +40,13 @@ pub struct Segments {
     pub frames: usize,
     /// A segment's level changes by up to this much either way, as far as it stays below full scale.
     pub gain_nepers: f32,
+    /// Share of the segments whose mels are decoded, where a model is given that decodes them (`--from`).
+    #[serde(default = "all")]
+    pub decoded_share: f64,
+}
+
+fn all() -> f64 {
+    1.0
 }
 
 impl Segments {
@@ -49,6 +56,7 @@ impl Segments {
             batch,
             frames,
             gain_nepers,
+            decoded_share,
             ..
         } = *self;
         ensure!(
@@ -58,6 +66,10 @@ impl Segments {
         ensure!(
             gain_nepers >= 0.0 && gain_nepers.is_finite(),
             "expected a gain of 0 nepers or more, found {gain_nepers}"
+        );
+        ensure!(
+            (0.0..=1.0).contains(&decoded_share),
+            "expected a decoded_share of 0 to 1, found {decoded_share}"
         );
         Ok(())
     }

@@ -116,13 +116,15 @@ impl SegmentSampler {
 
     /// What the generator hears of a crop's mel (n_mels, context + frames + context): the mel, decoded if so, with the
     /// template's context alone, frame after frame.
-    fn heard_mel(&self, crop: Vec<f32>) -> Result<LogMel> {
+    fn heard_mel(&self, crop: Vec<f32>, is_decoded: bool) -> Result<LogMel> {
         let n_mels = self.mel.n_mels;
         let mut mel = Tensor::from_vec(crop, (1, n_mels, ()), &Device::Cpu)?;
         if let Some(decoder) = &self.heard.decoder {
+            if is_decoded {
+                mel = decoder.decode(&mel)?;
+            }
             let context = decoder.context_frames();
-            let frames = mel.dim(2)? - 2 * context;
-            mel = decoder.decode(&mel)?.narrow(2, context, frames)?;
+            mel = mel.narrow(2, context, mel.dim(2)? - 2 * context)?;
         }
         to_log_mel(&mel)
     }
@@ -143,6 +145,7 @@ impl MakeBatch for SegmentSampler {
             batch: size,
             frames,
             gain_nepers,
+            decoded_share,
         } = self.settings;
         let template_context = self.heard.template_context_frames();
         let context = self.heard.decoder_context_frames() + template_context;
@@ -177,7 +180,8 @@ impl MakeBatch for SegmentSampler {
             };
             let mut crop = vec![0.0; crop_frames * self.mel.n_mels];
             self.analysis.log_mel(&[layer], &mut crop)?;
-            let mel = self.heard_mel(crop)?;
+            let is_decoded = decoded_share == 1.0 || random.random_bool(decoded_share);
+            let mel = self.heard_mel(crop, is_decoded)?;
             if let Some(template) = &mut batch.template {
                 let samples = whole_template(&mut stream, &mel)?;
                 let first = template_context * hop_length;
@@ -199,7 +203,15 @@ mod tests {
     use vocoder::MelSpectrogram;
 
     fn sampler(template: bool, gain_nepers: f32) -> SegmentSampler {
-        let samples: Vec<f32> = (0..60_000)
+        let heard = Heard {
+            decoder: None,
+            template,
+        };
+        sampler_for(heard, gain_nepers, 1.0)
+    }
+
+    fn sampler_for(heard: Heard, gain_nepers: f32, decoded_share: f64) -> SegmentSampler {
+        let samples: Vec<f32> = (0..120_000)
             .map(|n| 0.2 * (n as f32 * (0.05 + n as f32 * 1e-6)).sin())
             .collect();
         let track = Track {
@@ -212,12 +224,9 @@ mod tests {
             batch: 3,
             frames: 16,
             gain_nepers,
+            decoded_share,
         };
         let mel = MelConfig::default();
-        let heard = Heard {
-            decoder: None,
-            template,
-        };
         SegmentSampler::new(&[Arc::new(track)], &mel, settings, heard).unwrap()
     }
 
@@ -253,6 +262,31 @@ mod tests {
                 assert!(distance < 0.1 * energy, "{}", distance / energy);
             }
         }
+    }
+
+    #[test]
+    fn a_share_of_the_mels_is_decoded() {
+        let model = crate::workspace::root().join("assets/graft.safetensors");
+        let heard = Heard {
+            decoder: Some(Decoder::load(&model).unwrap()),
+            template: false,
+        };
+        let batch = |share| {
+            let mut sampler = sampler_for(heard.clone(), 0.0, share);
+            sampler.batch(0).unwrap()
+        };
+        let [own, half, all] = [0.0, 0.5, 1.0].map(batch);
+        let mut spectrogram = MelSpectrogram::new(&MelConfig::default()).unwrap();
+        let expected = spectrogram.log_mel(&own.samples[..16 * 512]);
+        let (found, expected) = (own.mel[60 * 16 + 8], expected.frame(8)[60]);
+        assert!((found - expected).abs() < 0.01, "{found}, {expected}");
+        // Random numbers are drawn alike for 0 and a half.
+        assert_eq!(own.samples, half.samples);
+        let alike = own.mel.chunks(128 * 16).zip(half.mel.chunks(128 * 16));
+        let alike = alike.filter(|(a, b)| a == b).count();
+        assert!((1..3).contains(&alike), "{alike} of 3");
+        assert_eq!(all.samples.len(), own.samples.len());
+        assert!(all.mel != own.mel);
     }
 
     #[test]
