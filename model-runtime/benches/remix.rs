@@ -73,7 +73,7 @@ fn pipeline(c: &mut Criterion) {
         stereo(rate, &music(rate, 5.0, 1)),
         stereo(rate, &music(rate, 5.0, 2)),
     );
-    let mut group = c.benchmark_group("remix, stereo, 44.1 kHz, guided voice");
+    let mut group = c.benchmark_group("remix, stereo, 44.1 kHz");
     group.sample_size(10);
     let remixer = Remixer::new(Model::built_in().unwrap());
     group.bench_function("whole clip of 5 s", |b| {
@@ -83,28 +83,34 @@ fn pipeline(c: &mut Criterion) {
                 .unwrap()
         });
     });
-    let settings = StreamSettings {
-        sample_rate_hz: rate,
-        voice: Voice::Guided,
-        mode: LatencyMode::Full,
-    };
-    let mut stream = RemixStream::new(&Model::built_in().unwrap(), settings).unwrap();
-    let mut window = window(&main.channels, &sidechain.channels);
-    let (mut left, mut right) = (vec![0.0; window.samples()], vec![0.0; window.samples()]);
-    group.bench_function("one window of 93 ms", |b| {
-        b.iter(|| {
-            stream.process(&window, [&mut left, &mut right]).unwrap();
-            window.stream_position_samples += window.samples() as u64;
-        });
-    });
+    for mode in LatencyMode::ALL {
+        for voice in [0.0, 1.0] {
+            let settings = StreamSettings {
+                sample_rate_hz: rate,
+                voice: Voice::Guided,
+                mode,
+            };
+            let mut stream = RemixStream::new(&Model::built_in().unwrap(), settings).unwrap();
+            let mut window = window(&main.channels, &sidechain.channels, voice);
+            let (mut left, mut right) = (vec![0.0; window.samples()], vec![0.0; window.samples()]);
+            let name = format!("one window of 93 ms, {mode:?}, Voice at {voice}");
+            group.bench_function(name, |b| {
+                b.iter(|| {
+                    stream.process(&window, [&mut left, &mut right]).unwrap();
+                    window.stream_position_samples += window.samples() as u64;
+                });
+            });
+        }
+    }
     group.finish();
 }
 
-fn window(main: &[Vec<f32>], sidechain: &[Vec<f32>]) -> Window {
+fn window(main: &[Vec<f32>], sidechain: &[Vec<f32>], voice: f32) -> Window {
     let mut window = Window::new(4096, 256);
     window.controls.fill(Controls {
         harmony: 0.0,
         rhythm: 1.0,
+        voice,
         ..Controls::default()
     });
     for channel in 0..2 {

@@ -181,8 +181,8 @@ impl GeneratorConfig {
 
 /// Mean and standard deviation of log-mels of music (nepers), and the level of music: what a generator with a template hears is
 /// brought to about 0 and 1 by them.
-const MEL_MEAN: f64 = -4.5;
-const MEL_DEVIATION: f64 = 2.2;
+pub(crate) const MEL_MEAN: f64 = -4.5;
+pub(crate) const MEL_DEVIATION: f64 = 2.2;
 const TEMPLATE_LEVEL: f64 = 0.2;
 /// Bands that the template is split into, all of the same width.
 const TEMPLATE_BANDS: usize = 16;

@@ -11,14 +11,12 @@ use candle_core::{Device, Error, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
+use crate::generator::{MEL_DEVIATION, MEL_MEAN};
 use crate::layers::{Block, Conv, ConvConfig, Stack, StackState};
 use crate::mel::{MEL_FLOOR, MelConfig, MelFilterBank};
 
 /// Largest correction either way, nepers.
 const LIMIT: f64 = 10.0;
-/// Mean and standard deviation of log-mels of music (nepers), by which what the network hears is brought to about 0 and 1.
-const MEL_MEAN: f64 = -4.5;
-const MEL_DEVIATION: f64 = 2.2;
 
 /// Sizes of a [`MagnitudeNetwork`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -74,6 +74,8 @@ pub fn remix(
                 "Transpose".into(),
                 f64::from(settings.controls.transpose_semitones),
             ),
+            ("Voice".into(), f64::from(settings.controls.voice)),
+            ("Air".into(), f64::from(settings.controls.air)),
         ],
         before_activation: vec![("Latency".into(), latency_step(settings.mode))],
         ..RenderJob::default()

@@ -38,7 +38,7 @@ pub struct Remix {
     #[arg(long, conflicts_with = "host")]
     model: Option<PathBuf>,
     /// What turns the remixed spectrogram into sound
-    #[arg(long, value_enum, default_value_t = VoiceName::Guided, conflicts_with = "host")]
+    #[arg(long, value_enum, default_value_t = VoiceName::Guided)]
     voice: VoiceName,
     /// Semitones to shift the harmony by
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
@@ -117,6 +117,15 @@ impl Remix {
         if let Some(plot) = &self.plot {
             check_output(plot, "png")?;
         }
+        ensure!(
+            !(self.host && matches!(self.voice, VoiceName::GriffinLim)),
+            "--voice: expected guided or hifi-gan, which the plugin has, found griffin-lim"
+        );
+        ensure!(
+            LatencyMode::from(self.latency).has_generated_voice()
+                || !matches!(self.voice, VoiceName::HifiGan),
+            "--voice: expected guided, or griffin-lim without --host, with --latency live, found hifi-gan"
+        );
         let mut main = read(&self.main)?;
         let mut sidechain = read(&self.sidechain)?;
         let seconds = self
