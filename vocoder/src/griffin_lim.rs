@@ -8,8 +8,8 @@
 //!
 //! A mel says how loud each band is, not how loud each bin is. The guess spreads a band over its bins as smoothly as it can,
 //! and few sounds have such spectra. So the stream lets a frame keep its own magnitudes, scaled band by band until the
-//! mel is right, and draws them towards the guess by a tenth. Its spectra are closer to those of the music than what
-//! 100 passes of Griffin-Lim over the whole clip find, and its mel as well.
+//! mel is right, and draws them towards the guess by a tenth. With a frame of look-ahead its spectra and its mel are closer to those
+//! of music than what 100 passes of Griffin-Lim over the whole clip find (`docs/architecture.md`).
 //!
 //! Both give `hop_length` samples per mel frame, mono, at the mel spectrogram's sample rate.
 
@@ -29,14 +29,14 @@ pub const DEFAULT_ITERATIONS: usize = 32;
 /// Of fast Griffin-Lim; the paper's advice.
 const MOMENTUM: f32 = 0.99;
 
-/// The same in the stream. Beyond, the neighbours of a frame have no time to follow.
+/// The same in the stream: on twenty excerpts of music it came closer to the mel than 0.5 and 0.9.
 const STREAM_MOMENTUM: f32 = 0.7;
 
 /// Future frames that the voice's stream takes into account: all that overlap the frame at hand when the hop is a quarter of
 /// the window.
 const LOOK_AHEAD_FRAMES: usize = 3;
 
-/// Passes of the stream over its open frames for each new one. On twenty excerpts of music, twice as many gain little.
+/// Passes of the stream over its open frames for each new one. On twenty excerpts of music, twice as many gained little.
 const STREAM_ITERATIONS: usize = 16;
 
 /// How much of a frame's magnitudes in the stream is what one guesses from the mel; the rest are the frame's own,

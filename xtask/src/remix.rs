@@ -74,7 +74,7 @@ pub struct Remix {
 enum VoiceName {
     /// Filters the sound of both inputs; needs no training
     Guided,
-    /// A neural generator; needs a model file that has one
+    /// The model's HiFi-GAN generator makes it anew; not with the latency live
     HifiGan,
     /// Finds phases for the spectrogram; mono and metallic, a reference
     GriffinLim,
