@@ -50,7 +50,7 @@ pub fn write_small_model(path: &Path) -> ModelFile {
             rhythm_latents: 2,
             rhythm_planes: 2,
             decoder_channels: 4,
-            // Of an untrained network, a voice makes pulses of all frequencies. At the level of music, they would look like clicks.
+            // An untrained network asks a voice for sound at all frequencies. At the level of music, its bursts would look like clicks.
             mel_mean: -6.5,
             mel_deviation: 2.2,
         }),
