@@ -1,8 +1,8 @@
 //! A model in one safetensors file: network, optional HiFi-GAN generator and magnitude network, and a card.
 //!
 //! All tensors are f32 with weight norm folded; those of the network are named `network.*`, those of the generator
-//! `generator.*`, those of the magnitude network `magnitudes.*`. The metadata holds one JSON document, [`Header`], under the key [`HEADER_KEY`]. Everything is checked
-//! before anything is used: unknown fields, missing, superfluous, misshapen or non-finite tensors.
+//! `generator.*`, those of the magnitude network `magnitudes.*`. The metadata holds one JSON document, [`Header`], under the
+//! key [`HEADER_KEY`]. Everything is checked before anything is used: unknown fields, missing, superfluous, misshapen or non-finite tensors.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;

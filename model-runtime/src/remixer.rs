@@ -75,7 +75,8 @@ impl Remixer {
     /// # Errors
     ///
     /// When a clip has no or more than two channels, unequal channels, or samples that are not finite; when a knob is
-    /// outside 0 to 1, the transposition outside the model's range, or the generator, if it is to be heard, not in the model or the mode.
+    /// outside 0 to 1, the transposition outside the model's range, or the generator, if it is to be heard, not in the
+    /// model or the mode.
     pub fn remix(
         &self,
         main: &AudioClip,

@@ -116,6 +116,7 @@ fn no_mel_gives_anything_but_finite_numbers() {
     let network = network();
     for value in [
         MEL_FLOOR.ln(),
+        0.0,
         200.0,
         f32::NAN,
         f32::INFINITY,

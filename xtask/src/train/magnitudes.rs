@@ -123,9 +123,8 @@ impl MagnitudesTrainee {
     }
 
     /// The network with its averaged weights.
-    fn averaged(&self) -> Result<MagnitudeNetwork> {
-        let builder =
-            VarBuilder::from_tensors(self.optimiser.averages()?, DType::F32, &self.device);
+    fn averaged(&self, device: &Device) -> Result<MagnitudeNetwork> {
+        let builder = VarBuilder::from_tensors(self.optimiser.averages()?, DType::F32, device);
         let mel = MelConfig::default();
         Ok(MagnitudeNetwork::new(
             &self.recipe.magnitudes,
@@ -179,7 +178,7 @@ impl Trainee for MagnitudesTrainee {
     }
 
     fn validate(&self, _: &Header) -> Result<Report> {
-        let network = self.averaged()?;
+        let network = self.averaged(&self.device)?;
         let distances = self.validation.iter().map(|batch| {
             let distance = distance(&network, &self.spectra, batch.clone(), &self.device)?;
             Ok(distance.to_scalar::<f32>()?)
@@ -192,7 +191,8 @@ impl Trainee for MagnitudesTrainee {
     }
 
     fn preview(&self, header: &Header, run: &Path) -> Result<()> {
-        let network = self.averaged()?;
+        // Streams compute on the CPU.
+        let network = self.averaged(&Device::Cpu)?;
         let mel = MelConfig::default();
         let voice = |log_mel: &LogMel| -> Result<Vec<f32>> {
             let heard = self.heard.whole(log_mel)?;
