@@ -85,9 +85,11 @@ fn griffin_lim_with_a_network_does_not_depend_on_how_the_mel_is_cut() {
     let (network, mel) = (network(), log_mel(&music()));
     let streams = [1, 7].map(|step| {
         let mut stream = stream(Some(&network));
-        // What an earlier clip leaves behind must not count.
-        stream.push(&mel, &mut Vec::new()).unwrap();
-        stream.reset();
+        // What an earlier clip leaves behind in one of them must not count.
+        if step > 1 {
+            stream.push(&mel, &mut Vec::new()).unwrap();
+            stream.reset();
+        }
         let mut out = Vec::new();
         for first in (0..mel.frames()).step_by(step) {
             let end = (first + step).min(mel.frames());
