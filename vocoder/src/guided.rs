@@ -48,12 +48,12 @@ pub struct GuidedConfig {
 }
 
 impl GuidedConfig {
-    /// The default settings for audio of this rate and number of channels.
-    pub fn new(sample_rate_hz: u32, channels: usize) -> Self {
+    /// The default settings for this mel spectrogram, and audio of this rate and number of channels.
+    pub fn new(mel: MelConfig, sample_rate_hz: u32, channels: usize) -> Self {
         Self {
             sample_rate_hz,
             channels,
-            mel: MelConfig::default(),
+            mel,
             median_frames: 11,
             median_bins: 31,
             margin_harmonic: 6.0,

@@ -1,0 +1,40 @@
+//! Between log-mels and tensors.
+
+use candle_core::{Device, Tensor};
+use vocoder::LogMel;
+
+use crate::error::Result;
+
+/// Log-mels of the same length as one tensor (B, 1, n_mels, T).
+///
+/// # Errors
+///
+/// When there are none, or their lengths or numbers of bands differ.
+pub fn to_tensor(mels: &[LogMel]) -> Result<Tensor> {
+    let (frames, n_mels) = (mels[0].frames(), mels[0].n_mels());
+    let values = mels
+        .iter()
+        .flat_map(LogMel::values)
+        .copied()
+        .collect::<Vec<_>>();
+    let by_frame = Tensor::from_vec(values, (mels.len(), 1, frames, n_mels), &Device::Cpu)?;
+    Ok(by_frame.transpose(2, 3)?.contiguous()?)
+}
+
+/// The batch elements of a tensor (B, 1, n_mels, T).
+///
+/// # Errors
+///
+/// When the shape is another.
+pub fn to_log_mels(mels: &Tensor) -> Result<Vec<LogMel>> {
+    let (batch, _, n_mels, _) = mels.dims4()?;
+    let by_frame = mels.transpose(2, 3)?.contiguous()?;
+    (0..batch)
+        .map(|b| {
+            Ok(LogMel::from_values(
+                n_mels,
+                by_frame.get(b)?.flatten_all()?.to_vec1()?,
+            )?)
+        })
+        .collect()
+}
