@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use model_runtime::LatencyMode;
 use model_runtime::credit::SystemClock;
 use model_runtime::delay::Delay;
 use model_runtime::geometry::{Geometry, GeometryError};
@@ -12,27 +11,13 @@ use model_runtime::status::Status;
 use model_runtime::transport::Transport;
 use model_runtime::worker::{WindowProcessor, Worker};
 
-use crate::params::{EngineKind, GraftParams};
+use crate::params::GraftParams;
+use crate::ramp::Ramp;
+use crate::restart_fade::RestartFade;
+use crate::setup::Setup;
 
 /// Samples that are worked on together where no parameter moves.
 const RUN_SAMPLES: usize = 64;
-
-/// How long a parameter takes to where it is moved.
-const RAMP_SECONDS: f32 = 0.02;
-
-/// How long the sound stays away at most when a restart was asked for: a host may not grant it.
-const RESTART_SECONDS: f32 = 0.5;
-
-/// What an engine is made for and keeps: to change it, the host has to restart the plugin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Setup {
-    /// What makes the remix.
-    pub engine: EngineKind,
-    /// How much of the future the remix waits for.
-    pub mode: LatencyMode,
-    /// [`crate::models::ModelStore::version`] of the model.
-    pub model_version: u64,
-}
 
 /// What an engine is made for.
 #[derive(Clone, Debug)]
@@ -101,7 +86,7 @@ impl Engine {
             _worker: processor.and_then(spawn),
             ramps: Ramps::new(config.sample_rate_hz),
             pending: Delay::new(geometry.latency_samples()),
-            restart: RestartFade::new(config),
+            restart: RestartFade::new(config.setup, config.sample_rate_hz, config.fade_in),
         })
     }
 
@@ -222,116 +207,6 @@ impl Engine {
     }
 }
 
-/// Audio thread: the fade out of one setup and into the next. The host restarts the plugin in between.
-struct RestartFade {
-    setup: Setup,
-    /// The setup that the sound fades out for.
-    leaving_for: Option<Setup>,
-    asked: bool,
-    gain: Ramp,
-    /// How long the sound stays away.
-    silent_samples: usize,
-    longest_samples: usize,
-    fades_in: bool,
-}
-
-impl RestartFade {
-    fn new(config: &Config) -> Self {
-        let mut gain = Ramp::new(config.sample_rate_hz);
-        gain.settle(1.0);
-        Self {
-            setup: config.setup,
-            leaving_for: None,
-            asked: false,
-            gain,
-            silent_samples: 0,
-            longest_samples: (RESTART_SECONDS * config.sample_rate_hz) as usize,
-            fades_in: config.fade_in,
-        }
-    }
-
-    /// Starts over, `latency_samples` before the first sound.
-    fn reset(&mut self, latency_samples: usize) {
-        if self.fades_in {
-            self.gain.settle(0.0);
-            self.silent_samples = latency_samples;
-        }
-    }
-
-    /// The gain of the next sample.
-    fn next(&mut self) -> f32 {
-        self.fades_in = false;
-        let silent = self.silent_samples > 0;
-        self.silent_samples = self.silent_samples.saturating_sub(1);
-        self.gain.next(if silent { 0.0 } else { 1.0 })
-    }
-
-    fn is_due(&mut self, wanted: Setup) -> bool {
-        if wanted == self.setup {
-            if self.leaving_for.take().is_some() {
-                self.silent_samples = 0;
-            }
-            return false;
-        }
-        if self.leaving_for != Some(wanted) {
-            self.leaving_for = Some(wanted);
-            self.asked = false;
-            self.silent_samples = self.longest_samples;
-        }
-        let due = !self.asked && self.gain.value == 0.0;
-        self.asked |= due;
-        due
-    }
-}
-
-/// Audio thread: a value that goes to where a parameter is in a short ramp, so that nothing clicks, whoever moves the
-/// parameter: automation, the editor or a state that is loaded.
-struct Ramp {
-    length_samples: u32,
-    value: f32,
-    target: f32,
-    step: f32,
-    samples_left: u32,
-}
-
-impl Ramp {
-    fn new(sample_rate_hz: f32) -> Self {
-        Self {
-            length_samples: ((RAMP_SECONDS * sample_rate_hz) as u32).max(1),
-            value: 0.0,
-            target: 0.0,
-            step: 0.0,
-            samples_left: 0,
-        }
-    }
-
-    fn settle(&mut self, value: f32) {
-        self.value = value;
-        self.target = value;
-        self.samples_left = 0;
-    }
-
-    fn next(&mut self, target: f32) -> f32 {
-        if target != self.target {
-            self.target = target;
-            self.step = (target - self.value) / self.length_samples as f32;
-            self.samples_left = self.length_samples;
-        }
-        match self.samples_left {
-            0 => {}
-            1 => {
-                self.value = self.target;
-                self.samples_left = 0;
-            }
-            _ => {
-                self.value += self.step;
-                self.samples_left -= 1;
-            }
-        }
-        self.value
-    }
-}
-
 /// Audio thread: the parameters that are heard at once, each on its ramp.
 struct Ramps([Ramp; 8]);
 
@@ -374,7 +249,7 @@ impl Ramps {
 
     /// Whether all parameters are where the last targets were.
     fn are_settled(&self) -> bool {
-        self.0.iter().all(|ramp| ramp.samples_left == 0)
+        self.0.iter().all(Ramp::is_settled)
     }
 
     fn next(&mut self, targets: &[f32; 8]) -> Levels {

@@ -15,11 +15,17 @@ pub mod meters;
 pub mod models;
 pub mod params;
 mod processor;
+mod ramp;
+mod readout;
+mod restart_fade;
+pub mod setup;
 
-use editor::{GraftEditor, Readout};
-use engine::{Engine, Setup};
+use editor::GraftEditor;
+use engine::Engine;
 use meters::Metering;
 use params::GraftParams;
+use readout::Readout;
+use setup::{Activation, Asker, Setup};
 
 /// The plugin.
 #[derive(Default)]
@@ -29,8 +35,6 @@ pub struct Graft {
     /// While activated.
     engine: Option<Engine>,
     metering: Metering,
-    /// What the last engine was made for.
-    last_setup: Option<Setup>,
 }
 
 const fn layout(
@@ -96,10 +100,11 @@ impl Plugin for Graft {
         self.engine = None;
         // Waits for a model that is being loaded, so that a render begins with the model that its session names.
         let (model, model_version) = self.params.model.0.settled();
-        let setup = self.params.setup_with(model_version);
+        let setup = Setup::with_model(&self.params, model_version);
+        let last = self.readout.activation();
         let config = engine::Config {
             setup,
-            fade_in: self.last_setup.is_some_and(|last| last != setup),
+            fade_in: last.is_some_and(|last| last.setup != setup),
             sample_rate_hz: buffer_config.sample_rate,
             max_block_samples: buffer_config.max_buffer_size as usize,
             // VST3 hosts' word comes one render late through nice-plug, so it counts for nothing.
@@ -126,12 +131,14 @@ impl Plugin for Graft {
                 return false;
             }
         };
-        let latency_samples = engine.latency_samples();
-        context.set_latency_samples(latency_samples);
-        self.readout
-            .set_latency(setup, latency_samples, config.sample_rate_hz);
+        let activation = Activation {
+            setup,
+            sample_rate_hz: config.sample_rate_hz,
+            latency_samples: engine.latency_samples(),
+        };
+        context.set_latency_samples(activation.latency_samples);
+        self.readout.set_activation(activation);
         self.metering = Metering::new(Arc::clone(&self.readout.meters), config.sample_rate_hz);
-        self.last_setup = Some(setup);
         self.engine = Some(engine);
         true
     }
@@ -163,9 +170,9 @@ impl Plugin for Graft {
         self.metering.input(buffer.as_slice(), sidechain);
         engine.process(&self.params, &transport, buffer.as_slice(), sidechain);
         self.metering.output(buffer.as_slice());
-        // CLAP hosts take this from any thread. In VST3 it would go through nice-plug's background thread, so there the
-        // editor asks.
-        if context.plugin_api() == PluginApi::Clap && engine.restart_is_due(self.params.setup()) {
+        if Asker::of(context.plugin_api()) == Some(Asker::AudioThread)
+            && engine.restart_is_due(Setup::wanted(&self.params))
+        {
             context.request_restart();
         }
         ProcessStatus::Tail(engine.latency_samples())

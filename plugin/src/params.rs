@@ -9,7 +9,6 @@ use nice_plug::prelude::*;
 use vocoder::classic::Method;
 
 use crate::editor::EditorScale;
-use crate::engine::Setup;
 use crate::models::ModelChoice;
 
 /// Largest transposition either way: what the built-in model was trained for.
@@ -215,27 +214,6 @@ pub struct GraftParams {
     /// Whether the main input passes as it is, delayed.
     #[id = "bypass"]
     pub bypass: BoolParam,
-}
-
-impl GraftParams {
-    /// Any thread, the audio thread too: what the host would have to restart the plugin for.
-    pub fn setup(&self) -> Setup {
-        self.setup_with(self.model.0.version())
-    }
-
-    /// The same with another version of the model.
-    pub fn setup_with(&self, model_version: u64) -> Setup {
-        let engine = self.engine.value();
-        Setup {
-            engine,
-            mode: match engine {
-                EngineKind::Network => self.latency.value().into(),
-                // They look no further ahead than they must.
-                EngineKind::Split | EngineKind::Morph => LatencyMode::Live,
-            },
-            model_version,
-        }
-    }
 }
 
 impl Default for GraftParams {

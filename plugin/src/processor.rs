@@ -7,7 +7,7 @@ use model_runtime::scope::Scope;
 use model_runtime::worker::{ProcessorError, WindowProcessor};
 use model_runtime::{ClassicStream, Model, RemixStream, StreamSettings, Voice};
 
-use crate::engine::Setup;
+use crate::setup::Setup;
 
 /// Makes the processor that a worker runs at the host's rate. What is frozen is kept in `frozen`, and what it
 /// hears and makes is shown in `scope`.

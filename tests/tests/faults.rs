@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use graft::engine::{Config, Engine, Setup};
+use graft::engine::{Config, Engine};
 use graft::params::{EngineKind, GraftParams};
+use graft::setup::Setup;
 use model_runtime::packet::Window;
 use model_runtime::status::Status;
 use model_runtime::transport::Transport;

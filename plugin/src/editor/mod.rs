@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use baseview::{WindowContext, WindowSize};
 use egui::{Align2, CentralPanel, Rect, Ui, vec2};
-use nice_plug::context::PluginApi;
 use nice_plug::context::gui::GuiContext;
 use nice_plug::editor::dpi::NativeSize;
 use nice_plug::editor::{Editor, HostMethods, ParentWindowHandle, ResizeHint, SpawnedEditor};
@@ -33,17 +32,16 @@ mod pictures;
 #[cfg(target_os = "linux")]
 mod pinned;
 pub mod presets;
-mod readout;
 mod status;
 mod surface;
 mod theme;
 mod window;
 
-pub use readout::Readout;
 pub use window::EditorScale;
 
-use crate::engine::Setup;
 use crate::params::{EngineKind, GraftParams};
+use crate::readout::Readout;
+use crate::setup::{Activation, Asker, Restart, Setup};
 use control::ParamId;
 use doctor::{Advice, Doctor};
 use entry::Entry;
@@ -101,7 +99,7 @@ impl Editor for GraftEditor {
             params: Arc::clone(&self.params),
             readout: Arc::clone(&self.readout),
             context: gui_context,
-            restart_asked_for: None,
+            restart: Restart::default(),
             gestures: Gestures::with_history(history),
             entry: Entry::default(),
             holds: Holds::default(),
@@ -144,7 +142,7 @@ struct Figures {
     late_windows: u64,
     faults: u64,
     work_percent: f32,
-    latency_samples: Option<u32>,
+    activation: Option<Activation>,
     model: (u64, bool, Option<String>),
     values: Vec<f32>,
     advice: Option<Advice>,
@@ -154,7 +152,7 @@ impl Figures {
     /// Whether a window with the other figures looks the same.
     fn look_like(&self, other: &Self) -> bool {
         let all = |f: &Self| {
-            let counts = (f.late_windows, f.faults, f.work_percent, f.latency_samples);
+            let counts = (f.late_windows, f.faults, f.work_percent, f.activation);
             (counts, f.model.clone(), f.values.clone(), f.advice.clone())
         };
         all(self) == all(other)
@@ -166,8 +164,7 @@ struct App {
     params: Arc<GraftParams>,
     readout: Arc<Readout>,
     context: GuiContext,
-    /// The setup that the host was last asked to restart for.
-    restart_asked_for: Option<Setup>,
+    restart: Restart,
     gestures: Gestures,
     entry: Entry,
     holds: Holds,
@@ -181,16 +178,17 @@ struct App {
 }
 
 impl App {
-    /// Asks a VST3 host for a restart when latency or model are to change; in CLAP the audio thread does.
+    /// Asks the host for a restart when another setup is wanted, unless the audio thread does.
     fn request_restart(&mut self) {
-        let wanted = self.params.setup();
-        if self.readout.setup().is_none_or(|setup| setup == wanted) {
-            self.restart_asked_for = None;
-        } else if self.context.plugin_api() == PluginApi::Vst3
-            && self.restart_asked_for != Some(wanted)
-        {
-            self.restart_asked_for = Some(wanted);
-            self.context.request_restart();
+        let Some(activation) = self.readout.activation() else {
+            return;
+        };
+        if Asker::of(self.context.plugin_api()) == Some(Asker::Editor) {
+            let wanted = Setup::wanted(&self.params);
+            self.restart.note(activation.setup, wanted);
+            if self.restart.take_due(true) {
+                self.context.request_restart();
+            }
         }
     }
 
@@ -225,7 +223,7 @@ impl App {
             late_windows: status.late_windows(),
             faults: status.faults(),
             work_percent: (100.0 * status.real_time_factor()).round(),
-            latency_samples: self.readout.latency().map(|(samples, _)| samples),
+            activation: self.readout.activation(),
             model: (model.version(), model.is_loading(), model.note()),
             values: ParamId::ALL.map(|id| id.of(&self.params).value()).to_vec(),
             advice: self
@@ -279,9 +277,8 @@ impl App {
             let news = self.readout.scope.take();
             self.doctor.listen(&news);
             self.pictures.take(ui.ctx(), &news);
-            let latency = self.readout.latency();
-            let latency_seconds =
-                latency.map(|(samples, rate_hz)| f64::from(samples) / f64::from(rate_hz));
+            let activation = self.readout.activation();
+            let latency_seconds = activation.map(|activation| activation.latency_seconds());
             let has_network = self.params.engine.value() == EngineKind::Network;
             let picture = ground.shrink(10.0);
             if self
