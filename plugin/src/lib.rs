@@ -9,7 +9,9 @@ use std::sync::Arc;
 use model_runtime::transport::Transport;
 use nice_plug::prelude::*;
 
+mod control;
 pub mod editor;
+mod editor_size;
 pub mod engine;
 pub mod meters;
 pub mod models;

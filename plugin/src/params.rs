@@ -8,7 +8,7 @@ use nice_plug::params::persist::PersistentField;
 use nice_plug::prelude::*;
 use vocoder::classic::Method;
 
-use crate::editor::EditorScale;
+use crate::editor_size::EditorScale;
 use crate::models::ModelChoice;
 
 /// Largest transposition either way: what the built-in model was trained for.

@@ -6,8 +6,8 @@ use std::f64::consts::TAU;
 use model_runtime::scope::{Lane, News};
 use nice_plug::prelude::{Param, util};
 
-use super::control::ParamId;
 use super::meter::to_db;
+use crate::control::ParamId;
 use crate::meters::{Meters, Pulse};
 use crate::params::GraftParams;
 

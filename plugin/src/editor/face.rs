@@ -4,12 +4,12 @@ use egui::{Align2, Color32, Pos2, Rect, Ui, Vec2, pos2, vec2};
 use model_runtime::LatencyMode;
 
 use super::buttons::{self, choice, switch};
-use super::control::ParamId;
 use super::knob::{self, knob};
 use super::meter::{Hold, meter};
 use super::pad::pad;
 use super::panel::Panel;
 use super::theme;
+use crate::control::ParamId;
 use crate::meters::{Level, Meters, Pulse};
 
 const PAD: Rect = rect(12.0, 52.0, 316.0, 316.0);

@@ -7,9 +7,9 @@ use egui::{
     Vec2, pos2, vec2,
 };
 
-use super::control::ParamId;
 use super::panel::Panel;
 use super::theme;
+use crate::control::ParamId;
 
 /// How far the pointer moves from one end of a knob to the other, in points.
 const TRAVEL: f32 = 170.0;

@@ -1,9 +1,9 @@
 //! Presets, and comparing two settings.
 
-use super::control::ParamId::{
+use super::panel::Panel;
+use crate::control::ParamId::{
     self, FreezeHarmony, FreezeLength, FreezeRhythm, Harmony, Link, Mix, Rhythm, Transpose,
 };
-use super::panel::Panel;
 use crate::params::GraftParams;
 
 /// A setting with a name that says what it does.
