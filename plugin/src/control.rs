@@ -3,91 +3,105 @@
 use nice_plug::context::gui::ParamSetter;
 use nice_plug::prelude::Param;
 
-use crate::params::GraftParams;
-
-/// A parameter's name in the editor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ParamId {
-    /// [`GraftParams::harmony`].
-    Harmony,
-    /// [`GraftParams::rhythm`].
-    Rhythm,
-    /// [`GraftParams::link`].
-    Link,
-    /// [`GraftParams::transpose`].
-    Transpose,
-    /// [`GraftParams::freeze_harmony`].
-    FreezeHarmony,
-    /// [`GraftParams::freeze_rhythm`].
-    FreezeRhythm,
-    /// [`GraftParams::freeze_length`].
-    FreezeLength,
-    /// [`GraftParams::voice`].
-    Voice,
-    /// [`GraftParams::air`].
-    Air,
-    /// [`GraftParams::window`].
-    Window,
-    /// [`GraftParams::latency`].
-    Latency,
-    /// [`GraftParams::engine`].
-    Engine,
-    /// [`GraftParams::main_gain`].
-    MainGain,
-    /// [`GraftParams::sidechain_gain`].
-    SidechainGain,
-    /// [`GraftParams::mix`].
-    Mix,
-    /// [`GraftParams::output_gain`].
-    OutputGain,
-    /// [`GraftParams::bypass`].
-    Bypass,
+/// What the editor shows of a parameter. Places are in points, from the upper left corner of the group.
+#[derive(Clone, Copy)]
+pub struct Shown {
+    /// Its name on the face, where the group says the rest.
+    pub name: &'static str,
+    /// What it does, for the tooltip.
+    pub help: &'static str,
+    /// Where it is.
+    pub group: Group,
+    /// As what.
+    pub widget: Widget,
+    /// What else sets it.
+    pub set_by: SetBy,
 }
 
-impl ParamId {
-    /// All of them.
-    pub const ALL: [Self; 17] = [
-        Self::Harmony,
-        Self::Rhythm,
-        Self::Link,
-        Self::Transpose,
-        Self::FreezeHarmony,
-        Self::FreezeRhythm,
-        Self::FreezeLength,
-        Self::Voice,
-        Self::Air,
-        Self::Window,
-        Self::Latency,
-        Self::Engine,
-        Self::MainGain,
-        Self::SidechainGain,
-        Self::Mix,
-        Self::OutputGain,
-        Self::Bypass,
-    ];
+/// A group on the face.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// The line above.
+    Header,
+    /// What the remix is made of.
+    Remix,
+    /// What is frozen.
+    Freeze,
+    /// How the remix is made.
+    Processing,
+    /// How loud it is.
+    Levels,
+}
 
-    /// The parameter of this name.
-    pub fn of(self, params: &GraftParams) -> &dyn Control {
-        match self {
-            Self::Harmony => &params.harmony,
-            Self::Rhythm => &params.rhythm,
-            Self::Link => &params.link,
-            Self::Transpose => &params.transpose,
-            Self::FreezeHarmony => &params.freeze_harmony,
-            Self::FreezeRhythm => &params.freeze_rhythm,
-            Self::FreezeLength => &params.freeze_length,
-            Self::Voice => &params.voice,
-            Self::Air => &params.air,
-            Self::Window => &params.window,
-            Self::Latency => &params.latency,
-            Self::Engine => &params.engine,
-            Self::MainGain => &params.main_gain,
-            Self::SidechainGain => &params.sidechain_gain,
-            Self::Mix => &params.mix,
-            Self::OutputGain => &params.output_gain,
-            Self::Bypass => &params.bypass,
-        }
-    }
+/// What a parameter is moved with.
+#[derive(Clone, Copy)]
+pub enum Widget {
+    /// A knob.
+    Knob {
+        /// Its middle.
+        center: [f32; 2],
+        /// Of its track.
+        radius: f32,
+        /// Where the track begins to fill.
+        origin: Origin,
+        /// Its colour.
+        tint: Tint,
+    },
+    /// A switch.
+    Switch {
+        /// Its upper left corner.
+        corner: [f32; 2],
+        /// Width and height.
+        size: [f32; 2],
+        /// Its colour where it is on.
+        tint: Tint,
+    },
+    /// One of a few words, as wide as the group.
+    Choice {
+        /// Top of the name.
+        name_top: f32,
+        /// Top of the words.
+        top: f32,
+        /// What to choose from.
+        words: fn() -> &'static [&'static str],
+    },
+}
+
+/// Where the track of a knob begins to fill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// At its left end.
+    Zero,
+    /// Where the parameter is at first.
+    Default,
+}
+
+/// The colour of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tint {
+    /// Of the main input.
+    Main,
+    /// Of the sidechain.
+    Sidechain,
+    /// Of the remix.
+    Remix,
+    /// From the main input's, at 0, to the sidechain's.
+    Sources,
+    /// Of the remix, where the model's voice can be heard.
+    Voice,
+    /// Of what needs attention.
+    Warning,
+}
+
+/// What sets a parameter, other than its widget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetBy {
+    /// Presets, and comparing: what the remix is.
+    Presets,
+    /// Comparing alone: what belongs to the session.
+    Comparing,
+    /// Nothing: what takes effect with a restart, or silences the rest.
+    Nothing,
 }
 
 /// A parameter of any type.
@@ -98,6 +112,8 @@ pub trait Control {
     fn value(&self) -> f32;
     /// Where it is at first.
     fn default_value(&self) -> f32;
+    /// Steps from one end to the other, if it has steps.
+    fn steps(&self) -> Option<usize>;
     /// The nearest value that it can take.
     fn snap(&self, value: f32) -> f32;
     /// A small step up or down from a value; a tenth of that where it is to be fine and can be.
@@ -125,6 +141,10 @@ impl<P: Param> Control for P {
 
     fn default_value(&self) -> f32 {
         self.default_normalized_value()
+    }
+
+    fn steps(&self) -> Option<usize> {
+        self.step_count()
     }
 
     fn snap(&self, value: f32) -> f32 {

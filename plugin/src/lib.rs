@@ -9,14 +9,15 @@ use std::sync::Arc;
 use model_runtime::transport::Transport;
 use nice_plug::prelude::*;
 
+mod choices;
 mod control;
 pub mod editor;
 mod editor_size;
 pub mod engine;
+pub mod engines;
 pub mod meters;
 pub mod models;
 pub mod params;
-mod processor;
 mod ramp;
 mod readout;
 mod restart_fade;
@@ -24,6 +25,7 @@ pub mod setup;
 
 use editor::GraftEditor;
 use engine::Engine;
+use engines::Parts;
 use meters::Metering;
 use params::GraftParams;
 use readout::Readout;
@@ -115,9 +117,13 @@ impl Plugin for Graft {
         };
         let status = &self.readout.status;
         let made = model.map_err(Into::into).and_then(|model| {
-            let frozen = Arc::clone(&self.params.frozen.0);
-            let scope = Arc::clone(&self.readout.scope);
-            processor::processor(&model, config.sample_rate_hz, &setup, frozen, scope)
+            setup.engine.processor(Parts {
+                model: &model,
+                sample_rate_hz: config.sample_rate_hz.round() as u32,
+                mode: setup.mode,
+                frozen: Arc::clone(&self.params.frozen.0),
+                scope: Arc::clone(&self.readout.scope),
+            })
         });
         let processor = match made {
             Ok(processor) => Some(processor),

@@ -3,7 +3,8 @@
 use model_runtime::LatencyMode;
 use nice_plug::context::PluginApi;
 
-use crate::params::{EngineKind, GraftParams};
+use crate::engines::EngineKind;
+use crate::params::GraftParams;
 
 /// What stays the same while the plugin is active: to change it, the host has to restart the plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +28,7 @@ impl Setup {
         let engine = params.engine.value();
         Self {
             engine,
-            mode: match engine {
-                EngineKind::Network => params.latency.value().into(),
-                // They look no further ahead than they must.
-                EngineKind::Split | EngineKind::Morph => LatencyMode::Live,
-            },
+            mode: engine.mode(params.latency.value().0),
             model_version,
         }
     }

@@ -7,13 +7,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use graft::engine::{Config, Engine};
-use graft::params::{EngineKind, GraftParams};
+use graft::engines::{EngineKind, Parts};
+use graft::params::GraftParams;
 use graft::setup::Setup;
 use model_runtime::packet::Window;
 use model_runtime::status::Status;
 use model_runtime::transport::Transport;
 use model_runtime::worker::{ProcessorError, WindowProcessor};
-use model_runtime::{ClassicStream, LatencyMode, Model, RemixStream, StreamSettings, Voice};
+use model_runtime::{LatencyMode, Model};
 
 const RATE_HZ: u32 = 44_100;
 const BLOCK: usize = 64;
@@ -86,15 +87,15 @@ fn main_sample(n: usize) -> f32 {
 
 /// Plays seven seconds; in real time, or as fast as it goes.
 fn play(engine: EngineKind, mode: LatencyMode, fault: Fault, live: bool) -> Played {
-    let settings = StreamSettings {
+    let model = Model::built_in().unwrap();
+    let parts = Parts {
+        model: &model,
         sample_rate_hz: RATE_HZ,
-        voice: Voice::Guided,
         mode,
+        frozen: Arc::default(),
+        scope: Arc::default(),
     };
-    let remix: Box<dyn WindowProcessor> = match engine.method() {
-        Some(method) => Box::new(ClassicStream::new(method, RATE_HZ).unwrap()),
-        None => Box::new(RemixStream::new(&Model::built_in().unwrap(), settings).unwrap()),
-    };
+    let remix = engine.processor(parts).unwrap();
     let config = Config {
         setup: Setup {
             engine,

@@ -19,9 +19,8 @@ use super::panel::{Gestures, Panel};
 use super::pictures::Pictures;
 use super::surface::Content;
 use super::{status, theme, window};
-use crate::control::ParamId;
 use crate::editor_size::FACE;
-use crate::params::{EngineKind, GraftParams};
+use crate::params::{GraftParams, ParamId};
 use crate::readout::Readout;
 use crate::setup::{Activation, Asker, Restart, Setup};
 
@@ -119,6 +118,11 @@ impl App {
         }
     }
 
+    fn values(&self) -> Vec<f32> {
+        let values = ParamId::ALL.iter().map(|id| id.of(&self.params).value());
+        values.collect()
+    }
+
     fn read_figures(&mut self, now_seconds: f64) -> Figures {
         let status = &self.readout.status;
         let model = &self.params.model.0;
@@ -129,7 +133,7 @@ impl App {
             work_percent: (100.0 * status.real_time_factor()).round(),
             activation: self.readout.activation(),
             model: (model.version(), model.is_loading(), model.note()),
-            values: ParamId::ALL.map(|id| id.of(&self.params).value()).to_vec(),
+            values: self.values(),
             advice: self
                 .doctor
                 .advice(&self.params, &self.readout.meters, now_seconds),
@@ -191,20 +195,19 @@ impl Content for App {
                 theme::TEXT,
             );
             let meters = &self.readout.meters;
-            face::bypass(ui, origin, &mut panel);
             face::controls(ui, origin, &mut panel, meters, &mut self.holds);
             let ground = face::PICTURES.translate(origin.to_vec2());
-            face::group(ui, ground, "");
+            face::ground(ui, ground, "");
             let news = self.readout.scope.take();
             self.doctor.listen(&news);
             self.pictures.take(ui.ctx(), &news);
             let activation = self.readout.activation();
             let latency_seconds = activation.map(|activation| activation.latency_seconds());
-            let has_network = self.params.engine.value() == EngineKind::Network;
+            let has_latents = self.params.engine.value().has_latents();
             let picture = ground.shrink(10.0);
             if self
                 .pictures
-                .show(ui, picture, latency_seconds, has_network)
+                .show(ui, picture, latency_seconds, has_latents)
             {
                 ui.ctx().request_repaint();
             }

@@ -4,7 +4,7 @@ use egui::{Align2, Color32, Id, Rect, Response, Sense, Stroke, StrokeKind, Ui, p
 
 use super::panel::Panel;
 use super::theme;
-use crate::control::ParamId;
+use crate::params::ParamId;
 
 /// How a switch looks.
 pub struct Look<'a> {

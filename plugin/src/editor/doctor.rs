@@ -7,9 +7,9 @@ use model_runtime::scope::{Lane, News};
 use nice_plug::prelude::{Param, util};
 
 use super::meter::to_db;
-use crate::control::ParamId;
 use crate::meters::{Meters, Pulse};
 use crate::params::GraftParams;
+use crate::params::ParamId;
 
 /// Inputs that are silent for so long are worth a word.
 const SILENT_SECONDS: f64 = 2.0;

@@ -4,7 +4,7 @@ use egui::{Area, Frame, Grid, Id, Key, Order, Pos2, Stroke, TextEdit, Ui};
 
 use super::panel::{Panel, Typing};
 use super::theme;
-use crate::control::ParamId;
+use crate::params::ParamId;
 
 const WIDTH: f32 = 76.0;
 

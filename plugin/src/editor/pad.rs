@@ -10,7 +10,7 @@ use egui::{
 use super::knob::{FINE, keys, moved};
 use super::panel::Panel;
 use super::theme;
-use crate::control::ParamId;
+use crate::params::ParamId;
 
 const X: ParamId = ParamId::Harmony;
 const Y: ParamId = ParamId::Rhythm;

@@ -4,8 +4,9 @@ use egui::Pos2;
 use nice_plug::context::gui::ParamSetter;
 
 use super::history::{Change, History};
-use crate::control::{Control, ParamId};
+use crate::control::Control;
 use crate::params::GraftParams;
+use crate::params::ParamId;
 
 /// Gestures under way, and those of before.
 #[derive(Default)]
