@@ -11,8 +11,8 @@ use model_runtime::status::Status;
 use model_runtime::transport::Transport;
 use model_runtime::worker::{WindowProcessor, Worker};
 
+use crate::levels::{Levels, Ramps};
 use crate::params::GraftParams;
-use crate::ramp::Ramp;
 use crate::restart_fade::RestartFade;
 use crate::setup::Setup;
 
@@ -124,16 +124,8 @@ impl Engine {
         self.port.set_window_beats(params.window.value().beats());
         self.port.begin_block(block_samples, transport);
         // Constant within the block: it is cut wherever a parameter changes.
-        let targets = Ramps::targets(params);
-        let loop_beats = params.freeze_length.value().beats();
-        let mut controls = Controls {
-            voice: params.voice.value(),
-            air: params.air.value(),
-            transpose_semitones: params.transpose.value(),
-            harmony_loop_beats: params.freeze_harmony.value().then_some(loop_beats),
-            rhythm_loop_beats: params.freeze_rhythm.value().then_some(loop_beats),
-            ..Controls::default()
-        };
+        let targets = Levels::targets(params);
+        let mut controls = controls(params);
         let mut levels = Levels::default();
         let mut are_settled = false;
         let mut start = 0;
@@ -141,9 +133,7 @@ impl Engine {
             if !are_settled {
                 levels = self.ramps.next(&targets);
                 are_settled = self.ramps.are_settled();
-                controls.harmony = levels.harmony;
-                controls.rhythm =
-                    levels.rhythm * (1.0 - levels.link) + levels.harmony * levels.link;
+                set_factors(&mut controls, &levels);
             }
             let samples = match are_settled {
                 true => RUN_SAMPLES.min(block_samples - start),
@@ -207,75 +197,21 @@ impl Engine {
     }
 }
 
-/// Audio thread: the parameters that are heard at once, each on its ramp.
-struct Ramps([Ramp; 8]);
-
-/// The values of [`Ramps`] at a sample.
-#[derive(Clone, Copy, Default)]
-struct Levels {
-    main_gain: f32,
-    sidechain_gain: f32,
-    mix: f32,
-    output_gain: f32,
-    harmony: f32,
-    rhythm: f32,
-    link: f32,
-    bypass: f32,
+/// The controls that change from block to block.
+fn controls(params: &GraftParams) -> Controls {
+    let loop_beats = params.freeze_length.value().beats();
+    Controls {
+        voice: params.voice.value(),
+        air: params.air.value(),
+        transpose_semitones: params.transpose.value(),
+        harmony_loop_beats: params.freeze_harmony.value().then_some(loop_beats),
+        rhythm_loop_beats: params.freeze_rhythm.value().then_some(loop_beats),
+        ..Controls::default()
+    }
 }
 
-impl Ramps {
-    fn new(sample_rate_hz: f32) -> Self {
-        Self(std::array::from_fn(|_| Ramp::new(sample_rate_hz)))
-    }
-
-    fn targets(params: &GraftParams) -> [f32; 8] {
-        [
-            params.main_gain.value(),
-            params.sidechain_gain.value(),
-            params.mix.value(),
-            params.output_gain.value(),
-            params.harmony.value(),
-            params.rhythm.value(),
-            f32::from(u8::from(params.link.value())),
-            f32::from(u8::from(params.bypass.value())),
-        ]
-    }
-
-    fn settle(&mut self, params: &GraftParams) {
-        for (ramp, target) in self.0.iter_mut().zip(Self::targets(params)) {
-            ramp.settle(target);
-        }
-    }
-
-    /// Whether all parameters are where the last targets were.
-    fn are_settled(&self) -> bool {
-        self.0.iter().all(Ramp::is_settled)
-    }
-
-    fn next(&mut self, targets: &[f32; 8]) -> Levels {
-        let mut index = 0;
-        let [
-            main_gain,
-            sidechain_gain,
-            mix,
-            output_gain,
-            harmony,
-            rhythm,
-            link,
-            bypass,
-        ] = self.0.each_mut().map(|ramp| {
-            index += 1;
-            ramp.next(targets[index - 1])
-        });
-        Levels {
-            main_gain,
-            sidechain_gain,
-            mix,
-            output_gain,
-            harmony,
-            rhythm,
-            link,
-            bypass,
-        }
-    }
+/// Sets those that change from sample to sample: where each factor comes from.
+fn set_factors(controls: &mut Controls, levels: &Levels) {
+    controls.harmony = levels.harmony;
+    controls.rhythm = levels.rhythm * (1.0 - levels.link) + levels.harmony * levels.link;
 }

@@ -15,6 +15,7 @@ pub mod editor;
 mod editor_size;
 pub mod engine;
 pub mod engines;
+mod levels;
 pub mod meters;
 pub mod models;
 pub mod params;
