@@ -22,7 +22,7 @@ pub struct Shown {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
     /// The line above.
-    Header,
+    Toolbar,
     /// What the remix is made of.
     Remix,
     /// What is frozen.

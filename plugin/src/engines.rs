@@ -11,7 +11,7 @@ use vocoder::classic::Method;
 
 /// What makes the remix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
-pub enum EngineKind {
+pub enum Engine {
     /// The network of the model.
     #[id = "network"]
     Network,
@@ -44,7 +44,7 @@ pub struct Parts<'a> {
     pub scope: Arc<Scope>,
 }
 
-impl EngineKind {
+impl Engine {
     /// The tooltip of the parameter, which names them.
     pub const HELP: &'static str = "the network, or one of two old ways to remix that cost next to nothing. Takes effect \
                                     when the host restarts the plugin.";

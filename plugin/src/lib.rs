@@ -1,6 +1,6 @@
 //! Graft: a CLAP and VST3 plugin that remixes two tracks in real time.
 //!
-//! This file has the plugin's lifecycle and wires its parts together; [`engine`] is what runs on the
+//! This file has the plugin's lifecycle and wires its parts together; [`signal_path`] is what runs on the
 //! audio thread.
 
 use std::num::NonZeroU32;
@@ -13,7 +13,6 @@ mod choices;
 mod control;
 pub mod editor;
 mod editor_size;
-pub mod engine;
 pub mod engines;
 mod levels;
 pub mod meters;
@@ -23,14 +22,15 @@ mod ramp;
 mod readout;
 mod restart_fade;
 pub mod setup;
+pub mod signal_path;
 
 use editor::GraftEditor;
-use engine::Engine;
 use engines::Parts;
 use meters::Metering;
 use params::GraftParams;
 use readout::Readout;
 use setup::{Activation, Asker, Setup};
+use signal_path::SignalPath;
 
 /// The plugin.
 #[derive(Default)]
@@ -38,7 +38,7 @@ pub struct Graft {
     params: Arc<GraftParams>,
     readout: Arc<Readout>,
     /// While activated.
-    engine: Option<Engine>,
+    path: Option<SignalPath>,
     metering: Metering,
 }
 
@@ -102,12 +102,12 @@ impl Plugin for Graft {
         context: &mut impl ActivateContext<Self>,
     ) -> bool {
         // Joins the last worker before the next one starts.
-        self.engine = None;
+        self.path = None;
         // Waits for a model that is being loaded, so that a render begins with the model that its session names.
         let (model, model_version) = self.params.model.0.settled();
         let setup = Setup::with_model(&self.params, model_version);
         let last = self.readout.activation();
-        let config = engine::Config {
+        let config = signal_path::Config {
             setup,
             fade_in: last.is_some_and(|last| last.setup != setup),
             sample_rate_hz: buffer_config.sample_rate,
@@ -133,8 +133,8 @@ impl Plugin for Graft {
                 None
             }
         };
-        let engine = match Engine::new(&config, processor, Arc::clone(status)) {
-            Ok(engine) => engine,
+        let path = match SignalPath::new(&config, processor, Arc::clone(status)) {
+            Ok(path) => path,
             Err(error) => {
                 status.report_fault(error.to_string());
                 return false;
@@ -143,22 +143,22 @@ impl Plugin for Graft {
         let activation = Activation {
             setup,
             sample_rate_hz: config.sample_rate_hz,
-            latency_samples: engine.latency_samples(),
+            latency_samples: path.latency_samples(),
         };
         context.set_latency_samples(activation.latency_samples);
         self.readout.set_activation(activation);
         self.metering = Metering::new(Arc::clone(&self.readout.meters), config.sample_rate_hz);
-        self.engine = Some(engine);
+        self.path = Some(path);
         true
     }
 
     fn deactivate(&mut self) {
-        self.engine = None;
+        self.path = None;
     }
 
     fn reset(&mut self) {
-        if let Some(engine) = &mut self.engine {
-            engine.reset(&self.params);
+        if let Some(path) = &mut self.path {
+            path.reset(&self.params);
         }
     }
 
@@ -168,7 +168,7 @@ impl Plugin for Graft {
         aux: &mut AuxiliaryBuffers,
         context: &mut impl ProcessContext<Self>,
     ) -> ProcessStatus {
-        let Some(engine) = &mut self.engine else {
+        let Some(path) = &mut self.path else {
             return ProcessStatus::Error("process() before activate()");
         };
         let sidechain = aux
@@ -177,14 +177,14 @@ impl Plugin for Graft {
             .map_or(&[][..], |port| port.as_slice_immutable());
         let transport = transport(context.transport());
         self.metering.input(buffer.as_slice(), sidechain);
-        engine.process(&self.params, &transport, buffer.as_slice(), sidechain);
+        path.process(&self.params, &transport, buffer.as_slice(), sidechain);
         self.metering.output(buffer.as_slice());
         if Asker::of(context.plugin_api()) == Some(Asker::AudioThread)
-            && engine.restart_is_due(Setup::wanted(&self.params))
+            && path.restart_is_due(Setup::wanted(&self.params))
         {
             context.request_restart();
         }
-        ProcessStatus::Tail(engine.latency_samples())
+        ProcessStatus::Tail(path.latency_samples())
     }
 }
 

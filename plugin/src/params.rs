@@ -10,7 +10,7 @@ use nice_plug::prelude::*;
 use crate::choices::{FreezeLength, Latency, WindowLength};
 use crate::control::{Control, Group, Origin, SetBy, Shown, Tint, Widget};
 use crate::editor_size::EditorScale;
-use crate::engines::EngineKind;
+use crate::engines::Engine;
 use crate::models::ModelChoice;
 
 /// Largest transposition either way that the host knows. A host's range cannot follow the model: how far that one goes, its
@@ -169,11 +169,11 @@ parameters! {
         set_by: SetBy::Nothing,
     };
     /// What makes the remix. Takes effect when the host restarts the plugin.
-    Engine, engine, "engine": EnumParam<EngineKind> = EnumParam::new("Engine", EngineKind::Network).non_automatable() => Shown {
+    Engine, engine, "engine": EnumParam<Engine> = EnumParam::new("Engine", Engine::Network).non_automatable() => Shown {
         name: "Engine",
-        help: EngineKind::HELP,
+        help: Engine::HELP,
         group: Group::Processing,
-        widget: choice(136.0, 151.0, EngineKind::variants),
+        widget: choice(136.0, 151.0, Engine::variants),
         set_by: SetBy::Nothing,
     };
     /// Gain of the main input.
@@ -212,7 +212,7 @@ parameters! {
     Bypass, bypass, "bypass": BoolParam = BoolParam::new("Bypass", false).make_bypass() => Shown {
         name: "Bypass",
         help: "the main input passes as it is, in time with the remix.",
-        group: Group::Header,
+        group: Group::Toolbar,
         widget: switch([872.0, 13.0], [76.0, 26.0], Tint::Warning),
         set_by: SetBy::Nothing,
     };

@@ -3,14 +3,14 @@
 use model_runtime::LatencyMode;
 use nice_plug::context::PluginApi;
 
-use crate::engines::EngineKind;
+use crate::engines::Engine;
 use crate::params::GraftParams;
 
 /// What stays the same while the plugin is active: to change it, the host has to restart the plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setup {
     /// What makes the remix.
-    pub engine: EngineKind,
+    pub engine: Engine,
     /// How much of the future the remix waits for.
     pub mode: LatencyMode,
     /// [`crate::models::ModelStore::version`] of the model.
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_restart_is_asked_for_once_for_each_setup() {
         let of = |model_version| Setup {
-            engine: EngineKind::Network,
+            engine: Engine::Network,
             mode: LatencyMode::Default,
             model_version,
         };

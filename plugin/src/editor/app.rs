@@ -12,12 +12,12 @@ use parking_lot::Mutex;
 use super::doctor::{Advice, Doctor};
 use super::entry::Entry;
 use super::face::{self, Holds};
-use super::header::Header;
 use super::history::History;
 use super::models::Models;
 use super::panel::{Gestures, Panel};
 use super::pictures::Pictures;
 use super::surface::Content;
+use super::toolbar::Toolbar;
 use super::{status, theme, window};
 use crate::editor_size::FACE;
 use crate::params::{GraftParams, ParamId};
@@ -31,7 +31,7 @@ const REFRESH_SECONDS: f64 = 0.25;
 #[derive(Default)]
 pub struct Kept {
     history: History,
-    header: Header,
+    toolbar: Toolbar,
 }
 
 /// What is shown and moves by itself, as it was read last.
@@ -69,7 +69,7 @@ pub struct App {
     holds: Holds,
     pictures: Pictures,
     doctor: Doctor,
-    header: Header,
+    toolbar: Toolbar,
     models: Models,
     kept: Arc<Mutex<Kept>>,
     figures: Figures,
@@ -85,7 +85,7 @@ impl App {
         kept: Arc<Mutex<Kept>>,
         hidden: Arc<AtomicBool>,
     ) -> Self {
-        let Kept { history, header } = std::mem::take(&mut *kept.lock());
+        let Kept { history, toolbar } = std::mem::take(&mut *kept.lock());
         Self {
             params,
             readout,
@@ -96,7 +96,7 @@ impl App {
             holds: Holds::default(),
             pictures: Pictures::default(),
             doctor: Doctor::default(),
-            header,
+            toolbar,
             models: Models::default(),
             kept,
             figures: Figures::default(),
@@ -214,7 +214,7 @@ impl Content for App {
             let line = face::STATUS.translate(origin.to_vec2());
             let advice = self.figures.advice.as_ref();
             status::line(ui, line, &mut panel, &self.readout, advice);
-            self.header.show(ui, origin, &mut panel);
+            self.toolbar.show(ui, origin, &mut panel);
             let store = &self.params.model.0;
             self.models
                 .button(ui, face::MODEL.translate(origin.to_vec2()), store);
@@ -239,7 +239,7 @@ impl Drop for App {
         panel.end_all();
         *self.kept.lock() = Kept {
             history: std::mem::take(&mut self.gestures.history),
-            header: std::mem::take(&mut self.header),
+            toolbar: std::mem::take(&mut self.toolbar),
         };
     }
 }

@@ -21,7 +21,7 @@ pub const MODEL: Rect = rect(664.0, 13.0, 200.0, 26.0);
 /// Where the status line is.
 pub const STATUS: Rect = rect(12.0, 572.0, 920.0, 24.0);
 
-const HEADER: Rect = rect(0.0, 0.0, FACE.x, 52.0);
+const TOOLBAR: Rect = rect(0.0, 0.0, FACE.x, 52.0);
 /// The groups that have a ground, with their names.
 const GROUPS: [(Group, Rect, &str); 4] = [
     (Group::Remix, rect(12.0, 376.0, 316.0, 192.0), "Remix"),
@@ -88,7 +88,7 @@ pub struct Holds {
 /// Shows all parameters. `origin` is the face's upper left corner.
 pub fn controls(ui: &Ui, origin: Pos2, panel: &mut Panel, meters: &Meters, holds: &mut Holds) {
     let at = |rect: Rect| rect.translate(origin.to_vec2());
-    widgets(ui, panel, Group::Header, at(HEADER));
+    widgets(ui, panel, Group::Toolbar, at(TOOLBAR));
     pad(ui, panel, at(PAD));
     for (group, rect, name) in GROUPS {
         ground(ui, at(rect), name);

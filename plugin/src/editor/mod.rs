@@ -16,7 +16,6 @@ mod buttons;
 mod doctor;
 mod entry;
 mod face;
-mod header;
 mod history;
 mod knob;
 mod meter;
@@ -31,6 +30,7 @@ pub mod presets;
 mod status;
 mod surface;
 mod theme;
+mod toolbar;
 mod window;
 
 use crate::params::GraftParams;

@@ -19,7 +19,7 @@ use crate::setup::Setup;
 /// Samples that are worked on together where no parameter moves.
 const RUN_SAMPLES: usize = 64;
 
-/// What an engine is made for.
+/// What a signal path is made for.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Latency and model.
@@ -35,9 +35,9 @@ pub struct Config {
 }
 
 /// Audio thread: everything between the host's buffers, but the parameters.
-pub struct Engine {
+pub struct SignalPath {
     port: AudioPort<SystemClock>,
-    /// Joined when the engine is dropped, which happens off the audio thread.
+    /// Joined when the path is dropped, which happens off the audio thread.
     _worker: Option<Worker>,
     ramps: Ramps,
     /// What is to happen to a sample when it comes out, so that automation lands where it was drawn.
@@ -54,7 +54,7 @@ struct Finish {
     bypass: f32,
 }
 
-impl Engine {
+impl SignalPath {
     /// Makes the exchange and starts the worker. Without a processor the main input passes.
     ///
     /// # Errors
@@ -90,7 +90,7 @@ impl Engine {
         })
     }
 
-    /// Whether to ask the host for a restart now, because `wanted` is not what the engine was made for: once, when the sound
+    /// Whether to ask the host for a restart now, because `wanted` is not what the path was made for: once, when the sound
     /// has faded out. To be called after each block.
     pub fn restart_is_due(&mut self, wanted: Setup) -> bool {
         self.restart.is_due(wanted)
