@@ -6,10 +6,10 @@ use std::f64::consts::TAU;
 use model_runtime::scope::{Lane, News};
 use nice_plug::prelude::{Param, util};
 
-use super::control::ParamId;
 use super::meter::to_db;
 use crate::meters::{Meters, Pulse};
 use crate::params::GraftParams;
+use crate::params::ParamId;
 
 /// Inputs that are silent for so long are worth a word.
 const SILENT_SECONDS: f64 = 2.0;

@@ -1,6 +1,6 @@
 //! What the user changed in the editor, for undo.
 
-use super::control::ParamId;
+use crate::params::ParamId;
 
 /// Changes that follow each other this fast belong together, such as the notches of a wheel.
 const TOGETHER_SECONDS: f64 = 0.8;

@@ -7,10 +7,10 @@ use egui::{
     StrokeKind, TextFormat, Ui, Vec2, pos2, vec2,
 };
 
-use super::control::ParamId;
 use super::knob::{FINE, keys, moved};
 use super::panel::Panel;
 use super::theme;
+use crate::params::ParamId;
 
 const X: ParamId = ParamId::Harmony;
 const Y: ParamId = ParamId::Rhythm;

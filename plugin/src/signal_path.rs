@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use model_runtime::LatencyMode;
 use model_runtime::credit::SystemClock;
 use model_runtime::delay::Delay;
 use model_runtime::geometry::{Geometry, GeometryError};
@@ -12,29 +11,15 @@ use model_runtime::status::Status;
 use model_runtime::transport::Transport;
 use model_runtime::worker::{WindowProcessor, Worker};
 
-use crate::params::{EngineKind, GraftParams};
+use crate::levels::{Levels, Ramps};
+use crate::params::GraftParams;
+use crate::restart_fade::RestartFade;
+use crate::setup::Setup;
 
 /// Samples that are worked on together where no parameter moves.
 const RUN_SAMPLES: usize = 64;
 
-/// How long a parameter takes to where it is moved.
-const RAMP_SECONDS: f32 = 0.02;
-
-/// How long the sound stays away at most when a restart was asked for: a host may not grant it.
-const RESTART_SECONDS: f32 = 0.5;
-
-/// What an engine is made for and keeps: to change it, the host has to restart the plugin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Setup {
-    /// What makes the remix.
-    pub engine: EngineKind,
-    /// How much of the future the remix waits for.
-    pub mode: LatencyMode,
-    /// [`crate::models::ModelStore::version`] of the model.
-    pub model_version: u64,
-}
-
-/// What an engine is made for.
+/// What a signal path is made for.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Latency and model.
@@ -50,9 +35,9 @@ pub struct Config {
 }
 
 /// Audio thread: everything between the host's buffers, but the parameters.
-pub struct Engine {
+pub struct SignalPath {
     port: AudioPort<SystemClock>,
-    /// Joined when the engine is dropped, which happens off the audio thread.
+    /// Joined when the path is dropped, which happens off the audio thread.
     _worker: Option<Worker>,
     ramps: Ramps,
     /// What is to happen to a sample when it comes out, so that automation lands where it was drawn.
@@ -69,7 +54,7 @@ struct Finish {
     bypass: f32,
 }
 
-impl Engine {
+impl SignalPath {
     /// Makes the exchange and starts the worker. Without a processor the main input passes.
     ///
     /// # Errors
@@ -101,11 +86,11 @@ impl Engine {
             _worker: processor.and_then(spawn),
             ramps: Ramps::new(config.sample_rate_hz),
             pending: Delay::new(geometry.latency_samples()),
-            restart: RestartFade::new(config),
+            restart: RestartFade::new(config.setup, config.sample_rate_hz, config.fade_in),
         })
     }
 
-    /// Whether to ask the host for a restart now, because `wanted` is not what the engine was made for: once, when the sound
+    /// Whether to ask the host for a restart now, because `wanted` is not what the path was made for: once, when the sound
     /// has faded out. To be called after each block.
     pub fn restart_is_due(&mut self, wanted: Setup) -> bool {
         self.restart.is_due(wanted)
@@ -139,16 +124,8 @@ impl Engine {
         self.port.set_window_beats(params.window.value().beats());
         self.port.begin_block(block_samples, transport);
         // Constant within the block: it is cut wherever a parameter changes.
-        let targets = Ramps::targets(params);
-        let loop_beats = params.freeze_length.value().beats();
-        let mut controls = Controls {
-            voice: params.voice.value(),
-            air: params.air.value(),
-            transpose_semitones: params.transpose.value(),
-            harmony_loop_beats: params.freeze_harmony.value().then_some(loop_beats),
-            rhythm_loop_beats: params.freeze_rhythm.value().then_some(loop_beats),
-            ..Controls::default()
-        };
+        let targets = Levels::targets(params);
+        let mut controls = controls(params);
         let mut levels = Levels::default();
         let mut are_settled = false;
         let mut start = 0;
@@ -156,9 +133,7 @@ impl Engine {
             if !are_settled {
                 levels = self.ramps.next(&targets);
                 are_settled = self.ramps.are_settled();
-                controls.harmony = levels.harmony;
-                controls.rhythm =
-                    levels.rhythm * (1.0 - levels.link) + levels.harmony * levels.link;
+                set_factors(&mut controls, &levels);
             }
             let samples = match are_settled {
                 true => RUN_SAMPLES.min(block_samples - start),
@@ -222,185 +197,21 @@ impl Engine {
     }
 }
 
-/// Audio thread: the fade out of one setup and into the next. The host restarts the plugin in between.
-struct RestartFade {
-    setup: Setup,
-    /// The setup that the sound fades out for.
-    leaving_for: Option<Setup>,
-    asked: bool,
-    gain: Ramp,
-    /// How long the sound stays away.
-    silent_samples: usize,
-    longest_samples: usize,
-    fades_in: bool,
-}
-
-impl RestartFade {
-    fn new(config: &Config) -> Self {
-        let mut gain = Ramp::new(config.sample_rate_hz);
-        gain.settle(1.0);
-        Self {
-            setup: config.setup,
-            leaving_for: None,
-            asked: false,
-            gain,
-            silent_samples: 0,
-            longest_samples: (RESTART_SECONDS * config.sample_rate_hz) as usize,
-            fades_in: config.fade_in,
-        }
-    }
-
-    /// Starts over, `latency_samples` before the first sound.
-    fn reset(&mut self, latency_samples: usize) {
-        if self.fades_in {
-            self.gain.settle(0.0);
-            self.silent_samples = latency_samples;
-        }
-    }
-
-    /// The gain of the next sample.
-    fn next(&mut self) -> f32 {
-        self.fades_in = false;
-        let silent = self.silent_samples > 0;
-        self.silent_samples = self.silent_samples.saturating_sub(1);
-        self.gain.next(if silent { 0.0 } else { 1.0 })
-    }
-
-    fn is_due(&mut self, wanted: Setup) -> bool {
-        if wanted == self.setup {
-            if self.leaving_for.take().is_some() {
-                self.silent_samples = 0;
-            }
-            return false;
-        }
-        if self.leaving_for != Some(wanted) {
-            self.leaving_for = Some(wanted);
-            self.asked = false;
-            self.silent_samples = self.longest_samples;
-        }
-        let due = !self.asked && self.gain.value == 0.0;
-        self.asked |= due;
-        due
+/// The controls that change from block to block.
+fn controls(params: &GraftParams) -> Controls {
+    let loop_beats = params.freeze_length.value().beats();
+    Controls {
+        voice: params.voice.value(),
+        air: params.air.value(),
+        transpose_semitones: params.transpose.value(),
+        harmony_loop_beats: params.freeze_harmony.value().then_some(loop_beats),
+        rhythm_loop_beats: params.freeze_rhythm.value().then_some(loop_beats),
+        ..Controls::default()
     }
 }
 
-/// Audio thread: a value that goes to where a parameter is in a short ramp, so that nothing clicks, whoever moves the
-/// parameter: automation, the editor or a state that is loaded.
-struct Ramp {
-    length_samples: u32,
-    value: f32,
-    target: f32,
-    step: f32,
-    samples_left: u32,
-}
-
-impl Ramp {
-    fn new(sample_rate_hz: f32) -> Self {
-        Self {
-            length_samples: ((RAMP_SECONDS * sample_rate_hz) as u32).max(1),
-            value: 0.0,
-            target: 0.0,
-            step: 0.0,
-            samples_left: 0,
-        }
-    }
-
-    fn settle(&mut self, value: f32) {
-        self.value = value;
-        self.target = value;
-        self.samples_left = 0;
-    }
-
-    fn next(&mut self, target: f32) -> f32 {
-        if target != self.target {
-            self.target = target;
-            self.step = (target - self.value) / self.length_samples as f32;
-            self.samples_left = self.length_samples;
-        }
-        match self.samples_left {
-            0 => {}
-            1 => {
-                self.value = self.target;
-                self.samples_left = 0;
-            }
-            _ => {
-                self.value += self.step;
-                self.samples_left -= 1;
-            }
-        }
-        self.value
-    }
-}
-
-/// Audio thread: the parameters that are heard at once, each on its ramp.
-struct Ramps([Ramp; 8]);
-
-/// The values of [`Ramps`] at a sample.
-#[derive(Clone, Copy, Default)]
-struct Levels {
-    main_gain: f32,
-    sidechain_gain: f32,
-    mix: f32,
-    output_gain: f32,
-    harmony: f32,
-    rhythm: f32,
-    link: f32,
-    bypass: f32,
-}
-
-impl Ramps {
-    fn new(sample_rate_hz: f32) -> Self {
-        Self(std::array::from_fn(|_| Ramp::new(sample_rate_hz)))
-    }
-
-    fn targets(params: &GraftParams) -> [f32; 8] {
-        [
-            params.main_gain.value(),
-            params.sidechain_gain.value(),
-            params.mix.value(),
-            params.output_gain.value(),
-            params.harmony.value(),
-            params.rhythm.value(),
-            f32::from(u8::from(params.link.value())),
-            f32::from(u8::from(params.bypass.value())),
-        ]
-    }
-
-    fn settle(&mut self, params: &GraftParams) {
-        for (ramp, target) in self.0.iter_mut().zip(Self::targets(params)) {
-            ramp.settle(target);
-        }
-    }
-
-    /// Whether all parameters are where the last targets were.
-    fn are_settled(&self) -> bool {
-        self.0.iter().all(|ramp| ramp.samples_left == 0)
-    }
-
-    fn next(&mut self, targets: &[f32; 8]) -> Levels {
-        let mut index = 0;
-        let [
-            main_gain,
-            sidechain_gain,
-            mix,
-            output_gain,
-            harmony,
-            rhythm,
-            link,
-            bypass,
-        ] = self.0.each_mut().map(|ramp| {
-            index += 1;
-            ramp.next(targets[index - 1])
-        });
-        Levels {
-            main_gain,
-            sidechain_gain,
-            mix,
-            output_gain,
-            harmony,
-            rhythm,
-            link,
-            bypass,
-        }
-    }
+/// Sets those that change from sample to sample: where each factor comes from.
+fn set_factors(controls: &mut Controls, levels: &Levels) {
+    controls.harmony = levels.harmony;
+    controls.rhythm = levels.rhythm * (1.0 - levels.link) + levels.harmony * levels.link;
 }
