@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use model_runtime::credit::SystemClock;
 use model_runtime::delay::Delay;
-use model_runtime::geometry::{Geometry, GeometryError};
-use model_runtime::packet::{AudioPort, Controls, Input, Output, exchange, finite_or_zero, sound};
+use model_runtime::exchange::{AudioPort, exchange};
+use model_runtime::geometry::{Geometry, GeometryError, GeometrySettings};
+use model_runtime::sample::{Input, Output, finite_or_zero, normal_or_zero};
 use model_runtime::status::Status;
 use model_runtime::transport::Transport;
 use model_runtime::worker::{WindowProcessor, Worker};
+use model_runtime::{Controls, Factor};
+use vocoder::MelConfig;
 
 use crate::levels::{Levels, Ramps};
 use crate::params::GraftParams;
@@ -65,12 +68,17 @@ impl SignalPath {
         processor: Option<Box<dyn WindowProcessor>>,
         status: Arc<Status>,
     ) -> Result<Self, GeometryError> {
-        let geometry = Geometry::new(
-            config.setup.mode,
-            config.sample_rate_hz,
-            config.max_block_samples,
-            processor.as_ref().map_or(0, |p| p.latency_samples()),
-        );
+        let (frame_seconds, processor_latency_samples) = match &processor {
+            Some(processor) => (processor.frame_seconds(), processor.latency_samples()),
+            None => (MelConfig::default().hop_seconds(), 0),
+        };
+        let geometry = Geometry::new(&GeometrySettings {
+            mode: config.setup.mode,
+            frame_seconds,
+            sample_rate_hz: config.sample_rate_hz,
+            max_block_samples: config.max_block_samples,
+            processor_latency_samples,
+        });
         let (mut port, worker_port) =
             exchange(&geometry, SystemClock::default(), Arc::clone(&status))?;
         port.set_patient(config.patient);
@@ -186,7 +194,7 @@ impl SignalPath {
                     output.dry[side] * finish.dry_gain + output.remix[side] * finish.remix_gain;
                 let bypassed =
                     mixed * (1.0 - finish.bypass) + finish.unprocessed[side] * finish.bypass;
-                sound(gain * bypassed)
+                normal_or_zero(gain * bypassed)
             });
             match main {
                 [first, second, ..] => (first[i], second[i]) = (left, right),
@@ -199,19 +207,25 @@ impl SignalPath {
 
 /// The controls that change from block to block.
 fn controls(params: &GraftParams) -> Controls {
-    let loop_beats = params.freeze_length.value().beats();
-    Controls {
-        voice: params.voice.value(),
+    let mut controls = Controls {
+        generated: params.voice.value(),
         air: params.air.value(),
         transpose_semitones: params.transpose.value(),
-        harmony_loop_beats: params.freeze_harmony.value().then_some(loop_beats),
-        rhythm_loop_beats: params.freeze_rhythm.value().then_some(loop_beats),
         ..Controls::default()
+    };
+    let loop_beats = params.freeze_length.value().beats();
+    for (factor, freeze) in [
+        (Factor::Harmony, &params.freeze_harmony),
+        (Factor::Rhythm, &params.freeze_rhythm),
+    ] {
+        controls[factor].loop_beats = freeze.value().then_some(loop_beats);
     }
+    controls
 }
 
 /// Sets those that change from sample to sample: where each factor comes from.
 fn set_factors(controls: &mut Controls, levels: &Levels) {
-    controls.harmony = levels.harmony;
-    controls.rhythm = levels.rhythm * (1.0 - levels.link) + levels.harmony * levels.link;
+    controls[Factor::Harmony].share = levels.harmony;
+    controls[Factor::Rhythm].share =
+        levels.rhythm * (1.0 - levels.link) + levels.harmony * levels.link;
 }

@@ -10,11 +10,10 @@ use graft::engines::{Engine, Parts};
 use graft::params::GraftParams;
 use graft::setup::Setup;
 use graft::signal_path::{Config, SignalPath};
-use model_runtime::packet::Window;
 use model_runtime::status::Status;
 use model_runtime::transport::Transport;
 use model_runtime::worker::{ProcessorError, WindowProcessor};
-use model_runtime::{LatencyMode, Model};
+use model_runtime::{LatencyMode, Model, Window};
 
 const RATE_HZ: u32 = 44_100;
 const BLOCK: usize = 64;

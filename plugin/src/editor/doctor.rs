@@ -236,11 +236,11 @@ impl Onsets {
 mod tests {
     use std::sync::Arc;
 
-    use model_runtime::packet::{Controls, Window};
     use model_runtime::scope::Scope;
     use model_runtime::transport::Beat;
     use model_runtime::worker::WindowProcessor;
-    use model_runtime::{LatencyMode, Model, RemixStream, StreamSettings, Voice};
+    use model_runtime::{Controls, LatencyMode, Model, RemixStream, StreamSettings, Voice, Window};
+    use test_signals::Noise;
 
     use super::*;
 
@@ -263,15 +263,14 @@ mod tests {
         let mut onsets = Onsets::default();
         let (samples, interval) = (1024, 64);
         let beats_per_sample = BPM / 60.0 / f64::from(RATE_HZ);
-        let mut state = 1_u32;
+        let mut noise = Noise::new(1);
         for number in 0..430 {
             let mut window = Window::new(samples, interval);
             let start = number * samples;
             window.stream_position_samples = start as u64;
             for i in 0..samples {
                 let beats = (start + i) as f64 * beats_per_sample;
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                let noise = f64::from(state) / f64::from(u32::MAX) - 0.5;
+                let noise = f64::from(noise.sample());
                 let hit = noise * (-last_hit(beats) * 12.0).exp();
                 for side in 0..2 {
                     window.sidechain[side][i] = hit as f32;

@@ -6,6 +6,7 @@ use egui::{
     Align2, Color32, ColorImage, Context, Mesh, Pos2, Rect, Shape, Stroke, TextureHandle,
     TextureOptions, Ui, pos2, vec2,
 };
+use model_runtime::Factor;
 use model_runtime::scope::{Lane, News};
 use model_runtime::transport::Beat;
 
@@ -30,8 +31,8 @@ const FURTHEST_BEHIND: f64 = 60.0;
 const LANES: [(Lane, &str, f32, Color32); 5] = [
     (Lane::Main, "Main", 70.0, theme::MAIN),
     (Lane::Sidechain, "Sidechain", 70.0, theme::SIDECHAIN),
-    (Lane::Harmony, "Harmony", 40.0, theme::REMIX),
-    (Lane::Rhythm, "Rhythm", 22.0, theme::REMIX),
+    (Lane::Latent(Factor::Harmony), "Harmony", 40.0, theme::REMIX),
+    (Lane::Latent(Factor::Rhythm), "Rhythm", 22.0, theme::REMIX),
     (Lane::Remix, "Remix", 78.0, theme::REMIX),
 ];
 
@@ -137,7 +138,7 @@ impl Pictures {
             if let Some(strip) = self.strips.get(index) {
                 self.paint(ui, band, lane, strip);
             }
-            if !has_network && matches!(lane, Lane::Harmony | Lane::Rhythm) {
+            if !has_network && matches!(lane, Lane::Latent(_)) {
                 ui.painter().text(
                     band.center(),
                     Align2::CENTER_CENTER,
@@ -275,7 +276,11 @@ impl Pictures {
             pos2(self.x(band, end), band.bottom()),
         );
         // The highest bands say little.
-        let top = if lane == Lane::Harmony { 0.0 } else { 0.02 };
+        let top = if lane == Lane::Latent(Factor::Harmony) {
+            0.0
+        } else {
+            0.02
+        };
         let uv = |frame: f64| ((frame % RING as f64) / RING as f64) as f32;
         let left = uv(start);
         let uv = Rect::from_min_max(

@@ -12,7 +12,7 @@ use graft::models::ModelFile;
 use graft_tests::{Plugin, Rendered};
 use model_runtime::model_file::{Card, FORMAT, Header, to_bytes};
 use model_runtime::pitch_aligned::PitchAlignedConfig;
-use model_runtime::{Architecture, Model, Network};
+use model_runtime::{Architecture, Model};
 use serde_json::Value;
 use vocoder::MelConfig;
 use vocoder::generator::{Generator, GeneratorConfig};
@@ -69,13 +69,11 @@ pub fn write_small_model(path: &Path) -> ModelFile {
     };
     let vars = VarMap::new();
     let builder = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
-    Network::new(
-        &header.architecture,
-        &header.mel,
-        false,
-        &builder.pp("network"),
-    )
-    .unwrap();
+    let network = builder.pp("network");
+    header
+        .architecture
+        .build(&header.mel, false, &network)
+        .unwrap();
     let generator = header.generator.clone().unwrap();
     Generator::new(generator, false, &builder.pp("generator")).unwrap();
     let tensors: HashMap<_, _> = vars
