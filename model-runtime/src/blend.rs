@@ -15,6 +15,7 @@ use std::f32::consts::FRAC_PI_2;
 
 use vocoder::generated::GeneratedVoice;
 use vocoder::generator::Generator;
+use vocoder::guided::share;
 use vocoder::magnitudes::MagnitudeNetwork;
 use vocoder::{LogMel, MelConfig};
 
@@ -202,15 +203,6 @@ impl Blend {
             }
             _ => Shares::default(),
         }
-    }
-}
-
-/// A knob's value as a share; what is no number counts as 0.
-fn share(knob: f32) -> f32 {
-    if knob.is_nan() {
-        0.0
-    } else {
-        knob.clamp(0.0, 1.0)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use vocoder::MelConfig;
 use vocoder::classic::{ClassicRemix, Method};
 
 use crate::clip_stream::{ClipStream, StreamState};
@@ -10,7 +11,6 @@ use crate::scope::Scope;
 use crate::sketch::Sketch;
 use crate::voice::frame_controls;
 use crate::window::Window;
-use crate::worker::{ProcessorError, WindowProcessor};
 
 /// Worker thread: remixes two stereo streams without a network, window by window. Transposition and what is frozen concern
 /// latents, and have no part in it.
@@ -60,8 +60,16 @@ impl ClassicStream {
 }
 
 impl ClipStream for ClassicStream {
-    fn state(&mut self) -> &mut StreamState {
+    fn state(&self) -> &StreamState {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut StreamState {
         &mut self.state
+    }
+
+    fn frame_seconds(&self) -> f64 {
+        MelConfig::default().hop_seconds()
     }
 
     fn begin_clip(&mut self, position_samples: u64) {
@@ -99,30 +107,12 @@ impl ClipStream for ClassicStream {
     }
 }
 
-impl WindowProcessor for ClassicStream {
-    fn latency_samples(&self) -> usize {
-        self.state.latency_samples
-    }
-
-    fn reset(&mut self) {
-        self.restart();
-    }
-
-    fn process(
-        &mut self,
-        window: &Window,
-        remix: [&mut [f32]; 2],
-    ) -> std::result::Result<(), ProcessorError> {
-        self.push(window)?;
-        Ok(self.state.hand_out(remix)?)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::controls::Controls;
     use crate::factor::Factor;
+    use crate::worker::WindowProcessor;
     use test_signals::noise;
 
     const RATE_HZ: u32 = 48_000;

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::knobs::Knobs;
 use crate::rest::{Rest, Step};
 use crate::window::Window;
+use crate::worker::{ProcessorError, WindowProcessor};
 
 /// What every stream keeps from clip to clip.
 pub(crate) struct StreamState {
@@ -42,7 +43,12 @@ impl StreamState {
 
 /// A stream of clips.
 pub(crate) trait ClipStream {
-    fn state(&mut self) -> &mut StreamState;
+    fn state(&self) -> &StreamState;
+
+    fn state_mut(&mut self) -> &mut StreamState;
+
+    /// Time from one frame to the next.
+    fn frame_seconds(&self) -> f64;
 
     /// Forgets the clip before and begins one, so many samples after the last jump. What waits to be handed out stays.
     fn begin_clip(&mut self, position_samples: u64);
@@ -56,14 +62,14 @@ pub(crate) trait ClipStream {
     /// Takes a window.
     fn push(&mut self, window: &Window) -> Result<()> {
         if window.stream_position_samples == 0 {
-            if !self.state().rest.is_asleep() {
+            if !self.state_mut().rest.is_asleep() {
                 self.finish_clip()?;
                 self.begin_clip(0);
             }
-            self.state().rest.begin_stream();
-            self.state().knobs.begin_stream();
+            self.state_mut().rest.begin_stream();
+            self.state_mut().knobs.begin_stream();
         }
-        let state = self.state();
+        let state = self.state_mut();
         state.knobs.read(window);
         let was_asleep = state.rest.is_asleep();
         let Step::Rest { silent_samples } = state.rest.listen(window) else {
@@ -73,7 +79,7 @@ pub(crate) trait ClipStream {
             self.fall_silent();
         }
         let end = window.stream_position_samples + silent_samples as u64;
-        let state = self.state();
+        let state = self.state_mut();
         state.knobs.forget_before_sample(end);
         for channel in &mut state.output {
             channel.resize(channel.len() + silent_samples, 0.0);
@@ -88,7 +94,7 @@ pub(crate) trait ClipStream {
     /// Goes back to the beginning.
     fn restart(&mut self) {
         self.fall_silent();
-        let state = self.state();
+        let state = self.state_mut();
         state.rest.reset();
         state.knobs.begin_stream();
     }
@@ -96,10 +102,33 @@ pub(crate) trait ClipStream {
     /// Forgets the past: silence follows.
     fn fall_silent(&mut self) {
         self.begin_clip(0);
-        let state = self.state();
+        let state = self.state_mut();
         for channel in &mut state.output {
             channel.clear();
             channel.resize(state.latency_samples, 0.0);
         }
+    }
+}
+
+impl<S: ClipStream + Send> WindowProcessor for S {
+    fn latency_samples(&self) -> usize {
+        self.state().latency_samples
+    }
+
+    fn frame_seconds(&self) -> f64 {
+        ClipStream::frame_seconds(self)
+    }
+
+    fn reset(&mut self) {
+        self.restart();
+    }
+
+    fn process(
+        &mut self,
+        window: &Window,
+        remix: [&mut [f32]; 2],
+    ) -> std::result::Result<(), ProcessorError> {
+        self.push(window)?;
+        Ok(self.state_mut().hand_out(remix)?)
     }
 }

@@ -1,6 +1,59 @@
-//! HARD encoder and decoder, and the remix that they make, whole or in steps.
+//! Remixes music: the harmony of one track with the rhythm of another, for whole clips or for streams.
+//!
+//! A [`Model`] holds a [`Network`] that takes music apart into factors, and mixes them anew. [`Remixer`] remixes whole clips:
+//!
+//! ```
+//! use model_runtime::{AudioClip, Controls, Factor, Model, RemixSettings, Remixer};
+//!
+//! // Two seconds of a tone, and as many of clicks.
+//! let rate = 44_100;
+//! let tone = (0..2 * rate).map(|n| 0.3 * (n as f32 * 0.03).sin()).collect();
+//! let clicks = (0..2 * rate).map(|n| f32::from(n % 11_025 < 50)).collect();
+//! let mono = |samples| AudioClip {
+//!     sample_rate_hz: rate,
+//!     channels: vec![samples],
+//! };
+//! let (main, sidechain) = (mono(tone), mono(clicks));
+//!
+//! let settings = RemixSettings {
+//!     controls: Controls::default().with_share(Factor::Rhythm, 1.0),
+//!     ..RemixSettings::default()
+//! };
+//! let remix = Remixer::new(Model::built_in()?).remix(&main, &sidechain, &settings)?;
+//! assert_eq!(remix.channels[0].len(), 2 * rate as usize);
+//! # model_runtime::Result::Ok(())
+//! ```
+//!
+//! [`RemixStream`] does the same in steps, at a constant latency:
+//!
+//! ```
+//! use model_runtime::worker::WindowProcessor;
+//! use model_runtime::{LatencyMode, Model, RemixStream, StreamSettings, Voice, Window};
+//!
+//! let settings = StreamSettings {
+//!     sample_rate_hz: 48_000,
+//!     voice: Voice::Guided,
+//!     mode: LatencyMode::Default,
+//! };
+//! let mut stream = RemixStream::new(&Model::built_in()?, settings)?;
+//! println!("{} samples of latency", stream.latency_samples());
+//!
+//! // 1024 samples of both inputs; controls every 256 samples.
+//! let mut window = Window::new(1024, 256);
+//! let (mut left, mut right) = (vec![0.0; 1024], vec![0.0; 1024]);
+//! for _ in 0..3 {
+//!     window.main[0].fill(0.1);
+//!     window.sidechain[1].fill(0.1);
+//!     stream.process(&window, [&mut left, &mut right])?;
+//!     window.stream_position_samples += 1024;
+//! }
+//! # Ok::<(), model_runtime::worker::ProcessorError>(())
+//! ```
+//!
+//! In a plugin, [`exchange`] connects the audio thread with a [`worker`] thread that runs such a stream.
 
 mod analysis;
+mod architecture;
 mod audio;
 mod blend;
 mod classic;
@@ -35,6 +88,7 @@ mod voice;
 mod window;
 pub mod worker;
 
+pub use architecture::Architecture;
 pub use audio::AudioClip;
 pub use classic::ClassicStream;
 pub use controls::{Controls, FactorControls};
@@ -42,7 +96,7 @@ pub use error::{Error, Result};
 pub use factor::{Factor, FactorLayout, FactorMap, Transposition};
 pub use geometry::LatencyMode;
 pub use model_file::Model;
-pub use network::{Architecture, Network, StreamDecoder, StreamEncoder};
+pub use network::{Network, StreamDecoder, StreamEncoder};
 pub use remixer::{RemixSettings, Remixer};
 pub use resample::{Resampler, resample};
 pub use stream::{RemixStream, StreamSettings};

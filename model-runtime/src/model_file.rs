@@ -18,9 +18,10 @@ use vocoder::MelConfig;
 use vocoder::generator::{Generator, GeneratorConfig};
 use vocoder::magnitudes::{MagnitudeNetwork, MagnitudesConfig};
 
+use crate::architecture::Architecture;
 use crate::error::{Error, Result};
 use crate::geometry::LatencyMode;
-use crate::network::{Architecture, Network};
+use crate::network::Network;
 
 /// Key of the [`Header`] in the file's metadata.
 pub const HEADER_KEY: &str = "graft-model";

@@ -99,13 +99,94 @@ impl NetworkConfig for PitchAlignedConfig {
     }
 }
 
+/// The layers of each part.
+impl PitchAlignedConfig {
+    fn harmony_encoder(&self, vb: &VarBuilder) -> Result<Stack> {
+        let width = self.harmony_channels;
+        let last = ConvConfig::same(width, 2 * self.harmony_latents, (1, 1)).linear();
+        Ok(Stack::new(vec![
+            conv(ConvConfig::same(1, width, (5, 3)).strided((2, 1)), vb, 0)?,
+            residual(width, vb, 1)?,
+            conv(ConvConfig::same(width, width, OCTAVE), vb, 2)?,
+            residual(width, vb, 3)?,
+            conv(last, vb, 4)?,
+        ]))
+    }
+
+    fn rhythm_encoder(&self, mel: &MelConfig, vb: &VarBuilder) -> Result<Stack> {
+        let (mut channels, mut rows) = (self.rhythm_channels, mel.n_mels);
+        let mut blocks = vec![conv(ConvConfig::same(1, channels, (3, 3)), vb, 0)?];
+        for stage in 0..RHYTHM_STAGES {
+            let vb = &vb.pp(format!("stage{stage}"));
+            let widen = ConvConfig::same(channels, 2 * channels, (3, 3));
+            blocks.push(conv(widen, vb, 0)?);
+            channels *= 2;
+            let down = ConvConfig::same(channels, channels, (RHYTHM_STRIDE, 3))
+                .strided((RHYTHM_STRIDE, 1))
+                .padded((0, 1))
+                .linear();
+            blocks.push(conv(down, vb, 1)?);
+            rows /= RHYTHM_STRIDE;
+            blocks.push(residual(channels, vb, 2)?);
+        }
+        blocks.push(Block::Flatten);
+        let flat = ConvConfig::same(channels * rows, channels, (1, 3));
+        blocks.push(conv(flat, vb, 1)?);
+        let last = ConvConfig::same(channels, 2 * self.rhythm_latents, (1, 1)).linear();
+        blocks.push(conv(last, vb, 2)?);
+        Ok(Stack::new(blocks))
+    }
+
+    fn harmony_decoder(&self, vb: &VarBuilder) -> Result<Stack> {
+        let width = self.harmony_channels;
+        let first = ConvConfig::same(self.harmony_latents, width, (3, 3));
+        Ok(Stack::new(vec![
+            conv(first, vb, 0)?,
+            residual(width, vb, 1)?,
+            conv(ConvConfig::same(width, width, OCTAVE), vb, 2)?,
+        ]))
+    }
+
+    fn rhythm_decoder(&self, mel: &MelConfig, vb: &VarBuilder) -> Result<Stack> {
+        let width = self.rhythm_channels << RHYTHM_STAGES;
+        let last = ConvConfig::same(width, self.rhythm_planes * mel.n_mels, (1, 1)).linear();
+        Ok(Stack::new(vec![
+            conv(ConvConfig::same(self.rhythm_latents, width, (1, 3)), vb, 0)?,
+            conv(ConvConfig::same(width, width, (1, 3)), vb, 1)?,
+            conv(last, vb, 2)?,
+        ]))
+    }
+
+    fn mel_decoder(&self, vb: &VarBuilder) -> Result<Stack> {
+        let (input, width) = (
+            self.harmony_channels + self.rhythm_planes,
+            self.decoder_channels,
+        );
+        Ok(Stack::new(vec![
+            conv(ConvConfig::same(input, width, (3, 3)), vb, 0)?,
+            residual(width, vb, 1)?,
+            residual(width, vb, 2)?,
+            conv(ConvConfig::same(width, 1, (1, 1)).linear(), vb, 3)?,
+        ]))
+    }
+}
+
+/// The convolution with this number in its part.
+fn conv(config: ConvConfig, vb: &VarBuilder, number: usize) -> Result<Block> {
+    Conv::new(config, &vb.pp(number)).map(Block::Conv)
+}
+
+/// The residual block with this number in its part.
+fn residual(channels: usize, vb: &VarBuilder, number: usize) -> Result<Block> {
+    Block::residual(ConvConfig::same(channels, channels, (3, 3)), &vb.pp(number))
+}
+
 impl PitchAligned {
     /// Reads or creates the weights.
     ///
     /// # Errors
     /// If a tensor is missing or has another shape.
     pub fn new(config: &PitchAlignedConfig, mel: &MelConfig, vb: &VarBuilder) -> Result<Self> {
-        let c = config;
         let positions = RHYTHM_STRIDE.pow(RHYTHM_STAGES);
         if mel.n_mels == 0 || !mel.n_mels.is_multiple_of(positions) {
             candle_core::bail!(
@@ -113,78 +194,16 @@ impl PitchAligned {
                 mel.n_mels
             );
         }
-        let (harmony, planes, width) = (c.harmony_channels, c.rhythm_planes, c.decoder_channels);
-        let same = ConvConfig::same;
-        let conv = |config: ConvConfig, vb: VarBuilder| Conv::new(config, &vb).map(Block::Conv);
-        let residual = |channels: usize, vb: VarBuilder| {
-            Block::residual(same(channels, channels, (3, 3)), &vb)
-        };
-
-        let he = vb.pp("harmony_encoder");
-        let harmony_encoder = Stack::new(vec![
-            conv(same(1, harmony, (5, 3)).strided((2, 1)), he.pp("0"))?,
-            residual(harmony, he.pp("1"))?,
-            conv(same(harmony, harmony, OCTAVE), he.pp("2"))?,
-            residual(harmony, he.pp("3"))?,
-            conv(
-                same(harmony, 2 * c.harmony_latents, (1, 1)).linear(),
-                he.pp("4"),
-            )?,
-        ]);
-
-        let re = vb.pp("rhythm_encoder");
-        let mut blocks = vec![conv(same(1, c.rhythm_channels, (3, 3)), re.pp("0"))?];
-        let (mut channels, mut rows) = (c.rhythm_channels, mel.n_mels);
-        for stage in 0..RHYTHM_STAGES {
-            let vb = re.pp(format!("stage{stage}"));
-            blocks.push(conv(same(channels, 2 * channels, (3, 3)), vb.pp("0"))?);
-            channels *= 2;
-            let down = same(channels, channels, (RHYTHM_STRIDE, 3))
-                .strided((RHYTHM_STRIDE, 1))
-                .padded((0, 1))
-                .linear();
-            blocks.push(conv(down, vb.pp("1"))?);
-            rows /= RHYTHM_STRIDE;
-            blocks.push(residual(channels, vb.pp("2"))?);
-        }
-        blocks.push(Block::Flatten);
-        blocks.push(conv(same(channels * rows, channels, (1, 3)), re.pp("1"))?);
-        blocks.push(conv(
-            same(channels, 2 * c.rhythm_latents, (1, 1)).linear(),
-            re.pp("2"),
-        )?);
-        let rhythm_encoder = Stack::new(blocks);
-
-        let hd = vb.pp("harmony_decoder");
-        let harmony_decoder = Stack::new(vec![
-            conv(same(c.harmony_latents, harmony, (3, 3)), hd.pp("0"))?,
-            residual(harmony, hd.pp("1"))?,
-            conv(same(harmony, harmony, OCTAVE), hd.pp("2"))?,
-        ]);
-
-        let rd = vb.pp("rhythm_decoder");
-        let rhythm_decoder = Stack::new(vec![
-            conv(same(c.rhythm_latents, channels, (1, 3)), rd.pp("0"))?,
-            conv(same(channels, channels, (1, 3)), rd.pp("1"))?,
-            conv(
-                same(channels, planes * mel.n_mels, (1, 1)).linear(),
-                rd.pp("2"),
-            )?,
-        ]);
-
-        let md = vb.pp("mel_decoder");
-        let mel_decoder = Stack::new(vec![
-            conv(same(harmony + planes, width, (3, 3)), md.pp("0"))?,
-            residual(width, md.pp("1"))?,
-            residual(width, md.pp("2"))?,
-            conv(same(width, 1, (1, 1)).linear(), md.pp("3"))?,
-        ]);
-
         Ok(Self {
+            harmony_encoder: config.harmony_encoder(&vb.pp("harmony_encoder"))?,
+            rhythm_encoder: config.rhythm_encoder(mel, &vb.pp("rhythm_encoder"))?,
+            harmony_decoder: config.harmony_decoder(&vb.pp("harmony_decoder"))?,
+            rhythm_decoder: config.rhythm_decoder(mel, &vb.pp("rhythm_decoder"))?,
+            mel_decoder: config.mel_decoder(&vb.pp("mel_decoder"))?,
             factors: [
                 FactorLayout {
                     factor: Factor::Harmony,
-                    pool_frames: c.pool_frames,
+                    pool_frames: config.pool_frames,
                     transposition: Transposition::ShiftNotes,
                 },
                 FactorLayout {
@@ -198,11 +217,6 @@ impl PitchAligned {
             note_to_mel: note_to_mel(mel, vb.dtype(), vb.device())?,
             config: config.clone(),
             stretches_ahead: true,
-            harmony_encoder,
-            rhythm_encoder,
-            harmony_decoder,
-            rhythm_decoder,
-            mel_decoder,
         })
     }
 

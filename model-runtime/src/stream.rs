@@ -33,7 +33,6 @@ use crate::scope::{Lane, Scope, ScopeWriter};
 use crate::tensors::{to_log_mels, to_tensor};
 use crate::voice::{Decoded, Voice, VoiceStream};
 use crate::window::Window;
-use crate::worker::{ProcessorError, WindowProcessor};
 
 /// What a [`RemixStream`] is made for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -232,8 +231,16 @@ impl RemixStream {
 }
 
 impl ClipStream for RemixStream {
-    fn state(&mut self) -> &mut StreamState {
+    fn state(&self) -> &StreamState {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut StreamState {
         &mut self.state
+    }
+
+    fn frame_seconds(&self) -> f64 {
+        self.mel.hop_seconds()
     }
 
     fn begin_clip(&mut self, position_samples: u64) {
@@ -285,29 +292,6 @@ impl ClipStream for RemixStream {
         }
         self.remix_groups(usize::MAX)?;
         self.voice.pull(&mut self.state.output)
-    }
-}
-
-impl WindowProcessor for RemixStream {
-    fn latency_samples(&self) -> usize {
-        self.state.latency_samples
-    }
-
-    fn frame_seconds(&self) -> f64 {
-        self.mel.hop_seconds()
-    }
-
-    fn reset(&mut self) {
-        self.restart();
-    }
-
-    fn process(
-        &mut self,
-        window: &Window,
-        remix: [&mut [f32]; 2],
-    ) -> std::result::Result<(), ProcessorError> {
-        self.push(window)?;
-        Ok(self.state.hand_out(remix)?)
     }
 }
 

@@ -359,7 +359,8 @@ impl GuidedVoice {
 }
 
 /// A knob's value as a share; what is no number counts as 0, the main source.
-pub(crate) fn share(knob: f32) -> f32 {
+#[must_use]
+pub fn share(knob: f32) -> f32 {
     if knob.is_nan() {
         0.0
     } else {
