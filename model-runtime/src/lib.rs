@@ -35,7 +35,8 @@
 //!     voice: Voice::Guided,
 //!     mode: LatencyMode::Default,
 //! };
-//! let mut stream = RemixStream::new(&Model::built_in()?, settings)?;
+//! let model = Model::built_in()?;
+//! let mut stream = RemixStream::new(&model, settings)?;
 //! println!("{} samples of latency", stream.latency_samples());
 //!
 //! // 1024 samples of both inputs; controls every 256 samples.

@@ -80,6 +80,12 @@ impl Engine {
         self.facts().is_network
     }
 
+    /// Mel frames a second, as they are shown.
+    pub fn frames_hz(model: &Model) -> f64 {
+        let mel = &model.header().mel;
+        f64::from(mel.sample_rate_hz) / mel.hop_length as f64
+    }
+
     /// Makes the processor that a worker runs at the host's rate.
     ///
     /// # Errors

@@ -25,7 +25,7 @@ pub mod setup;
 pub mod signal_path;
 
 use editor::GraftEditor;
-use engines::Parts;
+use engines::{Engine, Parts};
 use meters::Metering;
 use params::GraftParams;
 use readout::Readout;
@@ -116,6 +116,7 @@ impl Plugin for Graft {
             patient: context.plugin_api() == PluginApi::Clap
                 && buffer_config.process_mode == ProcessMode::Offline,
         };
+        let frames_hz = model.as_ref().map_or(0.0, |model| Engine::frames_hz(model));
         let status = &self.readout.status;
         let made = model.map_err(Into::into).and_then(|model| {
             setup.engine.processor(Parts {
@@ -144,6 +145,7 @@ impl Plugin for Graft {
             setup,
             sample_rate_hz: config.sample_rate_hz,
             latency_samples: path.latency_samples(),
+            frames_hz,
         };
         context.set_latency_samples(activation.latency_samples);
         self.readout.set_activation(activation);

@@ -43,6 +43,8 @@ pub struct Activation {
     pub sample_rate_hz: f32,
     /// The latency of the plugin.
     pub latency_samples: u32,
+    /// Mel frames a second; 0 where nothing makes any.
+    pub frames_hz: f64,
 }
 
 impl Activation {

@@ -198,17 +198,14 @@ impl Content for App {
             face::controls(ui, origin, &mut panel, meters, &mut self.holds);
             let ground = face::PICTURES.translate(origin.to_vec2());
             face::ground(ui, ground, "");
-            let news = self.readout.scope.take();
-            self.doctor.listen(&news);
-            self.pictures.take(ui.ctx(), &news);
             let activation = self.readout.activation();
-            let latency_seconds = activation.map(|activation| activation.latency_seconds());
+            let news = self.readout.scope.take();
+            let frames_hz = activation.map_or(0.0, |activation| activation.frames_hz);
+            self.doctor.listen(&news, frames_hz);
+            self.pictures.take(ui.ctx(), &news);
             let has_latents = self.params.engine.value().has_latents();
             let picture = ground.shrink(10.0);
-            if self
-                .pictures
-                .show(ui, picture, latency_seconds, has_latents)
-            {
+            if self.pictures.show(ui, picture, activation, has_latents) {
                 ui.ctx().request_repaint();
             }
             let line = face::STATUS.translate(origin.to_vec2());
