@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
+use graft_material::{arguments, audio_file, progress, workspace};
 use graft_tests::{Activation, Block, Plugin, Session, Song};
+use model_runtime::LatencyMode;
 
-use crate::remix::LatencyName;
-use crate::{audio_file, bundle, host, progress, workspace};
+use crate::{bundle, host};
 
 /// Play the plugin in real time and measure it
 ///
@@ -38,8 +39,8 @@ pub struct Bench {
           value_parser = clap::value_parser!(u32).range(8_000..=192_000))]
     rate: u32,
     /// How much of the future the remix waits for
-    #[arg(long, value_enum, default_value_t = LatencyName::Default)]
-    latency: LatencyName,
+    #[arg(long, value_parser = arguments::latency(), default_value = "default")]
+    latency: LatencyMode,
     /// What makes the remix
     #[arg(long, value_enum, default_value_t = EngineName::Network)]
     engine: EngineName,
@@ -120,7 +121,7 @@ impl Bench {
     }
 
     fn measure(&self, plugin: &Plugin, material: &Material, block: usize) -> Result<Figures> {
-        let latency_step = host::latency_step(self.latency.into());
+        let latency_step = host::latency_step(self.latency);
         let engine_step = f64::from(self.engine as u8);
         let sessions = |count: u32, offline: bool| -> Result<Vec<Session>> {
             (0..count)

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-
-use crate::workspace;
+use graft_material::workspace;
 
 /// The bundles of one build.
 pub struct Bundles {
@@ -42,10 +41,10 @@ impl Bundle {
 ///
 /// When the build fails or a bundle cannot be written.
 pub fn release() -> Result<Bundles> {
-    // All packages, as `cargo xtask` and the tests build them: the same features, so nothing is built twice.
+    // With this package, as `cargo xtask` builds them (the default members): the same features, so nothing is built twice.
     bundle(
         "graft".into(),
-        ["--release", "--workspace"].map(String::from).into(),
+        ["--release", "--package", "xtask"].map(String::from).into(),
     )?;
     let folder = workspace::target()?.join("bundled");
     Ok(Bundles {

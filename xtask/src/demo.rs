@@ -4,11 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use graft_material::audio_file::{self, WavFormat};
+use graft_material::{plot, workspace};
 use model_runtime::{LatencyMode, RemixSettings};
 
-use crate::audio_file::{self, WavFormat};
 use crate::host::{self, HostSettings};
-use crate::{plot, workspace};
 
 /// What [`render`] wrote, and how it went.
 pub struct Demo {

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use anyhow::Result;
+use graft_material::{audio_file, progress};
 use graft_tests::{Plugin, RenderJob};
 use model_runtime::{AudioClip, Controls, LatencyMode};
 
 use crate::speed::Speed;
-use crate::{audio_file, progress};
 
 /// How the host runs.
 pub struct HostSettings {

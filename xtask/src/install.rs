@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use graft_material::workspace;
 
-use crate::{bundle, demo, system_packages, workspace};
+use crate::{bundle, demo, system_packages};
 
 /// Build Graft, install it for this user and render a demo remix
 ///

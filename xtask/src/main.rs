@@ -1,32 +1,23 @@
 //! `cargo xtask`: everything that one does with Graft outside a DAW, in one program.
 
-mod audio_file;
 mod bench;
 mod bundle;
 mod demo;
-mod evaluate;
-mod export;
 mod host;
-mod import_hifigan;
 mod install;
 mod play;
-mod plot;
-mod progress;
+mod programs;
 mod remix;
 #[cfg(target_os = "linux")]
 mod screenshots;
 mod speed;
 mod system_packages;
 mod test;
-#[cfg(test)]
-mod test_folder;
-mod train;
-mod whole_file;
-mod workspace;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use programs::{Arguments, Program};
 
 /// Build, install, test and try out Graft, the plugin that remixes two tracks.
 ///
@@ -44,11 +35,16 @@ enum Task {
     Remix(remix::Remix),
     Test(test::Test),
     Bundle(bundle::Bundle),
-    Train(train::Train),
-    Export(export::Export),
-    ImportHifigan(import_hifigan::ImportHifigan),
-    Evaluate(evaluate::Evaluate),
-    EvaluateVoice(evaluate::EvaluateVoice),
+    /// Train a model on your own music
+    Train(Arguments),
+    /// Make a model file of a training run
+    Export(Arguments),
+    /// Put a HiFi-GAN generator that PyTorch has trained into a model file
+    ImportHifigan(Arguments),
+    /// Judge a model: tables, pictures and sounds in one report
+    Evaluate(Arguments),
+    /// Measure how well voices turn mels into sound
+    EvaluateVoice(Arguments),
     Bench(bench::Bench),
     Play(play::Play),
     #[cfg(target_os = "linux")]
@@ -61,11 +57,11 @@ fn main() -> ExitCode {
         Task::Remix(task) => task.run(),
         Task::Test(task) => task.run(),
         Task::Bundle(task) => task.run(),
-        Task::Train(task) => task.run(),
-        Task::Export(task) => task.run(),
-        Task::ImportHifigan(task) => task.run(),
-        Task::Evaluate(task) => task.run(),
-        Task::EvaluateVoice(task) => task.run(),
+        Task::Train(arguments) => Program::Train.run("train", arguments),
+        Task::Export(arguments) => Program::Train.run("export", arguments),
+        Task::ImportHifigan(arguments) => Program::Train.run("import-hifigan", arguments),
+        Task::Evaluate(arguments) => Program::Evaluate.run("evaluate", arguments),
+        Task::EvaluateVoice(arguments) => Program::Evaluate.run("evaluate-voice", arguments),
         Task::Bench(task) => task.run(),
         Task::Play(task) => task.run(),
         #[cfg(target_os = "linux")]

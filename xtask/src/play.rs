@@ -5,9 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-
-use crate::audio_file::{self, WavFormat};
-use crate::workspace;
+use graft_material::audio_file::{self, WavFormat};
+use graft_material::workspace;
 
 /// Play two files through Graft in a window of its own
 ///

@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
+use graft_material::audio_file::{self, WavFormat};
+use graft_material::{arguments, plot, progress};
 use model_runtime::{AudioClip, Controls, LatencyMode, Model, RemixSettings, Remixer, Voice};
 
-use crate::audio_file::{self, WavFormat};
+use crate::bundle;
 use crate::host::{self, HostSettings};
 use crate::speed::Speed;
-use crate::{bundle, plot, progress};
 
 /// Remix two audio files: the harmony of one with the rhythm of the other
 ///
@@ -44,8 +45,8 @@ pub struct Remix {
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     transpose: i32,
     /// How much of the future the remix waits for, in the plugin and without it
-    #[arg(long, value_enum, default_value_t = LatencyName::Full)]
-    latency: LatencyName,
+    #[arg(long, value_parser = arguments::latency(), default_value = "full")]
+    latency: LatencyMode,
     /// Remix only the first S seconds of MAIN
     #[arg(long, value_name = "S", value_parser = above_zero, allow_negative_numbers = true)]
     seconds: Option<f64>,
@@ -89,27 +90,6 @@ impl From<VoiceName> for Voice {
     }
 }
 
-/// A [`LatencyMode`] as it is called on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum LatencyName {
-    /// As low as the model stays musical
-    Live,
-    /// A compromise
-    Default,
-    /// All that the model can make use of
-    Full,
-}
-
-impl From<LatencyName> for LatencyMode {
-    fn from(name: LatencyName) -> Self {
-        match name {
-            LatencyName::Live => LatencyMode::Live,
-            LatencyName::Default => LatencyMode::Default,
-            LatencyName::Full => LatencyMode::Full,
-        }
-    }
-}
-
 impl Remix {
     /// Reads, remixes, writes, and says how long it took.
     pub fn run(self) -> Result<()> {
@@ -122,8 +102,7 @@ impl Remix {
             "--voice: expected guided or hifi-gan, which the plugin has, found griffin-lim"
         );
         ensure!(
-            LatencyMode::from(self.latency).has_generated_voice()
-                || !matches!(self.voice, VoiceName::HifiGan),
+            self.latency.has_generated_voice() || !matches!(self.voice, VoiceName::HifiGan),
             "--voice: expected guided, or griffin-lim without --host, with --latency live, found hifi-gan"
         );
         let mut main = read(&self.main)?;
@@ -160,7 +139,7 @@ impl Remix {
         let settings = RemixSettings {
             controls: self.controls(),
             voice: self.voice.into(),
-            mode: self.latency.into(),
+            mode: self.latency,
         };
         let spinner = progress::spinner("Remixing");
         let remix = Remixer::new(model).remix(main, sidechain, &settings)?;
@@ -181,7 +160,7 @@ impl Remix {
             block_samples: self.block as usize,
             offline: self.offline,
             controls: self.controls(),
-            mode: self.latency.into(),
+            mode: self.latency,
         };
         let rendered = host::remix(&bundles.clap, main, sidechain, &settings)?;
         println!("latency {}, taken off", rendered.latency());

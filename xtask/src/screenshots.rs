@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use graft_material::{audio_file, workspace};
 use graft_tests::{
     Activation, Block, Button, Desktop, HostWindow, Plugin, Screenshot, Session, Song,
 };
 
-use crate::{audio_file, bundle, workspace};
+use crate::bundle;
 
 const RATE_HZ: u32 = 48_000;
 const BLOCK_SAMPLES: usize = 480;

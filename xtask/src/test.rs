@@ -4,8 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-
-use crate::workspace;
+use graft_material::workspace;
 
 /// Check the formatting, run clippy with warnings denied, then all tests
 ///

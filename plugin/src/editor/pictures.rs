@@ -31,8 +31,6 @@ struct Look {
     name: &'static str,
     height: f32,
     color: Color32,
-    /// Whether only engines with latents have it.
-    is_latent: bool,
     /// How much of it is left out at the top.
     cropped: f32,
 }
@@ -47,7 +45,6 @@ const LANES: [Look; 5] = [
         name: "Main",
         height: 70.0,
         color: theme::MAIN,
-        is_latent: false,
         cropped: MEL_CROPPED,
     },
     Look {
@@ -55,7 +52,6 @@ const LANES: [Look; 5] = [
         name: "Sidechain",
         height: 70.0,
         color: theme::SIDECHAIN,
-        is_latent: false,
         cropped: MEL_CROPPED,
     },
     Look {
@@ -63,7 +59,6 @@ const LANES: [Look; 5] = [
         name: "Harmony",
         height: 40.0,
         color: theme::REMIX,
-        is_latent: true,
         cropped: 0.0,
     },
     Look {
@@ -71,7 +66,6 @@ const LANES: [Look; 5] = [
         name: "Rhythm",
         height: 22.0,
         color: theme::REMIX,
-        is_latent: true,
         cropped: MEL_CROPPED,
     },
     Look {
@@ -79,7 +73,6 @@ const LANES: [Look; 5] = [
         name: "Remix",
         height: 78.0,
         color: theme::REMIX,
-        is_latent: false,
         cropped: MEL_CROPPED,
     },
 ];
@@ -187,7 +180,7 @@ impl Pictures {
             if let Some(strip) = self.strips.get(index) {
                 self.paint(ui, band, look, strip);
             }
-            if look.is_latent && !has_latents {
+            if matches!(look.lane, Lane::Latent(_)) && !has_latents {
                 ui.painter().text(
                     band.center(),
                     Align2::CENTER_CENTER,

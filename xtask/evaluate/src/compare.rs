@@ -1,0 +1,64 @@
+//! What changed from one report to another.
+
+use graft_material::report::{Measured, Report, show};
+
+/// Lists every figure that both reports have, as a Markdown table. A change counts as more than noise if it is larger than both
+/// half-widths of the intervals together make, as the root of their squares: 95 % for means and distances, and one standard
+/// deviation between seeds for the probes.
+pub fn compare(old: &Report, new: &Report) -> String {
+    let mut text = String::from(
+        "| figure | before | now | change | more than noise |\n| --- | --- | --- | --- | --- |\n",
+    );
+    for table in &new.tables {
+        let Some(before) = old.tables.iter().find(|other| other.title == table.title) else {
+            continue;
+        };
+        for row in &table.rows {
+            for (column, cell) in table.columns.iter().zip(&row.cells) {
+                let (Some(now), Some(before)) = (cell, before.cell(&row.name, column)) else {
+                    continue;
+                };
+                let change = now.value - before.value;
+                let verdict = match exceeds_noise(&before, now) {
+                    true => "**yes**",
+                    false => "no",
+                };
+                text.push_str(&format!(
+                    "| {}: {}, {column} | {} | {} | {change:+.3} | {verdict} |\n",
+                    table.title,
+                    row.name,
+                    show(&Some(before)),
+                    show(cell),
+                ));
+            }
+        }
+    }
+    text
+}
+
+fn exceeds_noise(before: &Measured, now: &Measured) -> bool {
+    // The side of each interval that faces the other figure.
+    let (below, above) = match now.value > before.value {
+        true => (before, now),
+        false => (now, before),
+    };
+    let noise = (below.high - below.value).hypot(above.value - above.low);
+    above.value - below.value > noise
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use graft_material::testing::small_report as small;
+
+    #[test]
+    fn a_change_is_told_from_noise() {
+        let changed = compare(&small(0.5), &small(0.7));
+        assert!(changed.contains("+0.200 | **yes** |"), "{changed}");
+        let noise = compare(&small(0.7), &small(0.6));
+        assert!(noise.contains("-0.100 | no |"), "{noise}");
+        let mut other = small(0.5);
+        other.tables[0].rows[0].name = "another".into();
+        assert_eq!(compare(&other, &small(0.5)).lines().count(), 2);
+    }
+}

@@ -1,0 +1,80 @@
+//! The program behind `cargo xtask evaluate` and `evaluate-voice`: a model judged as its paper judges it (Wu, DAFx 2023), beside remixes without a network.
+//!
+//! - Table 1, what the latents know: [`songs`] with known [`chords`] and [`onsets`], [`probe`]s of two [`gru`] layers, and
+//!   [`disentanglement`], which brings them together;
+//! - Table 2, how near remixes are to music: [`pairs`] brought to one tempo ([`stretch`]), [`baselines`], a [`classifier`] for
+//!   features, and their [`frechet`] distance;
+//! - what a remix is for: [`remixes`] compared with their sources by [`margins`];
+//! - whether rotating the harmony latent transposes: [`transposition`];
+//! - [`page`], [`pictures`], and [`compare`] with an older report; [`stages`] to go on after a stop;
+//! - [`voices`]: how close the voices come to the sound of a mel, for `cargo xtask evaluate-voice`.
+
+mod baselines;
+mod chords;
+mod chroma;
+mod classifier;
+mod compare;
+mod disentanglement;
+mod evaluate;
+mod frechet;
+mod gru;
+mod judge;
+mod margins;
+mod onsets;
+mod page;
+mod pairs;
+mod parallel;
+mod pictures;
+mod probe;
+mod remixes;
+mod songs;
+mod stages;
+mod stft;
+mod stretch;
+#[cfg(test)]
+mod test_signal;
+mod transposition;
+mod voices;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Judge models.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    Evaluate(evaluate::Evaluate),
+    EvaluateVoice(voices::EvaluateVoice),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Evaluate(task) => task.run(),
+        Task::EvaluateVoice(task) => task.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

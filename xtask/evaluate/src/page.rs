@@ -1,0 +1,140 @@
+//! The report as a web page that needs no server.
+
+use std::fmt::Write as _;
+
+use graft_material::report::{Report, Row, show};
+
+/// The page; files that it names lie beside it.
+pub fn html(report: &Report) -> String {
+    let mut page = String::from(HEAD);
+    let _ = write!(
+        page,
+        "<h1>Evaluation</h1><p>{}</p><ul>",
+        escape(&report.protocol)
+    );
+    for model in &report.models {
+        let _ = write!(
+            page,
+            "<li>{}: {} training steps</li>",
+            escape(&model.name),
+            model.steps
+        );
+    }
+    page.push_str("</ul>");
+    if !report.examples.is_empty() {
+        page.push_str("<h2>To listen to</h2>");
+    }
+    for example in &report.examples {
+        let _ = write!(
+            page,
+            "<h3>{}</h3><div class=\"sounds\">",
+            escape(&example.name)
+        );
+        for sound in &example.sounds {
+            let _ = write!(
+                page,
+                "<figure><figcaption>{0}</figcaption><img src=\"{1}\" alt=\"Log-mel of {0}\">\
+                 <audio controls preload=\"none\" src=\"{2}\"></audio></figure>",
+                escape(&sound.name),
+                escape(&sound.picture),
+                escape(&sound.sound)
+            );
+        }
+        page.push_str("</div>");
+    }
+    for table in &report.tables {
+        let _ = write!(
+            page,
+            "<h2>{}</h2><p>{}</p><table><tr><th></th>",
+            escape(&table.title),
+            escape(&table.note)
+        );
+        for column in &table.columns {
+            let _ = write!(page, "<th>{}</th>", escape(column));
+        }
+        for Row { name, cells } in &table.rows {
+            let _ = write!(page, "</tr><tr><th>{}</th>", escape(name));
+            for cell in cells {
+                let _ = write!(page, "<td>{}</td>", show(cell));
+            }
+        }
+        page.push_str("</tr></table>");
+    }
+    if !report.checks.is_empty() {
+        page.push_str(
+            "<h2>Checks</h2><table><tr><th>what must hold</th><th>found</th><th>holds</th></tr>",
+        );
+        for check in &report.checks {
+            let holds = if check.holds { "yes" } else { "<b>no</b>" };
+            let (name, found) = (escape(&check.name), escape(&check.found));
+            let _ = write!(
+                page,
+                "<tr><th>{name}</th><td>{found}</td><td>{holds}</td></tr>"
+            );
+        }
+        page.push_str("</table>");
+    }
+    if !report.pictures.is_empty() {
+        page.push_str("<h2>Pictures</h2>");
+    }
+    for picture in &report.pictures {
+        let (file, caption) = (escape(&picture.file), escape(&picture.caption));
+        let _ = write!(
+            page,
+            "<figure><img src=\"{file}\" alt=\"{caption}\"><figcaption>{caption}</figcaption></figure>"
+        );
+    }
+    page.push_str("</body></html>\n");
+    page
+}
+
+const HEAD: &str = "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Graft: evaluation</title>\
+<meta name=\"viewport\" content=\"width=device-width\"><style>\
+body{font:16px/1.45 system-ui,sans-serif;max-width:1240px;margin:2em auto;padding:0 1em;color:#222;background:#fff}\
+table{border-collapse:collapse;font-size:14px;display:block;overflow-x:auto}\
+th,td{text-align:left;padding:.3em .7em;border-bottom:1px solid #ddd;font-weight:normal}\
+figure{margin:1em 0}img{max-width:100%}figcaption{font-size:14px;color:#555}\
+.sounds{display:grid;grid-template-columns:repeat(auto-fill,minmax(380px,1fr));gap:1em}\
+.sounds figure{margin:0}audio{width:100%}</style></head><body>";
+
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use graft_material::testing::small_report as small;
+
+    #[test]
+    fn the_page_has_everything_and_escapes_names() {
+        let page = html(&small(0.5));
+        assert!(
+            page.contains("src=\"a.wav\"") && page.contains("src=\"a.png\""),
+            "{page}"
+        );
+        assert!(
+            page.contains("&lt;it&gt;") && !page.contains("<it>"),
+            "{page}"
+        );
+        assert!(
+            page.contains("<td>0.500 [0.400, 0.600]</td><td>-</td>"),
+            "{page}"
+        );
+        for tag in ["table", "tr", "div", "figure"] {
+            let opened = page.matches(&format!("<{tag}>")).count()
+                + page.matches(&format!("<{tag} ")).count();
+            assert_eq!(opened, page.matches(&format!("</{tag}>")).count(), "{tag}");
+        }
+    }
+}

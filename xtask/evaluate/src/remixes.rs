@@ -1,0 +1,321 @@
+//! Remixes of pairs of clips, and what is measured of each.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use graft_material::audio_file::{self, WavFormat};
+use graft_material::plot::{self, MelPanel};
+use model_runtime::AudioClip;
+use serde::{Deserialize, Serialize};
+use vocoder::MelConfig;
+
+use crate::baselines;
+use crate::classifier::Classifier;
+use crate::frechet::ClipFeatures;
+use crate::margins::{FeatureExtractor, Features, Margins, mel_distance};
+use crate::pairs::Pair;
+use crate::parallel;
+
+/// Pairs whose sounds are kept for listening.
+pub const EXAMPLES: usize = 4;
+
+/// Makes a remix of a source of harmony and a source of rhythm.
+type Remix<'a> = dyn Fn(&AudioClip, &AudioClip) -> Result<AudioClip> + Sync + 'a;
+
+/// A way to remix.
+pub struct Method<'a> {
+    /// Its name in the tables.
+    pub name: String,
+    remix: Box<Remix<'a>>,
+    /// Whether A with A should give A back.
+    reconstructs: bool,
+}
+
+impl<'a> Method<'a> {
+    /// A method that is not asked for reconstructions.
+    pub fn new(
+        name: &str,
+        remix: impl Fn(&AudioClip, &AudioClip) -> Result<AudioClip> + Sync + 'a,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            remix: Box::new(remix),
+            reconstructs: false,
+        }
+    }
+
+    /// The same, asked for reconstructions too.
+    pub fn reconstructing(mut self) -> Self {
+        self.reconstructs = true;
+        self
+    }
+}
+
+/// What is measured of the remix of one pair.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PairScore {
+    /// How it relates to its sources.
+    pub margins: Margins,
+    /// Level beside the mean of its sources'.
+    pub level_db: f32,
+    /// Spectral centroid beside the mean of its sources'.
+    pub brightness_octaves: f32,
+    /// Mel distance of A to A remixed with A, in nepers.
+    pub reconstruction: Option<f32>,
+    /// For the Fréchet distance.
+    pub features: ClipFeatures,
+}
+
+/// Pairs with the features of their sources.
+pub struct Remixes<'a> {
+    classifier: &'a Classifier,
+    /// Folder for sounds and pictures.
+    folder: &'a Path,
+    sources: Vec<(&'a Pair, Features, Features)>,
+}
+
+impl<'a> Remixes<'a> {
+    /// Analyses the sources of all pairs.
+    ///
+    /// # Errors
+    ///
+    /// When a source cannot be analysed.
+    pub fn new(pairs: &'a [Pair], classifier: &'a Classifier, folder: &'a Path) -> Result<Self> {
+        let sources = parallel::map(
+            "Analysing pairs",
+            pairs,
+            FeatureExtractor::new,
+            |extractor, pair| {
+                let main = extractor.extract(&pair.main.clip)?;
+                Ok((main, extractor.extract(&pair.sidechain.clip)?))
+            },
+        )?;
+        let sources = pairs.iter().zip(sources);
+        Ok(Self {
+            classifier,
+            folder,
+            sources: sources
+                .map(|(pair, (main, sidechain))| (pair, main, sidechain))
+                .collect(),
+        })
+    }
+
+    /// Writes the sounds and spectrograms of the sources of the first [`EXAMPLES`] pairs.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be written.
+    pub fn write_sources(&self) -> Result<()> {
+        for (index, (pair, main, sidechain)) in self.sources.iter().take(EXAMPLES).enumerate() {
+            self.write(index, "A", &pair.main.clip, main)?;
+            self.write(index, "B", &pair.sidechain.clip, sidechain)?;
+        }
+        Ok(())
+    }
+
+    /// Remixes every pair, with a progress bar, and measures the remixes; those of the first [`EXAMPLES`] pairs are written as
+    /// sound and picture.
+    ///
+    /// # Errors
+    ///
+    /// When a pair cannot be remixed; the error names it.
+    pub fn measure(&self, method: &Method) -> Result<Vec<PairScore>> {
+        let indices: Vec<usize> = (0..self.sources.len()).collect();
+        parallel::map(
+            "Remixing",
+            &indices,
+            FeatureExtractor::new,
+            |extractor, &index| self.measure_pair(method, extractor, index),
+        )
+    }
+
+    fn measure_pair(
+        &self,
+        method: &Method,
+        extractor: &mut FeatureExtractor,
+        index: usize,
+    ) -> Result<PairScore> {
+        let (pair, main, sidechain) = &self.sources[index];
+        let (a, b) = (&pair.main.clip, &pair.sidechain.clip);
+        let remix = |b: &AudioClip| {
+            (method.remix)(a, b).with_context(|| {
+                format!(
+                    "cannot remix {} with {}",
+                    pair.main.name, pair.sidechain.name
+                )
+            })
+        };
+        let clip = remix(b)?;
+        let features = extractor.extract(&clip)?;
+        let reconstruction = match method.reconstructs {
+            true => Some(mel_distance(&extractor.extract(&remix(a)?)?, main)?),
+            false => None,
+        };
+        if index < EXAMPLES && !baselines::is_reference(&method.name) {
+            self.write(index, &method.name, &clip, &features)?;
+        }
+        let beside =
+            |value: fn(&Features) -> f32| value(&features) - 0.5 * (value(main) + value(sidechain));
+        Ok(PairScore {
+            margins: Margins::of(&features, main, sidechain),
+            level_db: beside(|features| features.level_db),
+            brightness_octaves: beside(|features| features.centroid_octaves),
+            reconstruction,
+            features: self.classifier.features(&features.levelled_mel())?,
+        })
+    }
+
+    fn write(&self, pair: usize, name: &str, clip: &AudioClip, features: &Features) -> Result<()> {
+        let base = self.folder.join(file_name(pair, name));
+        audio_file::write_wav(&base.with_extension("wav"), clip, WavFormat::Pcm16)?;
+        let panel = MelPanel {
+            title: name,
+            log_mel: &features.log_mel,
+        };
+        plot::plot_log_mels(&base.with_extension("png"), &[panel], &MelConfig::default())
+    }
+}
+
+/// File of a sound or its picture, without the extension.
+pub fn file_name(pair: usize, name: &str) -> String {
+    let mut slug = String::new();
+    for character in name.chars() {
+        match character.is_ascii_alphanumeric() {
+            true => slug.push(character.to_ascii_lowercase()),
+            false if slug.ends_with('-') => {}
+            false => slug.push('-'),
+        }
+    }
+    format!("pair-{}-{}", pair + 1, slug.trim_end_matches('-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pairs::Excerpt;
+    use graft_material::audio_cache::Pcm;
+    use graft_material::testing::TestFolder;
+    use graft_train::dataset::Track;
+    use model_runtime::{Controls, Model, RemixSettings, Remixer};
+    use std::sync::Arc;
+
+    /// Three seconds and a half of a chord on `hz`, struck every `beat_samples`.
+    fn struck(hz: f32, beat_samples: usize) -> AudioClip {
+        let samples = (0..77_000).map(|n| {
+            let decay = (-((n % beat_samples) as f32) / 2000.0).exp();
+            let tone = |hz: f32| (std::f32::consts::TAU * hz * n as f32 / 22_050.0).sin();
+            0.1 * decay * (tone(hz) + tone(1.5 * hz) + tone(2.0 * hz))
+        });
+        AudioClip {
+            sample_rate_hz: 22_050,
+            channels: vec![samples.collect()],
+        }
+    }
+
+    fn excerpt(hz: f32, beat_samples: usize) -> Excerpt {
+        Excerpt {
+            name: hz.to_string(),
+            start_seconds: 0,
+            clip: struck(hz, beat_samples),
+        }
+    }
+
+    fn classifier() -> Classifier {
+        let track = |artist: &str, hz: f32| {
+            let samples = struck(hz, 5000).channels[0].repeat(4);
+            let pcm = Pcm::normalised(&samples, 22_050).unwrap();
+            Arc::new(Track {
+                path: artist.into(),
+                artist: artist.into(),
+                pcm,
+            })
+        };
+        Classifier::train(&[track("a", 440.0), track("b", 900.0)], 2, 1).unwrap()
+    }
+
+    #[test]
+    fn margins_show_which_source_is_which() {
+        let pairs = [
+            Pair {
+                main: excerpt(440.0, 5000),
+                sidechain: excerpt(554.4, 8000),
+            },
+            Pair {
+                main: excerpt(330.0, 7000),
+                sidechain: excerpt(466.2, 4000),
+            },
+        ];
+        let folder = TestFolder::new("remixes");
+        let classifier = classifier();
+        let remixes = Remixes::new(&pairs, &classifier, folder.path()).unwrap();
+        remixes.write_sources().unwrap();
+        let main = remixes
+            .measure(&Method::new("A", |a, _| Ok(a.clone())).reconstructing())
+            .unwrap();
+        let sidechain = remixes
+            .measure(&Method::new("B", |_, b| Ok(b.clone())))
+            .unwrap();
+        for (main, sidechain) in main.iter().zip(&sidechain) {
+            assert!(
+                main.margins.harmony > 0.3 && main.margins.rhythm < -0.5,
+                "{main:?}"
+            );
+            assert!((main.margins.harmony + sidechain.margins.harmony).abs() < 1e-5);
+            assert!((main.margins.rhythm + sidechain.margins.rhythm).abs() < 1e-5);
+            assert!((main.level_db + sidechain.level_db).abs() < 1e-4);
+            assert_eq!(
+                (main.reconstruction, sidechain.reconstruction),
+                (Some(0.0), None)
+            );
+        }
+        assert!(
+            folder.path().join("pair-2-b.wav").exists()
+                && folder.path().join("pair-1-a.png").exists()
+        );
+        let error = remixes
+            .measure(&Method::new("none", |_, _| anyhow::bail!("no")))
+            .unwrap_err();
+        assert!(format!("{error:#}").contains("440 with 554.4"));
+
+        // The built-in model has the harmony of the one and the rhythm of the other; with its knobs swapped, it is swapped.
+        let remixer = Remixer::new(Model::built_in().unwrap());
+        let with = |harmony: f32, rhythm: f32| {
+            let settings = RemixSettings {
+                controls: Controls {
+                    harmony,
+                    rhythm,
+                    ..Controls::default()
+                },
+                ..RemixSettings::default()
+            };
+            let remixer = &remixer;
+            Method::new("model", move |a, b| Ok(remixer.remix(a, b, &settings)?))
+        };
+        for score in remixes.measure(&with(0.0, 1.0)).unwrap() {
+            assert!(
+                score.margins.harmony > 0.1 && score.margins.rhythm > 0.3,
+                "{:?}",
+                score.margins
+            );
+        }
+        for score in remixes.measure(&with(1.0, 0.0)).unwrap() {
+            assert!(
+                score.margins.harmony < -0.1 && score.margins.rhythm < -0.3,
+                "{:?}",
+                score.margins
+            );
+        }
+    }
+
+    #[test]
+    fn files_have_plain_names() {
+        assert_eq!(
+            file_name(0, "HPSS: harmonic A + percussive B"),
+            "pair-1-hpss-harmonic-a-percussive-b"
+        );
+        assert_eq!(
+            file_name(3, "graft, guided voice"),
+            "pair-4-graft-guided-voice"
+        );
+    }
+}

@@ -1,0 +1,213 @@
+//! Decoded tracks on disk, so that a second run starts at once.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use anyhow::{Context, Result, ensure};
+use sha2::{Digest, Sha256};
+
+use crate::loudness::loudness_gain;
+use crate::{audio_file, whole_file};
+
+/// First bytes of a cache file; its end is the version of this format and of the normalisation.
+const MAGIC: [u8; 8] = *b"graftpc1";
+
+/// Mono samples of one track in 16 bits, with the level that they stand for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pcm {
+    /// The samples, as large as 16 bits allow.
+    pub samples: Vec<i16>,
+    /// Factor from `samples` to audio that is [`TARGET_RMS_DBFS`](crate::loudness::TARGET_RMS_DBFS) loud.
+    pub level: f32,
+}
+
+impl Pcm {
+    /// Normalises `samples` (mono, full scale -1 to 1) in loudness: the RMS over all blocks of 0.4 s
+    /// that are louder than -50 dBFS becomes [`TARGET_RMS_DBFS`](crate::loudness::TARGET_RMS_DBFS). Pauses do not count.
+    ///
+    /// # Errors
+    ///
+    /// When the whole track is below -50 dBFS.
+    pub fn normalised(samples: &[f32], sample_rate_hz: u32) -> Result<Self> {
+        Ok(Self::amplified(
+            samples,
+            loudness_gain(samples, sample_rate_hz)?,
+        ))
+    }
+
+    /// `samples`, standing for `gain` times themselves.
+    pub fn amplified(samples: &[f32], gain: f32) -> Self {
+        let peak = samples
+            .iter()
+            .fold(f32::EPSILON, |peak, sample| peak.max(sample.abs()));
+        let to_full_scale = f32::from(i16::MAX) / peak;
+        Self {
+            samples: samples
+                .iter()
+                .map(|sample| (sample * to_full_scale).round() as i16)
+                .collect(),
+            level: gain / to_full_scale,
+        }
+    }
+
+    /// The samples at their level.
+    pub fn floats(&self) -> Vec<f32> {
+        let samples = self.samples.iter();
+        samples
+            .map(|&sample| f32::from(sample) * self.level)
+            .collect()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let rest = bytes
+            .strip_prefix(&MAGIC)
+            .context("expected a cache file of this version")?;
+        let (level, samples) = rest.split_first_chunk().context("expected a level")?;
+        let (samples, odd) = samples.as_chunks();
+        ensure!(odd.is_empty(), "expected whole samples");
+        Ok(Self {
+            level: f32::from_le_bytes(*level),
+            samples: samples
+                .iter()
+                .map(|sample| i16::from_le_bytes(*sample))
+                .collect(),
+        })
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(MAGIC.len() + 4 + 2 * self.samples.len());
+        bytes.extend(MAGIC);
+        bytes.extend(self.level.to_le_bytes());
+        bytes.extend(self.samples.iter().flat_map(|sample| sample.to_le_bytes()));
+        bytes
+    }
+}
+
+/// A folder of decoded tracks, each in a file named after path, size and time of its source.
+pub struct AudioCache {
+    folder: PathBuf,
+    sample_rate_hz: u32,
+}
+
+impl AudioCache {
+    /// A cache of tracks at `sample_rate_hz` in `folder`, which is made if need be.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be made.
+    pub fn new(folder: &Path, sample_rate_hz: u32) -> Result<Self> {
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make the cache folder {}", folder.display()))?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            sample_rate_hz,
+        })
+    }
+
+    /// The track of an audio file: from the cache, or decoded and then put there.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or is silent; the cache is then left as it was.
+    pub fn load(&self, path: &Path) -> Result<Pcm> {
+        let cached = self.folder.join(self.file_name(path)?);
+        // Whatever is wrong with a cached track, decoding it again is the cure.
+        if let Some(pcm) = fs::read(&cached)
+            .ok()
+            .and_then(|bytes| Pcm::from_bytes(&bytes).ok())
+        {
+            return Ok(pcm);
+        }
+        let clip = audio_file::read(path)?;
+        let mono = audio_file::mono(&clip);
+        let mono = audio_file::resample(&mono, clip.sample_rate_hz, self.sample_rate_hz)?;
+        let pcm = Pcm::normalised(&mono, self.sample_rate_hz)
+            .with_context(|| format!("cannot use {}", path.display()))?;
+
+        whole_file::write(&cached, &pcm.to_bytes())?;
+        Ok(pcm)
+    }
+
+    fn file_name(&self, path: &Path) -> Result<String> {
+        let describe = || format!("cannot read audio from {}", path.display());
+        let metadata = fs::metadata(path).with_context(describe)?;
+        let modified = metadata.modified().with_context(describe)?;
+        let modified = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut hash = Sha256::new();
+        hash.update(
+            path.canonicalize()
+                .with_context(describe)?
+                .as_os_str()
+                .as_encoded_bytes(),
+        );
+        hash.update(metadata.len().to_le_bytes());
+        hash.update(modified.as_nanos().to_le_bytes());
+        hash.update(self.sample_rate_hz.to_le_bytes());
+        let name: String = hash.finalize()[..12]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        Ok(name + ".pcm")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audio_file::{WavFormat, write_wav};
+    use crate::testing::TestFolder;
+    use model_runtime::AudioClip;
+
+    const RATE_HZ: u32 = 22_050;
+
+    fn write_sine(path: &Path, hz: f32) {
+        let sine = |n: i32| 0.5 * (std::f32::consts::TAU * hz * n as f32 / 44_100.0).sin();
+        let clip = AudioClip {
+            sample_rate_hz: 44_100,
+            channels: vec![(0..44_100).map(sine).collect(); 2],
+        };
+        write_wav(path, &clip, WavFormat::Pcm16).unwrap();
+    }
+
+    #[test]
+    fn a_second_run_reads_the_cache_and_a_changed_file_anew() {
+        let folder = TestFolder::new("cache");
+        let path = folder.path().join("a.wav");
+        write_sine(&path, 200.0);
+        let cache = AudioCache::new(&folder.path().join("cache"), RATE_HZ).unwrap();
+        let first = cache.load(&path).unwrap();
+        let cached: Vec<_> = fs::read_dir(folder.path().join("cache"))
+            .unwrap()
+            .flatten()
+            .collect();
+        assert_eq!(cached.len(), 1);
+        assert_eq!(cache.load(&path).unwrap(), first);
+
+        // What a cached track says is what counts while its source stays the same ...
+        let mut other = first.clone();
+        other.samples[0] = 123;
+        fs::write(cached[0].path(), other.to_bytes()).unwrap();
+        assert_eq!(cache.load(&path).unwrap(), other);
+        // ... unless it is damaged, or its source is another file by now.
+        fs::write(cached[0].path(), b"damaged").unwrap();
+        assert_eq!(cache.load(&path).unwrap(), first);
+        write_sine(&path, 400.0);
+        assert_ne!(cache.load(&path).unwrap(), first);
+    }
+
+    #[test]
+    fn pauses_do_not_count_for_loudness() {
+        let sine = |n: i32| 0.3 * (n as f32 * 0.1).sin();
+        let mut samples: Vec<f32> = (0..10 * 8820).map(sine).collect();
+        let without_pause = Pcm::normalised(&samples, RATE_HZ).unwrap();
+        samples.extend([0.0; 20 * 8820]);
+        let with_pause = Pcm::normalised(&samples, RATE_HZ).unwrap();
+        assert_eq!(with_pause.level, without_pause.level);
+        assert!(
+            Pcm::normalised(&[0.001; 44_100], RATE_HZ).is_err(),
+            "silence was taken"
+        );
+        assert!(Pcm::normalised(&[], RATE_HZ).is_err(), "nothing was taken");
+    }
+}

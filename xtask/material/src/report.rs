@@ -1,0 +1,291 @@
+//! What an evaluation found, as `report.json` and as Markdown.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::estimate::Estimate;
+
+/// Half-width of a 95 % interval in standard errors.
+const NORMAL_95: f64 = 1.96;
+
+/// A figure with its interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// The figure.
+    pub value: f64,
+    /// Lower end of the interval.
+    pub low: f64,
+    /// Upper end of the interval.
+    pub high: f64,
+}
+
+impl Measured {
+    /// Mean of values with the 95 % interval of that mean.
+    pub fn mean(values: impl ExactSizeIterator<Item = f32> + Clone) -> Self {
+        let Estimate {
+            mean,
+            standard_error,
+        } = Estimate::of(values);
+        Self::around(mean.into(), NORMAL_95 * f64::from(standard_error))
+    }
+
+    /// Mean of values, one for each seed, with the standard deviation of a single one either way.
+    pub fn spread(values: &[f64]) -> Self {
+        let count = values.len().max(1) as f64;
+        let mean = values.iter().sum::<f64>() / count;
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        Self::around(mean, (squares / (count - 1.0).max(1.0)).sqrt())
+    }
+
+    /// A value that is not negative, with the 95 % interval that the spread of repetitions makes around it.
+    pub fn bootstrapped(value: f64, repetitions: &[f64]) -> Self {
+        let deviation = Self::spread(repetitions);
+        let mut measured = Self::around(value, NORMAL_95 * (deviation.high - deviation.value));
+        measured.low = measured.low.max(0.0);
+        measured
+    }
+
+    fn around(value: f64, half_width: f64) -> Self {
+        Self {
+            value,
+            low: value - half_width,
+            high: value + half_width,
+        }
+    }
+}
+
+/// Figures by row and column.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Table {
+    /// Heading.
+    pub title: String,
+    /// How it was measured and what the brackets are.
+    pub note: String,
+    /// Names of the columns, with their units.
+    pub columns: Vec<String>,
+    /// The rows, from top to bottom.
+    pub rows: Vec<Row>,
+}
+
+/// One row of a [`Table`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// What was measured.
+    pub name: String,
+    /// One cell for each column.
+    pub cells: Vec<Option<Measured>>,
+}
+
+/// A property that must hold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// What must hold.
+    pub name: String,
+    /// What was found.
+    pub found: String,
+    /// Whether it holds.
+    pub holds: bool,
+}
+
+/// A picture in the report's folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Picture {
+    /// File name.
+    pub file: String,
+    /// What it shows.
+    pub caption: String,
+}
+
+/// A pair of clips with its remixes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Example {
+    /// The two sources.
+    pub name: String,
+    /// The sources and every remix.
+    pub sounds: Vec<Sound>,
+}
+
+/// A sound with its spectrogram.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sound {
+    /// Which one it is.
+    pub name: String,
+    /// The WAV file, from the report's folder.
+    pub sound: String,
+    /// The PNG file, from the report's folder.
+    pub picture: String,
+}
+
+/// A model that was judged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JudgedModel {
+    /// Its name in the tables.
+    pub name: String,
+    /// SHA-256 of its file.
+    pub sha256: String,
+    /// Training steps by its card.
+    pub steps: u64,
+}
+
+/// All that was found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// How it was measured, in a line or two.
+    pub protocol: String,
+    /// Seconds it took; a run that went on counts the time since then.
+    pub seconds: u64,
+    /// The models.
+    pub models: Vec<JudgedModel>,
+    /// The tables.
+    pub tables: Vec<Table>,
+    /// What must hold.
+    pub checks: Vec<Check>,
+    /// Pictures.
+    pub pictures: Vec<Picture>,
+    /// Pairs to listen to.
+    pub examples: Vec<Example>,
+}
+
+impl Report {
+    /// Reads a `report.json`.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read or understood.
+    pub fn load(path: &Path) -> Result<Self> {
+        let describe = || format!("cannot read the report {}", path.display());
+        let text = fs::read_to_string(path).with_context(describe)?;
+        serde_json::from_str(&text).with_context(describe)
+    }
+
+    /// The whole report, with links to its pictures.
+    pub fn markdown(&self) -> String {
+        let mut text = String::from("# Evaluation\n\n");
+        let _ = writeln!(text, "{}\n", self.protocol);
+        for JudgedModel {
+            name,
+            sha256,
+            steps,
+        } in &self.models
+        {
+            let _ = writeln!(text, "- {name}: {steps} training steps, SHA-256 {sha256}");
+        }
+        let _ = writeln!(text, "\nIt took {} minutes.", self.seconds.div_ceil(60));
+        for table in &self.tables {
+            let _ = write!(
+                text,
+                "\n## {}\n\n{}\n\n{}",
+                table.title,
+                table.note,
+                table.markdown()
+            );
+        }
+        if !self.checks.is_empty() {
+            let _ = write!(
+                text,
+                "\n## Checks\n\n| what must hold | found | holds |\n| --- | --- | --- |\n"
+            );
+            for Check { name, found, holds } in &self.checks {
+                let _ = writeln!(
+                    text,
+                    "| {name} | {found} | {} |",
+                    if *holds { "yes" } else { "**no**" }
+                );
+            }
+        }
+        if !self.pictures.is_empty() {
+            text.push_str("\n## Pictures\n");
+            for Picture { file, caption } in &self.pictures {
+                let _ = write!(text, "\n![{caption}]({file})\n\n*{caption}*\n");
+            }
+        }
+        text
+    }
+}
+
+impl Table {
+    /// The cell of a row and column.
+    pub fn cell(&self, row: &str, column: &str) -> Option<Measured> {
+        let column = self.columns.iter().position(|name| name == column)?;
+        self.rows.iter().find(|other| other.name == row)?.cells[column]
+    }
+
+    fn markdown(&self) -> String {
+        let mut text = format!(
+            "| | {} |\n|{}\n",
+            self.columns.join(" | "),
+            " --- |".repeat(self.columns.len() + 1)
+        );
+        for Row { name, cells } in &self.rows {
+            let cells: Vec<String> = cells.iter().map(show).collect();
+            let _ = writeln!(text, "| {name} | {} |", cells.join(" | "));
+        }
+        text
+    }
+}
+
+/// A cell as text.
+pub fn show(cell: &Option<Measured>) -> String {
+    match cell {
+        Some(Measured { value, low, high }) => format!("{value:.3} [{low:.3}, {high:.3}]"),
+        None => "-".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{TestFolder, small_report};
+
+    #[test]
+    fn markdown_has_tables_checks_and_pictures() {
+        let text = small_report(0.5).markdown();
+        assert!(
+            text.contains("| graft, guided voice | 0.500 [0.400, 0.600] | - |"),
+            "{text}"
+        );
+        assert!(
+            text.contains("|  --- | --- | --- |") || text.contains("| --- | --- | --- |"),
+            "{text}"
+        );
+        assert!(
+            text.contains("It took 2 minutes.")
+                && text.contains("**no**")
+                && text.contains("](a.png)")
+        );
+        let table = &small_report(0.5).tables[0];
+        assert_eq!(
+            table.cell("graft, guided voice", "first").unwrap().value,
+            0.5
+        );
+        assert_eq!(table.cell("graft, guided voice", "second"), None);
+        assert_eq!(table.cell("other", "first"), None);
+    }
+
+    #[test]
+    fn a_spread_is_that_of_one_value_and_an_interval_that_of_the_mean() {
+        // numpy: x = [1, 2, 4, 9]; std(x, ddof=1) and 1.96 * std(x, ddof=1) / 2
+        let spread = Measured::spread(&[1.0, 2.0, 4.0, 9.0]);
+        assert!((spread.high - 4.0 - 3.559_026).abs() < 1e-5 && spread.value == 4.0);
+        let mean = Measured::mean([1.0f32, 2.0, 4.0, 9.0].into_iter());
+        assert!((mean.high - 4.0 - 3.487_846).abs() < 1e-4);
+        let bootstrapped = Measured::bootstrapped(5.0, &[1.0, 2.0, 4.0, 9.0]);
+        assert!((bootstrapped.high - 5.0 - 6.975_692).abs() < 1e-4 && bootstrapped.low == 0.0);
+    }
+
+    #[test]
+    fn reports_are_read_as_they_were_written() {
+        let folder = TestFolder::new("report");
+        let path = folder.path().join("report.json");
+        fs::write(&path, serde_json::to_vec(&small_report(0.5)).unwrap()).unwrap();
+        assert_eq!(Report::load(&path).unwrap(), small_report(0.5));
+        assert!(
+            format!("{:#}", Report::load(folder.path()).unwrap_err())
+                .contains("cannot read the report")
+        );
+    }
+}

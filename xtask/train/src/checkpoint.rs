@@ -1,0 +1,97 @@
+//! A run's state on disk: one safetensors file, replaced atomically.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use candle_core::{Device, Tensor};
+use graft_material::whole_file;
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+
+use crate::recipe::Recipe;
+
+/// Key of the JSON header in the file's metadata.
+const HEADER: &str = "graft-checkpoint";
+
+/// What stands in a checkpoint beside the tensors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Header {
+    /// The recipe of the run.
+    pub recipe: Recipe,
+    /// The model that the run started from, if it did not start from random weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    /// Steps taken.
+    pub step: u64,
+    /// Time spent training, over all sessions.
+    pub train_seconds: f64,
+}
+
+impl Header {
+    /// Of a run that has not begun.
+    pub fn new(recipe: Recipe, origin: Option<Origin>) -> Self {
+        Self {
+            recipe,
+            origin,
+            step: 0,
+            train_seconds: 0.0,
+        }
+    }
+
+    /// Steps that the weights have been trained for, those of the origin with them.
+    pub fn total_steps(&self) -> u64 {
+        self.step + self.origin.as_ref().map_or(0, |origin| origin.steps)
+    }
+
+    /// Hours that the weights have been trained for, those of the origin with them.
+    pub fn total_hours(&self) -> f64 {
+        self.train_seconds / 3600.0
+            + self
+                .origin
+                .as_ref()
+                .map_or(0.0, |origin| origin.train_hours)
+    }
+}
+
+/// An exported model that a run started from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// SHA-256 of the model file.
+    pub sha256: String,
+    /// Steps that the model had been trained for.
+    pub steps: u64,
+    /// Time that it had been trained for.
+    pub train_hours: f64,
+}
+
+/// A run's newest checkpoint.
+pub fn path(run: &Path) -> PathBuf {
+    run.join("checkpoint.safetensors")
+}
+
+/// Writes beside the old file, then takes its place, so that one whole checkpoint exists at any time.
+pub fn save(run: &Path, header: &Header, tensors: &HashMap<String, Tensor>) -> Result<()> {
+    let metadata = HashMap::from([(HEADER.to_owned(), serde_json::to_string(header)?)]);
+    let bytes = safetensors::serialize(tensors, Some(metadata))?;
+    whole_file::write(&path(run), &bytes)
+}
+
+/// Reads a run's newest checkpoint.
+pub fn load(run: &Path) -> Result<(Header, HashMap<String, Tensor>)> {
+    let path = path(run);
+    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let context = || format!("{} is not a checkpoint of a training run", path.display());
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).with_context(context)?;
+    let header = metadata
+        .metadata()
+        .as_ref()
+        .and_then(|m| m.get(HEADER))
+        .with_context(context)?;
+    let header = serde_json::from_str(header).with_context(context)?;
+    let tensors =
+        candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).with_context(context)?;
+    Ok((header, tensors))
+}

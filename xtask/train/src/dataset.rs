@@ -1,0 +1,429 @@
+//! The music that a network is trained on: which files, by whom, and who is kept out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use graft_material::audio_cache::{AudioCache, Pcm};
+use graft_material::{audio_file, progress, whole_file};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+
+/// Share of the artists that a network never hears in training.
+const VALIDATION_SHARE: f64 = 0.15;
+
+/// File with the split in a run's folder.
+const SPLIT_FILE: &str = "split.json";
+
+/// Table of artists that may lie beside audio files, with at least the columns `file` and `artist`.
+const MANIFEST_FILE: &str = "manifest.csv";
+
+/// One piece of music, mono at the model's rate, in memory.
+#[derive(Debug)]
+pub struct Track {
+    /// The file that it was read from.
+    pub path: PathBuf,
+    /// Who made it: tracks of one artist are trained on together or not at all.
+    pub artist: String,
+    /// The sound.
+    pub pcm: Pcm,
+}
+
+/// An audio file and its artist.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Source {
+    path: PathBuf,
+    artist: String,
+}
+
+/// All usable tracks of some folders, ordered by path.
+#[derive(Debug)]
+pub struct Dataset {
+    tracks: Vec<Arc<Track>>,
+}
+
+impl Dataset {
+    /// Reads every audio file below `folders`, at `sample_rate_hz`, through the cache in
+    /// `cache_folder`, with a progress bar.
+    ///
+    /// A file's artist is that of its row in a `manifest.csv` in its folder, or else the name of the
+    /// folder. Where that makes one artist of everything, each file is an artist of its own, so that
+    /// some can be kept for validation. Files that cannot be used are named on the terminal and
+    /// skipped.
+    ///
+    /// # Errors
+    ///
+    /// When a folder cannot be read, or there are fewer than two usable tracks.
+    pub fn load(folders: &[PathBuf], cache_folder: &Path, sample_rate_hz: u32) -> Result<Self> {
+        let tracks = read_sources(find_sources(folders)?, cache_folder, sample_rate_hz)?;
+        ensure!(
+            tracks.len() > 1,
+            "expected at least two usable audio files, found {}",
+            tracks.len()
+        );
+        Ok(Self {
+            tracks: tracks.into_iter().map(Arc::new).collect(),
+        })
+    }
+
+    /// The tracks to train on and those to validate with.
+    ///
+    /// # Errors
+    ///
+    /// When either part is empty.
+    pub fn partition(&self, split: &Split) -> Result<Partition> {
+        let (validation, training): (Vec<_>, Vec<_>) = self
+            .tracks
+            .iter()
+            .cloned()
+            .partition(|track| split.validation_artists.contains(&track.artist));
+        ensure!(
+            !training.is_empty() && !validation.is_empty(),
+            "expected tracks to train on and to validate with, found {} and {}",
+            training.len(),
+            validation.len()
+        );
+        Ok(Partition {
+            training,
+            validation,
+        })
+    }
+}
+
+/// Shorter sounds below a folder of drum loops are taken for single hits.
+const SHORTEST_LOOP_SECONDS: f64 = 2.0;
+
+/// Reads the drum loops below `folders`: all audio files of at least 2 s. Files that cannot be used are named on the
+/// terminal and skipped.
+///
+/// # Errors
+///
+/// When a folder cannot be read, or there are folders but no loop.
+pub fn load_loops(
+    folders: &[PathBuf],
+    cache_folder: &Path,
+    sample_rate_hz: u32,
+) -> Result<Vec<Pcm>> {
+    let mut loops = read_sources(find_sources(folders)?, cache_folder, sample_rate_hz)?;
+    let shortest_samples = SHORTEST_LOOP_SECONDS * f64::from(sample_rate_hz);
+    loops.retain(|track| track.pcm.samples.len() as f64 >= shortest_samples);
+    ensure!(
+        folders.is_empty() || !loops.is_empty(),
+        "expected drum loops of at least {SHORTEST_LOOP_SECONDS} s in {folders:?}, found none"
+    );
+    Ok(loops.into_iter().map(|track| track.pcm).collect())
+}
+
+/// Reads audio files, with a progress bar.
+fn read_sources(
+    sources: Vec<Source>,
+    cache_folder: &Path,
+    sample_rate_hz: u32,
+) -> Result<Vec<Track>> {
+    let cache = AudioCache::new(cache_folder, sample_rate_hz)?;
+    let bar = progress::bar("Reading audio", sources.len() as u64);
+    let mut tracks = Vec::new();
+    let mut skipped = 0;
+    for source in sources {
+        match cache.load(&source.path) {
+            Ok(pcm) => tracks.push(Track {
+                path: source.path,
+                artist: source.artist,
+                pcm,
+            }),
+            Err(error) => {
+                skipped += 1;
+                bar.suspend(|| eprintln!("skipped: {error:#}"));
+            }
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    if skipped > 0 {
+        eprintln!("{skipped} files skipped, {} to use", tracks.len());
+    }
+    Ok(tracks)
+}
+
+/// The two parts of a [`Dataset`].
+#[derive(Debug, Clone)]
+pub struct Partition {
+    /// Tracks to train on.
+    pub training: Vec<Arc<Track>>,
+    /// Tracks of artists that the network never hears in training.
+    pub validation: Vec<Arc<Track>>,
+}
+
+/// Who is kept out of training. It is drawn once in a run, and kept with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Split {
+    /// Artists whose tracks are for validation only, in order.
+    pub validation_artists: BTreeSet<String>,
+}
+
+impl Split {
+    /// Draws about 15 % of the artists; the same ones for the same artists and seed.
+    pub fn draw(dataset: &Dataset, seed: u64) -> Self {
+        let artists: BTreeSet<&str> = dataset.tracks.iter().map(|track| &*track.artist).collect();
+        let mut artists: Vec<&str> = artists.into_iter().collect();
+        artists.shuffle(&mut StdRng::seed_from_u64(seed));
+        let count = (artists.len() as f64 * VALIDATION_SHARE).round().max(1.0) as usize;
+        Self {
+            validation_artists: artists[..count]
+                .iter()
+                .map(|&artist| artist.to_owned())
+                .collect(),
+        }
+    }
+
+    /// The split that `run_folder` holds, or a new one, which is then saved there as `split.json`.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, understood or written.
+    pub fn load_or_draw(run_folder: &Path, dataset: &Dataset, seed: u64) -> Result<Self> {
+        let path = run_folder.join(SPLIT_FILE);
+        if path.exists() {
+            return Self::load(run_folder);
+        }
+        let split = Self::draw(dataset, seed);
+        whole_file::write(&path, serde_json::to_string_pretty(&split)?.as_bytes())?;
+        Ok(split)
+    }
+
+    /// The artists that the built-in model was not trained on.
+    ///
+    /// # Errors
+    ///
+    /// When the file in the assets is damaged.
+    pub fn of_built_in_model() -> Result<Self> {
+        let text = include_str!("../../../assets/split.json");
+        serde_json::from_str(text).context("cannot read assets/split.json")
+    }
+
+    /// The split that `run_folder` holds.
+    ///
+    /// # Errors
+    ///
+    /// When the file is missing or cannot be understood.
+    pub fn load(run_folder: &Path) -> Result<Self> {
+        let path = run_folder.join(SPLIT_FILE);
+        let describe = || format!("cannot read the split {}", path.display());
+        let text = fs::read_to_string(&path).with_context(describe)?;
+        serde_json::from_str(&text).with_context(describe)
+    }
+}
+
+/// All audio files below `folders`, each once, in order, with their artists.
+fn find_sources(folders: &[PathBuf]) -> Result<Vec<Source>> {
+    let mut sources = Vec::new();
+    for folder in folders {
+        collect_sources(folder, &mut sources)?;
+    }
+    sources.sort();
+    sources.dedup();
+    let artists: BTreeSet<&str> = sources.iter().map(|source| &*source.artist).collect();
+    if artists.len() == 1 {
+        for source in &mut sources {
+            source.artist = file_name(&source.path);
+        }
+    }
+    Ok(sources)
+}
+
+fn collect_sources(folder: &Path, sources: &mut Vec<Source>) -> Result<()> {
+    let describe = || format!("cannot read the folder {}", folder.display());
+    let artists = read_manifest(&folder.join(MANIFEST_FILE))?;
+    for entry in fs::read_dir(folder).with_context(describe)? {
+        let path = entry.with_context(describe)?.path();
+        if path.is_dir() {
+            collect_sources(&path, sources)?;
+        } else if is_audio(&path) {
+            let artist = artists.get(&file_name(&path));
+            sources.push(Source {
+                artist: artist.cloned().unwrap_or_else(|| file_name(folder)),
+                path,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn is_audio(path: &Path) -> bool {
+    path.extension()
+        .and_then(|extension| extension.to_str())
+        .is_some_and(|extension| audio_file::EXTENSIONS.contains(&&*extension.to_lowercase()))
+}
+
+/// The last part of a path, as text.
+fn file_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    name.to_string_lossy().into_owned()
+}
+
+/// Artists by file name; empty without a manifest. Case does not tell artists apart.
+fn read_manifest(path: &Path) -> Result<BTreeMap<String, String>> {
+    if !path.exists() {
+        return Ok(BTreeMap::new());
+    }
+    let describe = || format!("cannot read the manifest {}", path.display());
+    let text = fs::read_to_string(path).with_context(describe)?;
+    let mut rows = text.lines().map(csv_fields);
+    let header = rows.next().unwrap_or_default();
+    let column = |name: &str| {
+        header
+            .iter()
+            .position(|field| field == name)
+            .with_context(|| format!("expected a column {name:?}, found {header:?}"))
+            .with_context(describe)
+    };
+    let (file, artist) = (column("file")?, column("artist")?);
+    Ok(rows
+        .filter_map(|row| Some((row.get(file)?.clone(), row.get(artist)?.to_lowercase())))
+        .collect())
+}
+
+/// The fields of one line of comma-separated values; a field in double quotes may hold commas, and
+/// a doubled quote stands for a quote.
+fn csv_fields(line: &str) -> Vec<String> {
+    let mut fields = vec![String::new()];
+    let mut quoted = false;
+    let mut characters = line.chars().peekable();
+    while let Some(character) = characters.next() {
+        let field = fields.last_mut().expect("there is always a field");
+        match character {
+            '"' if quoted && characters.peek() == Some(&'"') => {
+                characters.next();
+                field.push('"');
+            }
+            '"' => quoted = !quoted,
+            ',' if !quoted => fields.push(String::new()),
+            other => field.push(other),
+        }
+    }
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use graft_material::audio_file::{WavFormat, write_wav};
+    use graft_material::testing::TestFolder;
+    use model_runtime::AudioClip;
+
+    const RATE_HZ: u32 = 22_050;
+
+    fn write_sine(path: &Path, hz: f32, level: f32) {
+        let sine = |n: i32| level * (std::f32::consts::TAU * hz * n as f32 / 44_100.0).sin();
+        let clip = AudioClip {
+            sample_rate_hz: 44_100,
+            channels: vec![(0..44_100).map(sine).collect(); 2],
+        };
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        write_wav(path, &clip, WavFormat::Pcm16).unwrap();
+    }
+
+    /// Three folders with two sines each, a text file with the name of a sound, and a picture.
+    fn music(folder: &TestFolder) -> PathBuf {
+        let music = folder.path().join("music");
+        for (artist, hz) in [("one", 200.0), ("two", 300.0), ("three", 400.0)] {
+            write_sine(&music.join(artist).join("a.wav"), hz, 0.5);
+            write_sine(&music.join(artist).join("b.WAV"), hz * 1.5, 0.1);
+        }
+        fs::write(music.join("one/broken.wav"), "no audio").unwrap();
+        fs::write(music.join("one/cover.png"), "no audio").unwrap();
+        music
+    }
+
+    #[test]
+    fn tracks_are_found_by_folder_and_made_equally_loud() {
+        let folder = TestFolder::new("dataset");
+        let music = music(&folder);
+        let cache = folder.path().join("cache");
+        let dataset = Dataset::load(&[music.clone(), music], &cache, RATE_HZ).unwrap();
+        assert_eq!(dataset.tracks.len(), 6);
+        for track in &dataset.tracks {
+            let Pcm { samples, level } = &track.pcm;
+            assert_eq!(samples.len(), RATE_HZ as usize);
+            let energy: f64 = samples
+                .iter()
+                .map(|&x| f64::from(f32::from(x) * level).powi(2))
+                .sum();
+            let rms = (energy / samples.len() as f64).sqrt();
+            assert!((rms - 0.1).abs() < 1e-3, "{}: {rms}", track.path.display());
+        }
+        let artists: BTreeSet<&str> = dataset.tracks.iter().map(|track| &*track.artist).collect();
+        assert_eq!(artists, BTreeSet::from(["one", "three", "two"]));
+    }
+
+    #[test]
+    fn the_split_is_by_artist_kept_with_the_run_and_never_mixed() {
+        let folder = TestFolder::new("split");
+        let dataset =
+            Dataset::load(&[music(&folder)], &folder.path().join("cache"), RATE_HZ).unwrap();
+        let split = Split::load_or_draw(folder.path(), &dataset, 1).unwrap();
+        assert_eq!(split.validation_artists.len(), 1);
+        assert_eq!(Split::draw(&dataset, 1), split);
+        assert_eq!(
+            Split::load_or_draw(folder.path(), &dataset, 2).unwrap(),
+            split,
+            "drawn anew"
+        );
+        assert!(
+            (0..20).any(|seed| Split::draw(&dataset, seed) != split),
+            "the seed has no effect"
+        );
+
+        let Partition {
+            training,
+            validation,
+        } = dataset.partition(&split).unwrap();
+        assert_eq!((training.len(), validation.len()), (4, 2));
+        for track in &training {
+            assert!(validation.iter().all(|other| other.artist != track.artist));
+        }
+        fs::write(folder.path().join(SPLIT_FILE), "{\"validation\": 1}").unwrap();
+        assert!(Split::load_or_draw(folder.path(), &dataset, 1).is_err());
+    }
+
+    #[test]
+    fn files_of_one_folder_are_told_apart() {
+        let folder = TestFolder::new("one_folder");
+        let music = folder.path().join("music");
+        write_sine(&music.join("a.wav"), 200.0, 0.5);
+        write_sine(&music.join("b.wav"), 300.0, 0.5);
+        let dataset = Dataset::load(&[music], &folder.path().join("cache"), RATE_HZ).unwrap();
+        assert!(dataset.partition(&Split::draw(&dataset, 1)).is_ok());
+    }
+
+    #[test]
+    fn a_manifest_names_artists() {
+        let folder = TestFolder::new("manifest");
+        let path = folder.path().join(MANIFEST_FILE);
+        fs::write(
+            &path,
+            "file,title,artist\na.ogg,\"One, two\",Kim\nb.ogg,\"\"\"3\"\"\",KIM\n",
+        )
+        .unwrap();
+        let artists = read_manifest(&path).unwrap();
+        assert_eq!(artists["a.ogg"], "kim");
+        assert_eq!(artists["b.ogg"], "kim");
+        fs::write(&path, "name,artist\n").unwrap();
+        assert!(format!("{:#}", read_manifest(&path).unwrap_err()).contains("\"file\""));
+    }
+
+    #[test]
+    fn a_folder_without_music_is_an_error() {
+        let folder = TestFolder::new("no_music");
+        let cache = folder.path().join("cache");
+        assert!(Dataset::load(&[folder.path().to_owned()], &cache, RATE_HZ).is_err());
+        let missing = folder.path().join("missing");
+        let error = Dataset::load(&[missing], &cache, RATE_HZ).unwrap_err();
+        assert!(format!("{error:#}").contains("missing"));
+    }
+}

@@ -1,0 +1,359 @@
+//! `cargo xtask export`: a model file from a training run.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::{Device, Tensor};
+use clap::Args;
+use graft_material::report::Report;
+use graft_material::whole_file;
+use model_runtime::Model;
+use model_runtime::model_file::{self, Card, Figure, Header};
+use vocoder::MelConfig;
+use vocoder::generator::GeneratorConfig;
+use vocoder::layers::fold_weight_norm;
+use vocoder::magnitudes::MagnitudesConfig;
+
+use crate::checkpoint::{self, Origin};
+use crate::recipe::{NetworkRecipe, Recipe};
+
+/// Parts of a model besides its network. The figures of a card tell how long they were trained; its `steps` and `train_hours` are the
+/// network's.
+const VOICE: &str = "voice";
+const MAGNITUDES: &str = "magnitudes";
+
+/// Make a model file of a training run.
+///
+/// The averaged weights of the newest checkpoint are written, with a card that says what they are. A voice or a magnitude network
+/// needs the model that it is to speak for, --network: the new file is that model with this part in it.
+#[derive(Args)]
+pub struct Export {
+    /// Folder of the run.
+    run: PathBuf,
+    /// The model file to write.
+    #[arg(short, long, value_name = "MODEL.safetensors")]
+    output: PathBuf,
+    /// For a voice or a magnitude network: the model that stands beside it in the new file. One that it has is replaced.
+    #[arg(long, value_name = "MODEL.safetensors")]
+    network: Option<PathBuf>,
+    /// Licence of the weights. That of the music decides.
+    #[arg(long)]
+    licence: Option<String>,
+    /// What the model was trained on, in words.
+    #[arg(long)]
+    data: Option<String>,
+    /// Version of the model.
+    #[arg(long, default_value = "1")]
+    model_version: String,
+    /// A measured figure for the card, such as one from `cargo xtask evaluate`; may be given several times.
+    #[arg(long = "figure", value_name = "NAME=VALUE", value_parser = figure)]
+    figures: Vec<Figure>,
+    /// A report.json of `cargo xtask evaluate` on this model alone: all its figures go into the card.
+    #[arg(long, value_name = "REPORT.json")]
+    report: Option<PathBuf>,
+}
+
+fn figure(text: &str) -> Result<Figure, String> {
+    let (name, value) = text.rsplit_once('=').ok_or("expected NAME=VALUE")?;
+    let value = value
+        .parse()
+        .map_err(|_| format!("expected a number, found {value}"))?;
+    Ok(Figure {
+        name: name.to_owned(),
+        value,
+    })
+}
+
+impl Export {
+    /// Writes the file, or nothing.
+    pub fn run(&self) -> Result<()> {
+        let (run, tensors) = checkpoint::load(&self.run)?;
+        let reported = match &self.report {
+            Some(path) => reported_figures(&Report::load(path)?, run.total_steps())
+                .with_context(|| format!("cannot use {}", path.display()))?,
+            None => Vec::new(),
+        };
+        let averages = tensors
+            .into_iter()
+            .filter_map(|(name, tensor)| {
+                name.strip_prefix("average/")
+                    .map(|name| (name.to_owned(), tensor))
+            })
+            .collect::<HashMap<_, _>>();
+        let bytes = match (&run.recipe, &self.network) {
+            (Recipe::Network(recipe), None) => {
+                network_bytes(recipe, &averages, self.card(card(&run), reported))?
+            }
+            (Recipe::Network(_), Some(_)) => {
+                bail!("--network is for voices: the run trained a network of its own")
+            }
+            (Recipe::Voice(recipe), Some(network)) => {
+                let mut base = BaseModel::load(network)?;
+                base.header.card = self.card(part_card(&base.header.card, VOICE, &run), reported);
+                base.with_generator(&recipe.generator, &fold(&averages)?)?
+            }
+            (Recipe::Magnitudes(recipe), Some(network)) => {
+                let mut base = BaseModel::load(network)?;
+                let card = part_card(&base.header.card, MAGNITUDES, &run);
+                base.header.card = self.card(card, reported);
+                base.with_magnitudes(&recipe.magnitudes, &averages)?
+            }
+            (Recipe::Voice(_) | Recipe::Magnitudes(_), None) => bail!(
+                "the run trained a part of a model, which needs the rest of it: expected --network MODEL.safetensors"
+            ),
+        };
+        whole_file::write(&self.output, &bytes)?;
+        println!(
+            "{}: {} steps, {:.1} MB",
+            self.output.display(),
+            run.total_steps(),
+            bytes.len() as f64 / 1e6
+        );
+        Ok(())
+    }
+
+    /// As if given on the command line.
+    #[cfg(test)]
+    pub fn parse_from_arguments(arguments: Vec<std::ffi::OsString>) -> Self {
+        use clap::FromArgMatches;
+        let command = Self::augment_args(clap::Command::new("export"));
+        let matches = command.get_matches_from(arguments);
+        Self::from_arg_matches(&matches).expect("the arguments are valid")
+    }
+
+    /// `card` with what the command line and a report say.
+    fn card(&self, card: Card, reported: Vec<Figure>) -> Card {
+        let given = |text: &Option<String>, other: String| match (text, other.as_str()) {
+            (Some(text), _) => text.clone(),
+            (None, "") => "not stated".to_owned(),
+            (None, _) => other,
+        };
+        let mut figures = card.figures;
+        figures.extend(reported);
+        figures.extend(self.figures.iter().cloned());
+        Card {
+            version: self.model_version.clone(),
+            licence: given(&self.licence, card.licence),
+            data: given(&self.data, card.data),
+            figures,
+            ..card
+        }
+    }
+}
+
+/// The figures of a report's one model, rounded to a thousandth: all rows that begin with its name.
+fn reported_figures(report: &Report, steps: u64) -> Result<Vec<Figure>> {
+    let [model] = &report.models[..] else {
+        bail!(
+            "expected a report on one model, found {}",
+            report.models.len()
+        );
+    };
+    // The report is on an earlier file with the same weights, so its hash is another.
+    ensure!(
+        model.steps == steps,
+        "expected a report on the model of these {steps} training steps, found one of {}",
+        model.steps
+    );
+    let mut figures = Vec::new();
+    for table in &report.tables {
+        for row in &table.rows {
+            let Some(what) = row.name.strip_prefix(&model.name) else {
+                continue;
+            };
+            for (column, cell) in table.columns.iter().zip(&row.cells) {
+                if let Some(cell) = cell {
+                    figures.push(Figure {
+                        name: format!("{}, {column}", what.trim_start_matches([':', ',', ' '])),
+                        value: (cell.value * 1000.0).round() / 1000.0,
+                    });
+                }
+            }
+        }
+    }
+    Ok(figures)
+}
+
+/// What the run of a network says of itself.
+pub fn card(run: &checkpoint::Header) -> Card {
+    Card {
+        name: run.recipe.name().to_owned(),
+        version: String::new(),
+        licence: String::new(),
+        data: String::new(),
+        steps: run.total_steps(),
+        train_hours: rounded_hours(run),
+        figures: Vec::new(),
+    }
+}
+
+/// Names of the figures that tell how many steps and hours a part was trained.
+fn part_figures(part: &str) -> [String; 2] {
+    ["steps", "hours"].map(|unit| format!("{part}: training {unit}"))
+}
+
+/// The card of a model that gets the part that a run trained.
+fn part_card(model: &Card, part: &str, run: &checkpoint::Header) -> Card {
+    let names = part_figures(part);
+    let mut figures = model.figures.clone();
+    figures.retain(|figure| !names.contains(&figure.name));
+    let values = [run.total_steps() as f64, rounded_hours(run)];
+    let trained = names.into_iter().zip(values);
+    figures.extend(trained.map(|(name, value)| Figure { name, value }));
+    Card {
+        figures,
+        ..model.clone()
+    }
+}
+
+fn rounded_hours(run: &checkpoint::Header) -> f64 {
+    (run.total_hours() * 100.0).round() / 100.0
+}
+
+/// How long that part of a model was trained that a recipe describes, by the model's card.
+pub fn origin(model: &Model, recipe: &Recipe) -> Origin {
+    let card = &model.header().card;
+    let figure = |name: &str| {
+        let figure = card.figures.iter().find(|figure| figure.name == name);
+        figure.map_or(0.0, |figure| figure.value)
+    };
+    let of_part = |part| {
+        let [steps, hours] = part_figures(part).map(|name| figure(&name));
+        (steps as u64, hours)
+    };
+    let (steps, train_hours) = match recipe {
+        Recipe::Network(_) => (card.steps, card.train_hours),
+        Recipe::Voice(_) => of_part(VOICE),
+        Recipe::Magnitudes(_) => of_part(MAGNITUDES),
+    };
+    Origin {
+        sha256: model.sha256().to_owned(),
+        steps,
+        train_hours,
+    }
+}
+
+/// The model file of a network's averaged weights.
+///
+/// # Errors
+///
+/// When the weights do not make a model.
+pub fn network_bytes(
+    recipe: &NetworkRecipe,
+    averages: &HashMap<String, Tensor>,
+    card: Card,
+) -> Result<Vec<u8>> {
+    let weights = fold(averages)?
+        .into_iter()
+        .map(|(name, tensor)| (format!("network.{name}"), tensor))
+        .collect();
+    let header = Header {
+        format: model_file::FORMAT,
+        architecture: recipe.network.clone(),
+        mel: MelConfig::default(),
+        max_shift_semitones: recipe.crops.max_shift_semitones,
+        generator: None,
+        magnitudes: None,
+        card,
+    };
+    Ok(model_file::to_bytes(&header, &weights)?)
+}
+
+/// A model that is to get another part.
+pub struct BaseModel {
+    /// What it says of itself.
+    pub header: Header,
+    tensors: HashMap<String, Tensor>,
+}
+
+impl BaseModel {
+    /// Reads a model file.
+    ///
+    /// # Errors
+    ///
+    /// When it is not a model.
+    pub fn load(path: &Path) -> Result<Self> {
+        Ok(Self {
+            header: Model::load(path)?.header().clone(),
+            tensors: candle_core::safetensors::load(path, &Device::Cpu)?,
+        })
+    }
+
+    /// The model file with a generator of plain weights.
+    ///
+    /// # Errors
+    ///
+    /// When the weights do not fit.
+    pub fn with_generator(
+        mut self,
+        config: &GeneratorConfig,
+        weights: &HashMap<String, Tensor>,
+    ) -> Result<Vec<u8>> {
+        self.header.generator = Some(config.clone());
+        self.with_part("generator.", weights)
+    }
+
+    /// The model file with a magnitude network.
+    ///
+    /// # Errors
+    ///
+    /// When the weights do not fit.
+    pub fn with_magnitudes(
+        mut self,
+        config: &MagnitudesConfig,
+        weights: &HashMap<String, Tensor>,
+    ) -> Result<Vec<u8>> {
+        self.header.magnitudes = Some(config.clone());
+        self.with_part("magnitudes.", weights)
+    }
+
+    fn with_part(mut self, prefix: &str, weights: &HashMap<String, Tensor>) -> Result<Vec<u8>> {
+        self.tensors.retain(|name, _| !name.starts_with(prefix));
+        let weights = weights.iter();
+        self.tensors
+            .extend(weights.map(|(name, tensor)| (format!("{prefix}{name}"), tensor.clone())));
+        Ok(model_file::to_bytes(&self.header, &self.tensors)?)
+    }
+}
+
+/// Replaces each pair of weight norm (`weight_g`, `weight_v`) by the plain `weight`.
+pub fn fold(tensors: &HashMap<String, Tensor>) -> Result<HashMap<String, Tensor>> {
+    let mut folded = HashMap::new();
+    for (name, tensor) in tensors {
+        if let Some(layer) = name.strip_suffix("weight_g") {
+            let direction = tensors
+                .get(&format!("{layer}weight_v"))
+                .with_context(|| format!("expected a tensor \"{layer}weight_v\", found none"))?;
+            folded.insert(
+                format!("{layer}weight"),
+                fold_weight_norm(tensor, direction)?,
+            );
+        } else if !name.ends_with("weight_v") {
+            folded.insert(name.clone(), tensor.clone());
+        }
+    }
+    Ok(folded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use graft_material::testing::small_report as small;
+
+    #[test]
+    fn a_report_on_this_model_gives_the_figures_of_its_rows() {
+        let mut report = small(0.123_46);
+        let mut other = report.tables[0].rows[0].clone();
+        other.name = "A + B".into();
+        report.tables[0].rows.push(other);
+        let expected = Figure {
+            name: "guided voice, first".into(),
+            value: 0.123,
+        };
+        assert_eq!(reported_figures(&report, 7).unwrap(), [expected]);
+        assert!(reported_figures(&report, 8).is_err());
+        report.models.clear();
+        assert!(reported_figures(&report, 7).is_err());
+    }
+}

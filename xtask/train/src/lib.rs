@@ -1,0 +1,27 @@
+//! Training of the networks and of the HiFi-GAN voice, with what guesses its magnitudes, and what is made of a run.
+
+pub mod adversary;
+pub mod batches;
+pub mod checkpoint;
+pub mod curves;
+pub mod dataset;
+pub mod device;
+pub mod discriminator;
+pub mod equaliser;
+pub mod export;
+pub mod import_hifigan;
+pub mod loss;
+pub mod magnitudes;
+pub mod midi;
+pub mod network;
+pub mod optim;
+pub mod parameters;
+pub mod preview;
+pub mod recipe;
+pub mod run;
+pub mod sampler;
+pub mod shifted_mel;
+pub mod spectral_norm;
+pub mod train;
+pub mod voice;
+pub mod weights;

@@ -1,0 +1,346 @@
+//! MIDI files as training material, rendered with a General MIDI sound font.
+//!
+//! Each clip is a stretch of a song, played by other instruments, at another tempo and with other drums ([`arrange`]),
+//! and rendered at several transpositions ([`render`]). Two of these are a pair of sounds that differ in pitch exactly,
+//! while the drums, rendered once, stay where they are: no shift of a mix can do that.
+
+pub mod arrange;
+mod clip_cache;
+mod files;
+mod groove;
+mod render;
+pub mod song;
+
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+
+use arrange::{Arrangement, ClipShape, arrange};
+use clip_cache::{Clip, ClipCache};
+use graft_material::audio_cache::Pcm;
+use graft_material::progress;
+use render::Renderer;
+use song::Song;
+
+/// The same bars of a piece at several transpositions, with drums that do not move.
+///
+/// All stems have one length. What has a pitch at one transposition and the drums, each by its level, add up to a mix that
+/// is as loud as other tracks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rendering {
+    /// The song's file and the number of the clip.
+    pub name: String,
+    /// Semitones, ascending and not necessarily with 0 among them, and what has a pitch, moved by them.
+    pub pitched: Vec<(i32, Pcm)>,
+    /// The drums, if there are some.
+    pub drums: Option<Pcm>,
+}
+
+/// What is rendered of MIDI files.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MidiSettings {
+    /// Number of clips.
+    pub clips: usize,
+    /// Length of a clip.
+    pub seconds: f64,
+    /// Number of transpositions of a clip, all different.
+    pub transpositions: usize,
+    /// Transpositions are drawn from this many semitones either way.
+    pub max_shift_semitones: u32,
+    /// Where the random numbers start from.
+    pub seed: u64,
+}
+
+impl MidiSettings {
+    fn ensure_valid(&self) -> Result<()> {
+        ensure!(
+            self.seconds.is_finite() && self.seconds > 0.0,
+            "expected MIDI clips of more than 0 s, found {}",
+            self.seconds
+        );
+        ensure!(
+            self.max_shift_semitones <= 24,
+            "expected MIDI transpositions of at most 24 semitones, found {}",
+            self.max_shift_semitones
+        );
+        let most = 2 * self.max_shift_semitones as usize + 1;
+        ensure!(
+            (1..=most).contains(&self.transpositions),
+            "expected 1 to {most} MIDI transpositions within {} semitones, found {}",
+            self.max_shift_semitones,
+            self.transpositions
+        );
+        Ok(())
+    }
+}
+
+/// Renders clips of the MIDI files below `folders` and in their `.tar.gz` archives, or takes them from the cache in
+/// `cache_folder`; nothing if there are no such files.
+///
+/// Clips are drawn evenly over sources (archives, and folders directly below one of `folders`), then over their songs. A
+/// file that cannot be used is named on the terminal and skipped. Which clips there are depends on the files and the
+/// settings alone, and a smaller number of clips is the begin of a larger one.
+///
+/// # Errors
+///
+/// When a setting is out of range, there are MIDI files but none that can be used, the system has no sound font, or a file
+/// cannot be read or written.
+pub fn load(
+    folders: &[PathBuf],
+    settings: &MidiSettings,
+    cache_folder: &Path,
+    sample_rate_hz: u32,
+) -> Result<Vec<Rendering>> {
+    settings.ensure_valid()?;
+    let sources = files::find(folders)?;
+    if sources.is_empty() {
+        return Ok(Vec::new());
+    }
+    let clips = clips(sources, settings, cache_folder, sample_rate_hz)?;
+    let renderings = clips.into_iter().map(|(plan, clip)| Rendering {
+        name: plan.name,
+        pitched: clip.pitched,
+        drums: clip.drums,
+    });
+    Ok(renderings.collect())
+}
+
+/// A clip of a song whose chords are known.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AnnotatedClip {
+    /// The song's file and the number of the clip.
+    pub name: String,
+    /// The mix at the song's own pitch, mono.
+    pub samples: Vec<f32>,
+    /// What is played when.
+    pub arrangement: Arrangement,
+    /// Lines of start, end and chord, in the song's own time.
+    pub chords: String,
+}
+
+/// As [`load`], but of songs with chord annotations alone, and at the first transposition.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_annotated(
+    folders: &[PathBuf],
+    settings: &MidiSettings,
+    cache_folder: &Path,
+    sample_rate_hz: u32,
+) -> Result<Vec<AnnotatedClip>> {
+    settings.ensure_valid()?;
+    let mut sources = files::find(folders)?;
+    for files in &mut sources {
+        files.retain(|file| file.chords.is_some());
+    }
+    sources.retain(|files| !files.is_empty());
+    if sources.is_empty() {
+        return Ok(Vec::new());
+    }
+    let clips = clips(sources, settings, cache_folder, sample_rate_hz)?.into_iter();
+    let annotated = clips.filter_map(|(plan, clip)| {
+        let mut samples = clip.pitched.first()?.1.floats();
+        if let Some(drums) = &clip.drums {
+            let drums = drums.floats();
+            samples
+                .iter_mut()
+                .zip(drums)
+                .for_each(|(sample, drum)| *sample += drum);
+        }
+        Some(AnnotatedClip {
+            name: plan.name,
+            samples,
+            arrangement: plan.arrangement,
+            chords: plan.chords?,
+        })
+    });
+    Ok(annotated.collect())
+}
+
+/// Plans clips and renders them, or takes them from the cache.
+fn clips(
+    sources: Vec<Vec<files::MidiFile>>,
+    settings: &MidiSettings,
+    cache_folder: &Path,
+    sample_rate_hz: u32,
+) -> Result<Vec<(Plan, Clip)>> {
+    let plans = plan(sources, settings)?;
+    let sound_font = render::find_sound_font()?;
+    let workshop = Workshop {
+        seconds: settings.seconds,
+        sample_rate_hz,
+        sound_font: &sound_font,
+    };
+    workshop.clips(plans, cache_folder)
+}
+
+/// A clip to render.
+struct Plan {
+    name: String,
+    arrangement: Arrangement,
+    chords: Option<String>,
+}
+
+/// A song that clips can be taken from.
+struct UsableSong {
+    name: String,
+    song: Song,
+    chords: Option<String>,
+}
+
+/// Draws the clips.
+fn plan(sources: Vec<Vec<files::MidiFile>>, settings: &MidiSettings) -> Result<Vec<Plan>> {
+    let mut skipped = 0;
+    let mut usable: Vec<Vec<UsableSong>> = Vec::new();
+    for files in sources {
+        let mut songs = Vec::new();
+        for file in files {
+            let song = Song::parse(&file.bytes)
+                .and_then(|song| song.ensure_long_enough(settings.seconds).map(|()| song));
+            match song {
+                Ok(song) => songs.push(UsableSong {
+                    name: file.name,
+                    song,
+                    chords: file.chords,
+                }),
+                Err(error) => {
+                    skipped += 1;
+                    eprintln!("skipped: {}: {error:#}", file.name);
+                }
+            }
+        }
+        // In another order, so that few clips are not of the first songs only.
+        songs.shuffle(&mut StdRng::seed_from_u64(settings.seed));
+        if !songs.is_empty() {
+            usable.push(songs);
+        }
+    }
+    let songs: usize = usable.iter().map(Vec::len).sum();
+    if skipped > 0 {
+        eprintln!("{skipped} MIDI files skipped, {songs} to use");
+    }
+    ensure!(songs > 0, "expected usable MIDI files, found none");
+
+    let shape = ClipShape {
+        seconds: settings.seconds,
+        transpositions: settings.transpositions,
+        max_shift_semitones: settings.max_shift_semitones,
+    };
+    (0..settings.clips)
+        .map(|index| {
+            let songs = &usable[index % usable.len()];
+            let UsableSong { name, song, chords } = &songs[index / usable.len() % songs.len()];
+            let arrangement = arrange(song, shape, &mut random(settings.seed, index))
+                .with_context(|| format!("cannot use {name}"))?;
+            let name = format!("{name}, clip {index}");
+            Ok(Plan {
+                name,
+                arrangement,
+                chords: chords.clone(),
+            })
+        })
+        .collect()
+}
+
+/// Random numbers for the clip with this index.
+fn random(seed: u64, index: usize) -> StdRng {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes[8..16].copy_from_slice(&(index as u64).to_le_bytes());
+    StdRng::from_seed(bytes)
+}
+
+/// What all clips are rendered with.
+struct Workshop<'a> {
+    seconds: f64,
+    sample_rate_hz: u32,
+    sound_font: &'a Path,
+}
+
+impl Workshop<'_> {
+    /// The sound of `plans`, in order, but for those that turn out silent.
+    fn clips(&self, plans: Vec<Plan>, cache_folder: &Path) -> Result<Vec<(Plan, Clip)>> {
+        let identity = render::sound_font_identity(self.sound_font)?;
+        let cache = ClipCache::new(cache_folder, &identity, self.seconds, self.sample_rate_hz)?;
+        let mut clips: Vec<Option<Clip>> = plans
+            .iter()
+            .map(|plan| cache.load(&plan.arrangement))
+            .collect();
+        let missing: Vec<usize> = (0..plans.len())
+            .filter(|&index| clips[index].is_none())
+            .collect();
+        println!(
+            "MIDI: {} clips of {} s, {} of them to render",
+            plans.len(),
+            self.seconds,
+            missing.len()
+        );
+        self.render_missing(&plans, &missing, &cache, &mut clips)?;
+        Ok(plans
+            .into_iter()
+            .zip(clips)
+            .filter_map(|(plan, clip)| Some((plan, clip?)))
+            .collect())
+    }
+
+    /// Renders on as many threads as there are processors; the sound font is loaded once.
+    fn render_missing(
+        &self,
+        plans: &[Plan],
+        missing: &[usize],
+        cache: &ClipCache,
+        clips: &mut [Option<Clip>],
+    ) -> Result<()> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let renderer = Renderer::new(self.sound_font, self.seconds, self.sample_rate_hz)?;
+        let bar = progress::bar("Rendering MIDI", missing.len() as u64);
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        let next = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            let (sender, rendered) = mpsc::channel();
+            for _ in 0..threads.min(missing.len()) {
+                let (sender, next, renderer) = (sender.clone(), &next, &renderer);
+                scope.spawn(move || {
+                    while let Some(&index) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let clip = renderer.clip(&plans[index].arrangement);
+                        if sender.send((index, clip)).is_err() {
+                            // An error has ended it all.
+                            break;
+                        }
+                    }
+                });
+            }
+            drop(sender);
+            for (index, clip) in rendered {
+                let plan = &plans[index];
+                match clip {
+                    Ok(clip) => {
+                        cache.store(&plan.arrangement, &clip)?;
+                        clips[index] = Some(clip);
+                    }
+                    Err(error) => {
+                        bar.suspend(|| eprintln!("skipped: {}: {error:#}", plan.name));
+                    }
+                }
+                bar.inc(1);
+            }
+            bar.finish_and_clear();
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tiny_sound_font;

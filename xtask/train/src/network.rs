@@ -1,0 +1,299 @@
+//! Training of both networks.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use graft_material::workspace;
+use model_runtime::{Model, Network};
+use serde_json::json;
+use vocoder::MelConfig;
+
+use crate::adversary::{Adversary, AdversaryConfig};
+use crate::batches::{BatchStream, MakeBatch};
+use crate::checkpoint::Header;
+use crate::dataset::{Partition, Track, load_loops};
+use crate::discriminator::Discriminator;
+use crate::export;
+use crate::loss::{self, Networks, Views};
+use crate::midi;
+use crate::optim::{Adam, AdamConfig};
+use crate::parameters::Parameters;
+use crate::preview::Preview;
+use crate::recipe::NetworkRecipe;
+use crate::run::{Report, Trainee};
+use crate::sampler::{Batch, CropSampler, CropSettings, Material};
+use crate::weights::Weights;
+
+/// Crops in the validation set.
+const VALIDATION_CROPS: usize = 32;
+
+/// What a network is trained on.
+pub struct NetworkMaterial<'a> {
+    /// The music.
+    pub parts: Partition,
+    /// Where MIDI files may lie.
+    pub data: &'a [PathBuf],
+    /// Folders of drum loops.
+    pub drums: &'a [PathBuf],
+}
+
+/// An encoder and decoder in training.
+pub struct NetworkTrainee {
+    recipe: NetworkRecipe,
+    device: Device,
+    parameters: Parameters,
+    network: Network,
+    optimiser: Adam,
+    adversary: Option<Adversary<Discriminator>>,
+    batches: BatchStream<Batch>,
+    validation: Vec<Views>,
+    preview: Preview,
+}
+
+impl NetworkTrainee {
+    /// The network of a recipe, from random or given weights, ready for the step after those of `header`.
+    ///
+    /// # Errors
+    ///
+    /// When weights or material do not fit the recipe.
+    pub fn new(
+        recipe: NetworkRecipe,
+        header: &Header,
+        weights: &Weights,
+        material: NetworkMaterial,
+        device: Device,
+    ) -> Result<Self> {
+        let mel = MelConfig::default();
+        let parameters = Parameters::new(recipe.crops.seed);
+        let network = Network::new(&recipe.network, &mel, true, &parameters.builder(&device))?;
+        if let Weights::Model(weights) = weights {
+            parameters.set(weights)?;
+        }
+        let config = AdamConfig {
+            rectified: true,
+            ..recipe.optimiser.adam()
+        };
+        let mut optimiser = Adam::new(&parameters, config)?;
+        if let Weights::Checkpoint(state) = weights {
+            optimiser.restore(state, header.step)?;
+        }
+        let adversary = adversary(&recipe, config, weights, &device)?;
+
+        let mut settings = recipe.crop_settings();
+        let validation = validation_set(&material.parts.validation, &mel, &settings, &device)?;
+        let preview = Preview::new(&material.parts.validation, mel.sample_rate_hz)?;
+        let material = Material {
+            tracks: material.parts.training,
+            renderings: match recipe.midi_settings() {
+                Some(settings) => {
+                    let cache = workspace::cache("midi");
+                    midi::load(material.data, &settings, &cache, mel.sample_rate_hz)?
+                }
+                None => Vec::new(),
+            },
+            drums: load_loops(
+                material.drums,
+                &workspace::cache("audio"),
+                mel.sample_rate_hz,
+            )?,
+        };
+        // A recipe names what helps; those who have less can train all the same.
+        if settings.drums_share > 0.0 && material.drums.is_empty() {
+            println!("no drum loops (--drums): training without drums under the music");
+            settings.drums_share = 0.0;
+        }
+        if settings.midi_share > 0.0 && material.renderings.is_empty() {
+            println!("no MIDI files among the data: training without them");
+            settings.midi_share = 0.0;
+        }
+        let sampler = CropSampler::new(&material, &mel, settings)?;
+        Ok(Self {
+            batches: sampler.stream(header.total_steps()),
+            recipe,
+            device,
+            parameters,
+            network,
+            optimiser,
+            adversary,
+            validation,
+            preview,
+        })
+    }
+
+    /// The network as it stands, for gradients to pass through but not to reach.
+    fn frozen_network(&self, look_ahead_frames: Option<usize>) -> Result<Network> {
+        let vars = self.parameters.vars().into_iter();
+        let weights = vars
+            .map(|(name, var)| (name, var.as_detached_tensor()))
+            .collect();
+        let network = Network::new(
+            &self.recipe.network,
+            &MelConfig::default(),
+            true,
+            &VarBuilder::from_tensors(weights, DType::F32, &self.device),
+        )?;
+        Ok(match look_ahead_frames {
+            Some(frames) => network.with_look_ahead(frames)?,
+            None => network,
+        })
+    }
+}
+
+impl Trainee for NetworkTrainee {
+    type Batch = Batch;
+
+    fn next_batch(&mut self) -> Result<Batch> {
+        self.batches.next_batch()
+    }
+
+    fn step(&mut self, header: &Header, batch: Batch) -> Result<Report> {
+        let recipe = &self.recipe;
+        let views = Views::new(batch, &self.device)?;
+        let step = header.step;
+        let noise_seed =
+            recipe.crops.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ header.total_steps();
+        let limited_frames = recipe.look_ahead_frames(header.total_steps());
+        let limited = limited_frames
+            .map(|frames| self.network.with_look_ahead(frames))
+            .transpose()?;
+        let frozen = (recipe.loss.cycle > 0.0)
+            .then(|| self.frozen_network(limited_frames))
+            .transpose()?;
+        let networks = Networks {
+            trained: limited.as_ref().unwrap_or(&self.network),
+            frozen: frozen.as_ref(),
+        };
+        let loss = loss::step_loss(&networks, &views, &recipe.loss, noise_seed)?;
+        let learning_rate = recipe.optimiser.learning_rate(step);
+        let mut adversary = self.adversary.as_mut().filter(|a| a.takes_part(step));
+        let trial = match &mut adversary {
+            Some(adversary) => Some(adversary.judge(&views.target, &loss.decoded)?),
+            None => None,
+        };
+        let gradients = match &trial {
+            Some(trial) => (&loss.total + &trial.loss)?.backward()?,
+            None => loss.total.backward()?,
+        };
+        let parts = loss.figures()?;
+        let norm = self.optimiser.step(&gradients, learning_rate)?;
+        let adversarial = match (adversary, &trial) {
+            (Some(adversary), Some(trial)) => Some(adversary.step(trial, learning_rate)?),
+            _ => None,
+        };
+        let mut figures =
+            json!({ "train": parts, "gradient_norm": norm, "learning_rate": learning_rate });
+        if let Some(adversarial) = adversarial {
+            figures["adversarial"] = json!(adversarial);
+        }
+        let line = format!(
+            "mel {:.3} kl {:.3} {:.3} cycle {:.3} {:.3}",
+            parts.reconstruction,
+            parts.kl_harmony,
+            parts.kl_rhythm,
+            parts.cycle_harmony,
+            parts.cycle_rhythm
+        );
+        Ok(Report { line, figures })
+    }
+
+    fn validate(&self, _: &Header) -> Result<Report> {
+        let averages =
+            VarBuilder::from_tensors(self.optimiser.averages()?, DType::F32, &self.device);
+        let network = Network::new(&self.recipe.network, &MelConfig::default(), true, &averages)?;
+        let v = loss::validate(&network, &self.validation)?;
+        let limits = self.recipe.look_ahead.iter();
+        let limited = limits
+            .flat_map(|limits| &limits.frames)
+            .map(|&frames| {
+                let network = network.with_look_ahead(frames)?;
+                Ok((frames, loss::validate(&network, &self.validation)?.mel_l1))
+            })
+            .collect::<Result<BTreeMap<_, _>>>()?;
+        let figures = json!({ "validation": v, "mel_l1_by_look_ahead_frames": limited });
+        let line = format!(
+            "mel L1 {:.3}{} (no harmony {:.3}), harmony drift rotated {:.2} / not {:.2}, rhythm drift {:.2}, \
+             KL {:.3} / {:.3}",
+            v.mel_l1,
+            limited
+                .iter()
+                .map(|(frames, mel_l1)| format!(", {mel_l1:.3} with {frames} ahead"))
+                .collect::<String>(),
+            v.mel_l1_without_harmony,
+            v.harmony_drift_rotated,
+            v.harmony_drift,
+            v.rhythm_drift,
+            v.kl_harmony,
+            v.kl_rhythm
+        );
+        Ok(Report { line, figures })
+    }
+
+    fn preview(&self, header: &Header, run: &Path) -> Result<()> {
+        let averages = self.optimiser.averages()?;
+        let bytes = export::network_bytes(&self.recipe, &averages, export::card(header))?;
+        let model = Arc::new(Model::from_bytes(&bytes)?);
+        self.preview.write(run, header.step, model)
+    }
+
+    fn state(&self) -> Result<HashMap<String, Tensor>> {
+        let mut state = self.optimiser.state()?;
+        if let Some(adversary) = &self.adversary {
+            state.extend(adversary.state()?);
+        }
+        Ok(state)
+    }
+}
+
+/// The discriminator of a recipe, if it has one.
+fn adversary(
+    recipe: &NetworkRecipe,
+    optimiser: AdamConfig,
+    weights: &Weights,
+    device: &Device,
+) -> Result<Option<Adversary<Discriminator>>> {
+    let Some(settings) = &recipe.adversarial else {
+        return Ok(None);
+    };
+    let config = AdversaryConfig {
+        weight: settings.weight,
+        feature_matching: settings.feature_matching,
+        start_step: settings.start_step,
+        relative_rate: settings.learning_rate / recipe.optimiser.learning_rate,
+    };
+    let parameters = Parameters::new(recipe.crops.seed);
+    let discriminator = Discriminator::new(settings.channels, &parameters.builder(device))?;
+    let checkpoint = weights.checkpoint();
+    Adversary::new(config, optimiser, discriminator, &parameters, checkpoint).map(Some)
+}
+
+/// The same crops at every validation, shifted but not otherwise changed.
+fn validation_set(
+    tracks: &[Arc<Track>],
+    mel: &MelConfig,
+    settings: &CropSettings,
+    device: &Device,
+) -> Result<Vec<Views>> {
+    let settings = CropSettings {
+        gain_nepers: 0.0,
+        unshifted_share: 0.0,
+        two_views: true,
+        tuning_cents: 0.0,
+        equaliser_db: 0.0,
+        drums_share: 0.0,
+        midi_share: 0.0,
+        ..settings.clone()
+    };
+    let material = Material {
+        tracks: tracks.to_vec(),
+        ..Material::default()
+    };
+    let batches = VALIDATION_CROPS.div_ceil(settings.batch) as u64;
+    let mut crops = CropSampler::new(&material, mel, settings)?;
+    (0..batches)
+        .map(|index| Views::new(crops.batch(index)?, device))
+        .collect()
+}

@@ -1,0 +1,151 @@
+//! What a model in training makes of two pieces that it is not trained on: a picture to look at, sounds to listen to.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use candle_core::{Device, Tensor};
+use graft_material::audio_file::{self, WavFormat};
+use graft_material::plot::{self, MelPanel};
+use model_runtime::{AudioClip, Model, Network, RemixSettings, Remixer};
+use vocoder::{LogMel, MelConfig, MelSpectrogram};
+
+use crate::dataset::Track;
+
+/// Length of the excerpts.
+const SECONDS: usize = 8;
+
+/// Folder for previews in that of a run.
+const FOLDER: &str = "previews";
+
+/// Excerpts of two tracks, by different artists if there are any.
+pub struct Preview {
+    main: AudioClip,
+    sidechain: AudioClip,
+}
+
+impl Preview {
+    /// Takes the middle of the first track and of the first one by another artist.
+    ///
+    /// # Errors
+    ///
+    /// When there are no tracks.
+    pub fn new(tracks: &[Arc<Track>], sample_rate_hz: u32) -> Result<Self> {
+        let [main, sidechain] = excerpts(tracks, sample_rate_hz)?;
+        Ok(Self { main, sidechain })
+    }
+
+    /// Writes `previews/step-N.png`, the log-mels of the excerpts, of the first one's reconstruction and of both swaps as
+    /// the network decodes them, and `previews/step-N-*.wav`, the same remixes as the plugin plays them.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be written.
+    pub fn write(&self, run: &Path, step: u64, model: Arc<Model>) -> Result<()> {
+        let folder = folder(run)?;
+        self.draw(&folder.join(format!("step-{step:06}.png")), model.network())?;
+
+        let remixer = Remixer::new(model);
+        let remixes = [
+            ("reconstruction", &self.main, &self.main),
+            ("main-harmony", &self.main, &self.sidechain),
+            ("sidechain-harmony", &self.sidechain, &self.main),
+        ];
+        let write = |name: &str, clip: &AudioClip| {
+            audio_file::write_wav(&folder.join(name), clip, WavFormat::Pcm16)
+        };
+        for (name, harmony, rhythm) in remixes {
+            let remix = remixer.remix(harmony, rhythm, &RemixSettings::default())?;
+            write(&format!("step-{step:06}-{name}.wav"), &remix)?;
+        }
+        write("main.wav", &self.main)?;
+        write("sidechain.wav", &self.sidechain)
+    }
+
+    fn draw(&self, path: &Path, network: &Network) -> Result<()> {
+        let config = MelConfig::default();
+        let mut spectrogram = MelSpectrogram::new(&config)?;
+        let [main, sidechain] =
+            [&self.main, &self.sidechain].map(|clip| spectrogram.log_mel(&clip.channels[0]));
+        // A short track makes short swaps.
+        let frames = main.frames().min(sidechain.frames());
+        let [a, b] = [&main, &sidechain].map(|mel| -> Result<_> {
+            let mel = to_tensor(mel, frames)?;
+            Ok(network.encode(&mel)?)
+        });
+        let (a, b) = (a?, b?);
+        let decode = |harmony: &Tensor, rhythm: &Tensor| -> Result<LogMel> {
+            to_log_mel(&network.decode(harmony, rhythm)?)
+        };
+        let decoded = [
+            decode(&a.harmony.mean, &a.rhythm.mean)?,
+            decode(&a.harmony.mean, &b.rhythm.mean)?,
+            decode(&b.harmony.mean, &a.rhythm.mean)?,
+        ];
+        let [reconstruction, main_harmony, sidechain_harmony] = &decoded;
+        let panels = [
+            ("Main", &main),
+            ("Sidechain", &sidechain),
+            ("Main, reconstructed", reconstruction),
+            ("Harmony of main, rhythm of sidechain", main_harmony),
+            ("Harmony of sidechain, rhythm of main", sidechain_harmony),
+        ]
+        .map(|(title, log_mel)| MelPanel { title, log_mel });
+        plot::plot_log_mels(path, &panels, &config)
+    }
+}
+
+/// The middle of the first track and of the first one by another artist, if there is any.
+///
+/// # Errors
+///
+/// When there are no tracks.
+pub fn excerpts(tracks: &[Arc<Track>], sample_rate_hz: u32) -> Result<[AudioClip; 2]> {
+    let main = tracks.first().context("expected a track to preview")?;
+    let sidechain = tracks
+        .iter()
+        .find(|track| track.artist != main.artist)
+        .or(tracks.last())
+        .unwrap_or(main);
+    Ok([main, sidechain].map(|track| {
+        let samples = &track.pcm.samples;
+        let length = samples.len().min(SECONDS * sample_rate_hz as usize);
+        let start = (samples.len() - length) / 2;
+        let samples = samples[start..start + length].iter();
+        AudioClip {
+            sample_rate_hz,
+            channels: vec![samples.map(|&x| f32::from(x) * track.pcm.level).collect()],
+        }
+    }))
+}
+
+/// The folder for previews of a run, which is made if need be.
+///
+/// # Errors
+///
+/// When it cannot be made.
+pub fn folder(run: &Path) -> Result<PathBuf> {
+    let folder = run.join(FOLDER);
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    Ok(folder)
+}
+
+/// The first frames as (1, 1, n_mels, frames).
+fn to_tensor(mel: &LogMel, frames: usize) -> Result<Tensor> {
+    let n_mels = mel.n_mels();
+    let by_frame = mel.values()[..frames * n_mels].to_vec();
+    let tensor = Tensor::from_vec(by_frame, (1, 1, frames, n_mels), &Device::Cpu)?;
+    Ok(tensor.transpose(2, 3)?.contiguous()?)
+}
+
+/// (1, 1, n_mels, frames) as frames.
+fn to_log_mel(tensor: &Tensor) -> Result<LogMel> {
+    let by_frame = tensor.squeeze(0)?.squeeze(0)?.t()?.to_vec2::<f32>()?;
+    let n_mels = tensor.dim(2)?;
+    let mut mel = LogMel::new(n_mels);
+    for frame in &by_frame {
+        mel.push_frame(frame);
+    }
+    Ok(mel)
+}

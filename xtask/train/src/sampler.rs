@@ -1,0 +1,696 @@
+//! Batches of crops for training.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use graft_material::audio_cache::Pcm;
+use rand::Rng;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use vocoder::MelConfig;
+
+use crate::batches::{MakeBatch, random};
+use crate::dataset::Track;
+use crate::equaliser::Equaliser;
+use crate::midi::Rendering;
+use crate::shifted_mel::{Layer, ShiftedMel};
+
+/// How crops are drawn and changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CropSettings {
+    /// Crops in a batch.
+    pub batch: usize,
+    /// Length of a crop.
+    pub frames: usize,
+    /// Shifts are drawn evenly from `-max_shift..=max_shift` semitones.
+    pub max_shift: u32,
+    /// A crop's level is changed by up to this much either way, in nepers.
+    pub gain_nepers: f32,
+    /// Share of the crops that are not shifted at all.
+    pub unshifted_share: f64,
+    /// Whether the rhythm view has a shift of its own, or that of the harmony view.
+    pub two_views: bool,
+    /// All views of a crop are out of tune by up to this much either way.
+    pub tuning_cents: f64,
+    /// Limit of the random colour of a crop, in dB; see [`Equaliser::draw`].
+    pub equaliser_db: f32,
+    /// Share of the crops with a drum loop under them, which is never shifted. The harmony view has another loop, or
+    /// none, so that drums cannot come from there.
+    pub drums_share: f64,
+    /// Share of the crops that come from renderings of MIDI files.
+    pub midi_share: f64,
+    /// Where the random numbers start from.
+    pub seed: u64,
+}
+
+/// What crops are drawn from.
+#[derive(Debug, Clone, Default)]
+pub struct Material {
+    /// Music.
+    pub tracks: Vec<Arc<Track>>,
+    /// Clips of MIDI files.
+    pub renderings: Vec<Rendering>,
+    /// Drum loops to put under it.
+    pub drums: Vec<Pcm>,
+}
+
+/// Training material for one step. Log-mels are `(size, n_mels, frames)`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// The crops as they are.
+    pub target: Vec<f32>,
+    /// The same crops, shifted by `harmony_shift`.
+    pub harmony_view: Vec<f32>,
+    /// The same crops, shifted by `rhythm_shift`.
+    pub rhythm_view: Vec<f32>,
+    /// Semitones, one number a crop.
+    pub harmony_shift: Vec<i32>,
+    /// Semitones, one number a crop.
+    pub rhythm_shift: Vec<i32>,
+    /// Crops in the batch.
+    pub size: usize,
+    /// Frames of a crop.
+    pub frames: usize,
+}
+
+/// Makes batches. The batch with a given index depends on the settings, the tracks and the index
+/// alone, so that a resumed run sees what it would have seen.
+#[derive(Clone)]
+pub struct CropSampler {
+    settings: CropSettings,
+    hop_length: usize,
+    n_mels: usize,
+    library: Arc<Library>,
+    analysis: ShiftedMel,
+}
+
+/// The material, ready to be drawn from.
+struct Library {
+    tracks_by_artist: Vec<Vec<Arc<Track>>>,
+    /// With at least two transpositions, and long enough for a crop.
+    renderings: Vec<Rendering>,
+    /// Each long enough for a crop.
+    drums: Vec<Pcm>,
+}
+
+/// Loudness of drums under music, in dB relative to it.
+const DRUMS_DB: std::ops::RangeInclusive<f32> = -10.0..=2.0;
+/// Share of the crops with drums whose harmony view has drums, too.
+const OTHER_DRUMS_SHARE: f64 = 0.5;
+
+impl CropSampler {
+    /// Takes crops of the material, whose sample rate is that of `mel`. Artists are drawn evenly, then a
+    /// track of theirs, then a place in it. Tracks shorter than a crop are left out; drum loops are repeated.
+    ///
+    /// # Errors
+    ///
+    /// When no track is long enough for a crop, or a setting is out of range.
+    pub fn new(material: &Material, mel: &MelConfig, settings: CropSettings) -> Result<Self> {
+        ensure!(
+            settings.batch > 0 && settings.frames > 0,
+            "expected a batch of at least one crop of at least one frame, found {} of {}",
+            settings.batch,
+            settings.frames
+        );
+        ensure!(
+            settings.max_shift <= 24,
+            "expected shifts of at most 24 semitones, found {}",
+            settings.max_shift
+        );
+        ensure!(
+            (0.0..=1.0).contains(&settings.unshifted_share),
+            "expected an unshifted share of 0 to 1, found {}",
+            settings.unshifted_share
+        );
+        ensure!(
+            settings.gain_nepers >= 0.0 && settings.gain_nepers.is_finite(),
+            "expected a gain of 0 nepers or more, found {}",
+            settings.gain_nepers
+        );
+        ensure!(
+            (0.0..=1.0).contains(&settings.drums_share),
+            "expected a share of drums of 0 to 1, found {}",
+            settings.drums_share
+        );
+        ensure!(
+            settings.drums_share == 0.0 || !material.drums.is_empty(),
+            "expected drum loops to put under the music (--drums), found none"
+        );
+        ensure!(
+            (0.0..=1.0).contains(&settings.midi_share),
+            "expected a share of MIDI of 0 to 1, found {}",
+            settings.midi_share
+        );
+        ensure!(
+            (0.0..=100.0).contains(&settings.tuning_cents)
+                && (0.0..=40.0).contains(&settings.equaliser_db),
+            "expected a tuning of 0 to 100 cents and an equaliser of 0 to 40 dB, found {} and {}",
+            settings.tuning_cents,
+            settings.equaliser_db
+        );
+        let crop_samples = settings.frames * mel.hop_length;
+        let tracks_by_artist = by_artist(&material.tracks, crop_samples)?;
+        let renderings: Vec<Rendering> = material
+            .renderings
+            .iter()
+            .filter(|rendering| {
+                let [(_, first), _, ..] = rendering.pitched.as_slice() else {
+                    return false;
+                };
+                first.samples.len() >= crop_samples
+            })
+            .cloned()
+            .collect();
+        ensure!(
+            settings.midi_share == 0.0 || !renderings.is_empty(),
+            "expected MIDI files among the data, with two transpositions of at least {crop_samples} samples, found none"
+        );
+        let long_enough = |pcm: &Pcm| Pcm {
+            samples: pcm
+                .samples
+                .iter()
+                .copied()
+                .cycle()
+                .take(pcm.samples.len().max(crop_samples + pcm.samples.len()))
+                .collect(),
+            level: pcm.level,
+        };
+        Ok(Self {
+            library: Arc::new(Library {
+                tracks_by_artist,
+                renderings,
+                drums: material.drums.iter().map(long_enough).collect(),
+            }),
+            analysis: ShiftedMel::new(mel)?,
+            hop_length: mel.hop_length,
+            n_mels: mel.n_mels,
+            settings,
+        })
+    }
+}
+
+impl MakeBatch for CropSampler {
+    type Batch = Batch;
+
+    /// The batch with this index.
+    ///
+    /// # Errors
+    ///
+    /// When a Fourier transform fails.
+    fn batch(&mut self, index: u64) -> Result<Batch> {
+        let CropSettings {
+            batch: size,
+            frames,
+            max_shift,
+            gain_nepers,
+            ..
+        } = self.settings;
+        let crop_values = self.n_mels * frames;
+        let mut batch = Batch {
+            target: vec![0.0; size * crop_values],
+            harmony_view: vec![0.0; size * crop_values],
+            rhythm_view: vec![0.0; size * crop_values],
+            harmony_shift: Vec::with_capacity(size),
+            rhythm_shift: Vec::with_capacity(size),
+            size,
+            frames,
+        };
+        let mut random = random(self.settings.seed, index);
+        let max_shift = max_shift as i32;
+        for crop in 0..size {
+            let source = self
+                .library
+                .draw_source(self.settings.midi_share, &mut random)?;
+            let crop_samples = frames * self.hop_length;
+            let start_samples = random.random_range(0..=source.samples() - crop_samples);
+            let gain = random.random_range(-gain_nepers..=gain_nepers).exp();
+            let mut sounds = source.draw_views(max_shift, &mut random);
+            if !self.settings.two_views {
+                sounds.rhythm = sounds.harmony;
+            }
+            if random.random_bool(self.settings.unshifted_share) {
+                (sounds.harmony, sounds.rhythm) = (sounds.target, sounds.target);
+            }
+            let [harmony_shift, rhythm_shift] = [sounds.harmony, sounds.rhythm]
+                .map(|view| view.semitones - sounds.target.semitones);
+            batch.harmony_shift.push(harmony_shift);
+            batch.rhythm_shift.push(rhythm_shift);
+
+            let tuning = match self.settings.tuning_cents {
+                0.0 => 0.0,
+                cents => random.random_range(-cents..=cents) / 100.0,
+            };
+            let equaliser = (self.settings.equaliser_db > 0.0)
+                .then(|| Equaliser::draw(self.settings.equaliser_db, &mut random));
+            let with_drums = random.random_bool(self.settings.drums_share);
+            let mut loops = [None, None];
+            if with_drums {
+                let decibels = random.random_range(DRUMS_DB);
+                let drum_gain = gain * 10f32.powf(decibels / 20.0);
+                loops[0] = draw_loop(&self.library.drums, crop_samples, drum_gain, &mut random);
+                if random.random_bool(OTHER_DRUMS_SHARE) {
+                    loops[1] = draw_loop(&self.library.drums, crop_samples, drum_gain, &mut random);
+                }
+            }
+            let [drums, other_drums] = loops;
+
+            let values = crop * crop_values..(crop + 1) * crop_values;
+            for (view, drums, out) in [
+                (sounds.target, drums, &mut batch.target),
+                (sounds.harmony, other_drums, &mut batch.harmony_view),
+                (sounds.rhythm, drums, &mut batch.rhythm_view),
+            ] {
+                let own = Layer {
+                    pcm: view.pcm,
+                    start_samples,
+                    semitones: f64::from(view.analysed_semitones) + tuning,
+                    gain,
+                    equaliser: equaliser.as_ref(),
+                };
+                let still = sounds.drums.map(|pcm| Layer {
+                    pcm,
+                    semitones: tuning,
+                    ..own
+                });
+                let layers: Vec<Layer> = [own].into_iter().chain(still).chain(drums).collect();
+                self.analysis.log_mel(&layers, &mut out[values.clone()])?;
+            }
+        }
+        Ok(batch)
+    }
+}
+
+impl Library {
+    fn draw_source(&self, midi_share: f64, random: &mut StdRng) -> Result<Source<'_>> {
+        // No number is drawn for nothing: without MIDI, crops are what they were before there was any.
+        if midi_share > 0.0 && random.random_bool(midi_share) {
+            let rendering = self.renderings.choose(random);
+            return Ok(Source::Rendering(
+                rendering.context("there are renderings")?,
+            ));
+        }
+        Ok(Source::Track(draw_track(&self.tracks_by_artist, random)?))
+    }
+}
+
+/// The tracks of each artist that are long enough.
+///
+/// # Errors
+///
+/// When there is none.
+pub fn by_artist(tracks: &[Arc<Track>], least_samples: usize) -> Result<Vec<Vec<Arc<Track>>>> {
+    let mut by_artist: BTreeMap<&str, Vec<Arc<Track>>> = BTreeMap::new();
+    for track in tracks {
+        if track.pcm.samples.len() >= least_samples {
+            let of_artist = by_artist.entry(&track.artist).or_default();
+            of_artist.push(Arc::clone(track));
+        }
+    }
+    ensure!(
+        !by_artist.is_empty(),
+        "expected a track of at least {least_samples} samples, found none among {}",
+        tracks.len()
+    );
+    Ok(by_artist.into_values().collect())
+}
+
+/// A track: artists are drawn evenly, then a track of theirs.
+///
+/// # Errors
+///
+/// When there is none.
+pub fn draw_track<'a>(by_artist: &'a [Vec<Arc<Track>>], random: &mut StdRng) -> Result<&'a Track> {
+    let artist = by_artist.choose(random);
+    let track = artist.and_then(|tracks| tracks.choose(random));
+    Ok(track.context("every artist has a track")?)
+}
+
+/// What a crop is taken from.
+enum Source<'a> {
+    Track(&'a Track),
+    Rendering(&'a Rendering),
+}
+
+/// The same music for target, harmony view and rhythm view.
+struct Views<'a> {
+    target: View<'a>,
+    harmony: View<'a>,
+    rhythm: View<'a>,
+    /// What does not move in any of them.
+    drums: Option<&'a Pcm>,
+}
+
+/// A sound and its pitch.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    pcm: &'a Pcm,
+    /// How far it is from the source as it is.
+    semitones: i32,
+    /// How much of that the analysis has to add.
+    analysed_semitones: i32,
+}
+
+impl<'a> Source<'a> {
+    fn samples(&self) -> usize {
+        match self {
+            Self::Track(track) => track.pcm.samples.len(),
+            Self::Rendering(rendering) => rendering.pitched[0].1.samples.len(),
+        }
+    }
+
+    /// Views whose pitch differs from the target's by at most `max_shift`.
+    fn draw_views(&self, max_shift: i32, random: &mut StdRng) -> Views<'a> {
+        match *self {
+            Self::Track(track) => {
+                let shifted = |semitones| View {
+                    pcm: &track.pcm,
+                    semitones,
+                    analysed_semitones: semitones,
+                };
+                let mut draw = || shifted(random.random_range(-max_shift..=max_shift));
+                Views {
+                    harmony: draw(),
+                    rhythm: draw(),
+                    target: shifted(0),
+                    drums: None,
+                }
+            }
+            Self::Rendering(rendering) => {
+                let view = |(semitones, pcm): &'a (i32, Pcm)| View {
+                    pcm,
+                    semitones: *semitones,
+                    analysed_semitones: 0,
+                };
+                let mut draw = |near: Option<i32>| {
+                    let views = rendering.pitched.iter().map(view);
+                    let views = views.filter(|view| {
+                        near.is_none_or(|near| (view.semitones - near).abs() <= max_shift)
+                    });
+                    let views: Vec<View> = views.collect();
+                    *views.choose(random).expect("the target is near itself")
+                };
+                let target = draw(None);
+                Views {
+                    harmony: draw(Some(target.semitones)),
+                    rhythm: draw(Some(target.semitones)),
+                    target,
+                    drums: rendering.drums.as_ref(),
+                }
+            }
+        }
+    }
+}
+
+/// A stretch of one of the drum loops.
+fn draw_loop<'a>(
+    drums: &'a [Pcm],
+    crop_samples: usize,
+    gain: f32,
+    random: &mut StdRng,
+) -> Option<Layer<'a>> {
+    let pcm = drums.choose(random)?;
+    Some(Layer {
+        pcm,
+        start_samples: random.random_range(0..=pcm.samples.len() - crop_samples),
+        semitones: 0.0,
+        gain,
+        equaliser: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> CropSettings {
+        CropSettings {
+            batch: 4,
+            frames: 16,
+            max_shift: 7,
+            gain_nepers: 0.7,
+            unshifted_share: 0.1,
+            two_views: true,
+            tuning_cents: 0.0,
+            equaliser_db: 0.0,
+            drums_share: 0.0,
+            midi_share: 0.0,
+            seed: 3,
+        }
+    }
+
+    /// A sine for each artist; the last one is too short for a crop.
+    fn tracks() -> Vec<Arc<Track>> {
+        [(200.0, 20_000), (500.0, 30_000), (900.0, 2_000)]
+            .into_iter()
+            .map(|(hz, samples)| {
+                let step = std::f32::consts::TAU * hz / 22_050.0;
+                let samples: Vec<f32> = (0..samples).map(|n| (step * n as f32).sin()).collect();
+                Arc::new(Track {
+                    path: "sine".into(),
+                    artist: hz.to_string(),
+                    pcm: Pcm::normalised(&samples, 22_050).unwrap(),
+                })
+            })
+            .collect()
+    }
+
+    fn material() -> Material {
+        Material {
+            tracks: tracks(),
+            ..Material::default()
+        }
+    }
+
+    fn sampler(settings: CropSettings) -> CropSampler {
+        CropSampler::new(&material(), &MelConfig::default(), settings).unwrap()
+    }
+
+    /// The band with the most energy in each crop.
+    fn loudest_bands(values: &[f32], frames: usize) -> Vec<usize> {
+        let of_crop = |crop: &[f32]| {
+            let sums: Vec<f32> = crop.chunks(frames).map(|row| row.iter().sum()).collect();
+            (0..sums.len())
+                .max_by(|&a, &b| sums[a].total_cmp(&sums[b]))
+                .unwrap()
+        };
+        values.chunks(128 * frames).map(of_crop).collect()
+    }
+
+    #[test]
+    fn a_batch_depends_on_seed_and_index_alone() {
+        let mut first = sampler(settings());
+        let batches: Vec<Batch> = (0..3).map(|index| first.batch(index).unwrap()).collect();
+        assert_ne!(batches[0], batches[1]);
+        assert_eq!(sampler(settings()).batch(2).unwrap(), batches[2]);
+        assert_ne!(
+            sampler(CropSettings {
+                seed: 4,
+                ..settings()
+            })
+            .batch(2)
+            .unwrap(),
+            batches[2]
+        );
+
+        for threads in 1..=3 {
+            let mut stream = sampler(settings()).stream_from(0, threads);
+            for batch in &batches {
+                assert_eq!(stream.next_batch().unwrap(), *batch);
+            }
+        }
+    }
+
+    #[test]
+    fn views_hold_the_target_moved_by_their_shifts() {
+        let mut sampler = sampler(CropSettings {
+            batch: 32,
+            ..settings()
+        });
+        let batch = sampler.batch(0).unwrap();
+        let values = 32 * 128 * 16;
+        assert_eq!((batch.size, batch.frames), (32, 16));
+        assert_eq!(batch.target.len(), values);
+        assert_eq!(batch.harmony_view.len(), values);
+        assert_eq!(batch.rhythm_view.len(), values);
+        assert_ne!(batch.harmony_shift, batch.rhythm_shift);
+        let target = loudest_bands(&batch.target, 16);
+        for (view, shifts) in [
+            (&batch.harmony_view, &batch.harmony_shift),
+            (&batch.rhythm_view, &batch.rhythm_shift),
+        ] {
+            assert_eq!(shifts.len(), 32);
+            let found = loudest_bands(view, 16);
+            for ((target, found), shift) in target.iter().zip(found).zip(shifts) {
+                assert!((-7..=7).contains(shift));
+                // Below 1 kHz bands are evenly spaced, so a shift multiplies their number.
+                let ratio = (*shift as f32 / 12.0).exp2();
+                let expected = (*target as f32 + 1.0) * ratio - 1.0;
+                let off = (found as f32 - expected).abs();
+                assert!(off <= 1.5, "{shift}: band {found} from {target}");
+            }
+        }
+    }
+
+    #[test]
+    fn unshifted_crops_are_the_target_itself() {
+        let mut sampler = sampler(CropSettings {
+            unshifted_share: 1.0,
+            ..settings()
+        });
+        let batch = sampler.batch(0).unwrap();
+        assert_eq!(batch.harmony_shift, [0; 4]);
+        assert_eq!(batch.harmony_view, batch.target);
+        assert_eq!(batch.rhythm_view, batch.target);
+    }
+
+    #[test]
+    fn with_one_view_both_branches_see_the_same() {
+        let mut sampler = sampler(CropSettings {
+            two_views: false,
+            ..settings()
+        });
+        let batch = sampler.batch(0).unwrap();
+        assert_eq!(batch.harmony_shift, batch.rhythm_shift);
+        assert_eq!(batch.harmony_view, batch.rhythm_view);
+        assert_ne!(batch.harmony_view, batch.target);
+    }
+
+    #[test]
+    fn settings_out_of_range_are_refused() {
+        for wrong in [
+            CropSettings {
+                batch: 0,
+                ..settings()
+            },
+            CropSettings {
+                frames: 100,
+                ..settings()
+            },
+            CropSettings {
+                unshifted_share: 1.5,
+                ..settings()
+            },
+            CropSettings {
+                gain_nepers: f32::NAN,
+                ..settings()
+            },
+            CropSettings {
+                max_shift: 25,
+                ..settings()
+            },
+        ] {
+            assert!(CropSampler::new(&material(), &MelConfig::default(), wrong).is_err());
+        }
+    }
+
+    #[test]
+    fn drums_lie_under_target_and_rhythm_alone_and_do_not_move() {
+        // A click every 4000 samples, against sines below 1 kHz.
+        let clicks = (0..6000).map(|n| if n % 4000 == 100 { i16::MAX } else { 0 });
+        let material = Material {
+            drums: vec![Pcm {
+                samples: clicks.collect(),
+                level: 1e-3,
+            }],
+            ..material()
+        };
+        let settings = CropSettings {
+            drums_share: 1.0,
+            batch: 16,
+            ..settings()
+        };
+        let mut sampler = CropSampler::new(&material, &MelConfig::default(), settings).unwrap();
+        let batch = sampler.batch(0).unwrap();
+        let highs = |view: &[f32], crop: usize| -> Vec<f32> {
+            let bands = 100 * 16..128 * 16;
+            view[crop * 128 * 16..(crop + 1) * 128 * 16][bands].to_vec()
+        };
+        let distance = |a: &[f32], b: &[f32]| -> f32 {
+            a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum::<f32>() / a.len() as f32
+        };
+        let mut without = 0;
+        for crop in 0..16 {
+            let target = highs(&batch.target, crop);
+            let near = distance(&target, &highs(&batch.rhythm_view, crop));
+            let far = distance(&target, &highs(&batch.harmony_view, crop));
+            assert!(near < 0.1 * far, "{near} {far}");
+            let peak = highs(&batch.harmony_view, crop)
+                .into_iter()
+                .fold(-20.0, f32::max);
+            without += usize::from(peak < -8.0);
+        }
+        assert!(
+            (1..16).contains(&without),
+            "{without} harmony views without drums"
+        );
+    }
+
+    #[test]
+    fn crops_of_midi_pair_transpositions_and_keep_their_drums() {
+        let sine = |hz: f32, samples: usize| -> Vec<f32> {
+            let step = std::f32::consts::TAU * hz / 22_050.0;
+            (0..samples).map(|n| (step * n as f32).sin()).collect()
+        };
+        let pcm = |hz: f32| Pcm::normalised(&sine(hz, 20_000), 22_050).unwrap();
+        let transposed = |semitones: i32| pcm(400.0 * (semitones as f32 / 12.0).exp2());
+        let material = Material {
+            renderings: vec![Rendering {
+                name: "song".into(),
+                pitched: [-6, -1, 4, 8].map(|n| (n, transposed(n))).into(),
+                drums: Some(Pcm {
+                    level: 1e-6,
+                    ..pcm(6000.0)
+                }),
+            }],
+            ..material()
+        };
+        let settings = CropSettings {
+            midi_share: 1.0,
+            unshifted_share: 0.0,
+            batch: 32,
+            ..settings()
+        };
+        let mut sampler = CropSampler::new(&material, &MelConfig::default(), settings).unwrap();
+        let batch = sampler.batch(0).unwrap();
+        let target = loudest_bands(&batch.target, 16);
+        let heard = loudest_bands(&batch.harmony_view, 16);
+        for ((target, found), shift) in target.iter().zip(heard).zip(&batch.harmony_shift) {
+            assert!(shift.abs() <= 7, "{shift}");
+            let ratio = (*shift as f32 / 12.0).exp2();
+            let expected = (*target as f32 + 1.0) * ratio - 1.0;
+            let off = (found as f32 - expected).abs();
+            assert!(off <= 1.5, "{shift}: band {found} from {target}");
+        }
+        assert!(batch.harmony_shift.iter().any(|&shift| shift != 0));
+        // Bands around 6 kHz hold the drums, which are the same in all views.
+        for band in 104..108 {
+            for crop in 0..32 {
+                let values = (crop * 128 + band) * 16..(crop * 128 + band + 1) * 16;
+                let pairs = batch.target[values.clone()]
+                    .iter()
+                    .zip(&batch.harmony_view[values]);
+                for (a, b) in pairs {
+                    assert!((a - b).abs() < 0.05, "{band}: {a} {b}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn all_views_are_out_of_tune_by_the_same() {
+        let settings = CropSettings {
+            unshifted_share: 1.0,
+            tuning_cents: 50.0,
+            equaliser_db: 6.0,
+            ..settings()
+        };
+        let batch = sampler(settings).batch(0).unwrap();
+        assert_eq!(batch.harmony_view, batch.target);
+        assert_eq!(batch.rhythm_view, batch.target);
+        assert_ne!(
+            batch.target,
+            sampler(self::settings()).batch(0).unwrap().target
+        );
+    }
+}

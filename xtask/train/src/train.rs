@@ -1,0 +1,674 @@
+//! `cargo xtask train`: from a recipe and music to a run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::Device;
+use clap::Args;
+use graft_material::workspace;
+use model_runtime::Model;
+use vocoder::MelConfig;
+
+use crate::checkpoint::{self, Header};
+use crate::dataset::{Dataset, Partition, Split};
+use crate::device::DeviceName;
+use crate::export;
+use crate::magnitudes::MagnitudesTrainee;
+use crate::network::{NetworkMaterial, NetworkTrainee};
+use crate::recipe::Recipe;
+use crate::run::{Run, Until};
+use crate::voice::decoder::Decoder;
+use crate::voice::{VoiceMaterial, VoiceTrainee};
+use crate::weights::Weights;
+
+/// Train a model on your own music.
+///
+/// Audio is read once and cached in target/cache. The run folder receives the checkpoint, the validation split,
+/// metrics.jsonl, losses.png, and previews to look at and listen to. A model file comes of it by `cargo xtask export`.
+#[derive(Args)]
+pub struct Train {
+    /// What to train and how, e.g. xtask/recipes/graft.toml.
+    recipe: PathBuf,
+    /// Folders of music (WAV, FLAC, Ogg Vorbis, MP3; for recipes that ask for it also MIDI files, alone or in .tar.gz
+    /// archives), searched with all that is below them.
+    #[arg(long, required = true, num_args = 1.., value_name = "DIR")]
+    data: Vec<PathBuf>,
+    /// Folders of drum loops to put under the music, for recipes that ask for it.
+    #[arg(long, num_args = 1.., value_name = "DIR")]
+    drums: Vec<PathBuf>,
+    /// Folder of the run.
+    #[arg(long, value_name = "DIR")]
+    run: PathBuf,
+    /// Stop when the run has done this many steps in all.
+    #[arg(long, required_unless_present = "minutes", conflicts_with = "minutes")]
+    steps: Option<u64>,
+    /// Stop after this many minutes of this call.
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// Go on from the run's checkpoint.
+    #[arg(long)]
+    resume: bool,
+    /// Start from the weights of an exported model instead of random ones.
+    #[arg(long, value_name = "MODEL.safetensors", conflicts_with = "resume")]
+    init: Option<PathBuf>,
+    /// For a voice or a magnitude network: train on the mels that this model's network decodes, instead of those of the
+    /// music itself. A voice hears templates of the magnitudes that the model guesses.
+    #[arg(long, value_name = "MODEL.safetensors")]
+    from: Option<PathBuf>,
+    /// Where to compute: cpu, cuda or cuda:N. A GPU needs the CUDA toolkit to build.
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    device: DeviceName,
+}
+
+impl Train {
+    /// Trains until the given end; saves at intervals and at the end.
+    pub fn run(&self) -> Result<()> {
+        let until = match (self.steps, self.minutes) {
+            (Some(steps), _) => Until::Step(steps),
+            (None, Some(minutes)) if minutes.is_finite() && minutes > 0.0 => {
+                Until::Time(Duration::from_secs_f64(minutes * 60.0))
+            }
+            (None, minutes) => bail!("--minutes: expected a number above 0, found {minutes:?}"),
+        };
+        let recipe = Recipe::load(&self.recipe)?;
+        let exists = checkpoint::path(&self.run).exists();
+        let folder = self.run.display();
+        ensure!(
+            self.resume || !exists,
+            "{folder} holds a run already: go on with --resume, or name another folder"
+        );
+        ensure!(
+            exists || !self.resume,
+            "{folder} holds no checkpoint to resume from"
+        );
+        let (header, weights) = match (&self.init, self.resume) {
+            (_, true) => resume(recipe, &self.run)?,
+            (Some(model), false) => from_model(recipe, model)?,
+            (None, false) => (Header::new(recipe, None), Weights::Random),
+        };
+        let device = self.device.open()?;
+        fs::create_dir_all(&self.run).with_context(|| format!("cannot create {folder}"))?;
+
+        let mel = MelConfig::default();
+        let dataset = Dataset::load(&self.data, &workspace::cache("audio"), mel.sample_rate_hz)?;
+        let split = Split::load_or_draw(&self.run, &dataset, header.recipe.seed())?;
+        let parts = dataset.partition(&split)?;
+        match header.recipe.clone() {
+            Recipe::Network(recipe) => {
+                ensure!(
+                    self.from.is_none(),
+                    "--from is for voices and magnitude networks: the recipe describes a network"
+                );
+                let material = NetworkMaterial {
+                    parts,
+                    data: &self.data,
+                    drums: &self.drums,
+                };
+                let trainee = NetworkTrainee::new(recipe, &header, &weights, material, device)?;
+                Run::new(&self.run, header, trainee)?.train(until)
+            }
+            Recipe::Voice(recipe) => {
+                let material = self.voice_material(parts)?;
+                let trainee = VoiceTrainee::new(recipe, &header, &weights, material, device)?;
+                Run::new(&self.run, header, trainee)?.train(until)
+            }
+            Recipe::Magnitudes(recipe) => {
+                let material = self.voice_material(parts)?;
+                let trainee = MagnitudesTrainee::new(recipe, &header, &weights, material, device)?;
+                Run::new(&self.run, header, trainee)?.train(until)
+            }
+        }
+    }
+
+    fn voice_material(&self, parts: Partition) -> Result<VoiceMaterial> {
+        ensure!(
+            self.drums.is_empty(),
+            "--drums are for networks: the recipe describes a voice or a magnitude network"
+        );
+        let decoder = self.from.as_deref().map(Decoder::load).transpose()?;
+        Ok(VoiceMaterial { parts, decoder })
+    }
+}
+
+/// A run from the weights of a model file.
+fn from_model(recipe: Recipe, path: &Path) -> Result<(Header, Weights)> {
+    let model = Model::load(path)?;
+    let origin = export::origin(&model, &recipe);
+    let (held, prefix) = match &recipe {
+        Recipe::Network(_) => (
+            Some(format!("{:?}", model.header().architecture)),
+            "network.",
+        ),
+        Recipe::Voice(_) => {
+            let generator = model.header().generator.as_ref();
+            (generator.map(|config| format!("{config:?}")), "generator.")
+        }
+        Recipe::Magnitudes(_) => {
+            let magnitudes = model.header().magnitudes.as_ref();
+            (
+                magnitudes.map(|config| format!("{config:?}")),
+                "magnitudes.",
+            )
+        }
+    };
+    let part = prefix.trim_end_matches('.');
+    let held = held.with_context(|| format!("{} holds no {part}", path.display()))?;
+    ensure!(
+        held == recipe.trained(),
+        "{} holds {held}, the recipe describes {}",
+        path.display(),
+        recipe.trained()
+    );
+    let weights = candle_core::safetensors::load(path, &Device::Cpu)?
+        .into_iter()
+        .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor)))
+        .collect();
+    Ok((Header::new(recipe, Some(origin)), Weights::Model(weights)))
+}
+
+/// A run from its newest checkpoint. The recipe may have changed, but for what is trained.
+fn resume(recipe: Recipe, folder: &Path) -> Result<(Header, Weights)> {
+    let (saved, tensors) = checkpoint::load(folder)?;
+    ensure!(
+        saved.recipe.trained() == recipe.trained(),
+        "the run in {} trains {}, the recipe describes {}",
+        folder.display(),
+        saved.recipe.trained(),
+        recipe.trained()
+    );
+    Ok((Header { recipe, ..saved }, Weights::Checkpoint(tensors)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Tensor};
+    use graft_material::audio_file::{self, WavFormat};
+    use graft_material::testing::TestFolder;
+    use model_runtime::AudioClip;
+
+    const RECIPE: &str = r#"
+        name = "tiny"
+        [network]
+        kind = "pitch-aligned"
+        harmony_channels = 3
+        harmony_latents = 1
+        pool_frames = 4
+        rhythm_channels = 2
+        rhythm_latents = 2
+        rhythm_planes = 2
+        decoder_channels = 3
+        mel_mean = -4.5
+        mel_deviation = 2.2
+        [crops]
+        seed = 1
+        batch = 2
+        frames = 16
+        max_shift_semitones = 3
+        unshifted_share = 0.1
+        two_views = true
+        gain_nepers = 0.5
+        tuning_cents = 30
+        equaliser_db = 6
+        drums_share = 0.5
+        [look_ahead]
+        share = 0.5
+        frames = [3, 8]
+        [loss]
+        reconstruction = "l1"
+        kl_harmony = 0.01
+        kl_rhythm = 0.02
+        cycle = 0.1
+        [optimiser]
+        learning_rate = 1e-2
+        half_life_steps = 100
+        learning_rate_floor = 1e-3
+        betas = [0.9, 0.99]
+        clip_norm = 5.0
+        average_decay = 0.99
+        checkpoint_steps = 5
+        validation_steps = 10
+    "#;
+
+    /// A discriminator that comes in between the checkpoints, for crops that are long enough for it.
+    const ADVERSARIAL: &str = r#"
+        [adversarial]
+        weight = 0.1
+        feature_matching = 1.0
+        start_step = 3
+        channels = 1
+        learning_rate = 1e-2
+    "#;
+
+    fn task(folder: &TestFolder, run: &str, steps: u64, resume: bool) -> Train {
+        Train {
+            recipe: folder.path().join("recipe.toml"),
+            data: vec![folder.path().join("music")],
+            drums: vec![folder.path().join("music")],
+            run: folder.path().join(run),
+            steps: Some(steps),
+            minutes: None,
+            resume,
+            init: None,
+            from: None,
+            device: DeviceName::Cpu,
+        }
+    }
+
+    fn prepare(name: &str) -> TestFolder {
+        prepare_seconds(name, 2)
+    }
+
+    fn prepare_seconds(name: &str, seconds: i32) -> TestFolder {
+        let folder = TestFolder::new(name);
+        fs::write(folder.path().join("recipe.toml"), RECIPE).unwrap();
+        fs::create_dir(folder.path().join("music")).unwrap();
+        for (i, hz) in [220.0, 330.0, 440.0].into_iter().enumerate() {
+            let samples = (0..seconds * 22_050)
+                .map(|n| 0.3 * (std::f64::consts::TAU * hz * f64::from(n) / 22_050.0).sin() as f32)
+                .collect();
+            let clip = AudioClip {
+                sample_rate_hz: 22_050,
+                channels: vec![samples],
+            };
+            let path = folder.path().join(format!("music/{i}.wav"));
+            audio_file::write_wav(&path, &clip, WavFormat::Pcm16).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn a_resumed_run_ends_where_an_unbroken_one_does() {
+        let folder = prepare("resume");
+        let recipe = RECIPE.replace("frames = 16", "frames = 64") + ADVERSARIAL;
+        fs::write(folder.path().join("recipe.toml"), recipe).unwrap();
+        task(&folder, "unbroken", 20, false).run().unwrap();
+        task(&folder, "broken", 7, false).run().unwrap();
+        task(&folder, "broken", 20, true).run().unwrap();
+        let load = |run: &str| checkpoint::load(&folder.path().join(run)).unwrap();
+        let ((unbroken, expected), (broken, tensors)) = (load("unbroken"), load("broken"));
+        assert_eq!((unbroken.step, broken.step), (20, 20));
+        assert_eq!(tensors.len(), expected.len());
+        assert_eq!(
+            tensors["discriminator/steps"].to_scalar::<i64>().unwrap(),
+            17
+        );
+        for (name, tensor) in tensors {
+            let values = |t: &Tensor| {
+                let all = t.flatten_all().unwrap().to_dtype(DType::F64).unwrap();
+                all.to_vec1::<f64>().unwrap()
+            };
+            assert_eq!(values(&tensor), values(&expected[&name]), "{name}");
+        }
+        let figures =
+            |run: &str| fs::read_to_string(folder.path().join(run).join("metrics.jsonl")).unwrap();
+        let train = |text: &str| -> Vec<String> {
+            text.lines()
+                .filter(|line| line.contains("\"train\""))
+                .map(str::to_owned)
+                .collect()
+        };
+        assert_eq!(train(&figures("unbroken")), train(&figures("broken")));
+        assert_eq!(train(&figures("unbroken")).len(), 2);
+        assert!(figures("unbroken").contains("\"real_score\""));
+        // At steps 10 and 20, the last one not twice.
+        let validations = figures("unbroken").matches("\"validation\"").count();
+        assert_eq!(validations, 2);
+    }
+
+    /// Needs a GPU, as does the build that this is in.
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn a_gpu_trains_as_the_cpu_does() {
+        let network = RECIPE.replace("frames = 16", "frames = 64") + ADVERSARIAL;
+        let figures = [
+            "/train/reconstruction",
+            "/train/kl_harmony",
+            "/train/kl_rhythm",
+            "/adversarial/feature_matching",
+            "/adversarial/discriminator",
+        ];
+        compare_devices("gpu", &network, &figures);
+        let figures = [
+            "/train/mel_l1",
+            "/train/stft",
+            "/adversarial/feature_matching",
+            "/adversarial/discriminator",
+        ];
+        compare_devices("gpu-voice", VOICE, &figures);
+    }
+
+    /// The figures of step 10 are nearly the same on both.
+    #[cfg(feature = "cuda")]
+    fn compare_devices(name: &str, recipe: &str, figures: &[&str]) {
+        let folder = prepare(name);
+        fs::write(folder.path().join("recipe.toml"), recipe).unwrap();
+        let lines =
+            [("cpu", DeviceName::Cpu), ("gpu", DeviceName::Cuda(0))].map(|(run, device)| {
+                let task = Train {
+                    device,
+                    drums: Vec::new(),
+                    ..task(&folder, run, 10, false)
+                };
+                task.run().unwrap();
+                let path = folder.path().join(run).join("metrics.jsonl");
+                let text = fs::read_to_string(path).unwrap();
+                let line = text.lines().next().unwrap();
+                serde_json::from_str::<serde_json::Value>(line).unwrap()
+            });
+        for figure in figures {
+            let [cpu, gpu] = lines
+                .each_ref()
+                .map(|line| line.pointer(figure).unwrap().as_f64().unwrap());
+            assert!((cpu / gpu - 1.0).abs() < 0.02, "{figure}: {cpu}, {gpu}");
+        }
+    }
+
+    #[test]
+    fn a_discriminator_can_join_and_leave_a_run() {
+        let folder = prepare("join");
+        let path = folder.path().join("recipe.toml");
+        let without = RECIPE.replace("frames = 16", "frames = 64");
+        let discriminator = |channels: &str| {
+            let adversarial = ADVERSARIAL.replace("channels = 1", channels);
+            fs::write(&path, without.clone() + &adversarial).unwrap();
+        };
+        let saved = || {
+            let (_, tensors) = checkpoint::load(&folder.path().join("run")).unwrap();
+            tensors.keys().any(|name| name.starts_with("discriminator"))
+        };
+        fs::write(&path, &without).unwrap();
+        task(&folder, "run", 4, false).run().unwrap();
+        assert!(!saved());
+        discriminator("channels = 1");
+        task(&folder, "run", 5, true).run().unwrap();
+        assert!(saved());
+        discriminator("channels = 2");
+        let error = task(&folder, "run", 6, true).run().unwrap_err();
+        assert!(error.to_string().contains("discriminator"), "{error}");
+        fs::write(&path, &without).unwrap();
+        task(&folder, "run", 6, true).run().unwrap();
+        assert!(!saved());
+    }
+
+    #[test]
+    fn crops_too_short_for_the_discriminator_are_refused() {
+        let folder = prepare("short");
+        let recipe = RECIPE.to_owned() + ADVERSARIAL;
+        fs::write(folder.path().join("recipe.toml"), recipe).unwrap();
+        let error = task(&folder, "run", 1, false).run().unwrap_err();
+        let error = format!("{error:#}");
+        assert!(error.contains("at least 63 frames"), "{error}");
+    }
+
+    #[test]
+    fn training_lowers_the_reconstruction_loss() {
+        let folder = prepare("lowers");
+        task(&folder, "run", 60, false).run().unwrap();
+        let text = fs::read_to_string(folder.path().join("run/metrics.jsonl")).unwrap();
+        let losses: Vec<f64> = text
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+            .filter_map(|figures| figures["train"]["reconstruction"].as_f64())
+            .collect();
+        assert!(losses.last().unwrap() < &(0.7 * losses[0]), "{losses:?}");
+    }
+
+    #[test]
+    fn a_run_is_neither_overwritten_nor_made_up() {
+        let folder = prepare("guard");
+        let error = task(&folder, "run", 1, true).run().unwrap_err();
+        assert!(error.to_string().contains("no checkpoint"), "{error}");
+        task(&folder, "run", 1, false).run().unwrap();
+        let error = task(&folder, "run", 2, false).run().unwrap_err();
+        assert!(error.to_string().contains("--resume"), "{error}");
+    }
+
+    const VOICE: &str = r#"
+        name = "tiny"
+        [generator]
+        n_mels = 128
+        upsample_rates = [8, 8, 4, 2]
+        upsample_kernel_sizes = [16, 16, 8, 4]
+        upsample_initial_channel = 16
+        resblock = "2"
+        resblock_kernel_sizes = [3]
+        resblock_dilation_sizes = [[1]]
+        causal = true
+        template = true
+        [segments]
+        seed = 1
+        batch = 2
+        frames = 8
+        gain_nepers = 0.5
+        [loss]
+        mel = 45
+        stft = 1
+        [adversarial]
+        weight = 1
+        feature_matching = 2
+        start_step = 3
+        learning_rate = 1e-3
+        [adversarial.discriminators]
+        periods = [2, 3]
+        period_width = 0.03
+        scales = 1
+        scale_width = 0.125
+        resolutions = [512]
+        resolution_width = 0.125
+        [optimiser]
+        learning_rate = 2e-3
+        half_life_steps = 100
+        learning_rate_floor = 1e-4
+        betas = [0.8, 0.99]
+        weight_decay = 0.01
+        clip_norm = 1e9
+        average_decay = 0.9
+        checkpoint_steps = 5
+        validation_steps = 10
+    "#;
+
+    #[test]
+    fn a_voice_trains_resumes_and_joins_a_network() {
+        let folder = prepare("voice");
+        fs::write(folder.path().join("recipe.toml"), VOICE).unwrap();
+        let task = |run: &str, steps: u64, resume: bool| Train {
+            drums: Vec::new(),
+            ..task(&folder, run, steps, resume)
+        };
+        task("unbroken", 7, false).run().unwrap();
+        task("broken", 4, false).run().unwrap();
+        task("broken", 7, true).run().unwrap();
+        let load = |run: &str| checkpoint::load(&folder.path().join(run)).unwrap();
+        let ((_, expected), (header, tensors)) = (load("unbroken"), load("broken"));
+        assert_eq!(header.step, 7);
+        assert_eq!(tensors.len(), expected.len());
+        assert!(tensors.contains_key("discriminator/left/2.3"));
+        for (name, tensor) in tensors {
+            let values = |t: &Tensor| {
+                let all = t.flatten_all().unwrap().to_dtype(DType::F64).unwrap();
+                all.to_vec1::<f64>().unwrap()
+            };
+            assert_eq!(values(&tensor), values(&expected[&name]), "{name}");
+        }
+        let run = folder.path().join("unbroken");
+        assert!(run.join("losses.png").exists());
+        assert!(run.join("previews/step-000007-main.wav").exists());
+
+        // A network's run takes no voice, and the other way round.
+        let error = Train {
+            drums: vec![folder.path().join("music")],
+            ..task("other", 1, false)
+        };
+        let error = error.run().unwrap_err();
+        assert!(error.to_string().contains("--drums"), "{error}");
+
+        // Into a model file, and on from there.
+        let base = workspace::root().join("assets/graft.safetensors");
+        let model = folder.path().join("voice.safetensors");
+        let export = |network: Option<&Path>| {
+            let mut arguments = vec!["export".into(), run.clone().into_os_string()];
+            arguments.extend(["-o".into(), model.clone().into_os_string()]);
+            if let Some(network) = network {
+                arguments.extend(["--network".into(), network.as_os_str().to_owned()]);
+            }
+            export::Export::parse_from_arguments(arguments).run()
+        };
+        let error = export(None).unwrap_err();
+        assert!(error.to_string().contains("--network"), "{error}");
+        export(Some(&base)).unwrap();
+        let (built_in, loaded) = (Model::load(&base).unwrap(), Model::load(&model).unwrap());
+        assert!(loaded.generator().is_ok());
+        let (before, after) = (&built_in.header().card, &loaded.header().card);
+        assert_eq!((before.steps, &before.name), (after.steps, &after.name));
+        let steps = after
+            .figures
+            .iter()
+            .find(|figure| figure.name == "voice: training steps");
+        assert_eq!(steps.unwrap().value, 7.0);
+        let further = Train {
+            init: Some(model.clone()),
+            ..task("further", 1, false)
+        };
+        further.run().unwrap();
+        let (header, _) = load("further");
+        assert_eq!(header.total_steps(), 8);
+
+        let mut header = built_in.header().clone();
+        let mut tensors = candle_core::safetensors::load(&base, &Device::Cpu).unwrap();
+        (header.generator, header.magnitudes) = (None, None);
+        tensors.retain(|name, _| name.starts_with("network."));
+        let bytes = model_runtime::model_file::to_bytes(&header, &tensors).unwrap();
+        let bare = folder.path().join("bare.safetensors");
+        fs::write(&bare, bytes).unwrap();
+        let without = Train {
+            init: Some(bare),
+            ..task("none", 1, false)
+        };
+        let error = without.run().unwrap_err();
+        assert!(error.to_string().contains("no generator"), "{error}");
+    }
+
+    const MAGNITUDES: &str = r#"
+        name = "tiny"
+        [magnitudes]
+        channels = 8
+        [segments]
+        seed = 1
+        batch = 2
+        frames = 8
+        gain_nepers = 0.5
+        [optimiser]
+        learning_rate = 1e-2
+        half_life_steps = 100
+        learning_rate_floor = 1e-4
+        betas = [0.8, 0.99]
+        clip_norm = 1
+        average_decay = 0.9
+        checkpoint_steps = 10
+        validation_steps = 30
+    "#;
+
+    #[test]
+    fn magnitudes_train_resume_and_join_a_model_beside_its_voice() {
+        let folder = prepare_seconds("magnitudes", 5);
+        fs::write(folder.path().join("recipe.toml"), MAGNITUDES).unwrap();
+        let task = |run: &str, steps: u64, resume: bool| Train {
+            drums: Vec::new(),
+            ..task(&folder, run, steps, resume)
+        };
+        task("unbroken", 30, false).run().unwrap();
+        task("broken", 13, false).run().unwrap();
+        task("broken", 30, true).run().unwrap();
+        let figures = |run: &str| -> Vec<serde_json::Value> {
+            let path = folder.path().join(run).join("metrics.jsonl");
+            let text = fs::read_to_string(path).unwrap();
+            let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+            lines.collect()
+        };
+        let losses = |run: &str| -> Vec<f64> {
+            let figures = figures(run);
+            let losses = figures.iter().map(|line| &line["train"]["magnitude_l1"]);
+            losses.filter_map(serde_json::Value::as_f64).collect()
+        };
+        let learnt = losses("unbroken");
+        assert_eq!(learnt, losses("broken"));
+        assert!(
+            learnt.len() == 3 && learnt[2] < 0.8 * learnt[0],
+            "{learnt:?}"
+        );
+
+        let base = workspace::root().join("assets/graft.safetensors");
+        let model = folder.path().join("model.safetensors");
+        let export = |run: &str, network: &Path| {
+            let run = folder.path().join(run).into_os_string();
+            let mut arguments = vec!["export".into(), run, "-o".into(), model.clone().into()];
+            arguments.extend(["--network".into(), network.as_os_str().to_owned()]);
+            export::Export::parse_from_arguments(arguments)
+                .run()
+                .unwrap();
+            Model::load(&model).unwrap()
+        };
+        assert!(export("unbroken", &base).magnitudes().is_some());
+        // A voice hears templates of what the model guesses, and takes its place beside it.
+        fs::write(folder.path().join("recipe.toml"), VOICE).unwrap();
+        let voice = Train {
+            from: Some(model.clone()),
+            ..task("voice", 1, false)
+        };
+        voice.run().unwrap();
+        let whole = export("voice", &model);
+        assert!(whole.magnitudes().is_some() && whole.generator().is_ok());
+        let names = whole
+            .header()
+            .card
+            .figures
+            .iter()
+            .map(|figure| &figure.name);
+        let names: Vec<&String> = names.filter(|name| name.contains("training")).collect();
+        assert!(
+            names
+                .iter()
+                .any(|name| *name == "magnitudes: training steps"),
+            "{names:?}"
+        );
+        fs::write(folder.path().join("recipe.toml"), MAGNITUDES).unwrap();
+        let further = Train {
+            init: Some(model.clone()),
+            from: Some(model),
+            ..task("further", 1, false)
+        };
+        further.run().unwrap();
+        let (header, _) = checkpoint::load(&folder.path().join("further")).unwrap();
+        assert_eq!(header.total_steps(), 31);
+    }
+
+    #[test]
+    fn a_voice_learns_from_decoded_mels() {
+        let folder = prepare_seconds("decoded", 5);
+        fs::write(folder.path().join("recipe.toml"), VOICE).unwrap();
+        let task = Train {
+            drums: Vec::new(),
+            from: Some(workspace::root().join("assets/graft.safetensors")),
+            ..task(&folder, "run", 2, false)
+        };
+        task.run().unwrap();
+        fs::write(folder.path().join("recipe.toml"), RECIPE).unwrap();
+        let error = Train {
+            run: folder.path().join("network"),
+            ..task
+        };
+        let error = error.run().unwrap_err();
+        assert!(error.to_string().contains("--from"), "{error}");
+    }
+
+    #[test]
+    fn the_recipes_are_valid() {
+        for entry in fs::read_dir(graft_material::workspace::root().join("xtask/recipes")).unwrap()
+        {
+            Recipe::load(&entry.unwrap().path()).unwrap();
+        }
+    }
+}

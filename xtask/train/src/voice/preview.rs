@@ -1,0 +1,84 @@
+//! What a voice in training makes of pieces that it is not trained on: a picture to look at, sounds to listen to.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Result;
+use candle_core::{Device, Tensor};
+use graft_material::audio_file::{self, WavFormat};
+use graft_material::plot::{self, MelPanel};
+use model_runtime::AudioClip;
+use vocoder::{LogMel, MelConfig, MelSpectrogram};
+
+use crate::dataset::Track;
+use crate::preview::{excerpts, folder};
+
+/// Excerpts of two tracks, by different artists if there are any.
+pub struct VoicePreview {
+    clips: [AudioClip; 2],
+}
+
+impl VoicePreview {
+    /// Takes the middle of the first track and of the first one by another artist.
+    ///
+    /// # Errors
+    ///
+    /// When there are no tracks.
+    pub fn new(tracks: &[Arc<Track>]) -> Result<Self> {
+        let clips = excerpts(tracks, MelConfig::default().sample_rate_hz)?;
+        Ok(Self { clips })
+    }
+
+    /// Writes `previews/step-N.png`, the log-mels of the excerpts and of what `voice` makes of them, and
+    /// `previews/step-N-*.wav`, the sounds. `voice` makes samples of a log-mel.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be written.
+    pub fn write(
+        &self,
+        run: &Path,
+        step: u64,
+        voice: impl Fn(&LogMel) -> Result<Vec<f32>>,
+    ) -> Result<()> {
+        let folder = folder(run)?;
+        let config = MelConfig::default();
+        let mut spectrogram = MelSpectrogram::new(&config)?;
+        let mut mels = Vec::new();
+        for (name, clip) in ["main", "sidechain"].into_iter().zip(&self.clips) {
+            let mel = spectrogram.log_mel(&clip.channels[0]);
+            let samples = voice(&mel)?;
+            mels.extend([mel, spectrogram.log_mel(&samples)]);
+            let generated = AudioClip {
+                sample_rate_hz: clip.sample_rate_hz,
+                channels: vec![samples],
+            };
+            let path = folder.join(format!("step-{step:06}-{name}.wav"));
+            audio_file::write_wav(&path, &generated, WavFormat::Pcm16)?;
+            audio_file::write_wav(&folder.join(format!("{name}.wav")), clip, WavFormat::Pcm16)?;
+        }
+        let titles = [
+            "First excerpt",
+            "By the voice",
+            "Second excerpt",
+            "By the voice",
+        ];
+        let panels: Vec<MelPanel> = titles
+            .into_iter()
+            .zip(&mels)
+            .map(|(title, log_mel)| MelPanel { title, log_mel })
+            .collect();
+        plot::plot_log_mels(
+            &folder.join(format!("step-{step:06}.png")),
+            &panels,
+            &config,
+        )
+    }
+}
+
+/// Frames as (1, n_mels, frames).
+pub fn to_tensor(mel: &LogMel) -> Result<Tensor> {
+    let shape = (1, mel.frames(), mel.n_mels());
+    let by_frame = Tensor::from_slice(mel.values(), shape, &Device::Cpu)?;
+    Ok(by_frame.transpose(1, 2)?.contiguous()?)
+}
