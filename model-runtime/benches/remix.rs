@@ -27,7 +27,7 @@ fn networks(c: &mut Criterion) {
         channels: 32,
         latents: 64,
     }));
-    for (name, network) in [("pitch-aligned", built_in.network()), ("hard", &*hard)] {
+    for (name, network) in [("pitch-aligned", built_in.network()), ("hard", &hard)] {
         let latents = network.encode(&mel).unwrap().means();
         let mut group = c.benchmark_group(name);
         group.sample_size(10);
@@ -38,7 +38,7 @@ fn networks(c: &mut Criterion) {
             b.iter(|| network.decode(black_box(&latents)).unwrap());
         });
         group.bench_function("encode two and decode, 1 s in steps of 4 frames", |b| {
-            b.iter(|| steps(network, &pair));
+            b.iter(|| steps(&**network, &pair));
         });
         group.finish();
     }

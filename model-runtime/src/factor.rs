@@ -108,7 +108,7 @@ impl<T> FactorMap<T> {
     }
 
     /// The same factors with other values.
-    pub fn map<U>(&self, mut f: impl FnMut(Factor, &T) -> U) -> FactorMap<U> {
+    pub fn map<'a, U>(&'a self, mut f: impl FnMut(Factor, &'a T) -> U) -> FactorMap<U> {
         self.iter()
             .map(|(factor, value)| (factor, f(factor, value)))
             .collect()
@@ -119,9 +119,9 @@ impl<T> FactorMap<T> {
     /// # Errors
     ///
     /// The first error of `f`.
-    pub fn try_map<U, E>(
-        &self,
-        mut f: impl FnMut(Factor, &T) -> std::result::Result<U, E>,
+    pub fn try_map<'a, U, E>(
+        &'a self,
+        mut f: impl FnMut(Factor, &'a T) -> std::result::Result<U, E>,
     ) -> std::result::Result<FactorMap<U>, E> {
         self.iter()
             .map(|(factor, value)| Ok((factor, f(factor, value)?)))

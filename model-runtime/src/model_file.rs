@@ -228,8 +228,8 @@ impl Model {
 
     /// The encoder and decoder.
     #[must_use]
-    pub fn network(&self) -> &dyn Network {
-        &*self.network
+    pub fn network(&self) -> &Arc<dyn Network> {
+        &self.network
     }
 
     /// The encoder and decoder as a mode limits their look-ahead.

@@ -78,7 +78,7 @@ fn a_model_survives_its_file() {
         let mean = &latents[Factor::Harmony];
         mean.flatten_all().unwrap().to_vec1::<f32>().unwrap()
     };
-    assert_eq!(values(model.network()), values(&*network));
+    assert_eq!(values(&**model.network()), values(&*network));
 }
 
 #[test]

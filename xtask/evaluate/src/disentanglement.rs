@@ -5,16 +5,17 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::slice;
 
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use graft_material::{progress, whole_file};
-use model_runtime::Network;
+use model_runtime::tensors::to_tensor;
+use model_runtime::{FactorMap, Network};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
-use vocoder::LogMel;
 
 use crate::chords::CLASSES;
 use crate::probe::{Example, IGNORED, Probe, ProbeConfig, likeliest};
@@ -62,31 +63,31 @@ impl Representation {
         }
     }
 
-    /// The means of both latents, harmony first; a harmony latent that is for several frames stands in each of them.
+    /// The means of each factor's latent; a latent frame that stands for several mel frames is repeated for each of them.
     ///
     /// # Errors
     ///
     /// When the network fails.
-    pub fn latents(network: &Network, songs: &[Song]) -> Result<[Self; 2]> {
+    pub fn latents(network: &dyn Network, songs: &[Song]) -> Result<FactorMap<Self>> {
         let bar = progress::bar("Encoding songs", songs.len() as u64);
-        let [mut harmony, mut rhythm] = [0; 2].map(|_| Self {
+        let empty = || Self {
             width: 0,
             songs: Vec::new(),
-        });
+        };
+        let layouts = network.factors().iter();
+        let mut representations: FactorMap<Self> =
+            layouts.map(|layout| (layout.factor, empty())).collect();
         for song in songs {
-            let latents = network.encode(&to_tensor(&song.log_mel)?)?;
-            for (representation, latent) in [
-                (&mut harmony, latents.harmony),
-                (&mut rhythm, latents.rhythm),
-            ] {
-                let (width, values) = frames_first(&latent.mean, song.log_mel.frames())?;
+            let latents = network.encode(&to_tensor(slice::from_ref(&song.log_mel))?)?;
+            for (factor, representation) in representations.iter_mut() {
+                let (width, values) = frames_first(&latents[factor].mean, song.log_mel.frames())?;
                 representation.width = width;
                 representation.songs.push(values);
             }
             bar.inc(1);
         }
         bar.finish_and_clear();
-        Ok([harmony, rhythm])
+        Ok(representations)
     }
 
     fn chord_example(&self, index: usize, song: &Song) -> Example {
@@ -162,12 +163,6 @@ pub fn write_chord_examples(
     whole_file::write_with(path, |part| {
         Ok(candle_core::safetensors::save(&tensors, part)?)
     })
-}
-
-/// A log-mel as (1, 1, n_mels, T).
-pub fn to_tensor(mel: &LogMel) -> Result<Tensor> {
-    let values = Tensor::from_slice(mel.values(), (mel.frames(), mel.n_mels()), &Device::Cpu)?;
-    Ok(values.t()?.contiguous()?.unsqueeze(0)?.unsqueeze(0)?)
 }
 
 /// A latent (1, C, H, P) as rows of C * H values, one for each of `frames` frames, and their width.
@@ -368,6 +363,7 @@ fn diagonal_share(confusion: &[Vec<u32>]) -> f64 {
 mod tests {
     use super::*;
     use rand::Rng;
+    use vocoder::LogMel;
 
     /// Twenty songs of 300 frames. The bands 0 to 24 say the chord of each stretch of 20 labels faintly, band 30 rises at onsets,
     /// and all else is noise.

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use graft_material::audio_file::{self, WavFormat};
 use graft_material::plot::{self, MelPanel};
-use model_runtime::{AudioClip, Model, Network, RemixSettings, Remixer};
+use model_runtime::tensors::{to_log_mels, to_tensor};
+use model_runtime::{AudioClip, FactorMap, Model, Network, RemixSettings, Remixer};
 use vocoder::{LogMel, MelConfig, MelSpectrogram};
 
 use crate::dataset::Track;
@@ -44,7 +45,10 @@ impl Preview {
     /// When a file cannot be written.
     pub fn write(&self, run: &Path, step: u64, model: Arc<Model>) -> Result<()> {
         let folder = folder(run)?;
-        self.draw(&folder.join(format!("step-{step:06}.png")), model.network())?;
+        self.draw(
+            &folder.join(format!("step-{step:06}.png")),
+            &**model.network(),
+        )?;
 
         let remixer = Remixer::new(model);
         let remixes = [
@@ -63,7 +67,7 @@ impl Preview {
         write("sidechain.wav", &self.sidechain)
     }
 
-    fn draw(&self, path: &Path, network: &Network) -> Result<()> {
+    fn draw(&self, path: &Path, network: &dyn Network) -> Result<()> {
         let config = MelConfig::default();
         let mut spectrogram = MelSpectrogram::new(&config)?;
         let [main, sidechain] =
@@ -71,18 +75,19 @@ impl Preview {
         // A short track makes short swaps.
         let frames = main.frames().min(sidechain.frames());
         let [a, b] = [&main, &sidechain].map(|mel| -> Result<_> {
-            let mel = to_tensor(mel, frames)?;
-            Ok(network.encode(&mel)?)
+            Ok(network
+                .encode(&to_tensor(&[mel.clone().take_first(frames)])?)?
+                .means())
         });
         let (a, b) = (a?, b?);
-        let decode = |harmony: &Tensor, rhythm: &Tensor| -> Result<LogMel> {
-            to_log_mel(&network.decode(harmony, rhythm)?)
+        // The first factor of one, all others of the other.
+        let first = network.factors()[0].factor;
+        let decode = |own: &FactorMap<Tensor>, other: &FactorMap<Tensor>| -> Result<LogMel> {
+            let mut swapped = other.clone();
+            swapped.insert(first, own[first].clone());
+            Ok(to_log_mels(&network.decode(&swapped)?)?.remove(0))
         };
-        let decoded = [
-            decode(&a.harmony.mean, &a.rhythm.mean)?,
-            decode(&a.harmony.mean, &b.rhythm.mean)?,
-            decode(&b.harmony.mean, &a.rhythm.mean)?,
-        ];
+        let decoded = [decode(&a, &a)?, decode(&a, &b)?, decode(&b, &a)?];
         let [reconstruction, main_harmony, sidechain_harmony] = &decoded;
         let panels = [
             ("Main", &main),
@@ -129,23 +134,4 @@ pub fn folder(run: &Path) -> Result<PathBuf> {
     let folder = run.join(FOLDER);
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     Ok(folder)
-}
-
-/// The first frames as (1, 1, n_mels, frames).
-fn to_tensor(mel: &LogMel, frames: usize) -> Result<Tensor> {
-    let n_mels = mel.n_mels();
-    let by_frame = mel.values()[..frames * n_mels].to_vec();
-    let tensor = Tensor::from_vec(by_frame, (1, 1, frames, n_mels), &Device::Cpu)?;
-    Ok(tensor.transpose(2, 3)?.contiguous()?)
-}
-
-/// (1, 1, n_mels, frames) as frames.
-fn to_log_mel(tensor: &Tensor) -> Result<LogMel> {
-    let by_frame = tensor.squeeze(0)?.squeeze(0)?.t()?.to_vec2::<f32>()?;
-    let n_mels = tensor.dim(2)?;
-    let mut mel = LogMel::new(n_mels);
-    for frame in &by_frame {
-        mel.push_frame(frame);
-    }
-    Ok(mel)
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use model_runtime::Architecture;
+use model_runtime::{Architecture, Factor};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -208,6 +208,16 @@ pub struct Loss {
     /// the latents of the result should be those that went in. Squared distance over the latents' variance.
     #[serde(default)]
     pub cycle: f64,
+}
+
+impl Loss {
+    /// Weight of a latent's divergence from the standard normal, per element.
+    pub fn kl(&self, factor: Factor) -> f64 {
+        match factor {
+            Factor::Harmony => self.kl_harmony,
+            Factor::Rhythm => self.kl_rhythm,
+        }
+    }
 }
 
 /// The discriminator, and what it adds to the loss.

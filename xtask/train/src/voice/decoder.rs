@@ -1,6 +1,7 @@
 //! The model whose decoded mels a voice is trained on.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Result;
 use candle_core::Tensor;
@@ -10,7 +11,7 @@ use vocoder::magnitudes::MagnitudeNetwork;
 /// The networks of a model.
 #[derive(Clone)]
 pub struct Decoder {
-    network: Network,
+    network: Arc<dyn Network>,
     magnitudes: Option<MagnitudeNetwork>,
 }
 
@@ -23,7 +24,7 @@ impl Decoder {
     pub fn load(path: &Path) -> Result<Self> {
         let model = Model::load(path)?;
         Ok(Self {
-            network: model.network().clone(),
+            network: Arc::clone(model.network()),
             magnitudes: model.magnitudes().cloned(),
         })
     }
@@ -45,9 +46,6 @@ impl Decoder {
     /// When they do not fit the network.
     pub fn decode(&self, mel: &Tensor) -> Result<Tensor> {
         let latents = self.network.encode(&mel.unsqueeze(1)?)?;
-        let decoded = self
-            .network
-            .decode(&latents.harmony.mean, &latents.rhythm.mean)?;
-        Ok(decoded.squeeze(1)?)
+        Ok(self.network.decode(&latents.means())?.squeeze(1)?)
     }
 }
