@@ -3,6 +3,7 @@
 pub mod adversary;
 pub mod batches;
 pub mod checkpoint;
+pub mod critic;
 pub mod curves;
 pub mod dataset;
 pub mod device;
@@ -24,4 +25,6 @@ pub mod shifted_mel;
 pub mod spectral_norm;
 pub mod train;
 pub mod voice;
+#[cfg(test)]
+mod wave;
 pub mod weights;
