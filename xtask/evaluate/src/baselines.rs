@@ -11,7 +11,7 @@ use vocoder::guided::FrameControls;
 use vocoder::hpss::{HpssConfig, HpssMasks, hpss};
 
 use crate::margins::SAMPLE_RATE_HZ;
-use crate::remixes::Method;
+use crate::method::Method;
 use crate::stft::Stft;
 
 /// Name of the row of real clips.
@@ -20,21 +20,16 @@ pub const REAL: &str = "A alone";
 /// Name of the row of noise.
 pub const NOISE: &str = "white noise";
 
-/// Whether a row is there to compare with, and is no remix to listen to.
-pub fn is_reference(name: &str) -> bool {
-    [REAL, NOISE].contains(&name)
-}
-
 /// A alone, the sum of A and B, the harmonic part of A with the percussive part of B, both remixes that the plugin makes without a
 /// network, and noise, which nothing is to be near.
 pub fn methods() -> Vec<Method<'static>> {
     vec![
-        Method::new(REAL, |a, _| Ok(a.clone())),
+        Method::new(REAL, |a, _| Ok(a.clone())).for_reference(),
         Method::new("A + B", |a, b| Ok(sum(&mono(a)?, &mono(b)?))),
         Method::new("HPSS: harmonic A + percussive B", separated),
         Method::new("engine Split", |a, b| classic(Engine::Separation, a, b)),
         Method::new("engine Morph", |a, b| classic(Engine::Morphing, a, b)),
-        Method::new(NOISE, |a, _| Ok(noise(a))),
+        Method::new(NOISE, |a, _| Ok(noise(a))).for_reference(),
     ]
 }
 

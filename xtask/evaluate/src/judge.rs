@@ -22,8 +22,9 @@ use crate::classifier::Classifier;
 use crate::disentanglement::{self, Effort, Representation, Scores};
 use crate::frechet::{self, ClipFeatures};
 use crate::margins::{FeatureExtractor, SAMPLE_RATE_HZ};
+use crate::method::Method;
 use crate::pairs::{self, Excerpt, Pair};
-use crate::remixes::{self, EXAMPLES, Method, PairScore, Remixes};
+use crate::remixes::{self, EXAMPLES, PairScore, Remixes};
 use crate::songs::{self, Song};
 use crate::stages::Stages;
 use crate::transposition::{self, Transposition};
@@ -352,19 +353,18 @@ impl Judge<'_> {
             .take(EXAMPLES)
             .enumerate()
             .map(|(index, pair)| {
+                let remixes = methods.iter().filter(|method| !method.is_reference);
                 let names = ["A", "B"]
                     .into_iter()
-                    .chain(methods.iter().map(|method| method.name.as_str()));
-                let sounds = names
-                    .filter(|name| !baselines::is_reference(name))
-                    .map(|name| {
-                        let file = remixes::file_name(index, name);
-                        Sound {
-                            name: name.to_owned(),
-                            sound: format!("{file}.wav"),
-                            picture: format!("{file}.png"),
-                        }
-                    });
+                    .chain(remixes.map(|method| method.name.as_str()));
+                let sounds = names.map(|name| {
+                    let file = remixes::file_name(index, name);
+                    Sound {
+                        name: name.to_owned(),
+                        sound: format!("{file}.wav"),
+                        picture: format!("{file}.png"),
+                    }
+                });
                 Example {
                     name: format!("A: {}; B: {}", pair.main, pair.sidechain),
                     sounds: sounds.collect(),

@@ -20,6 +20,7 @@ mod frechet;
 mod gru;
 mod judge;
 mod margins;
+mod method;
 mod onsets;
 mod page;
 mod pairs;

@@ -9,47 +9,15 @@ use model_runtime::AudioClip;
 use serde::{Deserialize, Serialize};
 use vocoder::MelConfig;
 
-use crate::baselines;
 use crate::classifier::Classifier;
 use crate::frechet::ClipFeatures;
 use crate::margins::{FeatureExtractor, Features, Margins, mel_distance};
+use crate::method::Method;
 use crate::pairs::Pair;
 use crate::parallel;
 
 /// Pairs whose sounds are kept for listening.
 pub const EXAMPLES: usize = 4;
-
-/// Makes a remix of a source of harmony and a source of rhythm.
-type Remix<'a> = dyn Fn(&AudioClip, &AudioClip) -> Result<AudioClip> + Sync + 'a;
-
-/// A way to remix.
-pub struct Method<'a> {
-    /// Its name in the tables.
-    pub name: String,
-    remix: Box<Remix<'a>>,
-    /// Whether A with A should give A back.
-    reconstructs: bool,
-}
-
-impl<'a> Method<'a> {
-    /// A method that is not asked for reconstructions.
-    pub fn new(
-        name: &str,
-        remix: impl Fn(&AudioClip, &AudioClip) -> Result<AudioClip> + Sync + 'a,
-    ) -> Self {
-        Self {
-            name: name.to_owned(),
-            remix: Box::new(remix),
-            reconstructs: false,
-        }
-    }
-
-    /// The same, asked for reconstructions too.
-    pub fn reconstructing(mut self) -> Self {
-        self.reconstructs = true;
-        self
-    }
-}
 
 /// What is measured of the remix of one pair.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -138,7 +106,7 @@ impl<'a> Remixes<'a> {
         let (pair, main, sidechain) = &self.sources[index];
         let (a, b) = (&pair.main.clip, &pair.sidechain.clip);
         let remix = |b: &AudioClip| {
-            (method.remix)(a, b).with_context(|| {
+            method.remix(a, b).with_context(|| {
                 format!(
                     "cannot remix {} with {}",
                     pair.main.name, pair.sidechain.name
@@ -151,7 +119,7 @@ impl<'a> Remixes<'a> {
             true => Some(mel_distance(&extractor.extract(&remix(a)?)?, main)?),
             false => None,
         };
-        if index < EXAMPLES && !baselines::is_reference(&method.name) {
+        if index < EXAMPLES && !method.is_reference {
             self.write(index, &method.name, &clip, &features)?;
         }
         let beside =

@@ -11,52 +11,12 @@ use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use serde::Serialize;
 
-use crate::discriminator::{Verdict, discriminator_loss, feature_matching, generator_loss};
+use crate::critic::{Critic, Judge, Verdict, discriminator_loss, feature_matching, generator_loss};
 use crate::optim::{Adam, AdamConfig};
 use crate::parameters::Parameters;
 
 /// What the discriminators' state begins with in a checkpoint.
 const PREFIX: &str = "discriminator/";
-
-/// One or more discriminators, whose weights are normalised anew at each step.
-pub trait Critic {
-    /// They at one step.
-    type Judge: Judge;
-
-    /// Brings what the normalisation estimates up to date.
-    ///
-    /// # Errors
-    /// If a computation fails.
-    fn iterate(&mut self) -> Result<()>;
-
-    /// With the weights normalised, which gradients reach.
-    ///
-    /// # Errors
-    /// If a computation fails.
-    fn judge(&self) -> Result<Self::Judge>;
-
-    /// What a resumed run needs beside the weights, by name.
-    fn state(&self) -> HashMap<String, Tensor>;
-
-    /// Takes what [`Self::state`] gave.
-    ///
-    /// # Errors
-    /// If a tensor is missing or has another shape.
-    fn restore(&mut self, state: &HashMap<String, Tensor>) -> Result<()>;
-}
-
-/// Discriminators at one step.
-pub trait Judge: Sized {
-    /// The same, whose weights no gradient reaches.
-    #[must_use]
-    fn frozen(&self) -> Self;
-
-    /// What each of them makes of a batch.
-    ///
-    /// # Errors
-    /// If the shape does not fit.
-    fn look(&self, x: &Tensor) -> Result<Vec<Verdict>>;
-}
 
 /// What an adversary adds to the loss, and when.
 #[derive(Clone, Copy, Debug)]

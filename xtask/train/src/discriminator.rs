@@ -13,7 +13,7 @@ use candle_nn::{Init, VarBuilder};
 use vocoder::conv::{Conv2dSpec, conv2d};
 use vocoder::layers::LEAKY_SLOPE;
 
-use crate::adversary::{Critic, Judge};
+use crate::critic::{Critic, Judge, Verdict};
 use crate::spectral_norm::SpectralNorm;
 
 /// Convolutions of stride 2.
@@ -116,7 +116,8 @@ impl Judge for PatchJudge {
         }
     }
 
-    /// Looks at a log-mel (B, 1, H, T), neither axis shorter than [`MIN_FRAMES`].
+    /// Looks at a log-mel (B, 1, H, T), neither axis shorter than [`MIN_FRAMES`]. The features are the outputs of all
+    /// convolutions but the last, before their LeakyReLU.
     fn look(&self, mel: &Tensor) -> Result<Vec<Verdict>> {
         let mut outputs: Vec<Tensor> = Vec::with_capacity(self.layers.len());
         for (weight, bias) in &self.layers {
@@ -136,78 +137,11 @@ impl Judge for PatchJudge {
     }
 }
 
-/// What a discriminator makes of a batch.
-pub struct Verdict {
-    /// What its layers see in it (B, C, H, T), each with sizes of its own. Here, the outputs of all convolutions but the
-    /// last, before their LeakyReLU.
-    pub features: Vec<Tensor>,
-    /// One score a patch (B, 1, H, T): near 1 for what looks real, near 0 for what looks generated.
-    pub scores: Tensor,
-}
-
-/// The generator's least-squares loss (Mao et al., "Least Squares Generative Adversarial Networks", ICCV 2017): decoded
-/// mels shall score 1.
-///
-/// # Errors
-/// If a computation fails.
-pub fn generator_loss(decoded: &Verdict) -> Result<Tensor> {
-    Ok((&decoded.scores - 1.0)?.sqr()?.mean_all()?)
-}
-
-/// The discriminator's least-squares loss: real mels shall score 1, decoded ones 0. HARD's public code hands the two
-/// over the other way round, so that its discriminator learns to score as the generator wants it; here they compete.
-///
-/// # Errors
-/// If a computation fails.
-pub fn discriminator_loss(real: &Verdict, decoded: &Verdict) -> Result<Tensor> {
-    let real = (&real.scores - 1.0)?.sqr()?.mean_all()?;
-    Ok((real + decoded.scores.sqr()?.mean_all()?)?)
-}
-
-/// Feature matching (Larsen et al., "Autoencoding beyond pixels using a learned similarity metric", ICML 2016; with L1
-/// as in MelGAN, Kumar et al., NeurIPS 2019): the mean absolute difference of each layer's features, summed over the
-/// layers. No gradient reaches the real mel's.
-///
-/// # Errors
-/// If the shapes differ.
-pub fn feature_matching(real: &Verdict, decoded: &Verdict) -> Result<Tensor> {
-    let differences = real
-        .features
-        .iter()
-        .zip(&decoded.features)
-        .map(|(real, decoded)| mean(&(decoded - real.detach())?.abs()?))
-        .collect::<candle_core::Result<Vec<_>>>()?;
-    Ok(Tensor::stack(&differences, 0)?.sum_all()?)
-}
-
-/// The mean of all values (B, C, ..). Summed in two stages, which a GPU does side by side.
-fn mean(x: &Tensor) -> candle_core::Result<Tensor> {
-    x.flatten_from(2)?.sum(2)?.sum_all()? / x.elem_count() as f64
-}
-
-/// Operands that a formula gives, and a number that tells tensors apart, for comparison with PyTorch.
-#[cfg(test)]
-pub mod wave {
-    use candle_core::{Device, Result, Tensor};
-
-    /// `sin(0.37 i^2 + phase)` at element `i`, in f64.
-    pub fn wave(shape: &[usize], phase: f64) -> Result<Tensor> {
-        let values = (0..shape.iter().product::<usize>())
-            .map(|i| (0.37 * i as f64 * i as f64 + phase).sin())
-            .collect::<Vec<_>>();
-        Tensor::from_vec(values, shape, &Device::Cpu)
-    }
-
-    /// The product of a tensor with a wave of its shape, summed.
-    pub fn digest(tensor: &Tensor) -> Result<f64> {
-        (tensor * wave(tensor.dims(), 9.0)?)?.sum_all()?.to_scalar()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::wave::{digest, wave};
     use super::*;
+    use crate::critic::{discriminator_loss, feature_matching, generator_loss};
+    use crate::wave::{digest, wave};
     use candle_core::{DType, Device, Var};
 
     /// A discriminator of 2 channels in f64, its weights given by [`wave`], and those weights and biases.

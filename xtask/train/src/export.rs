@@ -1,27 +1,17 @@
 //! `cargo xtask export`: a model file from a training run.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::{Device, Tensor};
 use clap::Args;
 use graft_material::report::Report;
 use graft_material::whole_file;
-use model_runtime::Model;
-use model_runtime::model_file::{self, Card, Figure, Header};
-use vocoder::MelConfig;
-use vocoder::generator::GeneratorConfig;
-use vocoder::layers::fold_weight_norm;
-use vocoder::magnitudes::MagnitudesConfig;
+use model_runtime::model_file::{Card, Figure};
 
-use crate::checkpoint::{self, Origin};
-use crate::recipe::{NetworkRecipe, Recipe};
-
-/// Parts of a model besides its network. The figures of a card tell how long they were trained; its `steps` and `train_hours` are the
-/// network's.
-const VOICE: &str = "voice";
-const MAGNITUDES: &str = "magnitudes";
+use crate::assemble::{BaseModel, MAGNITUDES, VOICE, card, fold, network_bytes, part_card};
+use crate::checkpoint;
+use crate::recipe::Recipe;
 
 /// Make a model file of a training run.
 ///
@@ -173,167 +163,6 @@ fn reported_figures(report: &Report, steps: u64) -> Result<Vec<Figure>> {
         }
     }
     Ok(figures)
-}
-
-/// What the run of a network says of itself.
-pub fn card(run: &checkpoint::Header) -> Card {
-    Card {
-        name: run.recipe.name().to_owned(),
-        version: String::new(),
-        licence: String::new(),
-        data: String::new(),
-        steps: run.total_steps(),
-        train_hours: rounded_hours(run),
-        figures: Vec::new(),
-    }
-}
-
-/// Names of the figures that tell how many steps and hours a part was trained.
-fn part_figures(part: &str) -> [String; 2] {
-    ["steps", "hours"].map(|unit| format!("{part}: training {unit}"))
-}
-
-/// The card of a model that gets the part that a run trained.
-fn part_card(model: &Card, part: &str, run: &checkpoint::Header) -> Card {
-    let names = part_figures(part);
-    let mut figures = model.figures.clone();
-    figures.retain(|figure| !names.contains(&figure.name));
-    let values = [run.total_steps() as f64, rounded_hours(run)];
-    let trained = names.into_iter().zip(values);
-    figures.extend(trained.map(|(name, value)| Figure { name, value }));
-    Card {
-        figures,
-        ..model.clone()
-    }
-}
-
-fn rounded_hours(run: &checkpoint::Header) -> f64 {
-    (run.total_hours() * 100.0).round() / 100.0
-}
-
-/// How long that part of a model was trained that a recipe describes, by the model's card.
-pub fn origin(model: &Model, recipe: &Recipe) -> Origin {
-    let card = &model.header().card;
-    let figure = |name: &str| {
-        let figure = card.figures.iter().find(|figure| figure.name == name);
-        figure.map_or(0.0, |figure| figure.value)
-    };
-    let of_part = |part| {
-        let [steps, hours] = part_figures(part).map(|name| figure(&name));
-        (steps as u64, hours)
-    };
-    let (steps, train_hours) = match recipe {
-        Recipe::Network(_) => (card.steps, card.train_hours),
-        Recipe::Voice(_) => of_part(VOICE),
-        Recipe::Magnitudes(_) => of_part(MAGNITUDES),
-    };
-    Origin {
-        sha256: model.sha256().to_owned(),
-        steps,
-        train_hours,
-    }
-}
-
-/// The model file of a network's averaged weights.
-///
-/// # Errors
-///
-/// When the weights do not make a model.
-pub fn network_bytes(
-    recipe: &NetworkRecipe,
-    averages: &HashMap<String, Tensor>,
-    card: Card,
-) -> Result<Vec<u8>> {
-    let weights = fold(averages)?
-        .into_iter()
-        .map(|(name, tensor)| (format!("network.{name}"), tensor))
-        .collect();
-    let header = Header {
-        format: model_file::FORMAT,
-        architecture: recipe.network.clone(),
-        mel: MelConfig::default(),
-        max_shift_semitones: recipe.crops.max_shift_semitones,
-        generator: None,
-        magnitudes: None,
-        card,
-    };
-    Ok(model_file::to_bytes(&header, &weights)?)
-}
-
-/// A model that is to get another part.
-pub struct BaseModel {
-    /// What it says of itself.
-    pub header: Header,
-    tensors: HashMap<String, Tensor>,
-}
-
-impl BaseModel {
-    /// Reads a model file.
-    ///
-    /// # Errors
-    ///
-    /// When it is not a model.
-    pub fn load(path: &Path) -> Result<Self> {
-        Ok(Self {
-            header: Model::load(path)?.header().clone(),
-            tensors: candle_core::safetensors::load(path, &Device::Cpu)?,
-        })
-    }
-
-    /// The model file with a generator of plain weights.
-    ///
-    /// # Errors
-    ///
-    /// When the weights do not fit.
-    pub fn with_generator(
-        mut self,
-        config: &GeneratorConfig,
-        weights: &HashMap<String, Tensor>,
-    ) -> Result<Vec<u8>> {
-        self.header.generator = Some(config.clone());
-        self.with_part("generator.", weights)
-    }
-
-    /// The model file with a magnitude network.
-    ///
-    /// # Errors
-    ///
-    /// When the weights do not fit.
-    pub fn with_magnitudes(
-        mut self,
-        config: &MagnitudesConfig,
-        weights: &HashMap<String, Tensor>,
-    ) -> Result<Vec<u8>> {
-        self.header.magnitudes = Some(config.clone());
-        self.with_part("magnitudes.", weights)
-    }
-
-    fn with_part(mut self, prefix: &str, weights: &HashMap<String, Tensor>) -> Result<Vec<u8>> {
-        self.tensors.retain(|name, _| !name.starts_with(prefix));
-        let weights = weights.iter();
-        self.tensors
-            .extend(weights.map(|(name, tensor)| (format!("{prefix}{name}"), tensor.clone())));
-        Ok(model_file::to_bytes(&self.header, &self.tensors)?)
-    }
-}
-
-/// Replaces each pair of weight norm (`weight_g`, `weight_v`) by the plain `weight`.
-pub fn fold(tensors: &HashMap<String, Tensor>) -> Result<HashMap<String, Tensor>> {
-    let mut folded = HashMap::new();
-    for (name, tensor) in tensors {
-        if let Some(layer) = name.strip_suffix("weight_g") {
-            let direction = tensors
-                .get(&format!("{layer}weight_v"))
-                .with_context(|| format!("expected a tensor \"{layer}weight_v\", found none"))?;
-            folded.insert(
-                format!("{layer}weight"),
-                fold_weight_norm(tensor, direction)?,
-            );
-        } else if !name.ends_with("weight_v") {
-            folded.insert(name.clone(), tensor.clone());
-        }
-    }
-    Ok(folded)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use vocoder::MelConfig;
 use vocoder::generator::{GeneratorConfig, ResBlock};
 
-use crate::export::{BaseModel, fold};
+use crate::assemble::{BaseModel, fold};
 
 /// Put a HiFi-GAN generator that PyTorch has trained into a model file.
 ///

@@ -1,8 +1,10 @@
 //! Training of the networks and of the HiFi-GAN voice, with what guesses its magnitudes, and what is made of a run.
 
 pub mod adversary;
+pub mod assemble;
 pub mod batches;
 pub mod checkpoint;
+pub mod critic;
 pub mod curves;
 pub mod dataset;
 pub mod device;
@@ -11,9 +13,7 @@ pub mod equaliser;
 pub mod export;
 pub mod import_hifigan;
 pub mod loss;
-pub mod magnitudes;
 pub mod midi;
-pub mod network;
 pub mod optim;
 pub mod parameters;
 pub mod preview;
@@ -23,5 +23,8 @@ pub mod sampler;
 pub mod shifted_mel;
 pub mod spectral_norm;
 pub mod train;
+pub mod trainee;
 pub mod voice;
+#[cfg(test)]
+mod wave;
 pub mod weights;

@@ -6,10 +6,46 @@ use model_runtime::latent::{Latent, Latents};
 use model_runtime::{Factor, FactorMap, Network};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::recipe::{Loss, Reconstruction};
 use crate::sampler::{Batch, View};
+
+/// Distance between decoded and true log-mel.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reconstruction {
+    /// Mean absolute difference, as the paper has it.
+    L1,
+    /// Huber with a threshold of one neper, as the paper's public code has it.
+    Huber,
+}
+
+/// Weights of the losses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Loss {
+    /// Kind of the reconstruction loss; its weight is one.
+    pub reconstruction: Reconstruction,
+    /// Weight of the harmony latent's divergence from the standard normal, per element.
+    pub kl_harmony: f64,
+    /// The same for the rhythm latent.
+    pub kl_rhythm: f64,
+    /// Weight of the cycle consistency: the harmony of one crop and the rhythm of the next are decoded together, and
+    /// the latents of the result should be those that went in. Squared distance over the latents' variance.
+    #[serde(default)]
+    pub cycle: f64,
+}
+
+impl Loss {
+    /// Weight of a latent's divergence from the standard normal, per element.
+    pub fn kl(&self, factor: Factor) -> f64 {
+        match factor {
+            Factor::Harmony => self.kl_harmony,
+            Factor::Rhythm => self.kl_rhythm,
+        }
+    }
+}
 
 /// A batch on the device: log-mels (B, 1, n_mels, T).
 pub struct Views {

@@ -1,6 +1,5 @@
 //! The loop of every training run: steps, figures, validations, previews and checkpoints, until the end or Ctrl-C.
 
-use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::mem;
@@ -10,13 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use candle_core::Tensor;
 use graft_material::whole_file;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::checkpoint::{self, Header};
 use crate::curves;
+use crate::trainee::Trainee;
 
 /// Steps between two lines of training figures.
 const METRICS_STEPS: u64 = 10;
@@ -31,55 +30,6 @@ pub enum Until {
     Step(u64),
     /// After this much time of this call.
     Time(Duration),
-}
-
-/// What a run trains, with the material that it is trained on.
-pub trait Trainee {
-    /// Material for one step.
-    type Batch;
-
-    /// Waits for the material of the next step.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be made.
-    fn next_batch(&mut self) -> Result<Self::Batch>;
-
-    /// One step more than `header` counts.
-    ///
-    /// # Errors
-    ///
-    /// When the gradients are not finite, or the computation fails.
-    fn step(&mut self, header: &Header, batch: Self::Batch) -> Result<Report>;
-
-    /// How the averaged weights do on music that is never trained on.
-    ///
-    /// # Errors
-    ///
-    /// When the computation fails.
-    fn validate(&self, header: &Header) -> Result<Report>;
-
-    /// Pictures and sounds of the averaged weights, for the folder of the run.
-    ///
-    /// # Errors
-    ///
-    /// When they cannot be made or written.
-    fn preview(&self, header: &Header, run: &Path) -> Result<()>;
-
-    /// Everything that a resumed run needs, by name.
-    ///
-    /// # Errors
-    ///
-    /// When a tensor cannot be copied.
-    fn state(&self) -> Result<HashMap<String, Tensor>>;
-}
-
-/// How a step or a validation went.
-pub struct Report {
-    /// For the terminal.
-    pub line: String,
-    /// For `metrics.jsonl`: an object.
-    pub figures: Value,
 }
 
 /// How long some steps took.

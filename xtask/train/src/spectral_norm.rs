@@ -103,7 +103,7 @@ fn unit(vector: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::discriminator::wave::{digest, wave};
+    use crate::wave::{digest, wave};
     use candle_core::Var;
 
     // import math, torch

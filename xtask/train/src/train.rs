@@ -11,16 +11,17 @@ use graft_material::workspace;
 use model_runtime::Model;
 use vocoder::MelConfig;
 
+use crate::assemble;
 use crate::checkpoint::{self, Header};
 use crate::dataset::{Dataset, Partition, Split};
 use crate::device::DeviceName;
-use crate::export;
-use crate::magnitudes::MagnitudesTrainee;
-use crate::network::{NetworkMaterial, NetworkTrainee};
 use crate::recipe::Recipe;
 use crate::run::{Run, Until};
+use crate::trainee::magnitudes::MagnitudesTrainee;
+use crate::trainee::network::{NetworkMaterial, NetworkTrainee};
+use crate::trainee::voice::VoiceTrainee;
 use crate::voice::decoder::Decoder;
-use crate::voice::{VoiceMaterial, VoiceTrainee};
+use crate::voice::segments::VoiceMaterial;
 use crate::weights::Weights;
 
 /// Train a model on your own music.
@@ -135,7 +136,7 @@ impl Train {
 /// A run from the weights of a model file.
 fn from_model(recipe: Recipe, path: &Path) -> Result<(Header, Weights)> {
     let model = Model::load(path)?;
-    let origin = export::origin(&model, &recipe);
+    let origin = assemble::origin(&model, &recipe);
     let (held, prefix) = match &recipe {
         Recipe::Network(_) => (
             Some(format!("{:?}", model.header().architecture)),
@@ -184,6 +185,7 @@ fn resume(recipe: Recipe, folder: &Path) -> Result<(Header, Weights)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::export::Export;
     use candle_core::{DType, Tensor};
     use graft_material::audio_file::{self, WavFormat};
     use graft_material::testing::TestFolder;
@@ -514,7 +516,7 @@ mod tests {
             if let Some(network) = network {
                 arguments.extend(["--network".into(), network.as_os_str().to_owned()]);
             }
-            export::Export::parse_from_arguments(arguments).run()
+            Export::parse_from_arguments(arguments).run()
         };
         let error = export(None).unwrap_err();
         assert!(error.to_string().contains("--network"), "{error}");
@@ -606,9 +608,7 @@ mod tests {
             let run = folder.path().join(run).into_os_string();
             let mut arguments = vec!["export".into(), run, "-o".into(), model.clone().into()];
             arguments.extend(["--network".into(), network.as_os_str().to_owned()]);
-            export::Export::parse_from_arguments(arguments)
-                .run()
-                .unwrap();
+            Export::parse_from_arguments(arguments).run().unwrap();
             Model::load(&model).unwrap()
         };
         assert!(export("unbroken", &base).magnitudes().is_some());

@@ -21,8 +21,7 @@ use vocoder::conv::{Conv2dSpec, conv2d};
 use vocoder::layers::fold_weight_norm;
 
 use super::spectra::Magnitudes;
-use crate::adversary::{Critic, Judge};
-use crate::discriminator::Verdict;
+use crate::critic::{Critic, Judge, Verdict};
 use crate::spectral_norm::SpectralNorm;
 
 /// Slope of every LeakyReLU.
@@ -476,9 +475,9 @@ impl Judge for Judges {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::discriminator::wave::{digest, wave};
-    use crate::discriminator::{discriminator_loss, feature_matching, generator_loss};
+    use crate::critic::{discriminator_loss, feature_matching, generator_loss};
     use crate::parameters::Parameters;
+    use crate::wave::{digest, wave};
     use candle_core::{DType, Var};
     use vocoder::conv::conv2d_composed;
 

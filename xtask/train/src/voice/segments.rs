@@ -2,23 +2,70 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
 use rand::Rng;
+use serde::{Deserialize, Serialize};
 use vocoder::generated::{TEMPLATE_CONTEXT_FRAMES, template_stream, whole_template};
 use vocoder::griffin_lim::GriffinLimStream;
 use vocoder::{LogMel, MelConfig};
 
 use super::decoder::Decoder;
 use super::preview::to_tensor;
-use super::recipe::Segments;
 use crate::batches::{MakeBatch, random};
-use crate::dataset::Track;
+use crate::dataset::{Partition, Track};
 use crate::sampler::{by_artist, draw_track};
 use crate::shifted_mel::{Layer, ShiftedMel};
 
 /// Segments are no louder than this: a generator cannot go beyond full scale.
 const LOUDEST: f32 = 0.95;
+
+/// How segments are drawn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Segments {
+    /// Start of all random numbers.
+    pub seed: u64,
+    /// Segments a step.
+    pub batch: usize,
+    /// Mel frames a segment.
+    pub frames: usize,
+    /// A segment's level changes by up to this much either way, as far as it stays below full scale.
+    pub gain_nepers: f32,
+    /// Share of the segments whose mels are decoded, where a model is given that decodes them (`--from`).
+    #[serde(default = "all")]
+    pub decoded_share: f64,
+}
+
+fn all() -> f64 {
+    1.0
+}
+
+impl Segments {
+    /// Refuses what cannot be drawn.
+    pub fn check(&self, least_frames: usize) -> Result<()> {
+        let Self {
+            batch,
+            frames,
+            gain_nepers,
+            decoded_share,
+            ..
+        } = *self;
+        ensure!(
+            batch > 0 && frames >= least_frames,
+            "expected a batch of at least one segment of at least {least_frames} frames, found {batch} of {frames}"
+        );
+        ensure!(
+            gain_nepers >= 0.0 && gain_nepers.is_finite(),
+            "expected a gain of 0 nepers or more, found {gain_nepers}"
+        );
+        ensure!(
+            (0.0..=1.0).contains(&decoded_share),
+            "expected a decoded_share of 0 to 1, found {decoded_share}"
+        );
+        Ok(())
+    }
+}
 
 /// Material for one step.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +78,14 @@ pub struct SegmentBatch {
     pub template: Option<Vec<f32>>,
     /// Number of segments.
     pub size: usize,
+}
+
+/// What a voice is trained on.
+pub struct VoiceMaterial {
+    /// The music.
+    pub parts: Partition,
+    /// Whose decoded mels are heard, instead of those of the music.
+    pub decoder: Option<Decoder>,
 }
 
 /// What a generator hears of a segment.

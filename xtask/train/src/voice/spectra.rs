@@ -210,7 +210,7 @@ fn mean(x: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::discriminator::wave::{digest, wave};
+    use crate::wave::{digest, wave};
     use candle_core::Var;
     use vocoder::MelSpectrogram;
 

@@ -6,22 +6,19 @@ use std::path::Path;
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use vocoder::generated::{template_stream, whole_template};
-use vocoder::magnitudes::{MagnitudeNetwork, MagnitudesConfig};
+use vocoder::magnitudes::MagnitudeNetwork;
 use vocoder::{LogMel, MelConfig};
 
+use super::{Report, Trainee};
 use crate::batches::{BatchStream, MakeBatch};
 use crate::checkpoint::Header;
 use crate::optim::Adam;
 use crate::parameters::Parameters;
-use crate::recipe::Optimiser;
-use crate::run::{Report, Trainee};
-use crate::voice::VoiceMaterial;
+use crate::recipe::magnitudes::{EDGE_FRAMES, MagnitudesRecipe};
 use crate::voice::preview::VoicePreview;
-use crate::voice::recipe::Segments;
-use crate::voice::segments::{Heard, SegmentBatch, SegmentSampler};
+use crate::voice::segments::{Heard, SegmentBatch, SegmentSampler, Segments, VoiceMaterial};
 use crate::voice::spectra::Magnitudes;
 use crate::weights::Weights;
 
@@ -30,31 +27,6 @@ const VALIDATION_SEGMENTS: usize = 32;
 
 /// Added to magnitudes before their logarithms are compared: 114 dB below a tone at full scale.
 const MAGNITUDE_FLOOR: f64 = 1e-3;
-
-/// Frames at either end of a segment that reach beyond it.
-const EDGE_FRAMES: usize = 2;
-
-/// A recipe for a magnitude network.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MagnitudesRecipe {
-    /// Name of what is trained.
-    pub name: String,
-    /// Its sizes.
-    pub magnitudes: MagnitudesConfig,
-    /// How segments are drawn.
-    pub segments: Segments,
-    /// How the loss is minimised.
-    pub optimiser: Optimiser,
-}
-
-impl MagnitudesRecipe {
-    /// Refuses what cannot be trained.
-    pub fn check(&self) -> Result<()> {
-        self.magnitudes.validate()?;
-        self.segments.check(2 * EDGE_FRAMES + 1)
-    }
-}
 
 /// A magnitude network in training.
 pub struct MagnitudesTrainee {
@@ -213,6 +185,7 @@ impl Trainee for MagnitudesTrainee {
 mod tests {
     use super::*;
     use vocoder::MelSpectrogram;
+    use vocoder::magnitudes::MagnitudesConfig;
 
     /// The spectrum of an impulse is flat, so that the smooth magnitudes of its mel are the true ones, frame for frame.
     #[test]

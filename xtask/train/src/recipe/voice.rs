@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 use vocoder::MelConfig;
 use vocoder::generator::GeneratorConfig;
 
-use super::discriminators::DiscriminatorsConfig;
-use super::spectra::STFT_SIZES;
-use crate::recipe::Optimiser;
+use super::optimiser::Optimiser;
+use crate::voice::discriminators::DiscriminatorsConfig;
+use crate::voice::segments::Segments;
+use crate::voice::spectra::STFT_SIZES;
 
 /// How a voice is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,53 +27,6 @@ pub struct VoiceRecipe {
     pub adversarial: Option<VoiceAdversarial>,
     /// How it is minimised.
     pub optimiser: Optimiser,
-}
-
-/// How segments are drawn.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Segments {
-    /// Start of all random numbers.
-    pub seed: u64,
-    /// Segments a step.
-    pub batch: usize,
-    /// Mel frames a segment.
-    pub frames: usize,
-    /// A segment's level changes by up to this much either way, as far as it stays below full scale.
-    pub gain_nepers: f32,
-    /// Share of the segments whose mels are decoded, where a model is given that decodes them (`--from`).
-    #[serde(default = "all")]
-    pub decoded_share: f64,
-}
-
-fn all() -> f64 {
-    1.0
-}
-
-impl Segments {
-    /// Refuses what cannot be drawn.
-    pub fn check(&self, least_frames: usize) -> Result<()> {
-        let Self {
-            batch,
-            frames,
-            gain_nepers,
-            decoded_share,
-            ..
-        } = *self;
-        ensure!(
-            batch > 0 && frames >= least_frames,
-            "expected a batch of at least one segment of at least {least_frames} frames, found {batch} of {frames}"
-        );
-        ensure!(
-            gain_nepers >= 0.0 && gain_nepers.is_finite(),
-            "expected a gain of 0 nepers or more, found {gain_nepers}"
-        );
-        ensure!(
-            (0.0..=1.0).contains(&decoded_share),
-            "expected a decoded_share of 0 to 1, found {decoded_share}"
-        );
-        Ok(())
-    }
 }
 
 /// Weights of the losses that need no discriminator.

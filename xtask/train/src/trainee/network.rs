@@ -12,19 +12,19 @@ use model_runtime::{FactorMap, Model, Network};
 use serde_json::json;
 use vocoder::MelConfig;
 
+use super::{Report, Trainee};
 use crate::adversary::{Adversary, AdversaryConfig};
+use crate::assemble;
 use crate::batches::{BatchStream, MakeBatch};
 use crate::checkpoint::Header;
 use crate::dataset::{Partition, Track, load_loops};
 use crate::discriminator::Discriminator;
-use crate::export;
 use crate::loss::{self, Networks, Views};
 use crate::midi;
 use crate::optim::{Adam, AdamConfig};
 use crate::parameters::Parameters;
 use crate::preview::Preview;
-use crate::recipe::NetworkRecipe;
-use crate::run::{Report, Trainee};
+use crate::recipe::network::NetworkRecipe;
 use crate::sampler::{Batch, CropSampler, CropSettings, Material};
 use crate::weights::Weights;
 
@@ -230,7 +230,7 @@ impl Trainee for NetworkTrainee {
 
     fn preview(&self, header: &Header, run: &Path) -> Result<()> {
         let averages = self.optimiser.averages()?;
-        let bytes = export::network_bytes(&self.recipe, &averages, export::card(header))?;
+        let bytes = assemble::network_bytes(&self.recipe, &averages, assemble::card(header))?;
         let model = Arc::new(Model::from_bytes(&bytes)?);
         self.preview.write(run, header.step, model)
     }

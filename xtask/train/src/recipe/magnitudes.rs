@@ -1,0 +1,33 @@
+//! A recipe for what guesses magnitudes from mels.
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use vocoder::magnitudes::MagnitudesConfig;
+
+use super::optimiser::Optimiser;
+use crate::voice::segments::Segments;
+
+/// Frames at either end of a segment that reach beyond it.
+pub const EDGE_FRAMES: usize = 2;
+
+/// A recipe for a magnitude network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MagnitudesRecipe {
+    /// Name of what is trained.
+    pub name: String,
+    /// Its sizes.
+    pub magnitudes: MagnitudesConfig,
+    /// How segments are drawn.
+    pub segments: Segments,
+    /// How the loss is minimised.
+    pub optimiser: Optimiser,
+}
+
+impl MagnitudesRecipe {
+    /// Refuses what cannot be trained.
+    pub fn check(&self) -> Result<()> {
+        self.magnitudes.validate()?;
+        self.segments.check(2 * EDGE_FRAMES + 1)
+    }
+}

@@ -1,0 +1,105 @@
+//! What is trained and how: a TOML file.
+
+pub mod magnitudes;
+pub mod network;
+pub mod optimiser;
+pub mod voice;
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use magnitudes::MagnitudesRecipe;
+use network::NetworkRecipe;
+use optimiser::Optimiser;
+use voice::VoiceRecipe;
+
+/// A training recipe. One with a table `[generator]` is for a voice, one with a table `[magnitudes]` for a magnitude network, any
+/// other for a network.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Recipe {
+    /// For an encoder and decoder.
+    Network(NetworkRecipe),
+    /// For a HiFi-GAN voice.
+    Voice(VoiceRecipe),
+    /// For what guesses magnitudes from mels.
+    Magnitudes(MagnitudesRecipe),
+}
+
+impl<'de> Deserialize<'de> for Recipe {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        let has = |table: &str| value.get(table).is_some();
+        let recipe = match (has("generator"), has("magnitudes")) {
+            (true, _) => serde_json::from_value(value).map(Self::Voice),
+            (_, true) => serde_json::from_value(value).map(Self::Magnitudes),
+            _ => serde_json::from_value(value).map(Self::Network),
+        };
+        recipe.map_err(D::Error::custom)
+    }
+}
+
+impl Recipe {
+    /// Reads and checks a recipe.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the recipe {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("in the recipe {}", path.display()))
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let table = toml::from_str::<toml::Table>(text)?;
+        let has = |name: &str| table.contains_key(name);
+        let recipe = match (has("generator"), has("magnitudes")) {
+            (true, _) => Self::Voice(toml::from_str(text)?),
+            (_, true) => Self::Magnitudes(toml::from_str(text)?),
+            _ => Self::Network(toml::from_str(text)?),
+        };
+        recipe.optimiser().check()?;
+        match &recipe {
+            Self::Network(recipe) => recipe.check()?,
+            Self::Voice(recipe) => recipe.check()?,
+            Self::Magnitudes(recipe) => recipe.check()?,
+        }
+        Ok(recipe)
+    }
+
+    /// Name of the model that comes of it.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Network(recipe) => &recipe.name,
+            Self::Voice(recipe) => &recipe.name,
+            Self::Magnitudes(recipe) => &recipe.name,
+        }
+    }
+
+    /// Start of all random numbers.
+    pub fn seed(&self) -> u64 {
+        match self {
+            Self::Network(recipe) => recipe.crops.seed,
+            Self::Voice(recipe) => recipe.segments.seed,
+            Self::Magnitudes(recipe) => recipe.segments.seed,
+        }
+    }
+
+    /// How the loss is minimised.
+    pub fn optimiser(&self) -> &Optimiser {
+        match self {
+            Self::Network(recipe) => &recipe.optimiser,
+            Self::Voice(recipe) => &recipe.optimiser,
+            Self::Magnitudes(recipe) => &recipe.optimiser,
+        }
+    }
+
+    /// What is trained, with its sizes.
+    pub fn trained(&self) -> String {
+        match self {
+            Self::Network(recipe) => format!("{:?}", recipe.network),
+            Self::Voice(recipe) => format!("{:?}", recipe.generator),
+            Self::Magnitudes(recipe) => format!("{:?}", recipe.magnitudes),
+        }
+    }
+}
