@@ -136,6 +136,16 @@ impl ModelStore {
     /// Has a thread `read` a file. `remembered` is what a session says of it: then it stays the session's choice, whatever
     /// becomes of the load.
     fn begin(&self, remembered: Option<ModelFile>, read: impl FnOnce() -> Read + Send + 'static) {
+        let builder = thread::Builder::new().name("graft-model".to_owned());
+        self.begin_on(builder, remembered, read);
+    }
+
+    fn begin_on(
+        &self,
+        builder: thread::Builder,
+        remembered: Option<ModelFile>,
+        read: impl FnOnce() -> Read + Send + 'static,
+    ) {
         let mut inner = self.shared.inner.lock();
         inner.choice += 1;
         inner.note = None;
@@ -150,12 +160,12 @@ impl ModelStore {
         let (finished, running) = all.into_iter().partition(JoinHandle::is_finished);
         *loaders = running;
         join(finished);
-        let builder = thread::Builder::new().name("graft-model".to_owned());
         match builder.spawn(move || shared.end(choice, remembered, read())) {
             Ok(loader) => loaders.push(loader),
             Err(error) => {
                 inner.is_loading = false;
                 inner.note = Some(format!("no thread to load a model: {error}"));
+                self.shared.loaded.notify_all();
             }
         }
     }
@@ -291,6 +301,7 @@ impl PersistentField<'_, Option<ModelFile>> for ModelChoice {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicBool;
+    use std::sync::mpsc;
     use std::time::Duration;
     use std::{env, fs, process};
 
@@ -352,5 +363,31 @@ mod tests {
         });
         drop(store);
         assert!(ended.load(Ordering::Relaxed), "a load outlives its store");
+    }
+
+    #[test]
+    fn a_load_without_a_thread_ends_the_wait_for_the_one_before() {
+        let (go_on, wait) = mpsc::channel::<()>();
+        let store = ModelStore::default();
+        store.begin(None, move || {
+            // Until the other end is dropped.
+            let _dropped = wait.recv();
+            Err("no model".to_owned())
+        });
+        thread::scope(|scope| {
+            let (settled, is_settled) = mpsc::channel();
+            let store = &store;
+            scope.spawn(move || settled.send(store.settled().1));
+            // The waiter is to be at it; if it is not, the test still holds.
+            thread::sleep(Duration::from_millis(100));
+            let no_thread = thread::Builder::new().stack_size(usize::MAX / 4);
+            store.begin_on(no_thread, None, || Err("no model".to_owned()));
+            let settled = is_settled.recv_timeout(Duration::from_secs(5));
+            drop(go_on);
+            // Whatever came of it, nobody waits any longer.
+            store.use_built_in();
+            assert!(settled.is_ok(), "the wait goes on");
+            assert!(store.note().is_none());
+        });
     }
 }
