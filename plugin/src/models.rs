@@ -3,11 +3,12 @@
 pub mod folder;
 
 use std::fmt;
+use std::mem;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use model_runtime::Model;
 use nice_plug::params::persist::PersistentField;
@@ -28,6 +29,15 @@ pub struct ModelFile {
 /// its successor is ready, and for good if that is none.
 #[derive(Default)]
 pub struct ModelStore {
+    shared: Arc<Shared>,
+    /// Joined when the store is dropped, which happens off the audio thread: they run the plugin's code, which the host may
+    /// unload then.
+    loaders: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the store and its threads share.
+#[derive(Default)]
+struct Shared {
     inner: Mutex<Inner>,
     /// Signalled when a load ends.
     loaded: Condvar,
@@ -50,12 +60,12 @@ struct Inner {
 
 impl ModelStore {
     /// Main thread: begins to load a file, which becomes the model in use and what the session remembers if it is one.
-    pub fn load(self: &Arc<Self>, path: PathBuf) {
+    pub fn load(&self, path: PathBuf) {
         self.begin(None, move || read(path));
     }
 
     /// Main thread: begins to look for the file that the session remembers, by its contents, in some folders and those in them.
-    pub fn find(self: &Arc<Self>, folders: Vec<PathBuf>) {
+    pub fn find(&self, folders: Vec<PathBuf>) {
         if let Some(file) = self.chosen() {
             self.begin(Some(file.clone()), move || search(&file, &folders));
         }
@@ -63,21 +73,21 @@ impl ModelStore {
 
     /// Main thread: goes back to the built-in model.
     pub fn use_built_in(&self) {
-        let mut inner = self.inner.lock();
+        let mut inner = self.shared.inner.lock();
         inner.choice += 1;
         inner.chosen = None;
         inner.note = None;
         inner.is_loading = false;
-        self.put_in_use(&mut inner, None);
-        self.loaded.notify_all();
+        self.shared.put_in_use(&mut inner, None);
+        self.shared.loaded.notify_all();
     }
 
     /// Main thread: the model to play and its [`Self::version`], once nothing is being loaded. An error when the built-in
     /// model is damaged.
     pub fn settled(&self) -> (model_runtime::Result<Arc<Model>>, u64) {
-        let mut inner = self.inner.lock();
+        let mut inner = self.shared.inner.lock();
         while inner.is_loading {
-            self.loaded.wait(&mut inner);
+            self.shared.loaded.wait(&mut inner);
         }
         let model = inner.in_use.clone().map_or_else(Model::built_in, Ok);
         (model, self.version())
@@ -89,23 +99,23 @@ impl ModelStore {
     ///
     /// When the built-in model is damaged.
     pub fn in_use(&self) -> model_runtime::Result<Arc<Model>> {
-        let in_use = self.inner.lock().in_use.clone();
+        let in_use = self.shared.inner.lock().in_use.clone();
         in_use.map_or_else(Model::built_in, Ok)
     }
 
     /// Editor: the file that the session remembers, if it is not the built-in model.
     pub fn chosen(&self) -> Option<ModelFile> {
-        self.inner.lock().chosen.clone()
+        self.shared.inner.lock().chosen.clone()
     }
 
     /// Editor: what the user should know of the last choice, a failure above all.
     pub fn note(&self) -> Option<String> {
-        self.inner.lock().note.clone()
+        self.shared.inner.lock().note.clone()
     }
 
     /// Editor: whether another model plays than the one that the session remembers.
     pub fn is_lost(&self) -> bool {
-        let inner = self.inner.lock();
+        let inner = self.shared.inner.lock();
         let in_use = inner.in_use.as_ref().map(|model| model.sha256());
         inner
             .chosen
@@ -115,22 +125,28 @@ impl ModelStore {
 
     /// Editor: whether a file is being loaded.
     pub fn is_loading(&self) -> bool {
-        self.inner.lock().is_loading
+        self.shared.inner.lock().is_loading
     }
 
     /// Any thread, the audio thread too: changes when another model comes into use.
     pub fn version(&self) -> u64 {
-        self.version.load(Ordering::Relaxed)
+        self.shared.version.load(Ordering::Relaxed)
     }
 
     /// Has a thread `read` a file. `remembered` is what a session says of it: then it stays the session's choice, whatever
     /// becomes of the load.
-    fn begin(
-        self: &Arc<Self>,
+    fn begin(&self, remembered: Option<ModelFile>, read: impl FnOnce() -> Read + Send + 'static) {
+        let builder = thread::Builder::new().name("graft-model".to_owned());
+        self.begin_on(builder, remembered, read);
+    }
+
+    fn begin_on(
+        &self,
+        builder: thread::Builder,
         remembered: Option<ModelFile>,
         read: impl FnOnce() -> Read + Send + 'static,
     ) {
-        let mut inner = self.inner.lock();
+        let mut inner = self.shared.inner.lock();
         inner.choice += 1;
         inner.note = None;
         inner.is_loading = true;
@@ -138,16 +154,37 @@ impl ModelStore {
         if remembered.is_some() {
             inner.chosen.clone_from(&remembered);
         }
-        let store = Arc::clone(self);
-        let spawned = thread::Builder::new()
-            .name("graft-model".to_owned())
-            .spawn(move || store.end(choice, remembered, read()));
-        if let Err(error) = spawned {
-            inner.is_loading = false;
-            inner.note = Some(format!("no thread to load a model: {error}"));
+        let shared = Arc::clone(&self.shared);
+        let mut loaders = self.loaders.lock();
+        let all = mem::take(&mut *loaders);
+        let (finished, running) = all.into_iter().partition(JoinHandle::is_finished);
+        *loaders = running;
+        join(finished);
+        match builder.spawn(move || shared.end(choice, remembered, read())) {
+            Ok(loader) => loaders.push(loader),
+            Err(error) => {
+                inner.is_loading = false;
+                inner.note = Some(format!("no thread to load a model: {error}"));
+                self.shared.loaded.notify_all();
+            }
         }
     }
+}
 
+impl Drop for ModelStore {
+    fn drop(&mut self) {
+        join(mem::take(self.loaders.get_mut()));
+    }
+}
+
+fn join(loaders: Vec<JoinHandle<()>>) {
+    for loader in loaders {
+        // A load that panicked left the model in use.
+        let _panicked = loader.join();
+    }
+}
+
+impl Shared {
     fn end(&self, choice: u64, remembered: Option<ModelFile>, read: Read) {
         let mut inner = self.inner.lock();
         if inner.choice != choice {
@@ -228,7 +265,7 @@ fn in_words(error: &dyn std::error::Error) -> String {
 
 impl fmt::Debug for ModelStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let inner = self.inner.lock();
+        let inner = self.shared.inner.lock();
         f.debug_struct("ModelStore")
             .field("chosen", &inner.chosen)
             .field("note", &inner.note)
@@ -263,6 +300,9 @@ impl PersistentField<'_, Option<ModelFile>> for ModelChoice {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::sync::mpsc;
+    use std::time::Duration;
     use std::{env, fs, process};
 
     use super::*;
@@ -307,5 +347,47 @@ mod tests {
                 sha256
             })
         );
+    }
+
+    #[test]
+    fn a_store_ends_with_its_threads() {
+        let ended = Arc::new(AtomicBool::new(false));
+        let store = ModelStore::default();
+        store.begin(None, {
+            let ended = Arc::clone(&ended);
+            move || {
+                thread::sleep(Duration::from_millis(200));
+                ended.store(true, Ordering::Relaxed);
+                Err("no model".to_owned())
+            }
+        });
+        drop(store);
+        assert!(ended.load(Ordering::Relaxed), "a load outlives its store");
+    }
+
+    #[test]
+    fn a_load_without_a_thread_ends_the_wait_for_the_one_before() {
+        let (go_on, wait) = mpsc::channel::<()>();
+        let store = ModelStore::default();
+        store.begin(None, move || {
+            // Until the other end is dropped.
+            let _dropped = wait.recv();
+            Err("no model".to_owned())
+        });
+        thread::scope(|scope| {
+            let (settled, is_settled) = mpsc::channel();
+            let store = &store;
+            scope.spawn(move || settled.send(store.settled().1));
+            // The waiter is to be at it; if it is not, the test still holds.
+            thread::sleep(Duration::from_millis(100));
+            let no_thread = thread::Builder::new().stack_size(usize::MAX / 4);
+            store.begin_on(no_thread, None, || Err("no model".to_owned()));
+            let settled = is_settled.recv_timeout(Duration::from_secs(5));
+            drop(go_on);
+            // Whatever came of it, nobody waits any longer.
+            store.use_built_in();
+            assert!(settled.is_ok(), "the wait goes on");
+            assert!(store.note().is_none());
+        });
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use baseview::{WindowContext, WindowSize};
+use baseview::WindowSize;
 use egui::{Align2, CentralPanel, Rect, Ui, vec2};
 use nice_plug::context::gui::GuiContext;
 use parking_lot::Mutex;
@@ -16,7 +16,7 @@ use super::history::History;
 use super::models::Models;
 use super::panel::{Gestures, Panel};
 use super::pictures::Pictures;
-use super::surface::Content;
+use super::surface::{Content, Frame};
 use super::toolbar::Toolbar;
 use super::{status, theme, window};
 use crate::editor_size::FACE;
@@ -162,7 +162,7 @@ impl Content for App {
         asked || changed
     }
 
-    fn resized(&self, size: WindowSize) {
+    fn resized(&mut self, size: WindowSize) {
         self.params.editor_scale.note(size);
     }
 
@@ -174,7 +174,7 @@ impl Content for App {
         self.params.model.0.load(file);
     }
 
-    fn ui(&mut self, ui: &mut Ui, window: &WindowContext) {
+    fn ui(&mut self, ui: &mut Ui, frame: &mut Frame) {
         self.request_restart();
         let face = Rect::from_center_size(ui.max_rect().center(), FACE);
         let mut panel = Panel {
@@ -217,7 +217,7 @@ impl Content for App {
                 .button(ui, face::MODEL.translate(origin.to_vec2()), store);
             self.models.show(ui, store);
             self.models.show_drop(ui, face);
-            window::grip(ui, face, window);
+            window::grip(ui, face, frame);
             self.entry.show(ui, &mut panel);
         });
     }

@@ -115,11 +115,12 @@ pub fn ground(ui: &Ui, rect: Rect, name: &str) {
 
 /// The parameters of a group.
 fn widgets(ui: &Ui, panel: &mut Panel, group: Group, rect: Rect) {
-    for &id in ParamId::ALL {
+    let all = ParamId::ALL.iter().copied();
+    let mut ids: Vec<ParamId> = all.filter(|id| id.shown().group == group).collect();
+    // The keyboard goes from knob to knob before it comes to a switch.
+    ids.sort_by_key(|id| !matches!(id.shown().widget, Widget::Knob { .. }));
+    for id in ids {
         let shown = id.shown();
-        if shown.group != group {
-            continue;
-        }
         let place = |[x, y]: [f32; 2]| rect.left_top() + vec2(x, y);
         let (help, color) = look(panel, id);
         match shown.widget {

@@ -27,6 +27,7 @@ mod pictures;
 #[cfg(target_os = "linux")]
 mod pinned;
 pub mod presets;
+mod reentrant;
 mod status;
 mod surface;
 mod theme;

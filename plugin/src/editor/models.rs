@@ -1,7 +1,6 @@
 //! Models: which one plays, its card, and a browser to choose another.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use egui::{
     Align, Align2, Color32, Frame, Grid, Id, Key, Label, LayerId, Layout, Modal, Order, Rect,
@@ -91,7 +90,7 @@ impl Models {
     }
 
     /// Shows the browser over the face, if it is open.
-    pub fn show(&mut self, ui: &Ui, store: &Arc<ModelStore>) {
+    pub fn show(&mut self, ui: &Ui, store: &ModelStore) {
         let Some(browser) = &mut self.open else {
             return;
         };

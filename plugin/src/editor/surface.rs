@@ -19,13 +19,16 @@ use baseview::{
     WindowSize,
 };
 use copypasta::{ClipboardContext, ClipboardProvider};
-use egui::{CursorIcon, Modifiers, OutputCommand, PointerButton, Pos2, RawInput, Rect, Ui};
+use egui::{
+    CursorIcon, FullOutput, Modifiers, OutputCommand, PointerButton, Pos2, RawInput, Rect, Ui,
+};
 use egui_glow::Painter;
 use egui_glow::glow;
 use keyboard_types::{Key, KeyState, KeyboardEvent};
 use nice_plug::editor::{HostMethods, ParentWindowHandle};
 
 use super::open_window::OpenWindow;
+use super::reentrant::Reentrant;
 use crate::editor_size::scale_of;
 
 /// How often the window looks whether there is something to draw.
@@ -52,13 +55,27 @@ pub trait Content: 'static {
     /// Whether something else than the user changed what is shown.
     fn has_changed(&mut self, now_seconds: f64) -> bool;
     /// The window has a new size.
-    fn resized(&self, size: WindowSize);
+    fn resized(&mut self, size: WindowSize);
     /// A file is dragged over the window, or no longer.
     fn hover(&mut self, is_over: bool);
     /// A file was dropped.
     fn drop_file(&mut self, file: PathBuf);
     /// A frame.
-    fn ui(&mut self, ui: &mut Ui, window: &WindowContext);
+    fn ui(&mut self, ui: &mut Ui, frame: &mut Frame);
+}
+
+/// What a frame knows of its window, and asks of it once it is drawn: a window may answer at once, with a call of its own.
+pub struct Frame {
+    /// Pixels for each logical one, as the system says.
+    pub scale_factor: f64,
+    wanted_size: Option<Size>,
+}
+
+impl Frame {
+    /// Asks for another size.
+    pub fn resize(&mut self, size: Size) {
+        self.wanted_size = Some(size);
+    }
 }
 
 /// Opens a window for `content`.
@@ -95,7 +112,10 @@ pub fn open(
 
 /// An open window.
 struct Surface<C> {
-    drawing: RefCell<Drawing<C>>,
+    content: Reentrant<C>,
+    context: egui::Context,
+    painter: RefCell<Painter>,
+    clipboard: RefCell<Option<ClipboardContext>>,
     input: RefCell<RawInput>,
     window: WindowContext,
     /// Set when the window is to close.
@@ -108,13 +128,6 @@ struct Surface<C> {
     rest_until: Cell<Duration>,
     pointer: Cell<Pos2>,
     cursor: Cell<MouseCursor>,
-}
-
-struct Drawing<C> {
-    content: C,
-    context: egui::Context,
-    painter: Painter,
-    clipboard: Option<ClipboardContext>,
 }
 
 impl<C: Content> Surface<C> {
@@ -147,12 +160,10 @@ impl<C: Content> Surface<C> {
             ..RawInput::default()
         };
         Ok(Self {
-            drawing: RefCell::new(Drawing {
-                content,
-                context,
-                painter,
-                clipboard: ClipboardContext::new().ok(),
-            }),
+            content: Reentrant::new(content),
+            context,
+            painter: RefCell::new(painter),
+            clipboard: RefCell::new(ClipboardContext::new().ok()),
             input: RefCell::new(input),
             poll: window.create_timer(POLL)?,
             window,
@@ -179,7 +190,8 @@ impl<C: Content> Surface<C> {
     fn is_due(&self) -> bool {
         let now = self.started.elapsed();
         let asked = self.due.load(Ordering::Relaxed) <= nanoseconds(now);
-        asked && now >= self.rest_until.get() && !self.drawing.borrow().content.is_hidden()
+        let is_hidden = || self.content.try_with(|content| content.is_hidden());
+        asked && now >= self.rest_until.get() && is_hidden() == Some(false)
     }
 
     /// The input of a frame.
@@ -248,14 +260,15 @@ impl<C: Content> Surface<C> {
             }
             MouseEvent::DragDropped { data, .. } => {
                 let status = self.drag(&data);
-                let content = &mut self.drawing.borrow_mut().content;
-                content.hover(false);
-                if let Some(file) = file(&data) {
-                    content.drop_file(file);
-                }
+                self.content.when_free(move |content| {
+                    content.hover(false);
+                    if let Some(file) = file(&data) {
+                        content.drop_file(file);
+                    }
+                });
                 return status;
             }
-            MouseEvent::DragLeft => self.drawing.borrow_mut().content.hover(false),
+            MouseEvent::DragLeft => self.content.when_free(|content| content.hover(false)),
             _ => return EventStatus::Ignored,
         }
         EventStatus::Captured
@@ -263,7 +276,7 @@ impl<C: Content> Surface<C> {
 
     fn drag(&self, data: &DropData) -> EventStatus {
         let wanted = file(data).is_some();
-        self.drawing.borrow_mut().content.hover(wanted);
+        self.content.when_free(move |content| content.hover(wanted));
         match wanted {
             true => EventStatus::AcceptDrop(DropEffect::Copy),
             false => EventStatus::Ignored,
@@ -317,14 +330,13 @@ impl<C: Content> Surface<C> {
                 modifiers,
             });
         }
-        let mut drawing = self.drawing.borrow_mut();
         if pressed {
             match (key, modifiers.command, character) {
                 (Some(egui::Key::X), true, _) => self.push(egui::Event::Cut),
                 (Some(egui::Key::C), true, _) => self.push(egui::Event::Copy),
                 (Some(egui::Key::V), true, _) => {
-                    let clipboard = drawing.clipboard.as_mut();
-                    let text = clipboard.and_then(|clipboard| clipboard.get_contents().ok());
+                    let mut clipboard = self.clipboard.borrow_mut();
+                    let text = clipboard.as_mut().and_then(|c| c.get_contents().ok());
                     self.input
                         .borrow_mut()
                         .events
@@ -334,7 +346,7 @@ impl<C: Content> Surface<C> {
                 _ => {}
             }
         }
-        let context = &drawing.context;
+        let context = &self.context;
         let moves = matches!(&event.key, Key::Named(_)) && context.egui_wants_keyboard_input();
         match context.text_edit_focused() || moves || key == Some(egui::Key::Tab) {
             true => EventStatus::Captured,
@@ -342,18 +354,14 @@ impl<C: Content> Surface<C> {
         }
     }
 
-    fn paint(
-        &self,
-        drawing: &mut Drawing<C>,
-        mut output: egui::FullOutput,
-    ) -> Result<(), HandlerError> {
+    fn paint(&self, mut output: FullOutput) -> Result<(), HandlerError> {
         let gl = opengl(&self.window)?;
         let pixels = self.window.size().physical;
-        let shapes = drawing
+        let shapes = self
             .context
             .tessellate(output.shapes, output.pixels_per_point);
         current(&gl, || {
-            drawing.painter.paint_and_update_textures(
+            self.painter.borrow_mut().paint_and_update_textures(
                 [pixels.width, pixels.height],
                 output.pixels_per_point,
                 &shapes,
@@ -363,7 +371,7 @@ impl<C: Content> Surface<C> {
         })??;
         for command in output.platform_output.commands {
             if let (OutputCommand::CopyText(text), Some(clipboard)) =
-                (command, drawing.clipboard.as_mut())
+                (command, self.clipboard.borrow_mut().as_mut())
             {
                 // Without a clipboard there is nothing to copy to.
                 let _nothing_to_copy_to = clipboard.set_contents(text);
@@ -385,12 +393,17 @@ impl<C: Content> WindowHandler for Surface<C> {
         self.due.store(u64::MAX, Ordering::Relaxed);
         let began = self.started.elapsed();
         let input = self.take_input();
-        let mut drawing = self.drawing.borrow_mut();
-        let Drawing {
-            content, context, ..
-        } = &mut *drawing;
-        let output = context.run_ui(input, |ui: &mut Ui| content.ui(ui, &self.window));
-        self.paint(&mut drawing, output)?;
+        draw(
+            &self.content,
+            &self.context,
+            input,
+            self.window.scale_factor(),
+            |output| self.paint(output),
+            |size| {
+                // A host may refuse; then the window stays as it is.
+                let _refused = self.window.resize(size);
+            },
+        )?;
         let ended = self.started.elapsed();
         self.rest_until.set(ended + (ended - began));
         Ok(())
@@ -401,7 +414,7 @@ impl<C: Content> WindowHandler for Surface<C> {
     }
 
     fn resized(&self, size: WindowSize) -> Result<(), HandlerError> {
-        self.drawing.borrow().content.resized(size);
+        self.content.when_free(move |content| content.resized(size));
         self.draw_soon();
         Ok(())
     }
@@ -429,7 +442,8 @@ impl<C: Content> WindowHandler for Surface<C> {
             self.window.request_close();
         } else if timer == self.poll {
             let now_seconds = self.started.elapsed().as_secs_f64();
-            if self.drawing.borrow_mut().content.has_changed(now_seconds) {
+            let has_changed = |content: &mut C| content.has_changed(now_seconds);
+            if self.content.try_with(has_changed) == Some(true) {
                 self.due.store(0, Ordering::Relaxed);
             }
             if self.is_due() {
@@ -442,11 +456,35 @@ impl<C: Content> WindowHandler for Surface<C> {
 impl<C> Drop for Surface<C> {
     fn drop(&mut self) {
         if let Some(gl) = self.window.gl_context() {
-            let painter = &mut self.drawing.borrow_mut().painter;
+            let mut painter = self.painter.borrow_mut();
             // Where the context is gone, so is what the painter has in it.
             let _context_is_gone = current(&gl, || painter.destroy());
         }
     }
+}
+
+/// Makes a frame, paints it, and asks the window for what the frame wants, in this order.
+fn draw<C: Content, E>(
+    content: &Reentrant<C>,
+    context: &egui::Context,
+    input: RawInput,
+    scale_factor: f64,
+    paint: impl FnOnce(FullOutput) -> Result<(), E>,
+    resize: impl FnOnce(Size),
+) -> Result<(), E> {
+    let mut frame = Frame {
+        scale_factor,
+        wanted_size: None,
+    };
+    let ui = |content: &mut C| context.run_ui(input, |ui: &mut Ui| content.ui(ui, &mut frame));
+    let Some(output) = content.try_with(ui) else {
+        return Ok(());
+    };
+    paint(output)?;
+    if let Some(size) = frame.wanted_size {
+        resize(size);
+    }
+    Ok(())
 }
 
 fn opengl(window: &WindowContext) -> Result<GlContext, HandlerError> {
@@ -517,4 +555,87 @@ fn adapt(host: HostMethods) -> baseview::host::Host {
     baseview::host::Host::new()
         .with_callbacks(Callbacks(host.callbacks))
         .with_main_thread(MainThread(host.main_thread_caller))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use baseview::dpi::LogicalSize;
+
+    use super::*;
+
+    /// Asks for a size in its first frame.
+    struct Resizing {
+        wanted: Option<Size>,
+        events: Rc<RefCell<Vec<&'static str>>>,
+    }
+
+    impl Content for Resizing {
+        fn begin(&mut self, _ctx: &egui::Context) {}
+
+        fn is_hidden(&self) -> bool {
+            false
+        }
+
+        fn has_changed(&mut self, _now_seconds: f64) -> bool {
+            false
+        }
+
+        fn resized(&mut self, _size: WindowSize) {
+            self.events.borrow_mut().push("resized");
+        }
+
+        fn hover(&mut self, _is_over: bool) {}
+
+        fn drop_file(&mut self, _file: PathBuf) {}
+
+        fn ui(&mut self, _ui: &mut Ui, frame: &mut Frame) {
+            self.events.borrow_mut().push("frame");
+            if let Some(size) = self.wanted.take() {
+                frame.resize(size);
+            }
+        }
+    }
+
+    #[test]
+    fn a_window_may_call_back_while_it_is_resized() {
+        let events = Rc::default();
+        let content = Reentrant::new(Resizing {
+            wanted: Some(Size::Logical(LogicalSize::new(480.0, 300.0))),
+            events: Rc::clone(&events),
+        });
+        let context = egui::Context::default();
+        let no_paint = |_: FullOutput| -> Result<(), HandlerError> {
+            events.borrow_mut().push("paint");
+            Ok(())
+        };
+        // As Windows does: it calls `resized` and asks for another frame before it returns.
+        let resize = |size: Size| {
+            events.borrow_mut().push("resize");
+            let size = WindowSize::from_physical(size.to_physical(1.0), 1.0);
+            content.when_free(move |content: &mut Resizing| content.resized(size));
+            let never = |_| unreachable!("the second frame wants nothing");
+            draw(
+                &content,
+                &context,
+                RawInput::default(),
+                1.0,
+                no_paint,
+                never,
+            )
+            .unwrap();
+        };
+        draw(
+            &content,
+            &context,
+            RawInput::default(),
+            1.0,
+            no_paint,
+            resize,
+        )
+        .unwrap();
+        let expected = ["frame", "paint", "resize", "resized", "frame", "paint"];
+        assert_eq!(*events.borrow(), expected);
+    }
 }

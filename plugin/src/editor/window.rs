@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use baseview::WindowContext;
 use egui::{Id, Pos2, Rect, Sense, Stroke, Ui, Vec2, pos2};
 use nice_plug::editor::dpi::{NativeSize, PhysicalSize};
 use nice_plug::editor::{EditorHandle, ParentWindowHandle, ResizeHint};
 
 use super::open_window::OpenWindow;
+use super::surface::Frame;
 use super::theme;
 use crate::editor_size::{FACE, MAX_SCALE, MIN_SCALE, logical_size};
 use crate::meters::Meters;
@@ -28,7 +28,7 @@ pub const RESIZE: ResizeHint = ResizeHint {
 };
 
 /// Shows the grip that resizes the window, for hosts that have none.
-pub fn grip(ui: &Ui, face: Rect, window: &WindowContext) {
+pub fn grip(ui: &Ui, face: Rect, frame: &mut Frame) {
     let corner = face.right_bottom();
     let rect = Rect::from_min_max(corner - Vec2::splat(GRIP), corner);
     let response = ui.interact(rect, Id::unique("grip"), Sense::click_and_drag());
@@ -55,18 +55,17 @@ pub fn grip(ui: &Ui, face: Rect, window: &WindowContext) {
     if response.dragged()
         && let Some(pointer) = response.interact_pointer_pos()
     {
-        resize(
-            window,
-            scale_at(pointer, window, ui.ctx().pixels_per_point()),
-        );
+        let pixels_per_point = ui.ctx().pixels_per_point();
+        let scale = scale_at(pointer, frame.scale_factor, pixels_per_point);
+        frame.resize(logical_size(scale));
     }
     if response.double_clicked() {
-        resize(window, 1.0);
+        frame.resize(logical_size(1.0));
     }
     response.context_menu(|ui| {
         for scale in SCALES {
             if ui.button(format!("{:.0} %", 100.0 * scale)).clicked() {
-                resize(window, scale);
+                frame.resize(logical_size(scale));
                 ui.close();
             }
         }
@@ -75,14 +74,9 @@ pub fn grip(ui: &Ui, face: Rect, window: &WindowContext) {
 }
 
 /// The scale that puts the corner where the pointer is.
-fn scale_at(pointer: Pos2, window: &WindowContext, pixels_per_point: f32) -> f32 {
-    let logical = pointer.to_vec2() * pixels_per_point / window.scale_factor() as f32;
+fn scale_at(pointer: Pos2, scale_factor: f64, pixels_per_point: f32) -> f32 {
+    let logical = pointer.to_vec2() * pixels_per_point / scale_factor as f32;
     (logical / FACE).max_elem().clamp(MIN_SCALE, MAX_SCALE)
-}
-
-fn resize(window: &WindowContext, scale: f32) {
-    // A host may refuse; then the window stays as it is.
-    let _refused = window.resize(logical_size(scale));
 }
 
 /// The open window, as the host sees it.
