@@ -5,16 +5,17 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::slice;
 
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use graft_material::{progress, whole_file};
+use graft_train::tensors::to_tensor;
 use model_runtime::Network;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
-use vocoder::LogMel;
 
 use crate::chords::CLASSES;
 use crate::probe::{Example, IGNORED, Probe, ProbeConfig, likeliest};
@@ -74,7 +75,7 @@ impl Representation {
             songs: Vec::new(),
         });
         for song in songs {
-            let latents = network.encode(&to_tensor(&song.log_mel)?)?;
+            let latents = network.encode(&to_tensor(slice::from_ref(&song.log_mel))?)?;
             for (representation, latent) in [
                 (&mut harmony, latents.harmony),
                 (&mut rhythm, latents.rhythm),
@@ -162,12 +163,6 @@ pub fn write_chord_examples(
     whole_file::write_with(path, |part| {
         Ok(candle_core::safetensors::save(&tensors, part)?)
     })
-}
-
-/// A log-mel as (1, 1, n_mels, T).
-pub fn to_tensor(mel: &LogMel) -> Result<Tensor> {
-    let values = Tensor::from_slice(mel.values(), (mel.frames(), mel.n_mels()), &Device::Cpu)?;
-    Ok(values.t()?.contiguous()?.unsqueeze(0)?.unsqueeze(0)?)
 }
 
 /// A latent (1, C, H, P) as rows of C * H values, one for each of `frames` frames, and their width.
@@ -368,6 +363,7 @@ fn diagonal_share(confusion: &[Vec<u32>]) -> f64 {
 mod tests {
     use super::*;
     use rand::Rng;
+    use vocoder::LogMel;
 
     /// Twenty songs of 300 frames. The bands 0 to 24 say the chord of each stretch of 20 labels faintly, band 30 rises at onsets,
     /// and all else is noise.

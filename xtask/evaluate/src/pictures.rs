@@ -5,11 +5,12 @@ use std::path::Path;
 use anyhow::Result;
 use graft_material::plot::{self, HeatPanel, IntervalCurve, MelPanel};
 use graft_material::report::{Measured, Picture};
+use graft_train::tensors::to_tensor;
 use model_runtime::{AudioClip, Controls, Network, RemixSettings, Remixer};
 use vocoder::{LogMel, MelConfig};
 
 use crate::chords::{self, CLASSES};
-use crate::disentanglement::{frames_first, to_tensor};
+use crate::disentanglement::frames_first;
 use crate::margins::{FeatureExtractor, HOP_LENGTH, SAMPLE_RATE_HZ};
 use crate::pairs::Pair;
 use crate::songs::{Song, mel_frame};
@@ -83,7 +84,7 @@ pub fn latents(folder: &Path, file: &str, network: &Network, song: &Song) -> Res
     let mut log_mel = song.log_mel.clone();
     let log_mel = log_mel.take_first(LATENT_FRAMES.min(song.log_mel.frames()));
     let frames = log_mel.frames();
-    let found = network.encode(&to_tensor(&log_mel)?)?;
+    let found = network.encode(&to_tensor(&[log_mel])?)?;
     let (harmony_rows, harmony) = frames_first(&found.harmony.mean, frames)?;
     let (rhythm_rows, rhythm) = frames_first(&found.rhythm.mean, frames)?;
     let roll = piano_roll(song, frames);

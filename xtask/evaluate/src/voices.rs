@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::slice;
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
@@ -9,7 +10,7 @@ use clap::Args;
 use graft_material::estimate::Estimate;
 use graft_material::{audio_file, progress, workspace};
 use graft_train::dataset::{Dataset, Split};
-use graft_train::voice::preview::to_tensor;
+use graft_train::tensors::{to_log_mels, to_tensor};
 use graft_train::voice::spectra::{StftLoss, log_spectral_distance_db};
 use model_runtime::Model;
 use vocoder::generated::{GeneratedVoice, template_stream, whole_template};
@@ -125,10 +126,9 @@ fn to_clip(samples: Vec<f32>) -> Result<Tensor> {
 /// What the network makes of a mel, from the means of its latents.
 fn decode(model: &Model, mel: &LogMel) -> Result<LogMel> {
     let network = model.network();
-    let latents = network.encode(&to_tensor(mel)?.unsqueeze(1)?)?;
+    let latents = network.encode(&to_tensor(slice::from_ref(mel))?)?;
     let decoded = network.decode(&latents.harmony.mean, &latents.rhythm.mean)?;
-    let by_frame = decoded.squeeze(1)?.transpose(1, 2)?.flatten_all()?;
-    Ok(LogMel::from_values(mel.n_mels(), by_frame.to_vec1()?)?)
+    Ok(to_log_mels(&decoded)?.remove(0))
 }
 
 /// Distances to the true sound, over all clips.

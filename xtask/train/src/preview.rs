@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use graft_material::audio_file::{self, WavFormat};
 use graft_material::plot::{self, MelPanel};
 use model_runtime::{AudioClip, Model, Network, RemixSettings, Remixer};
 use vocoder::{LogMel, MelConfig, MelSpectrogram};
 
 use crate::dataset::Track;
+use crate::tensors::{to_log_mels, to_tensor};
 
 /// Length of the excerpts.
 const SECONDS: usize = 8;
@@ -71,12 +72,12 @@ impl Preview {
         // A short track makes short swaps.
         let frames = main.frames().min(sidechain.frames());
         let [a, b] = [&main, &sidechain].map(|mel| -> Result<_> {
-            let mel = to_tensor(mel, frames)?;
-            Ok(network.encode(&mel)?)
+            let mel = mel.clone().take_first(frames);
+            Ok(network.encode(&to_tensor(&[mel])?)?)
         });
         let (a, b) = (a?, b?);
         let decode = |harmony: &Tensor, rhythm: &Tensor| -> Result<LogMel> {
-            to_log_mel(&network.decode(harmony, rhythm)?)
+            Ok(to_log_mels(&network.decode(harmony, rhythm)?)?.remove(0))
         };
         let decoded = [
             decode(&a.harmony.mean, &a.rhythm.mean)?,
@@ -129,23 +130,4 @@ pub fn folder(run: &Path) -> Result<PathBuf> {
     let folder = run.join(FOLDER);
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     Ok(folder)
-}
-
-/// The first frames as (1, 1, n_mels, frames).
-fn to_tensor(mel: &LogMel, frames: usize) -> Result<Tensor> {
-    let n_mels = mel.n_mels();
-    let by_frame = mel.values()[..frames * n_mels].to_vec();
-    let tensor = Tensor::from_vec(by_frame, (1, 1, frames, n_mels), &Device::Cpu)?;
-    Ok(tensor.transpose(2, 3)?.contiguous()?)
-}
-
-/// (1, 1, n_mels, frames) as frames.
-fn to_log_mel(tensor: &Tensor) -> Result<LogMel> {
-    let by_frame = tensor.squeeze(0)?.squeeze(0)?.t()?.to_vec2::<f32>()?;
-    let n_mels = tensor.dim(2)?;
-    let mut mel = LogMel::new(n_mels);
-    for frame in &by_frame {
-        mel.push_frame(frame);
-    }
-    Ok(mel)
 }

@@ -20,8 +20,9 @@ use crate::checkpoint::Header;
 use crate::optim::Adam;
 use crate::parameters::Parameters;
 use crate::recipe::voice::VoiceRecipe;
+use crate::tensors::to_tensor;
 use crate::voice::discriminators::Discriminators;
-use crate::voice::preview::{self, VoicePreview};
+use crate::voice::preview::VoicePreview;
 use crate::voice::segments::{Heard, SegmentBatch, SegmentSampler, Segments, VoiceMaterial};
 use crate::voice::spectra::{LogMels, StftLoss};
 use crate::weights::Weights;
@@ -84,7 +85,7 @@ impl VoiceTrainee {
         }
         let adversary = adversary(&recipe, weights, &device)?;
         let heard = Heard {
-            decoder: material.decoder,
+            reconstructor: material.reconstructor,
             template: recipe.generator.template,
         };
         let parts = &material.parts;
@@ -220,7 +221,7 @@ impl Trainee for VoiceTrainee {
             } else {
                 None
             };
-            let mel = preview::to_tensor(&mel)?.to_device(&self.device)?;
+            let mel = to_tensor(&[mel])?.squeeze(1)?.to_device(&self.device)?;
             let made = generator.forward(&mel, template.as_ref())?;
             Ok(made.flatten_all()?.to_vec1()?)
         };
@@ -318,7 +319,7 @@ mod tests {
             .collect();
         let config = MelConfig::default();
         let mel = MelSpectrogram::new(&config)?.log_mel(&samples);
-        let mel = preview::to_tensor(&mel)?;
+        let mel = to_tensor(&[mel])?.squeeze(1)?;
         let real = Tensor::from_vec(samples, (1, 1, 16 * 512), &device)?;
         // A guess that is right but for its level.
         let template = (&real * 0.3)?;

@@ -1,4 +1,4 @@
-//! The model whose decoded mels a voice is trained on.
+//! The model whose reconstructed mels a voice is trained on.
 
 use std::path::Path;
 
@@ -9,12 +9,12 @@ use vocoder::magnitudes::MagnitudeNetwork;
 
 /// The networks of a model.
 #[derive(Clone)]
-pub struct Decoder {
+pub struct Reconstructor {
     network: Network,
     magnitudes: Option<MagnitudeNetwork>,
 }
 
-impl Decoder {
+impl Reconstructor {
     /// Reads the networks of a model file.
     ///
     /// # Errors
@@ -38,16 +38,15 @@ impl Decoder {
         self.network.look_ahead_frames()
     }
 
-    /// Log-mels (B, n_mels, T) encoded, and decoded from the means of the latents.
+    /// Log-mels (B, 1, n_mels, T) encoded, and decoded from the means of the latents.
     ///
     /// # Errors
     ///
     /// When they do not fit the network.
-    pub fn decode(&self, mel: &Tensor) -> Result<Tensor> {
-        let latents = self.network.encode(&mel.unsqueeze(1)?)?;
-        let decoded = self
+    pub fn reconstruct(&self, mel: &Tensor) -> Result<Tensor> {
+        let latents = self.network.encode(mel)?;
+        Ok(self
             .network
-            .decode(&latents.harmony.mean, &latents.rhythm.mean)?;
-        Ok(decoded.squeeze(1)?)
+            .decode(&latents.harmony.mean, &latents.rhythm.mean)?)
     }
 }
