@@ -14,7 +14,7 @@ use vocoder::generator::{Generator, GeneratorConfig};
 use vocoder::{LogMel, MelConfig};
 
 use super::{Report, Trainee};
-use crate::adversary::{Adversary, AdversaryConfig};
+use crate::adversary::Adversary;
 use crate::batches::{BatchStream, MakeBatch};
 use crate::checkpoint::Header;
 use crate::optim::Adam;
@@ -83,7 +83,17 @@ impl VoiceTrainee {
         if let Weights::Checkpoint(state) = weights {
             optimiser.restore(state, header.step)?;
         }
-        let adversary = adversary(&recipe, weights, &device)?;
+        let adversary = recipe.adversarial.as_ref().map(|settings| {
+            Adversary::new(
+                settings.config(&recipe.optimiser),
+                recipe.optimiser.adam(),
+                recipe.segments.seed,
+                &device,
+                |builder| Discriminators::new(&settings.discriminators, builder),
+                weights.checkpoint(),
+            )
+        });
+        let adversary = adversary.transpose()?;
         let heard = Heard {
             reconstructor: material.reconstructor,
             template: recipe.generator.template,
@@ -254,28 +264,6 @@ fn begin_as_template(parameters: &Parameters, config: &GeneratorConfig) -> Resul
         var.set(&(var.as_tensor() * gain)?)?;
     }
     Ok(())
-}
-
-/// The discriminators of a recipe, if it has any.
-fn adversary(
-    recipe: &VoiceRecipe,
-    weights: &Weights,
-    device: &Device,
-) -> Result<Option<Adversary<Discriminators>>> {
-    let Some(settings) = &recipe.adversarial else {
-        return Ok(None);
-    };
-    let config = AdversaryConfig {
-        weight: settings.weight,
-        feature_matching: settings.feature_matching,
-        start_step: settings.start_step,
-        relative_rate: settings.learning_rate / recipe.optimiser.learning_rate,
-    };
-    let parameters = Parameters::new(recipe.segments.seed);
-    let builder = parameters.builder(device);
-    let critic = Discriminators::new(&settings.discriminators, &builder)?;
-    let optimiser = recipe.optimiser.adam();
-    Adversary::new(config, optimiser, critic, &parameters, weights.checkpoint()).map(Some)
 }
 
 /// Segments on the training device.
