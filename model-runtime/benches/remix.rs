@@ -10,11 +10,10 @@ use candle_core::{D, Tensor};
 use common::{log_mel, music, network, stereo};
 use criterion::{Criterion, criterion_group, criterion_main};
 use model_runtime::hard::HardConfig;
-use model_runtime::packet::Window;
 use model_runtime::worker::WindowProcessor;
 use model_runtime::{
-    Architecture, Controls, LatencyMode, Model, Network, RemixSettings, RemixStream, Remixer,
-    StreamSettings, Voice,
+    Architecture, Controls, Factor, FactorMap, LatencyMode, Model, Network, RemixSettings,
+    RemixStream, Remixer, StreamSettings, Voice, Window,
 };
 
 /// Mel frames of a second, a multiple of the four that a step takes.
@@ -29,41 +28,33 @@ fn networks(c: &mut Criterion) {
         latents: 64,
     }));
     for (name, network) in [("pitch-aligned", built_in.network()), ("hard", &hard)] {
-        let latents = network.encode(&mel).unwrap();
-        let (harmony, rhythm) = (latents.harmony.mean, latents.rhythm.mean);
+        let latents = network.encode(&mel).unwrap().means();
         let mut group = c.benchmark_group(name);
         group.sample_size(10);
         group.bench_function("encode two clips of 1 s", |b| {
             b.iter(|| network.encode(black_box(&pair)).unwrap())
         });
         group.bench_function("decode 1 s", |b| {
-            b.iter(|| {
-                network
-                    .decode(black_box(&harmony), black_box(&rhythm))
-                    .unwrap()
-            });
+            b.iter(|| network.decode(black_box(&latents)).unwrap());
         });
         group.bench_function("encode two and decode, 1 s in steps of 4 frames", |b| {
-            b.iter(|| steps(network, &pair));
+            b.iter(|| steps(&**network, &pair));
         });
         group.finish();
     }
 }
 
-fn steps(network: &Network, mel: &Tensor) {
-    let (mut encoder, mut decoder) = (network.encoder_state(), network.decoder_state());
-    let first = |latent: Option<Tensor>| latent.map(|latent| latent.narrow(0, 0, 1).unwrap());
+fn steps(network: &dyn Network, mel: &Tensor) {
+    let (mut encoder, mut decoder) = (network.encoder(), network.decoder());
     for start in (0..mel.dim(D::Minus1).unwrap()).step_by(4) {
         let step = mel
             .narrow(D::Minus1, start, 4)
             .unwrap()
             .contiguous()
             .unwrap();
-        let (harmony, rhythm) = network.encode_step(&mut encoder, &step).unwrap();
-        let (harmony, rhythm) = (first(harmony), first(rhythm));
-        network
-            .decode_step(&mut decoder, harmony.as_ref(), rhythm.as_ref())
-            .unwrap();
+        let both = encoder.step(&step).unwrap();
+        let first: FactorMap<Tensor> = both.map(|_, latent| latent.narrow(0, 0, 1).unwrap());
+        decoder.step(&first).unwrap();
     }
 }
 
@@ -108,10 +99,8 @@ fn pipeline(c: &mut Criterion) {
 fn window(main: &[Vec<f32>], sidechain: &[Vec<f32>], voice: f32) -> Window {
     let mut window = Window::new(4096, 256);
     window.controls.fill(Controls {
-        harmony: 0.0,
-        rhythm: 1.0,
-        voice,
-        ..Controls::default()
+        generated: voice,
+        ..Controls::default().with_share(Factor::Rhythm, 1.0)
     });
     for channel in 0..2 {
         window.main[channel].copy_from_slice(&main[channel][..4096]);

@@ -8,3 +8,11 @@ pub struct AudioClip {
     /// The channels, `(channel, sample)`; all have the same length. Full scale is -1 to 1.
     pub channels: Vec<Vec<f32>>,
 }
+
+/// The mean of all channels.
+pub(crate) fn mono(channels: &[Vec<f32>]) -> Vec<f32> {
+    match channels {
+        [left, right] => left.iter().zip(right).map(|(l, r)| 0.5 * (l + r)).collect(),
+        channels => channels[0].clone(),
+    }
+}

@@ -15,12 +15,13 @@ use std::f32::consts::FRAC_PI_2;
 
 use vocoder::generated::GeneratedVoice;
 use vocoder::generator::Generator;
+use vocoder::guided::share;
 use vocoder::magnitudes::MagnitudeNetwork;
 use vocoder::{LogMel, MelConfig};
 
+use crate::controls::Controls;
 use crate::crossover::Crossover;
 use crate::error::Result;
-use crate::packet::Controls;
 use crate::resample::Resampler;
 
 /// Frames that the generator is given before those that are heard, where it was not heard before, and those that it lags.
@@ -99,7 +100,7 @@ impl Blend {
         for controls in controls {
             let before = self.shares.back().copied().unwrap_or_default();
             let shares = Shares {
-                voice: share(controls.voice),
+                voice: share(controls.generated),
                 air: share(controls.air),
             };
             // At its beginning a clip has the knobs of its first frame.
@@ -202,15 +203,6 @@ impl Blend {
             }
             _ => Shares::default(),
         }
-    }
-}
-
-/// A knob's value as a share; what is no number counts as 0.
-fn share(knob: f32) -> f32 {
-    if knob.is_nan() {
-        0.0
-    } else {
-        knob.clamp(0.0, 1.0)
     }
 }
 
@@ -328,6 +320,7 @@ mod tests {
     use vocoder::generator::GeneratorConfig;
 
     use super::*;
+    use test_signals::noise;
 
     fn blend(host_hz: u32) -> Blend {
         let config = GeneratorConfig {
@@ -341,20 +334,12 @@ mod tests {
         Blend::new(&generator, None, &MelConfig::default(), host_hz, 2).unwrap()
     }
 
-    fn noise(samples: usize, mut state: u32) -> Vec<f32> {
-        let mut random = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            state as f32 / u32::MAX as f32 - 0.5
-        };
-        (0..samples).map(|_| random()).collect()
-    }
-
     /// With the network bypassed, which is to say where the generator makes just what it can of the middle, low and high bands
     /// are the sound again.
     #[test]
     fn a_perfect_generator_leaves_the_sound_as_it_was() {
         let knobs = [Controls {
-            voice: 1.0,
+            generated: 1.0,
             air: 1.0,
             ..Controls::default()
         }; 40];
@@ -362,7 +347,7 @@ mod tests {
             let mut blend = blend(host_hz);
             let frames = LogMel::from_values(128, vec![-5.0; 40 * 128]).unwrap();
             blend.push_mel(&frames, &knobs).unwrap();
-            let input = [noise(30_000, 1), noise(30_000, 2)];
+            let input = [noise(1, 30_000), noise(2, 30_000)];
             let middle: Vec<f32> = (0..30_000)
                 .map(|i| 0.5 * (input[0][i] + input[1][i]))
                 .collect();
@@ -395,7 +380,7 @@ mod tests {
     #[test]
     fn without_air_nothing_is_above_what_the_generator_can_make() {
         let knobs = [Controls {
-            voice: 1.0,
+            generated: 1.0,
             ..Controls::default()
         }; 40];
         let mut blend = blend(48_000);

@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
+use vocoder::MelConfig;
 use vocoder::classic::{ClassicRemix, Method};
 
-use crate::clip_stream::{ClipStream, Head};
+use crate::clip_stream::{ClipStream, StreamState};
 use crate::error::Result;
-use crate::packet::Window;
-use crate::remixer::frame_controls;
 use crate::scope::Scope;
 use crate::sketch::Sketch;
-use crate::worker::{ProcessorError, WindowProcessor};
+use crate::voice::frame_controls;
+use crate::window::Window;
 
 /// Worker thread: remixes two stereo streams without a network, window by window. Transposition and what is frozen concern
 /// latents, and have no part in it.
 pub struct ClassicStream {
     remix: ClassicRemix,
-    head: Head,
+    state: StreamState,
     sketch: Option<Sketch>,
     sample_rate_hz: u32,
 }
@@ -31,7 +31,7 @@ impl ClassicStream {
         let remix = ClassicRemix::new(method, sample_rate_hz, 2)?;
         let hop_samples = remix.hop_samples() as f64;
         let mut stream = Self {
-            head: Head::new(hop_samples, remix.latency_samples(), sample_rate_hz),
+            state: StreamState::new(hop_samples, remix.latency_samples(), sample_rate_hz),
             remix,
             sketch: None,
             sample_rate_hz,
@@ -53,27 +53,35 @@ impl ClassicStream {
     /// Shows what was made, from sample `first` of what waits to be handed out on.
     fn draw_remix(&mut self, first: usize) {
         if let Some(sketch) = &mut self.sketch {
-            let output = self.head.output.each_ref();
+            let output = self.state.output.each_ref();
             sketch.make(output.map(|channel| &channel[first..]));
         }
     }
 }
 
 impl ClipStream for ClassicStream {
-    fn head(&mut self) -> &mut Head {
-        &mut self.head
+    fn state(&self) -> &StreamState {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut StreamState {
+        &mut self.state
+    }
+
+    fn frame_seconds(&self) -> f64 {
+        MelConfig::default().hop_seconds()
     }
 
     fn begin_clip(&mut self, position_samples: u64) {
         self.remix.reset();
-        self.head.knobs.begin_clip(position_samples);
+        self.state.knobs.begin_clip(position_samples);
         if let Some(sketch) = &mut self.sketch {
             sketch.begin_clip();
         }
     }
 
     fn finish_clip(&mut self) -> Result<()> {
-        let Head { knobs, output, .. } = &mut self.head;
+        let StreamState { knobs, output, .. } = &mut self.state;
         let made = output[0].len();
         let controls = |frame| frame_controls(&knobs.at(frame));
         self.remix.finish(controls, output)?;
@@ -84,7 +92,7 @@ impl ClipStream for ClassicStream {
     fn take(&mut self, window: &Window, first: usize) -> Result<()> {
         let sources = [&window.main, &window.sidechain]
             .map(|source| source.each_ref().map(|channel| &channel[first..]));
-        let Head { knobs, output, .. } = &mut self.head;
+        let StreamState { knobs, output, .. } = &mut self.state;
         let hop_samples = self.remix.hop_samples() as f64;
         if let Some(sketch) = &mut self.sketch {
             sketch.hear(sources, |sample| knobs.beat_at(sample / hop_samples));
@@ -94,46 +102,20 @@ impl ClipStream for ClassicStream {
         let sources = [&sources[0][..], &sources[1][..]];
         self.remix.push(sources, controls, output)?;
         self.draw_remix(made);
-        self.head.knobs.forget_before(self.remix.frames());
+        self.state.knobs.forget_before(self.remix.frames());
         Ok(())
-    }
-}
-
-impl WindowProcessor for ClassicStream {
-    fn latency_samples(&self) -> usize {
-        self.head.latency_samples
-    }
-
-    fn reset(&mut self) {
-        self.restart();
-    }
-
-    fn process(
-        &mut self,
-        window: &Window,
-        remix: [&mut [f32]; 2],
-    ) -> std::result::Result<(), ProcessorError> {
-        self.push(window)?;
-        Ok(self.head.hand_out(remix)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::Controls;
+    use crate::controls::Controls;
+    use crate::factor::Factor;
+    use crate::worker::WindowProcessor;
+    use test_signals::noise;
 
     const RATE_HZ: u32 = 48_000;
-
-    fn noise(seed: u32, samples: usize) -> Vec<f32> {
-        let mut state = seed;
-        (0..samples)
-            .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                state as f32 / u32::MAX as f32 - 0.5
-            })
-            .collect()
-    }
 
     /// Plays two streams of main, the second from sample `seam` on, in windows of the given lengths in turn.
     fn play(method: Method, main: &[f32], seam: usize, lengths: &[usize]) -> (Vec<f32>, usize) {
@@ -175,11 +157,9 @@ mod tests {
         let mut out = vec![0.0; samples];
         for index in 0..40 {
             let knob = if index < 10 { 0.0 } else { 1.0 };
-            let controls = Controls {
-                harmony: knob,
-                rhythm: knob,
-                ..Controls::default()
-            };
+            let controls = Controls::default()
+                .with_share(Factor::Harmony, knob)
+                .with_share(Factor::Rhythm, knob);
             let mut window = Window::new(samples, 256);
             window.stream_position_samples = (100 + index) * samples as u64;
             window.controls.fill(controls);

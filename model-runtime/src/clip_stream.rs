@@ -3,11 +3,12 @@
 
 use crate::error::{Error, Result};
 use crate::knobs::Knobs;
-use crate::packet::Window;
 use crate::rest::{Rest, Step};
+use crate::window::Window;
+use crate::worker::{ProcessorError, WindowProcessor};
 
 /// What every stream keeps from clip to clip.
-pub(crate) struct Head {
+pub(crate) struct StreamState {
     pub(crate) knobs: Knobs,
     pub(crate) latency_samples: usize,
     /// Stereo samples that wait to be handed out. The stream begins with as many as its latency.
@@ -15,7 +16,7 @@ pub(crate) struct Head {
     rest: Rest,
 }
 
-impl Head {
+impl StreamState {
     /// For a stream of that latency, which has to [`ClipStream::restart`] first, that reads its knobs with each of its frames, which are `hop_samples` apart.
     pub(crate) fn new(hop_samples: f64, latency_samples: usize, sample_rate_hz: u32) -> Self {
         Self {
@@ -42,7 +43,12 @@ impl Head {
 
 /// A stream of clips.
 pub(crate) trait ClipStream {
-    fn head(&mut self) -> &mut Head;
+    fn state(&self) -> &StreamState;
+
+    fn state_mut(&mut self) -> &mut StreamState;
+
+    /// Time from one frame to the next.
+    fn frame_seconds(&self) -> f64;
 
     /// Forgets the clip before and begins one, so many samples after the last jump. What waits to be handed out stays.
     fn begin_clip(&mut self, position_samples: u64);
@@ -56,26 +62,26 @@ pub(crate) trait ClipStream {
     /// Takes a window.
     fn push(&mut self, window: &Window) -> Result<()> {
         if window.stream_position_samples == 0 {
-            if !self.head().rest.is_asleep() {
+            if !self.state_mut().rest.is_asleep() {
                 self.finish_clip()?;
                 self.begin_clip(0);
             }
-            self.head().rest.begin_stream();
-            self.head().knobs.begin_stream();
+            self.state_mut().rest.begin_stream();
+            self.state_mut().knobs.begin_stream();
         }
-        let head = self.head();
-        head.knobs.read(window);
-        let was_asleep = head.rest.is_asleep();
-        let Step::Rest { silent_samples } = head.rest.listen(window) else {
+        let state = self.state_mut();
+        state.knobs.read(window);
+        let was_asleep = state.rest.is_asleep();
+        let Step::Rest { silent_samples } = state.rest.listen(window) else {
             return self.take(window, 0);
         };
         if !was_asleep {
             self.fall_silent();
         }
         let end = window.stream_position_samples + silent_samples as u64;
-        let head = self.head();
-        head.knobs.forget_before_sample(end);
-        for channel in &mut head.output {
+        let state = self.state_mut();
+        state.knobs.forget_before_sample(end);
+        for channel in &mut state.output {
             channel.resize(channel.len() + silent_samples, 0.0);
         }
         if silent_samples == window.samples() {
@@ -88,18 +94,41 @@ pub(crate) trait ClipStream {
     /// Goes back to the beginning.
     fn restart(&mut self) {
         self.fall_silent();
-        let head = self.head();
-        head.rest.reset();
-        head.knobs.begin_stream();
+        let state = self.state_mut();
+        state.rest.reset();
+        state.knobs.begin_stream();
     }
 
     /// Forgets the past: silence follows.
     fn fall_silent(&mut self) {
         self.begin_clip(0);
-        let head = self.head();
-        for channel in &mut head.output {
+        let state = self.state_mut();
+        for channel in &mut state.output {
             channel.clear();
-            channel.resize(head.latency_samples, 0.0);
+            channel.resize(state.latency_samples, 0.0);
         }
+    }
+}
+
+impl<S: ClipStream + Send> WindowProcessor for S {
+    fn latency_samples(&self) -> usize {
+        self.state().latency_samples
+    }
+
+    fn frame_seconds(&self) -> f64 {
+        ClipStream::frame_seconds(self)
+    }
+
+    fn reset(&mut self) {
+        self.restart();
+    }
+
+    fn process(
+        &mut self,
+        window: &Window,
+        remix: [&mut [f32]; 2],
+    ) -> std::result::Result<(), ProcessorError> {
+        self.push(window)?;
+        Ok(self.state_mut().hand_out(remix)?)
     }
 }

@@ -1,9 +1,14 @@
-//! Frozen latents: the last beats of a latent, played over and over in time with the beat grid.
+//! Frozen latents: the last beats of a latent, looped in time with the beat grid. Every factor freezes in this way, frame by
+//! frame of its own latent.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
+use candle_core::Tensor;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::Result;
+use crate::factor::{Factor, FactorMap};
 
 /// Longest loop, in quarter notes.
 pub const MAX_BEATS: f64 = 16.0;
@@ -42,31 +47,25 @@ impl FrozenLoop {
     }
 }
 
-/// Which latent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// The harmony latent.
-    Harmony,
-    /// The rhythm latent.
-    Rhythm,
+/// The loops of all frozen factors. Serialised as a map from each factor's name to its loop or null.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FrozenLatents(pub FactorMap<FrozenLoop>);
+
+impl Serialize for FrozenLatents {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_map(Factor::ALL.map(|factor| (factor, self.0.get(factor))))
+    }
 }
 
-/// What is frozen of both latents.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FrozenLatents {
-    /// Of the harmony latent.
-    pub harmony: Option<FrozenLoop>,
-    /// Of the rhythm latent.
-    pub rhythm: Option<FrozenLoop>,
-}
-
-impl FrozenLatents {
-    fn part(&mut self, part: Part) -> &mut Option<FrozenLoop> {
-        match part {
-            Part::Harmony => &mut self.harmony,
-            Part::Rhythm => &mut self.rhythm,
-        }
+impl<'de> Deserialize<'de> for FrozenLatents {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let loops = BTreeMap::<Factor, Option<FrozenLoop>>::deserialize(deserializer)?;
+        let loops = loops.into_iter();
+        Ok(Self(
+            loops
+                .filter_map(|(factor, frozen)| Some((factor, frozen?)))
+                .collect(),
+        ))
     }
 }
 
@@ -95,21 +94,28 @@ impl FreezeStore {
     }
 }
 
-/// Worker thread: freezes one latent.
+/// Worker thread: freezes the latent of one factor.
 pub(crate) struct Freezer {
-    part: Part,
-    /// Place and values of the latest frames.
-    history: VecDeque<(f64, Vec<f32>)>,
+    factor: Factor,
+    history: History,
     frozen: Option<FrozenLoop>,
     was_on: bool,
     loads: u64,
 }
 
+/// The latest frames, each with its place in quarter notes.
+#[derive(Default)]
+struct History {
+    places: VecDeque<f64>,
+    /// The values of all frames, one frame after the other.
+    values: VecDeque<f32>,
+}
+
 impl Freezer {
-    pub(crate) fn new(part: Part) -> Self {
+    pub(crate) fn new(factor: Factor) -> Self {
         Self {
-            part,
-            history: VecDeque::new(),
+            factor,
+            history: History::default(),
             frozen: None,
             was_on: false,
             loads: 0,
@@ -121,81 +127,122 @@ impl Freezer {
         self.history.clear();
     }
 
-    /// Takes the next frame, heard at `position_beats`, and gives the one to play in its place. `loop_beats` is the length
-    /// of the loop where the latent is frozen. A loop that was loaded is played; without one, the last `loop_beats` are
-    /// captured as soon as they have been heard.
-    pub(crate) fn frame(
+    /// Takes the next frames of a latent (B, C, H, T) and returns those to play in their place. `middle(t)` is the place of
+    /// the middle of frame `t` in quarter notes, and the length of the loop if the factor is frozen there.
+    ///
+    /// # Errors
+    ///
+    /// If the latent has another shape.
+    pub(crate) fn play(
         &mut self,
-        live: Vec<f32>,
+        latent: Tensor,
+        middle: impl Fn(usize) -> (f64, Option<f64>),
+        store: &FreezeStore,
+    ) -> Result<Tensor> {
+        let (batch, channels, height, frames) = latent.dims4()?;
+        let width = batch * channels * height;
+        let by_frame = latent.reshape((width, frames))?.t()?.contiguous()?;
+        let live = by_frame.flatten_all()?.to_vec1::<f32>()?;
+        let middles = (0..frames).map(middle).collect::<Vec<_>>();
+        let live = live.chunks_exact(width).zip(middles.iter().copied());
+        if !self.was_on && middles.iter().all(|(_, loop_beats)| loop_beats.is_none()) {
+            live.for_each(|(live, (position_beats, _))| self.history.push(live, position_beats));
+            return Ok(latent);
+        }
+        let mut stored = store.0.lock();
+        let mut played = Vec::with_capacity(width * frames);
+        for (live, (position_beats, loop_beats)) in live {
+            played.extend_from_slice(self.frame(live, position_beats, loop_beats, &mut stored));
+        }
+        let played = Tensor::from_vec(played, (frames, width), latent.device())?;
+        let played = played.t()?.contiguous()?;
+        Ok(played.reshape((batch, channels, height, frames))?)
+    }
+
+    /// Takes the next frame, heard at `position_beats`, and returns the one to play in its place. `loop_beats` is the length
+    /// of the loop if the latent is frozen. A loop that was loaded is played; without one, the last `loop_beats` are
+    /// captured as soon as they have been heard.
+    fn frame<'a>(
+        &'a mut self,
+        live: &'a [f32],
         position_beats: f64,
         loop_beats: Option<f64>,
-        store: &FreezeStore,
-    ) -> Vec<f32> {
-        self.remember(live, position_beats);
-        let (_, live) = &self.history[self.history.len() - 1];
-        let mut stored = store.0.lock();
+        stored: &mut Stored,
+    ) -> &'a [f32] {
+        self.history.push(live, position_beats);
         let Some(loop_beats) = loop_beats else {
             if self.was_on {
-                *stored.latents.part(self.part) = None;
+                stored.latents.0.remove(self.factor);
             }
             self.was_on = false;
             self.frozen = None;
-            return live.clone();
+            return live;
         };
         if !self.was_on || stored.loads != self.loads {
-            let loaded = stored.latents.part(self.part).clone();
+            let loaded = stored.latents.0.get(self.factor).cloned();
             self.frozen = loaded.filter(|loaded| loaded.fits(live.len()));
             self.loads = stored.loads;
         }
         self.was_on = true;
         if self.frozen.is_none() {
-            self.frozen = self.capture(loop_beats);
-            stored.latents.part(self.part).clone_from(&self.frozen);
+            self.frozen = self.history.capture(loop_beats);
+            match &self.frozen {
+                Some(frozen) => stored.latents.0.insert(self.factor, frozen.clone()),
+                None => stored.latents.0.remove(self.factor),
+            };
         }
         match &self.frozen {
-            Some(frozen) => frozen.at(position_beats).to_vec(),
-            None => live.clone(),
+            Some(frozen) => frozen.at(position_beats),
+            None => live,
         }
     }
+}
 
-    fn remember(&mut self, live: Vec<f32>, position_beats: f64) {
+impl History {
+    fn clear(&mut self) {
+        self.places.clear();
+        self.values.clear();
+    }
+
+    fn push(&mut self, frame: &[f32], position_beats: f64) {
         // Places that do not follow each other make no loop.
-        if let Some((last, _)) = self.history.back()
-            && position_beats <= *last
+        if self
+            .places
+            .back()
+            .is_some_and(|last| position_beats <= *last)
         {
-            self.history.clear();
+            self.clear();
         }
-        self.history.push_back((position_beats, live));
-        while self.history.len() > MAX_FRAMES
-            || self.history[0].0 < position_beats - MAX_BEATS - 1.0
-        {
-            self.history.pop_front();
+        self.places.push_back(position_beats);
+        self.values.extend(frame);
+        while self.places.len() > MAX_FRAMES || self.places[0] < position_beats - MAX_BEATS - 1.0 {
+            self.places.pop_front();
+            self.values.drain(..frame.len());
         }
     }
 
-    /// The last `beats`, if that much was heard: from the first frame to the end of the last one, give or take half of one,
-    /// so that a loop of the host can be frozen in one pass.
+    /// The last `beats`, if that much was heard: from the first frame to the end of the last one, to within half a frame, so
+    /// that a loop of the host can be frozen in one pass.
     fn capture(&self, beats: f64) -> Option<FrozenLoop> {
         let beats = beats.clamp(1.0 / 64.0, MAX_BEATS);
-        let (first, end) = (self.history.front()?.0, self.history.back()?.0);
-        let spacing = (end - first) / self.history.len() as f64;
+        let (first, end) = (*self.places.front()?, *self.places.back()?);
+        let spacing = (end - first) / self.places.len() as f64;
         if first - 1.5 * spacing > end - beats {
             return None;
         }
-        let begin = self
-            .history
-            .partition_point(|(place, _)| *place <= end - beats);
-        let heard = || self.history.range(begin..);
-        let frames = heard().len();
-        let mut values = Vec::new();
+        let begin = self.places.partition_point(|place| *place <= end - beats);
+        let width = self.values.len() / self.places.len();
+        let frames = self.places.len() - begin;
+        let mut values = Vec::with_capacity(frames * width);
         for frame in 0..frames {
             let phase = (frame as f64 + 0.5) * beats / frames as f64;
-            let distance = |place: f64| {
-                let off = (place - phase).rem_euclid(beats);
+            let distance = |index: &usize| {
+                let off = (self.places[*index] - phase).rem_euclid(beats);
                 off.min(beats - off)
             };
-            let nearest = heard().min_by(|(a, _), (b, _)| distance(*a).total_cmp(&distance(*b)));
-            values.extend_from_slice(&nearest?.1);
+            let nearest =
+                (begin..self.places.len()).min_by(|a, b| distance(a).total_cmp(&distance(b)))?;
+            values.extend(self.values.range(nearest * width..(nearest + 1) * width));
         }
         (frames > 0).then_some(FrozenLoop {
             beats,
@@ -221,7 +268,8 @@ mod tests {
         (0..frames)
             .map(|n| {
                 let beats = (on..off).contains(&n).then_some(2.0);
-                freezer.frame(vec![n as f32], n as f64 / per_beat, beats, store)[0]
+                let mut stored = store.0.lock();
+                freezer.frame(&[n as f32], n as f64 / per_beat, beats, &mut stored)[0]
             })
             .collect()
     }
@@ -229,7 +277,7 @@ mod tests {
     #[test]
     fn the_last_beats_come_again_at_their_place_on_the_grid() {
         let store = FreezeStore::default();
-        let out = run(&mut Freezer::new(Part::Rhythm), &store, 200, 60, 150);
+        let out = run(&mut Freezer::new(Factor::Rhythm), &store, 200, 60, 150);
         let live = |n: usize| out[n] == n as f32;
         assert!((0..60).all(live) && (150..200).all(live));
         for (n, &played) in out.iter().enumerate().take(150).skip(60) {
@@ -250,7 +298,7 @@ mod tests {
     #[test]
     fn it_waits_until_the_loop_was_heard() {
         let store = FreezeStore::default();
-        let out = run(&mut Freezer::new(Part::Harmony), &store, 60, 5, 60);
+        let out = run(&mut Freezer::new(Factor::Harmony), &store, 60, 5, 60);
         let first_repeat = (0..60).find(|&n| out[n] != n as f32).unwrap();
         assert!((19..=22).contains(&first_repeat), "{first_repeat}");
     }
@@ -258,23 +306,34 @@ mod tests {
     #[test]
     fn what_was_saved_plays_in_a_new_session() {
         let store = FreezeStore::default();
-        let mut freezer = Freezer::new(Part::Harmony);
+        let mut freezer = Freezer::new(Factor::Harmony);
         let before = run(&mut freezer, &store, 100, 60, 100);
         let saved = serde_json::to_string(&store.get()).unwrap();
         let loaded = FreezeStore::default();
         loaded.set(serde_json::from_str(&saved).unwrap());
-        let after = run(&mut Freezer::new(Part::Harmony), &loaded, 100, 0, 100);
+        let after = run(&mut Freezer::new(Factor::Harmony), &loaded, 100, 0, 100);
         assert_eq!(after[60..], before[60..]);
         // A load while it plays counts, too.
-        loaded.set(FrozenLatents {
-            harmony: Some(FrozenLoop {
-                beats: 1.0,
-                frames: 1,
-                values: vec![-7.0],
-            }),
-            rhythm: None,
-        });
-        assert_eq!(freezer.frame(vec![0.0], 200.0, Some(2.0), &loaded), [-7.0]);
+        let frozen = FrozenLoop {
+            beats: 1.0,
+            frames: 1,
+            values: vec![-7.0],
+        };
+        loaded.set(FrozenLatents(
+            [(Factor::Harmony, frozen)].into_iter().collect(),
+        ));
+        let mut stored = loaded.0.lock();
+        assert_eq!(freezer.frame(&[0.0], 200.0, Some(2.0), &mut stored), [-7.0]);
+    }
+
+    #[test]
+    fn states_name_every_factor() {
+        let old = r#"{"harmony":{"beats":2.0,"frames":1,"values":[0.5]},"rhythm":null}"#;
+        let frozen: FrozenLatents = serde_json::from_str(old).unwrap();
+        assert_eq!(frozen.0[Factor::Harmony].values, [0.5]);
+        assert_eq!(frozen.0.get(Factor::Rhythm), None);
+        assert_eq!(serde_json::to_string(&frozen).unwrap(), old);
+        assert!(serde_json::from_str::<FrozenLatents>(r#"{"colour":null}"#).is_err());
     }
 
     #[test]

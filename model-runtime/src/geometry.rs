@@ -8,7 +8,6 @@
 //! All terms are constant while the plugin is active. `docs/latency.md` has their values.
 
 use serde::{Deserialize, Serialize};
-use vocoder::MelConfig;
 
 /// Samples that rounding to whole samples may add.
 const ROUNDING_SAMPLES: usize = 2;
@@ -144,26 +143,41 @@ pub struct Geometry {
     pub compute_allowance_samples: usize,
 }
 
+/// What a [`Geometry`] is made from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GeometrySettings {
+    /// How much of the future the remix may wait for.
+    pub mode: LatencyMode,
+    /// Time from one mel frame to the next.
+    pub frame_seconds: f64,
+    /// The host's sample rate.
+    pub sample_rate_hz: f32,
+    /// The longest block of the host.
+    pub max_block_samples: usize,
+    /// How far the processor's output lags behind its input.
+    pub processor_latency_samples: usize,
+}
+
 impl Geometry {
     /// The lengths for a mode. A host with blocks longer than the mode's allowance gets that much more time, because in such a
     /// block whole windows come and fall due at once.
     #[must_use]
-    pub fn new(
-        mode: LatencyMode,
-        sample_rate_hz: f32,
-        max_block_samples: usize,
-        processor_latency_samples: usize,
-    ) -> Self {
-        let mel = MelConfig::default();
-        let frame_seconds = mel.hop_length as f64 / f64::from(mel.sample_rate_hz);
+    pub fn new(settings: &GeometrySettings) -> Self {
+        let &GeometrySettings {
+            mode,
+            sample_rate_hz,
+            frame_seconds,
+            ..
+        } = settings;
         let samples =
             |frames: f64| (frames * frame_seconds * f64::from(sample_rate_hz)).round() as usize;
+        let allowance_samples = samples(mode.allowance_frames());
         Self {
             sample_rate_hz,
             window_samples: samples(mode.window_frames()),
             control_interval_samples: samples(1.0 / CONTROLS_PER_FRAME).max(1),
-            processor_latency_samples,
-            compute_allowance_samples: samples(mode.allowance_frames()).max(max_block_samples),
+            processor_latency_samples: settings.processor_latency_samples,
+            compute_allowance_samples: allowance_samples.max(settings.max_block_samples),
         }
     }
 

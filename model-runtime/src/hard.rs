@@ -4,6 +4,9 @@
 //! Legend of shapes: B batch, C channels, T mel frames. With the published width of 32 channels and 128 mel bands, the
 //! encoder leaves 2 frequency positions, and each latent has 64 channels: 128 values a frame.
 
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
@@ -11,12 +14,28 @@ use vocoder::MelConfig;
 use vocoder::conv::PadMode;
 use vocoder::layers::{Block, Conv, ConvConfig, FrameQueue, Stack, StackState, Upsample};
 
+use crate::factor::{Factor, FactorLayout, FactorMap, Transposition};
 use crate::latent::{Latent, Latents};
+use crate::network::{Network, NetworkConfig, StreamDecoder, StreamEncoder};
 
 /// Down- and upsampling stages.
 const STAGES: usize = 3;
-/// Factor of each stage along the mel bands.
-const FACTOR: usize = 4;
+/// By how much each stage divides or multiplies the mel bands.
+const STRIDE: usize = 4;
+
+/// Both latents have one frame for each mel frame.
+const FACTORS: [FactorLayout; 2] = [
+    FactorLayout {
+        factor: Factor::Harmony,
+        pool_frames: 1,
+        transposition: Transposition::RollChannels,
+    },
+    FactorLayout {
+        factor: Factor::Rhythm,
+        pool_frames: 1,
+        transposition: Transposition::None,
+    },
+];
 
 /// Sizes of the network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,9 +51,26 @@ pub struct HardConfig {
 #[derive(Clone, Debug)]
 pub struct Hard {
     trunk: Stack,
-    harmony: Stack,
-    rhythm: Stack,
+    branches: FactorMap<Stack>,
     decoder: Stack,
+}
+
+impl NetworkConfig for HardConfig {
+    fn sizes(&self) -> Vec<(&'static str, usize, RangeInclusive<usize>)> {
+        vec![
+            ("channels", self.channels, 1..=256),
+            ("latents", self.latents, 1..=1024),
+        ]
+    }
+
+    fn build(
+        &self,
+        mel: &MelConfig,
+        weight_norm: bool,
+        vb: &VarBuilder,
+    ) -> Result<Arc<dyn Network>> {
+        Ok(Arc::new(Hard::new(self, mel, weight_norm, vb)?))
+    }
 }
 
 impl Hard {
@@ -43,7 +79,7 @@ impl Hard {
     /// # Errors
     /// If a tensor is missing or has another shape, or the mel bands cannot be divided.
     pub fn new(config: &HardConfig, mel: &MelConfig, norm: bool, vb: &VarBuilder) -> Result<Self> {
-        let positions = FACTOR.pow(STAGES as u32);
+        let positions = STRIDE.pow(STAGES as u32);
         if !mel.n_mels.is_multiple_of(positions) || mel.n_mels / positions < 2 {
             candle_core::bail!(
                 "HARD expects a multiple of {positions} mel bands, at least {}, found {}",
@@ -67,8 +103,8 @@ impl Hard {
             let vb = tv.pp(format!("stage{stage}"));
             blocks.push(conv(same(channels, 2 * channels, (3, 3)), vb.pp("widen"))?);
             channels *= 2;
-            let down = same(channels, channels, (FACTOR, 3))
-                .strided((FACTOR, 1))
+            let down = same(channels, channels, (STRIDE, 3))
+                .strided((STRIDE, 1))
                 .padded((0, 1));
             blocks.push(conv(down.linear(), vb.pp("down"))?);
             blocks.push(residual(channels, vb.pp("residual"))?);
@@ -96,7 +132,7 @@ impl Hard {
         for stage in 0..STAGES {
             let vb = dv.pp(format!("stage{stage}"));
             blocks.push(residual(channels, vb.pp("residual"))?);
-            let up = Upsample::new(channels, channels / 2, FACTOR, norm, &vb.pp("up"))?;
+            let up = Upsample::new(channels, channels / 2, STRIDE, norm, &vb.pp("up"))?;
             blocks.push(Block::Upsample(up));
             channels /= 2;
         }
@@ -105,118 +141,134 @@ impl Hard {
 
         Ok(Self {
             trunk,
-            harmony: branch(vb.pp("harmony"))?,
-            rhythm: branch(vb.pp("rhythm"))?,
+            branches: FACTORS
+                .iter()
+                .map(|layout| Ok((layout.factor, branch(vb.pp(layout.factor.name()))?)))
+                .collect::<Result<_>>()?,
             decoder: Stack::new(blocks),
         })
     }
+}
 
-    /// Log-mel (B, 1, n_mels, T) to two latents (B, latents, n_mels / 64, T).
-    ///
-    /// # Errors
-    /// If the shape is another.
-    pub fn encode(&self, mel: &Tensor) -> Result<Latents> {
+/// Latents have the shape (B, latents, n_mels / 64, T).
+impl Network for Hard {
+    fn factors(&self) -> &[FactorLayout] {
+        &FACTORS
+    }
+
+    fn encode_factor(&self, factor: Factor, mel: &Tensor) -> Result<Latent> {
+        self.layout(factor)?;
         let x = self.trunk.forward(mel)?;
-        Ok(Latents {
-            harmony: Latent::from_raw(&self.harmony.forward(&x)?)?,
-            rhythm: Latent::from_raw(&self.rhythm.forward(&x)?)?,
+        Latent::from_raw(&self.branches[factor].forward(&x)?)
+    }
+
+    fn encode(&self, mel: &Tensor) -> Result<Latents> {
+        let x = self.trunk.forward(mel)?;
+        self.branches
+            .try_map(|_, branch| Latent::from_raw(&branch.forward(&x)?))
+    }
+
+    fn decode(&self, latents: &FactorMap<Tensor>) -> Result<Tensor> {
+        self.decoder
+            .forward(&joined(|factor| latents.expect(factor).cloned())?)
+    }
+
+    fn encoder(&self) -> Box<dyn StreamEncoder> {
+        Box::new(Encoder {
+            network: self.clone(),
+            trunk: StackState::default(),
+            branches: self.branches.map(|_, _| StackState::default()),
         })
     }
 
-    /// Two latents (B, latents, n_mels / 64, T) to log-mel (B, 1, n_mels, T).
-    ///
-    /// # Errors
-    /// If the shapes are others.
-    pub fn decode(&self, harmony: &Tensor, rhythm: &Tensor) -> Result<Tensor> {
-        self.decoder.forward(&Tensor::cat(&[harmony, rhythm], 1)?)
+    fn decoder(&self) -> Box<dyn StreamDecoder> {
+        Box::new(Decoder {
+            decoder: self.decoder.clone(),
+            latents: self.branches.map(|_, _| FrameQueue::default()),
+            state: StackState::default(),
+        })
     }
 
-    /// Mel frames that must be known after a frame before it is encoded and decoded.
-    #[must_use]
-    pub fn look_ahead_frames(&self) -> usize {
+    fn look_ahead_frames(&self) -> usize {
         self.trunk.look_ahead_frames()
-            + self.harmony.look_ahead_frames()
+            + self.branch_look_ahead_frames()
             + self.decoder.look_ahead_frames()
     }
 
-    /// As [`crate::Network::with_look_ahead`].
-    ///
-    /// # Errors
-    /// If the weights cannot be folded.
-    pub fn with_look_ahead(&self, frames: usize) -> Result<Self> {
+    fn with_look_ahead(&self, frames: usize) -> Result<Arc<dyn Network>> {
         let trunk = self.trunk.with_look_ahead(frames)?;
         let left = frames - trunk.look_ahead_frames();
-        let harmony = self.harmony.with_look_ahead(left)?;
-        let left = left - harmony.look_ahead_frames();
-        Ok(Self {
-            rhythm: self.rhythm.with_look_ahead(harmony.look_ahead_frames())?,
-            decoder: self.decoder.with_look_ahead(left)?,
+        let branches = self
+            .branches
+            .try_map(|_, branch| branch.with_look_ahead(left))?;
+        let limited = Self {
             trunk,
-            harmony,
-        })
-    }
-
-    /// Takes the next log-mel frames (B, 1, n_mels, n) and gives the latent means that they complete.
-    ///
-    /// # Errors
-    /// If the shape is another.
-    pub fn encode_step(
-        &self,
-        state: &mut EncoderState,
-        mel: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let Some(x) = self.trunk.step(&mut state.trunk, mel)? else {
-            return Ok((None, None));
+            branches,
+            decoder: self.decoder.clone(),
         };
-        let mean = |branch: &Stack, state: &mut StackState| -> Result<Option<Tensor>> {
-            let raw = branch.step(state, &x)?;
-            raw.map(|raw| Latent::from_raw(&raw).map(|latent| latent.mean))
-                .transpose()
-        };
-        Ok((
-            mean(&self.harmony, &mut state.harmony)?,
-            mean(&self.rhythm, &mut state.rhythm)?,
-        ))
-    }
-
-    /// Takes the next latent frames and gives the log-mel frames (B, 1, n_mels, t) that they complete.
-    ///
-    /// # Errors
-    /// If the shapes do not fit.
-    pub fn decode_step(
-        &self,
-        state: &mut DecoderState,
-        harmony: Option<&Tensor>,
-        rhythm: Option<&Tensor>,
-    ) -> Result<Option<Tensor>> {
-        if let Some(harmony) = harmony {
-            state.harmony.push(harmony)?;
-        }
-        if let Some(rhythm) = rhythm {
-            state.rhythm.push(rhythm)?;
-        }
-        let frames = state.harmony.frames().min(state.rhythm.frames());
-        if frames == 0 {
-            return Ok(None);
-        }
-        let latents = [state.harmony.take(frames)?, state.rhythm.take(frames)?];
-        self.decoder
-            .step(&mut state.decoder, &Tensor::cat(&latents, 1)?)
+        let left = left - limited.branch_look_ahead_frames();
+        Ok(Arc::new(Self {
+            decoder: self.decoder.with_look_ahead(left)?,
+            ..limited
+        }))
     }
 }
 
-/// What [`Hard::encode_step`] remembers.
-#[derive(Clone, Debug, Default)]
-pub struct EncoderState {
+impl Hard {
+    /// Look-ahead of the branches, which are alike.
+    fn branch_look_ahead_frames(&self) -> usize {
+        let look_ahead = self.branches.values().map(Stack::look_ahead_frames);
+        look_ahead.max().unwrap_or(0)
+    }
+}
+
+/// All latents side by side along their channels: (B, 2 latents, H, T).
+fn joined(latent: impl FnMut(Factor) -> Result<Tensor>) -> Result<Tensor> {
+    let factors = FACTORS.iter().map(|layout| layout.factor);
+    let latents = factors.map(latent).collect::<Result<Vec<_>>>()?;
+    Tensor::cat(&latents, 1)
+}
+
+struct Encoder {
+    network: Hard,
     trunk: StackState,
-    harmony: StackState,
-    rhythm: StackState,
+    branches: FactorMap<StackState>,
 }
 
-/// What [`Hard::decode_step`] remembers.
-#[derive(Clone, Debug, Default)]
-pub struct DecoderState {
-    harmony: FrameQueue,
-    rhythm: FrameQueue,
-    decoder: StackState,
+impl StreamEncoder for Encoder {
+    fn step(&mut self, mel: &Tensor) -> Result<FactorMap<Tensor>> {
+        let mut means = FactorMap::default();
+        let Some(x) = self.network.trunk.step(&mut self.trunk, mel)? else {
+            return Ok(means);
+        };
+        for (factor, state) in self.branches.iter_mut() {
+            if let Some(raw) = self.network.branches[factor].step(state, &x)? {
+                means.insert(factor, Latent::from_raw(&raw)?.mean);
+            }
+        }
+        Ok(means)
+    }
+}
+
+struct Decoder {
+    decoder: Stack,
+    latents: FactorMap<FrameQueue>,
+    state: StackState,
+}
+
+impl StreamDecoder for Decoder {
+    fn step(&mut self, latents: &FactorMap<Tensor>) -> Result<Option<Tensor>> {
+        for (factor, latent) in latents.iter() {
+            match self.latents.get_mut(factor) {
+                Some(queue) => queue.push(latent)?,
+                None => candle_core::bail!("expected no {factor} latent, found one"),
+            }
+        }
+        let frames = self.latents.values().map(FrameQueue::frames).min();
+        let Some(frames @ 1..) = frames else {
+            return Ok(None);
+        };
+        let latents = joined(|factor| self.latents[factor].take(frames))?;
+        self.decoder.step(&mut self.state, &latents)
+    }
 }

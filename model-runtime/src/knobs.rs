@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 
-use crate::packet::{Controls, Window};
+use crate::controls::Controls;
 use crate::transport::Beat;
+use crate::window::Window;
 
 /// The controls at each frame that is not yet played.
 pub(crate) struct Knobs {

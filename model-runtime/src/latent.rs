@@ -1,6 +1,8 @@
-//! The two latent sequences of a clip and what remixing does with them.
+//! The latent sequences of a clip and what remixing does with them.
 
 use candle_core::{Result, Tensor};
+
+use crate::factor::FactorMap;
 
 /// Least spread, so that its logarithm stays finite.
 const MIN_SPREAD: f64 = 1e-3;
@@ -48,13 +50,15 @@ fn softplus(x: &Tensor) -> Result<Tensor> {
     x.relu()? + ((x.abs()?.neg()?.exp()? + 1.0)?.log()?)
 }
 
-/// Both latents of a clip.
-#[derive(Clone, Debug)]
-pub struct Latents {
-    /// What sounds: chords and notes.
-    pub harmony: Latent,
-    /// When it sounds: onsets and their colour.
-    pub rhythm: Latent,
+/// The latents of a clip, one for each factor of the network.
+pub type Latents = FactorMap<Latent>;
+
+impl Latents {
+    /// The means of all latents.
+    #[must_use]
+    pub fn means(&self) -> FactorMap<Tensor> {
+        self.map(|_, latent| latent.mean.clone())
+    }
 }
 
 /// Shifts each batch element `b` of a latent (B, C, notes, T) by `semitones[b]` along the notes. Notes that leave the
@@ -62,7 +66,10 @@ pub struct Latents {
 pub(crate) fn shift_notes(latent: &Tensor, semitones: &[i32]) -> Result<Tensor> {
     let (batch, _, notes, _) = latent.dims4()?;
     if semitones.len() != batch {
-        candle_core::bail!("rotation expects {batch} shifts, found {}", semitones.len());
+        candle_core::bail!(
+            "transposition expects {batch} shifts, found {}",
+            semitones.len()
+        );
     }
     if semitones.iter().all(|&n| n == 0) {
         return Ok(latent.clone());
@@ -87,7 +94,10 @@ pub(crate) fn shift_notes(latent: &Tensor, semitones: &[i32]) -> Result<Tensor> 
 pub(crate) fn roll_channels(latent: &Tensor, semitones: &[i32]) -> Result<Tensor> {
     let (batch, channels, _, _) = latent.dims4()?;
     if semitones.len() != batch {
-        candle_core::bail!("rotation expects {batch} shifts, found {}", semitones.len());
+        candle_core::bail!(
+            "transposition expects {batch} shifts, found {}",
+            semitones.len()
+        );
     }
     let rolled = semitones
         .iter()

@@ -1,40 +1,105 @@
-//! HARD encoder and decoder, and the remix that they make, whole or in steps.
+//! Remixes music: the harmony of one track with the rhythm of another, for whole clips or for streams.
+//!
+//! A [`Model`] holds a [`Network`] that takes music apart into factors, and mixes them anew. [`Remixer`] remixes whole clips:
+//!
+//! ```
+//! use model_runtime::{AudioClip, Controls, Factor, Model, RemixSettings, Remixer};
+//!
+//! // Two seconds of a tone, and as many of clicks.
+//! let rate = 44_100;
+//! let tone = (0..2 * rate).map(|n| 0.3 * (n as f32 * 0.03).sin()).collect();
+//! let clicks = (0..2 * rate).map(|n| f32::from(n % 11_025 < 50)).collect();
+//! let mono = |samples| AudioClip {
+//!     sample_rate_hz: rate,
+//!     channels: vec![samples],
+//! };
+//! let (main, sidechain) = (mono(tone), mono(clicks));
+//!
+//! let settings = RemixSettings {
+//!     controls: Controls::default().with_share(Factor::Rhythm, 1.0),
+//!     ..RemixSettings::default()
+//! };
+//! let remix = Remixer::new(Model::built_in()?).remix(&main, &sidechain, &settings)?;
+//! assert_eq!(remix.channels[0].len(), 2 * rate as usize);
+//! # model_runtime::Result::Ok(())
+//! ```
+//!
+//! [`RemixStream`] does the same in steps, at a constant latency:
+//!
+//! ```
+//! use model_runtime::worker::WindowProcessor;
+//! use model_runtime::{LatencyMode, Model, RemixStream, StreamSettings, Voice, Window};
+//!
+//! let settings = StreamSettings {
+//!     sample_rate_hz: 48_000,
+//!     voice: Voice::Guided,
+//!     mode: LatencyMode::Default,
+//! };
+//! let model = Model::built_in()?;
+//! let mut stream = RemixStream::new(&model, settings)?;
+//! println!("{} samples of latency", stream.latency_samples());
+//!
+//! // 1024 samples of both inputs; controls every 256 samples.
+//! let mut window = Window::new(1024, 256);
+//! let (mut left, mut right) = (vec![0.0; 1024], vec![0.0; 1024]);
+//! for _ in 0..3 {
+//!     window.main[0].fill(0.1);
+//!     window.sidechain[1].fill(0.1);
+//!     stream.process(&window, [&mut left, &mut right])?;
+//!     window.stream_position_samples += 1024;
+//! }
+//! # Ok::<(), model_runtime::worker::ProcessorError>(())
+//! ```
+//!
+//! In a plugin, [`exchange`] connects the audio thread with a [`worker`] thread that runs such a stream.
 
 mod analysis;
+mod architecture;
 mod audio;
 mod blend;
 mod classic;
 mod clip_stream;
+mod controls;
 pub mod credit;
 mod crossover;
 pub mod delay;
 mod error;
+pub mod exchange;
+mod factor;
 pub mod freeze;
 pub mod geometry;
 pub mod hard;
 mod knobs;
 pub mod latent;
+mod mixing;
 pub mod model_file;
-pub mod network;
-pub mod packet;
+mod network;
 pub mod pitch_aligned;
 mod remixer;
 mod resample;
 mod rest;
+pub mod sample;
 pub mod scope;
 mod sketch;
 pub mod status;
 mod stream;
+pub mod tensors;
 pub mod transport;
+mod voice;
+mod window;
 pub mod worker;
 
+pub use architecture::Architecture;
 pub use audio::AudioClip;
 pub use classic::ClassicStream;
+pub use controls::{Controls, FactorControls};
 pub use error::{Error, Result};
+pub use factor::{Factor, FactorLayout, FactorMap, Transposition};
 pub use geometry::LatencyMode;
 pub use model_file::Model;
-pub use network::{Architecture, Network};
-pub use packet::Controls;
-pub use remixer::{RemixSettings, Remixer, Voice};
+pub use network::{Network, StreamDecoder, StreamEncoder};
+pub use remixer::{RemixSettings, Remixer};
 pub use resample::{Resampler, resample};
 pub use stream::{RemixStream, StreamSettings};
+pub use voice::Voice;
+pub use window::Window;

@@ -18,14 +18,19 @@ use vocoder::MelConfig;
 use vocoder::generator::{Generator, GeneratorConfig};
 use vocoder::magnitudes::{MagnitudeNetwork, MagnitudesConfig};
 
+use crate::architecture::Architecture;
 use crate::error::{Error, Result};
-use crate::network::{Architecture, Network};
+use crate::geometry::LatencyMode;
+use crate::network::Network;
 
 /// Key of the [`Header`] in the file's metadata.
 pub const HEADER_KEY: &str = "graft-model";
 
 /// The version of the format that is read and written.
 pub const FORMAT: u32 = 1;
+
+/// Hops that an analysis window has at least: the guided voice overlaps as many windows.
+const LEAST_HOPS: usize = 4;
 
 /// The model that is built in.
 const BUILT_IN: &[u8] = include_bytes!("../../assets/graft.safetensors");
@@ -86,7 +91,7 @@ pub struct Figure {
 pub struct Model {
     header: Header,
     sha256: String,
-    network: Network,
+    network: Arc<dyn Network>,
     generator: Option<Generator>,
     magnitudes: Option<MagnitudeNetwork>,
 }
@@ -154,24 +159,20 @@ impl Model {
             )));
         }
         header.mel.validate()?;
-        if header.mel != MelConfig::default() {
+        if header.mel.n_fft < LEAST_HOPS * header.mel.hop_length {
             return Err(Error::Model(format!(
-                "expected the mel {:?}, found {:?}",
-                MelConfig::default(),
-                header.mel
+                "expected a mel whose n_fft is at least {LEAST_HOPS} hop lengths, found {} and {}",
+                header.mel.n_fft, header.mel.hop_length
             )));
         }
         header.architecture.validate().map_err(Error::Model)?;
 
         let weights = Weights::read(&file)?;
         let builder = weights.builder();
-        let network = Network::new(
-            &header.architecture,
-            &header.mel,
-            false,
-            &builder.pp("network"),
-        )
-        .map_err(|error| Error::Model(root_cause(&error)))?;
+        let network = header
+            .architecture
+            .build(&header.mel, false, &builder.pp("network"))
+            .map_err(|error| Error::Model(root_cause(&error)))?;
         let generator = header
             .generator
             .clone()
@@ -227,8 +228,20 @@ impl Model {
 
     /// The encoder and decoder.
     #[must_use]
-    pub fn network(&self) -> &Network {
+    pub fn network(&self) -> &Arc<dyn Network> {
         &self.network
+    }
+
+    /// The encoder and decoder as a mode limits their look-ahead.
+    ///
+    /// # Errors
+    ///
+    /// When the weights cannot be folded.
+    pub fn limited_network(&self, mode: LatencyMode) -> Result<Arc<dyn Network>> {
+        Ok(match mode.network_look_ahead_frames() {
+            Some(frames) => self.network.with_look_ahead(frames)?,
+            None => Arc::clone(&self.network),
+        })
     }
 }
 

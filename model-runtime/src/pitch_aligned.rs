@@ -6,6 +6,9 @@
 //!
 //! Legend of shapes: B batch, C channels, T mel frames, P = T / `pool_frames` pooled frames (rounded up).
 
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
@@ -13,12 +16,17 @@ use vocoder::MelConfig;
 use vocoder::conv::{Conv2dSpec, PadMode, conv2d};
 use vocoder::layers::{Block, Conv, ConvConfig, FrameQueue, Past, Stack, StackState};
 
-use crate::latent::{Latent, Latents};
+use crate::factor::{Factor, FactorLayout, FactorMap, Transposition};
+use crate::latent::Latent;
+use crate::network::{Network, NetworkConfig, StreamDecoder, StreamEncoder};
 
 /// Lowest note of the harmony latent, as a MIDI number (65.4 Hz).
 const LOWEST_NOTE: f64 = 36.0;
 /// Notes of the harmony latent: MIDI 36 to 123.
 pub const NOTES: usize = 88;
+/// Stages of the rhythm encoder, and by how much each divides the mel bands.
+const RHYTHM_STAGES: u32 = 3;
+const RHYTHM_STRIDE: usize = 4;
 /// Convolutions along pitch that see an octave.
 const OCTAVE: (usize, usize) = (13, 1);
 
@@ -50,6 +58,7 @@ pub struct PitchAlignedConfig {
 #[derive(Clone, Debug)]
 pub struct PitchAligned {
     config: PitchAlignedConfig,
+    factors: [FactorLayout; 2],
     n_mels: usize,
     mel_to_rows: Tensor,
     note_to_mel: Tensor,
@@ -62,98 +71,153 @@ pub struct PitchAligned {
     mel_decoder: Stack,
 }
 
+impl NetworkConfig for PitchAlignedConfig {
+    fn sizes(&self) -> Vec<(&'static str, usize, RangeInclusive<usize>)> {
+        vec![
+            ("harmony_channels", self.harmony_channels, 1..=1024),
+            ("harmony_latents", self.harmony_latents, 1..=1024),
+            ("pool_frames", self.pool_frames, 1..=64),
+            ("rhythm_channels", self.rhythm_channels, 1..=256),
+            ("rhythm_latents", self.rhythm_latents, 1..=1024),
+            ("rhythm_planes", self.rhythm_planes, 1..=256),
+            ("decoder_channels", self.decoder_channels, 1..=1024),
+        ]
+    }
+
+    fn validate_values(&self) -> std::result::Result<(), String> {
+        let (mean, deviation) = (self.mel_mean, self.mel_deviation);
+        match mean.is_finite() && deviation.is_finite() && deviation > 0.0 {
+            true => Ok(()),
+            false => Err(format!(
+                "mel_mean and mel_deviation: expected finite numbers, the second above 0, found {mean} and {deviation}"
+            )),
+        }
+    }
+
+    fn build(&self, mel: &MelConfig, _: bool, vb: &VarBuilder) -> Result<Arc<dyn Network>> {
+        Ok(Arc::new(PitchAligned::new(self, mel, vb)?))
+    }
+}
+
+/// The layers of each part.
+impl PitchAlignedConfig {
+    fn harmony_encoder(&self, vb: &VarBuilder) -> Result<Stack> {
+        let width = self.harmony_channels;
+        let last = ConvConfig::same(width, 2 * self.harmony_latents, (1, 1)).linear();
+        Ok(Stack::new(vec![
+            conv(ConvConfig::same(1, width, (5, 3)).strided((2, 1)), vb, 0)?,
+            residual(width, vb, 1)?,
+            conv(ConvConfig::same(width, width, OCTAVE), vb, 2)?,
+            residual(width, vb, 3)?,
+            conv(last, vb, 4)?,
+        ]))
+    }
+
+    fn rhythm_encoder(&self, mel: &MelConfig, vb: &VarBuilder) -> Result<Stack> {
+        let (mut channels, mut rows) = (self.rhythm_channels, mel.n_mels);
+        let mut blocks = vec![conv(ConvConfig::same(1, channels, (3, 3)), vb, 0)?];
+        for stage in 0..RHYTHM_STAGES {
+            let vb = &vb.pp(format!("stage{stage}"));
+            let widen = ConvConfig::same(channels, 2 * channels, (3, 3));
+            blocks.push(conv(widen, vb, 0)?);
+            channels *= 2;
+            let down = ConvConfig::same(channels, channels, (RHYTHM_STRIDE, 3))
+                .strided((RHYTHM_STRIDE, 1))
+                .padded((0, 1))
+                .linear();
+            blocks.push(conv(down, vb, 1)?);
+            rows /= RHYTHM_STRIDE;
+            blocks.push(residual(channels, vb, 2)?);
+        }
+        blocks.push(Block::Flatten);
+        let flat = ConvConfig::same(channels * rows, channels, (1, 3));
+        blocks.push(conv(flat, vb, 1)?);
+        let last = ConvConfig::same(channels, 2 * self.rhythm_latents, (1, 1)).linear();
+        blocks.push(conv(last, vb, 2)?);
+        Ok(Stack::new(blocks))
+    }
+
+    fn harmony_decoder(&self, vb: &VarBuilder) -> Result<Stack> {
+        let width = self.harmony_channels;
+        let first = ConvConfig::same(self.harmony_latents, width, (3, 3));
+        Ok(Stack::new(vec![
+            conv(first, vb, 0)?,
+            residual(width, vb, 1)?,
+            conv(ConvConfig::same(width, width, OCTAVE), vb, 2)?,
+        ]))
+    }
+
+    fn rhythm_decoder(&self, mel: &MelConfig, vb: &VarBuilder) -> Result<Stack> {
+        let width = self.rhythm_channels << RHYTHM_STAGES;
+        let last = ConvConfig::same(width, self.rhythm_planes * mel.n_mels, (1, 1)).linear();
+        Ok(Stack::new(vec![
+            conv(ConvConfig::same(self.rhythm_latents, width, (1, 3)), vb, 0)?,
+            conv(ConvConfig::same(width, width, (1, 3)), vb, 1)?,
+            conv(last, vb, 2)?,
+        ]))
+    }
+
+    fn mel_decoder(&self, vb: &VarBuilder) -> Result<Stack> {
+        let (input, width) = (
+            self.harmony_channels + self.rhythm_planes,
+            self.decoder_channels,
+        );
+        Ok(Stack::new(vec![
+            conv(ConvConfig::same(input, width, (3, 3)), vb, 0)?,
+            residual(width, vb, 1)?,
+            residual(width, vb, 2)?,
+            conv(ConvConfig::same(width, 1, (1, 1)).linear(), vb, 3)?,
+        ]))
+    }
+}
+
+/// The convolution with this number in its part.
+fn conv(config: ConvConfig, vb: &VarBuilder, number: usize) -> Result<Block> {
+    Conv::new(config, &vb.pp(number)).map(Block::Conv)
+}
+
+/// The residual block with this number in its part.
+fn residual(channels: usize, vb: &VarBuilder, number: usize) -> Result<Block> {
+    Block::residual(ConvConfig::same(channels, channels, (3, 3)), &vb.pp(number))
+}
+
 impl PitchAligned {
     /// Reads or creates the weights.
     ///
     /// # Errors
     /// If a tensor is missing or has another shape.
     pub fn new(config: &PitchAlignedConfig, mel: &MelConfig, vb: &VarBuilder) -> Result<Self> {
-        let c = config;
-        let (harmony, planes, width) = (c.harmony_channels, c.rhythm_planes, c.decoder_channels);
-        let same = ConvConfig::same;
-        let conv = |config: ConvConfig, vb: VarBuilder| Conv::new(config, &vb).map(Block::Conv);
-        let residual = |channels: usize, vb: VarBuilder| {
-            Block::residual(same(channels, channels, (3, 3)), &vb)
-        };
-
-        let he = vb.pp("harmony_encoder");
-        let harmony_encoder = Stack::new(vec![
-            conv(same(1, harmony, (5, 3)).strided((2, 1)), he.pp("0"))?,
-            residual(harmony, he.pp("1"))?,
-            conv(same(harmony, harmony, OCTAVE), he.pp("2"))?,
-            residual(harmony, he.pp("3"))?,
-            conv(
-                same(harmony, 2 * c.harmony_latents, (1, 1)).linear(),
-                he.pp("4"),
-            )?,
-        ]);
-
-        let re = vb.pp("rhythm_encoder");
-        let mut blocks = vec![conv(same(1, c.rhythm_channels, (3, 3)), re.pp("0"))?];
-        let (mut channels, mut rows) = (c.rhythm_channels, mel.n_mels);
-        for stage in 0..3 {
-            let vb = re.pp(format!("stage{stage}"));
-            blocks.push(conv(same(channels, 2 * channels, (3, 3)), vb.pp("0"))?);
-            channels *= 2;
-            let down = same(channels, channels, (4, 3))
-                .strided((4, 1))
-                .padded((0, 1))
-                .linear();
-            blocks.push(conv(down, vb.pp("1"))?);
-            rows /= 4;
-            blocks.push(residual(channels, vb.pp("2"))?);
+        let positions = RHYTHM_STRIDE.pow(RHYTHM_STAGES);
+        if mel.n_mels == 0 || !mel.n_mels.is_multiple_of(positions) {
+            candle_core::bail!(
+                "the pitch-aligned network expects a multiple of {positions} mel bands, found {}",
+                mel.n_mels
+            );
         }
-        blocks.push(Block::Flatten);
-        blocks.push(conv(same(channels * rows, channels, (1, 3)), re.pp("1"))?);
-        blocks.push(conv(
-            same(channels, 2 * c.rhythm_latents, (1, 1)).linear(),
-            re.pp("2"),
-        )?);
-        let rhythm_encoder = Stack::new(blocks);
-
-        let hd = vb.pp("harmony_decoder");
-        let harmony_decoder = Stack::new(vec![
-            conv(same(c.harmony_latents, harmony, (3, 3)), hd.pp("0"))?,
-            residual(harmony, hd.pp("1"))?,
-            conv(same(harmony, harmony, OCTAVE), hd.pp("2"))?,
-        ]);
-
-        let rd = vb.pp("rhythm_decoder");
-        let rhythm_decoder = Stack::new(vec![
-            conv(same(c.rhythm_latents, channels, (1, 3)), rd.pp("0"))?,
-            conv(same(channels, channels, (1, 3)), rd.pp("1"))?,
-            conv(
-                same(channels, planes * mel.n_mels, (1, 1)).linear(),
-                rd.pp("2"),
-            )?,
-        ]);
-
-        let md = vb.pp("mel_decoder");
-        let mel_decoder = Stack::new(vec![
-            conv(same(harmony + planes, width, (3, 3)), md.pp("0"))?,
-            residual(width, md.pp("1"))?,
-            residual(width, md.pp("2"))?,
-            conv(same(width, 1, (1, 1)).linear(), md.pp("3"))?,
-        ]);
-
         Ok(Self {
+            harmony_encoder: config.harmony_encoder(&vb.pp("harmony_encoder"))?,
+            rhythm_encoder: config.rhythm_encoder(mel, &vb.pp("rhythm_encoder"))?,
+            harmony_decoder: config.harmony_decoder(&vb.pp("harmony_decoder"))?,
+            rhythm_decoder: config.rhythm_decoder(mel, &vb.pp("rhythm_decoder"))?,
+            mel_decoder: config.mel_decoder(&vb.pp("mel_decoder"))?,
+            factors: [
+                FactorLayout {
+                    factor: Factor::Harmony,
+                    pool_frames: config.pool_frames,
+                    transposition: Transposition::ShiftNotes,
+                },
+                FactorLayout {
+                    factor: Factor::Rhythm,
+                    pool_frames: 1,
+                    transposition: Transposition::None,
+                },
+            ],
             n_mels: mel.n_mels,
             mel_to_rows: mel_to_rows(mel, vb.dtype(), vb.device())?,
             note_to_mel: note_to_mel(mel, vb.dtype(), vb.device())?,
             config: config.clone(),
             stretches_ahead: true,
-            harmony_encoder,
-            rhythm_encoder,
-            harmony_decoder,
-            rhythm_decoder,
-            mel_decoder,
         })
-    }
-
-    /// Its sizes.
-    #[must_use]
-    pub fn config(&self) -> &PitchAlignedConfig {
-        &self.config
     }
 
     fn standardise(&self, mel: &Tensor) -> Result<Tensor> {
@@ -163,22 +227,11 @@ impl PitchAligned {
         )
     }
 
-    /// Both latents of a log-mel (B, 1, n_mels, T).
-    ///
-    /// # Errors
-    /// If the shape is another.
-    pub fn encode(&self, mel: &Tensor) -> Result<Latents> {
-        Ok(Latents {
-            harmony: self.encode_harmony(mel)?,
-            rhythm: self.encode_rhythm(mel)?,
-        })
-    }
-
     /// Log-mel (B, 1, n_mels, T) to the harmony latent (B, harmony_latents, [`NOTES`], P).
     ///
     /// # Errors
     /// If the shape is another.
-    pub fn encode_harmony(&self, mel: &Tensor) -> Result<Latent> {
+    fn encode_harmony(&self, mel: &Tensor) -> Result<Latent> {
         let (batch, _, n_mels, frames) = mel.dims4()?;
         let pool = self.config.pool_frames;
         let missing = frames.next_multiple_of(pool) - frames;
@@ -206,21 +259,8 @@ impl PitchAligned {
     ///
     /// # Errors
     /// If the shape is another.
-    pub fn encode_rhythm(&self, mel: &Tensor) -> Result<Latent> {
+    fn encode_rhythm(&self, mel: &Tensor) -> Result<Latent> {
         Latent::from_raw(&self.rhythm_encoder.forward(&self.standardise(mel)?)?)
-    }
-
-    /// Harmony (B, harmony_latents, NOTES, P) and rhythm (B, rhythm_latents, 1, T) to log-mel (B, 1, n_mels, T).
-    ///
-    /// # Errors
-    /// If the shapes are others.
-    pub fn decode(&self, harmony: &Tensor, rhythm: &Tensor) -> Result<Tensor> {
-        let frames = rhythm.dim(D::Minus1)?;
-        let h = self.to_mel_rows(&self.harmony_decoder.forward(harmony)?)?;
-        let edge = h.pad_with_same(D::Minus1, 1, usize::from(self.stretches_ahead))?;
-        let h = self.stretch(&edge)?.narrow(D::Minus1, 0, frames)?;
-        let r = self.rhythm_rows(&self.rhythm_decoder.forward(rhythm)?)?;
-        self.to_log_mel(&self.mel_decoder.forward(&Tensor::cat(&[h, r], 1)?)?)
     }
 
     /// (B, C, NOTES, P) to (B, C, n_mels, P).
@@ -264,10 +304,55 @@ impl PitchAligned {
     fn to_log_mel(&self, x: &Tensor) -> Result<Tensor> {
         x.affine(self.config.mel_deviation, self.config.mel_mean)
     }
+}
 
-    /// Mel frames that must be known after a frame before it is encoded and decoded.
-    #[must_use]
-    pub fn look_ahead_frames(&self) -> usize {
+/// The harmony latent has the shape (B, harmony_latents, [`NOTES`], P), the rhythm latent (B, rhythm_latents, 1, T).
+impl Network for PitchAligned {
+    fn factors(&self) -> &[FactorLayout] {
+        &self.factors
+    }
+
+    fn encode_factor(&self, factor: Factor, mel: &Tensor) -> Result<Latent> {
+        self.layout(factor)?;
+        if factor == Factor::Harmony {
+            return self.encode_harmony(mel);
+        }
+        self.encode_rhythm(mel)
+    }
+
+    fn decode(&self, latents: &FactorMap<Tensor>) -> Result<Tensor> {
+        let harmony = latents.expect(Factor::Harmony)?;
+        let rhythm = latents.expect(Factor::Rhythm)?;
+        let frames = rhythm.dim(D::Minus1)?;
+        let h = self.to_mel_rows(&self.harmony_decoder.forward(harmony)?)?;
+        let edge = h.pad_with_same(D::Minus1, 1, usize::from(self.stretches_ahead))?;
+        let h = self.stretch(&edge)?.narrow(D::Minus1, 0, frames)?;
+        let r = self.rhythm_rows(&self.rhythm_decoder.forward(rhythm)?)?;
+        self.to_log_mel(&self.mel_decoder.forward(&Tensor::cat(&[h, r], 1)?)?)
+    }
+
+    fn encoder(&self) -> Box<dyn StreamEncoder> {
+        Box::new(Encoder {
+            network: self.clone(),
+            unpooled: FrameQueue::default(),
+            harmony: StackState::default(),
+            rhythm: StackState::default(),
+        })
+    }
+
+    fn decoder(&self) -> Box<dyn StreamDecoder> {
+        Box::new(Decoder {
+            network: self.clone(),
+            harmony: StackState::default(),
+            stretch: Past::default(),
+            rhythm: StackState::default(),
+            harmony_rows: FrameQueue::default(),
+            rhythm_rows: FrameQueue::default(),
+            mel: StackState::default(),
+        })
+    }
+
+    fn look_ahead_frames(&self) -> usize {
         let pool = self.config.pool_frames;
         let pooled = self.harmony_encoder.look_ahead_frames()
             + self.harmony_decoder.look_ahead_frames()
@@ -277,14 +362,11 @@ impl PitchAligned {
         (pool - 1 + pool * pooled).max(rhythm) + self.mel_decoder.look_ahead_frames()
     }
 
-    /// As [`crate::Network::with_look_ahead`]. The harmony's average needs `pool_frames - 1` at the least, so this is
+    /// The harmony's average needs `pool_frames - 1` at the least, so this is
     /// what is left with fewer. A part that works in pooled frames takes what it can of them, in the order
     /// interpolation, decoder, encoder, the mel decoder what remains; the rhythm side looks as far ahead as the harmony
     /// side.
-    ///
-    /// # Errors
-    /// If the weights cannot be folded.
-    pub fn with_look_ahead(&self, frames: usize) -> Result<Self> {
+    fn with_look_ahead(&self, frames: usize) -> Result<Arc<dyn Network>> {
         let pool = self.config.pool_frames;
         let spare = frames.saturating_sub(pool - 1);
         let mel_decoder = self.mel_decoder.with_look_ahead(spare % pool)?;
@@ -307,115 +389,98 @@ impl PitchAligned {
         let rhythm_decoder = self
             .rhythm_decoder
             .with_look_ahead(before_mel - rhythm_encoder.look_ahead_frames())?;
-        Ok(Self {
-            config: self.config.clone(),
-            n_mels: self.n_mels,
-            mel_to_rows: self.mel_to_rows.clone(),
-            note_to_mel: self.note_to_mel.clone(),
+        Ok(Arc::new(Self {
             stretches_ahead,
             harmony_encoder,
             rhythm_encoder,
             harmony_decoder,
             rhythm_decoder,
             mel_decoder,
-        })
-    }
-
-    /// Takes the next log-mel frames (B, 1, n_mels, n) and gives the latent means that they complete: harmony
-    /// (B, harmony_latents, NOTES, p), rhythm (B, rhythm_latents, 1, t).
-    ///
-    /// # Errors
-    /// If the shape is another.
-    pub fn encode_step(
-        &self,
-        state: &mut EncoderState,
-        mel: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (batch, _, n_mels, _) = mel.dims4()?;
-        let pool = self.config.pool_frames;
-        state.unpooled.push(mel)?;
-        let whole = state.unpooled.frames() / pool;
-        let harmony = if whole > 0 {
-            let frames = state.unpooled.take(whole * pool)?;
-            let pooled = frames
-                .reshape((batch, 1, n_mels, whole, pool))?
-                .mean(D::Minus1)?;
-            self.harmony_encoder
-                .step(&mut state.harmony, &self.pitch_rows(&pooled)?)?
-        } else {
-            None
-        };
-        let rhythm = self
-            .rhythm_encoder
-            .step(&mut state.rhythm, &self.standardise(mel)?)?;
-        let mean = |raw: Option<Tensor>| {
-            raw.map(|raw| Latent::from_raw(&raw).map(|latent| latent.mean))
-                .transpose()
-        };
-        Ok((mean(harmony)?, mean(rhythm)?))
-    }
-
-    /// Takes the next latent frames and gives the log-mel frames (B, 1, n_mels, t) that they complete.
-    ///
-    /// # Errors
-    /// If the shapes do not fit.
-    pub fn decode_step(
-        &self,
-        state: &mut DecoderState,
-        harmony: Option<&Tensor>,
-        rhythm: Option<&Tensor>,
-    ) -> Result<Option<Tensor>> {
-        if let Some(harmony) = harmony
-            && let Some(h) = self.harmony_decoder.step(&mut state.harmony, harmony)?
-            && let Some(h) = state.stretch.extend(
-                &self.to_mel_rows(&h)?,
-                1,
-                PadMode::Replicate,
-                1 + usize::from(self.stretches_ahead),
-            )?
-        {
-            state.harmony_rows.push(&self.stretch(&h)?)?;
-        }
-        if let Some(rhythm) = rhythm
-            && let Some(r) = self.rhythm_decoder.step(&mut state.rhythm, rhythm)?
-        {
-            state.rhythm_rows.push(&self.rhythm_rows(&r)?)?;
-        }
-        let frames = state.harmony_rows.frames().min(state.rhythm_rows.frames());
-        if frames == 0 {
-            return Ok(None);
-        }
-        let rows = [
-            state.harmony_rows.take(frames)?,
-            state.rhythm_rows.take(frames)?,
-        ];
-        let Some(y) = self
-            .mel_decoder
-            .step(&mut state.mel, &Tensor::cat(&rows, 1)?)?
-        else {
-            return Ok(None);
-        };
-        self.to_log_mel(&y).map(Some)
+            ..self.clone()
+        }))
     }
 }
 
-/// What [`PitchAligned::encode_step`] remembers.
-#[derive(Clone, Debug, Default)]
-pub struct EncoderState {
+struct Encoder {
+    network: PitchAligned,
     unpooled: FrameQueue,
     harmony: StackState,
     rhythm: StackState,
 }
 
-/// What [`PitchAligned::decode_step`] remembers.
-#[derive(Clone, Debug, Default)]
-pub struct DecoderState {
+impl StreamEncoder for Encoder {
+    fn step(&mut self, mel: &Tensor) -> Result<FactorMap<Tensor>> {
+        let network = &self.network;
+        let (batch, _, n_mels, _) = mel.dims4()?;
+        let pool = network.config.pool_frames;
+        self.unpooled.push(mel)?;
+        let whole = self.unpooled.frames() / pool;
+        let harmony = if whole > 0 {
+            let frames = self.unpooled.take(whole * pool)?;
+            let pooled = frames
+                .reshape((batch, 1, n_mels, whole, pool))?
+                .mean(D::Minus1)?;
+            network
+                .harmony_encoder
+                .step(&mut self.harmony, &network.pitch_rows(&pooled)?)?
+        } else {
+            None
+        };
+        let rhythm = network
+            .rhythm_encoder
+            .step(&mut self.rhythm, &network.standardise(mel)?)?;
+        [(Factor::Harmony, harmony), (Factor::Rhythm, rhythm)]
+            .into_iter()
+            .filter_map(|(factor, raw)| {
+                let raw = raw?;
+                Some(Latent::from_raw(&raw).map(|latent| (factor, latent.mean)))
+            })
+            .collect()
+    }
+}
+
+struct Decoder {
+    network: PitchAligned,
     harmony: StackState,
     stretch: Past,
     rhythm: StackState,
     harmony_rows: FrameQueue,
     rhythm_rows: FrameQueue,
     mel: StackState,
+}
+
+impl StreamDecoder for Decoder {
+    fn step(&mut self, latents: &FactorMap<Tensor>) -> Result<Option<Tensor>> {
+        let network = &self.network;
+        if let Some(harmony) = latents.get(Factor::Harmony)
+            && let Some(h) = network.harmony_decoder.step(&mut self.harmony, harmony)?
+            && let Some(h) = self.stretch.extend(
+                &network.to_mel_rows(&h)?,
+                1,
+                PadMode::Replicate,
+                1 + usize::from(network.stretches_ahead),
+            )?
+        {
+            self.harmony_rows.push(&network.stretch(&h)?)?;
+        }
+        if let Some(rhythm) = latents.get(Factor::Rhythm)
+            && let Some(r) = network.rhythm_decoder.step(&mut self.rhythm, rhythm)?
+        {
+            self.rhythm_rows.push(&network.rhythm_rows(&r)?)?;
+        }
+        let frames = self.harmony_rows.frames().min(self.rhythm_rows.frames());
+        if frames == 0 {
+            return Ok(None);
+        }
+        let rows = [
+            self.harmony_rows.take(frames)?,
+            self.rhythm_rows.take(frames)?,
+        ];
+        let decoded = network
+            .mel_decoder
+            .step(&mut self.mel, &Tensor::cat(&rows, 1)?)?;
+        decoded.map(|y| network.to_log_mel(&y)).transpose()
+    }
 }
 
 /// Applies a matrix (out, in) to the second axis of (B, in, 1, T): (B, out, 1, T).

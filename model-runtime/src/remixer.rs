@@ -2,32 +2,21 @@
 
 use std::sync::Arc;
 
-use candle_core::{D, Device, Tensor};
-use serde::{Deserialize, Serialize};
 use vocoder::griffin_lim::{self, GriffinLim};
-use vocoder::guided::{FrameControls, GuidedConfig, GuidedVoice};
+use vocoder::guided::GuidedVoice;
 use vocoder::{LogMel, MelSpectrogram};
 
-use crate::audio::AudioClip;
+use crate::audio::{AudioClip, mono};
 use crate::blend::Blend;
+use crate::controls::Controls;
 use crate::error::{Error, Result};
+use crate::factor::{Factor, FactorMap};
 use crate::geometry::LatencyMode;
+use crate::mixing::{mix, transpose};
 use crate::model_file::Model;
-use crate::network::Network;
-use crate::packet::Controls;
 use crate::resample::resample;
-
-/// What turns the decoded mel into sound.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Voice {
-    /// The sources' own sound, shaped to the decoded mel, at the host's rate; with the model's HiFi-GAN generator beside it or in
-    /// its place, as [`Controls::voice`] says.
-    #[default]
-    Guided,
-    /// Phase reconstruction, from the decoded mel alone.
-    GriffinLim,
-}
+use crate::tensors::{to_log_mels, to_tensor};
+use crate::voice::{Voice, frame_controls, guided_config};
 
 /// How two clips are remixed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,10 +34,8 @@ impl Default for RemixSettings {
     fn default() -> Self {
         Self {
             controls: Controls {
-                harmony: 0.0,
-                rhythm: 1.0,
                 air: 1.0,
-                ..Controls::default()
+                ..Controls::default().with_share(Factor::Rhythm, 1.0)
             },
             voice: Voice::default(),
             mode: LatencyMode::Full,
@@ -85,12 +72,10 @@ impl Remixer {
     ) -> Result<AudioClip> {
         check_clip("main", main)?;
         check_clip("sidechain", sidechain)?;
-        for (name, value) in [
-            ("harmony", settings.controls.harmony),
-            ("rhythm", settings.controls.rhythm),
-            ("voice", settings.controls.voice),
-            ("air", settings.controls.air),
-        ] {
+        let controls = &settings.controls;
+        let shares = Factor::ALL.map(|factor| (factor.name(), controls[factor].share));
+        let others = [("voice", controls.generated), ("air", controls.air)];
+        for (name, value) in shares.into_iter().chain(others) {
             if !(0.0..=1.0).contains(&value) {
                 return Err(Error::input(name, "0 to 1", value));
             }
@@ -142,18 +127,14 @@ impl Remixer {
         if mels[0].frames() == 0 {
             return Ok(vec![LogMel::new(mel.n_mels); sources.len() / 2]);
         }
-        let network = limited_network(&self.model, settings.mode)?;
+        let network = self.model.limited_network(settings.mode)?;
         let latents = network.encode(&to_tensor(&mels)?)?;
-        let Controls {
-            harmony,
-            rhythm,
-            transpose_semitones,
-            ..
-        } = settings.controls;
-        let harmony = mix(&latents.harmony.mean, |_| harmony)?;
-        let rhythm = mix(&latents.rhythm.mean, |_| rhythm)?;
-        let harmony = transpose(&network, &harmony, |_| transpose_semitones)?;
-        to_log_mels(&network.decode(&harmony, &rhythm)?)
+        let controls = &settings.controls;
+        let mixed: FactorMap<_> = latents.try_map(|factor, latent| {
+            let mixed = mix(&latent.mean, |_| controls[factor].share)?;
+            transpose(&*network, factor, &mixed, |_| controls.transpose_semitones)
+        })?;
+        to_log_mels(&network.decode(&mixed)?)
     }
 
     fn guided(
@@ -163,8 +144,9 @@ impl Remixer {
         decoded: &LogMel,
         settings: &RemixSettings,
     ) -> Result<Vec<Vec<f32>>> {
+        let mel = &self.model.header().mel;
         let channels = main.channels.len();
-        let config = guided_config(main.sample_rate_hz, channels, settings.mode);
+        let config = guided_config(mel, main.sample_rate_hz, channels, settings.mode);
         let mut voice = GuidedVoice::new(&config)?;
         let mut out = vec![Vec::new(); main.channels.len()];
         voice.push_mel(
@@ -173,15 +155,14 @@ impl Remixer {
         )?;
         voice.push_audio(&as_slices(&main.channels), &as_slices(sidechain))?;
         voice.finish(&mut out)?;
-        if settings.controls.voice == 0.0 {
+        if settings.controls.generated == 0.0 {
             return Ok(out);
         }
         if !settings.mode.has_generated_voice() {
-            let voice = settings.controls.voice;
-            return Err(Error::input("voice", "0 in the mode Live", voice));
+            let generated = settings.controls.generated;
+            return Err(Error::input("voice", "0 in the mode Live", generated));
         }
         let generator = self.model.generator()?;
-        let mel = &self.model.header().mel;
         let mut blend = Blend::new(
             generator,
             self.model.magnitudes(),
@@ -202,36 +183,6 @@ impl Remixer {
             self.model.header().mel.sample_rate_hz,
             sample_rate_hz,
         )
-    }
-}
-
-/// The model's network as a mode limits it.
-pub(crate) fn limited_network(model: &Model, mode: LatencyMode) -> Result<Network> {
-    Ok(match mode.network_look_ahead_frames() {
-        Some(frames) => model.network().with_look_ahead(frames)?,
-        None => model.network().clone(),
-    })
-}
-
-/// The guided voice as a mode limits it.
-pub(crate) fn guided_config(
-    sample_rate_hz: u32,
-    channels: usize,
-    mode: LatencyMode,
-) -> GuidedConfig {
-    GuidedConfig {
-        median_frames: mode.median_frames(),
-        synthesis_hops: mode.synthesis_hops(),
-        ..GuidedConfig::new(sample_rate_hz, channels)
-    }
-}
-
-/// What the guided voice needs of the controls.
-pub(crate) fn frame_controls(controls: &Controls) -> FrameControls {
-    FrameControls {
-        harmony: controls.harmony,
-        rhythm: controls.rhythm,
-        transpose_semitones: controls.transpose_semitones,
     }
 }
 
@@ -295,70 +246,4 @@ fn fit(sidechain: &AudioClip, main: &AudioClip) -> Result<Vec<Vec<f32>>> {
             Ok(channel)
         })
         .collect()
-}
-
-/// The mean of all channels.
-pub(crate) fn mono(channels: &[Vec<f32>]) -> Vec<f32> {
-    match channels {
-        [left, right] => left.iter().zip(right).map(|(l, r)| 0.5 * (l + r)).collect(),
-        channels => channels[0].clone(),
-    }
-}
-
-/// Log-mels of the same length as one tensor (B, 1, n_mels, T).
-pub(crate) fn to_tensor(mels: &[LogMel]) -> Result<Tensor> {
-    let (frames, n_mels) = (mels[0].frames(), mels[0].n_mels());
-    let values = mels
-        .iter()
-        .flat_map(LogMel::values)
-        .copied()
-        .collect::<Vec<_>>();
-    let by_frame = Tensor::from_vec(values, (mels.len(), 1, frames, n_mels), &Device::Cpu)?;
-    Ok(by_frame.transpose(2, 3)?.contiguous()?)
-}
-
-/// The batch elements of a tensor (B, 1, n_mels, T).
-pub(crate) fn to_log_mels(mels: &Tensor) -> Result<Vec<LogMel>> {
-    let (batch, _, n_mels, _) = mels.dims4()?;
-    let by_frame = mels.transpose(2, 3)?.contiguous()?;
-    (0..batch)
-        .map(|b| {
-            Ok(LogMel::from_values(
-                n_mels,
-                by_frame.get(b)?.flatten_all()?.to_vec1()?,
-            )?)
-        })
-        .collect()
-}
-
-/// Mixes latents (2B, C, H, T), main's before the sidechain's, to (B, C, H, T); `share(t)` is the sidechain's at latent
-/// frame `t`.
-pub(crate) fn mix(latents: &Tensor, share: impl Fn(usize) -> f32) -> Result<Tensor> {
-    let frames = latents.dim(D::Minus1)?;
-    let shares = (0..frames).map(share).collect::<Vec<_>>();
-    let halves = latents.chunk(2, 0)?;
-    let share = Tensor::from_vec(shares, (1, 1, 1, frames), latents.device())?;
-    let difference = (&halves[1] - &halves[0])?;
-    Ok((&halves[0] + difference.broadcast_mul(&share)?)?)
-}
-
-/// Transposes all batch elements of a harmony latent (B, C, H, T); `semitones(t)` is for latent frame `t`.
-pub(crate) fn transpose(
-    network: &Network,
-    harmony: &Tensor,
-    semitones: impl Fn(usize) -> i32,
-) -> Result<Tensor> {
-    let (batch, frames) = (harmony.dim(0)?, harmony.dim(D::Minus1)?);
-    let mut runs = Vec::new();
-    let mut start = 0;
-    while start < frames {
-        let here = semitones(start);
-        let end = (start..frames)
-            .find(|&frame| semitones(frame) != here)
-            .unwrap_or(frames);
-        let run = harmony.narrow(D::Minus1, start, end - start)?;
-        runs.push(network.rotate(&run.contiguous()?, &vec![here; batch])?);
-        start = end;
-    }
-    Ok(Tensor::cat(&runs, D::Minus1)?)
 }

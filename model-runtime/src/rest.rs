@@ -1,7 +1,11 @@
 //! When a stream rests. Where the sidechain is silent for so long that it counts as missing, nothing of the remix is heard;
 //! nothing is computed, then, until the sidechain's first sound.
 
-use crate::packet::{SIDECHAIN_HOLD_SECONDS, Window};
+use crate::window::Window;
+
+/// A sidechain that was digitally silent for this long counts as missing. Hosts fill an unused
+/// sidechain with zeros, so silence is the only sign; shorter rests belong to the music.
+pub(crate) const SIDECHAIN_HOLD_SECONDS: f64 = 2.0;
 
 /// A sidechain that was silent for the latency and this much more has no part in what is to be heard: the audio thread
 /// plays the main input by then. A tenth of a second is more than the longest window, at whose start the rest begins.

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use vocoder::LogMel;
 
 use crate::error::Result;
+use crate::factor::Factor;
 use crate::transport::Beat;
 
 /// Log-mels from -8 to 2 nepers become 0 to 255.
@@ -34,10 +35,8 @@ pub enum Lane {
     Sidechain,
     /// The remix's log-mel, as the network decoded it if there is one.
     Remix,
-    /// The mixed harmony latent.
-    Harmony,
-    /// The mixed rhythm latent.
-    Rhythm,
+    /// The mixed latent of a factor.
+    Latent(Factor),
 }
 
 /// One frame of a lane.
@@ -196,7 +195,10 @@ impl ScopeWriter {
                 values: values.map(|x| to_byte(share(x))).collect(),
             });
         }
-        let excess = news.columns.len().saturating_sub(5 * MOST_FRAMES);
+        let excess = news
+            .columns
+            .len()
+            .saturating_sub((3 + Factor::COUNT) * MOST_FRAMES);
         news.columns.drain(..excess);
     }
 
@@ -280,7 +282,7 @@ mod tests {
             });
         }
         let news = scope.take();
-        assert_eq!(news.columns.len(), 5 * MOST_FRAMES);
+        assert_eq!(news.columns.len(), (3 + Factor::COUNT) * MOST_FRAMES);
         assert_eq!(news.beats.len(), MOST_FRAMES);
         assert_eq!(news.beats.last().map(|(frame, _)| *frame), Some(9999));
     }
@@ -294,7 +296,9 @@ mod tests {
             0.0_f32, 0.0, 0.0, 0.9, 0.0, 0.0, 0.0, 0.0, 0.0, 1.2, 0.0, 0.0,
         ];
         let latent = Tensor::from_slice(&values, (1, 2, 3, 2), &Device::Cpu).unwrap();
-        writer.latent(Lane::Harmony, 5, 4, &latent).unwrap();
+        writer
+            .latent(Lane::Latent(Factor::Harmony), 5, 4, &latent)
+            .unwrap();
         let news = scope.take();
         assert_eq!(news.columns[0].values, [0, 0, 0]);
         assert_eq!(news.columns[1].values, [0, 128, 0]);

@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::packet::{Packet, Window, WorkerPort};
+use vocoder::MelConfig;
+
+use crate::exchange::{Packet, WorkerPort};
+use crate::window::Window;
 
 /// Shortest and longest sleep of a worker that waits for the next window, the longest as a share of the compute allowance,
 /// which it is taken from: the audio thread does not wake the worker. Each time that it wakes by itself it disturbs the audio
@@ -32,6 +35,12 @@ pub type ProcessorError = Box<dyn std::error::Error + Send + Sync>;
 pub trait WindowProcessor: Send {
     /// How many samples the output lags behind the input. Constant.
     fn latency_samples(&self) -> usize;
+
+    /// Time from one frame to the next, by which windows are measured. Constant; by default that of the standard mel
+    /// spectrogram.
+    fn frame_seconds(&self) -> f64 {
+        MelConfig::default().hop_seconds()
+    }
 
     /// Forgets the past.
     fn reset(&mut self);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use model_runtime::geometry::Geometry;
+use model_runtime::geometry::{Geometry, GeometrySettings};
 use model_runtime::worker::WindowProcessor;
 use model_runtime::{LatencyMode, Model, RemixStream, StreamSettings, Voice};
 
@@ -23,8 +23,13 @@ fn stream(sample_rate_hz: u32, mode: LatencyMode) -> RemixStream {
 }
 
 fn geometry(stream: &RemixStream, sample_rate_hz: u32, mode: LatencyMode) -> Geometry {
-    let processor = stream.latency_samples();
-    Geometry::new(mode, sample_rate_hz as f32, BLOCK_SAMPLES, processor)
+    Geometry::new(&GeometrySettings {
+        mode,
+        frame_seconds: stream.frame_seconds(),
+        sample_rate_hz: sample_rate_hz as f32,
+        max_block_samples: BLOCK_SAMPLES,
+        processor_latency_samples: stream.latency_samples(),
+    })
 }
 
 #[test]
@@ -81,6 +86,12 @@ fn the_modes_keep_their_limits() {
 
 #[test]
 fn a_long_block_gets_its_time() {
-    let long = Geometry::new(LatencyMode::Live, 44_100.0, 8192, 0);
+    let long = Geometry::new(&GeometrySettings {
+        mode: LatencyMode::Live,
+        frame_seconds: 0.023,
+        sample_rate_hz: 44_100.0,
+        max_block_samples: 8192,
+        processor_latency_samples: 0,
+    });
     assert_eq!(long.compute_allowance_samples, 8192);
 }

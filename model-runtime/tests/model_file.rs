@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use model_runtime::hard::HardConfig;
 use model_runtime::model_file::{Card, FORMAT, HEADER_KEY, Header, to_bytes};
-use model_runtime::{Architecture, Error, Model, Network};
+use model_runtime::{Architecture, Error, Factor, Model, Network};
 use safetensors::SafeTensors;
 use vocoder::MelConfig;
 
@@ -33,13 +33,8 @@ fn header() -> Header {
 fn weights() -> HashMap<String, Tensor> {
     let vars = VarMap::new();
     let builder = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu).pp("network");
-    Network::new(
-        &header().architecture,
-        &MelConfig::default(),
-        false,
-        &builder,
-    )
-    .unwrap();
+    let architecture = header().architecture;
+    architecture.build(&header().mel, false, &builder).unwrap();
     let vars = vars.data().lock().unwrap();
     vars.iter()
         .map(|(name, var)| (name.clone(), var.as_detached_tensor()))
@@ -76,18 +71,34 @@ fn a_model_survives_its_file() {
     assert_eq!(model.sha256().len(), 64);
     let mel = common::log_mel(8);
     let builder = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu).pp("network");
-    let network = Network::new(
-        &header().architecture,
-        &MelConfig::default(),
-        false,
-        &builder,
-    )
-    .unwrap();
-    let values = |network: &Network| {
-        let mean = network.encode(&mel).unwrap().harmony.mean;
+    let architecture = header().architecture;
+    let network = architecture.build(&header().mel, false, &builder).unwrap();
+    let values = |network: &dyn Network| {
+        let latents = network.encode(&mel).unwrap().means();
+        let mean = &latents[Factor::Harmony];
         mean.flatten_all().unwrap().to_vec1::<f32>().unwrap()
     };
-    assert_eq!(values(model.network()), values(&network));
+    assert_eq!(values(&**model.network()), values(&*network));
+}
+
+#[test]
+fn a_mel_that_the_network_or_the_voice_cannot_use_is_refused() {
+    let refused = |mel: MelConfig, words: &[&str]| {
+        let header = Header { mel, ..header() };
+        let json = serde_json::to_string(&header).unwrap();
+        assert_refused(&with_header(&json, &weights()), words);
+    };
+    let good = header().mel;
+    let bands = MelConfig {
+        n_mels: 100,
+        ..good.clone()
+    };
+    refused(bands, &["multiple of 64 mel bands", "found 100"]);
+    let hop = MelConfig {
+        hop_length: 1024,
+        ..good
+    };
+    refused(hop, &["at least 4 hop lengths", "2048 and 1024"]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use common::{log_mel, small_hard, small_pitch_aligned};
 use model_runtime::hard::HardConfig;
 use model_runtime::latent::Latent;
 use model_runtime::pitch_aligned::PitchAlignedConfig;
-use model_runtime::{Architecture, Network};
+use model_runtime::{Architecture, Factor};
 use vocoder::MelConfig;
 
 /// `scale * sin(0.7 n + len(name))`, as in the script.
@@ -42,19 +42,19 @@ impl SimpleBackend for Formula {
 
 fn check(name: &str, architecture: &Architecture) {
     let builder = VarBuilder::from_backend(Box::new(Formula), DType::F64, Device::Cpu);
-    let network = Network::new(architecture, &MelConfig::default(), false, &builder).unwrap();
+    let mel_config = MelConfig::default();
+    let network = architecture.build(&mel_config, false, &builder).unwrap();
     let mel = (formula("input", &(2, 1, 128, 21).into(), 2.0).unwrap() - 4.0).unwrap();
     let latents = network.encode(&mel).unwrap();
-    let decoded = network
-        .decode(&latents.harmony.mean, &latents.rhythm.mean)
-        .unwrap();
+    let decoded = network.decode(&latents.means()).unwrap();
+    let (harmony, rhythm) = (&latents[Factor::Harmony], &latents[Factor::Rhythm]);
     let reference: serde_json::Value =
         serde_json::from_str(include_str!("data/networks.json")).unwrap();
     for (part, actual) in [
-        ("harmony", &latents.harmony.mean),
-        ("harmony_spread", &latents.harmony.spread),
-        ("rhythm", &latents.rhythm.mean),
-        ("rhythm_spread", &latents.rhythm.spread),
+        ("harmony", &harmony.mean),
+        ("harmony_spread", &harmony.spread),
+        ("rhythm", &rhythm.mean),
+        ("rhythm_spread", &rhythm.spread),
         ("mel", &decoded),
     ] {
         let expected = &reference[name][part];
@@ -110,7 +110,8 @@ fn hard_as_published_has_about_the_6_7_million_parameters_of_the_paper() {
         channels: 32,
         latents: 64,
     });
-    Network::new(&architecture, &MelConfig::default(), false, &builder).unwrap();
+    let mel = MelConfig::default();
+    architecture.build(&mel, false, &builder).unwrap();
     let parameters: usize = vars.all_vars().iter().map(|var| var.elem_count()).sum();
     assert!((6_500_000..6_800_000).contains(&parameters), "{parameters}");
 }
@@ -135,18 +136,24 @@ fn latents_diverge_and_are_drawn_as_gaussians() {
 }
 
 #[test]
-fn rotation_moves_notes_and_wraps_only_in_hard() {
+fn transposition_moves_notes_and_wraps_only_in_hard() {
     let harmony = Tensor::arange(0f32, 88.0, &Device::Cpu).unwrap();
     let notes = harmony.reshape((1, 1, 88, 1)).unwrap();
-    let up = small_pitch_aligned(4).rotate(&notes, &[3]).unwrap();
+    let up = small_pitch_aligned(4)
+        .transpose(Factor::Harmony, &notes, &[3])
+        .unwrap();
     let up = up.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     assert_eq!((&up[..4], up[87]), (&[0.0, 0.0, 0.0, 0.0][..], 84.0));
-    let down = small_pitch_aligned(4).rotate(&notes, &[-3]).unwrap();
+    let down = small_pitch_aligned(4)
+        .transpose(Factor::Harmony, &notes, &[-3])
+        .unwrap();
     let down = down.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     assert_eq!((down[0], &down[84..]), (3.0, &[87.0, 0.0, 0.0, 0.0][..]));
 
     let channels = harmony.reshape((1, 88, 1, 1)).unwrap();
-    let rolled = small_hard().rotate(&channels, &[3]).unwrap();
+    let rolled = small_hard()
+        .transpose(Factor::Harmony, &channels, &[3])
+        .unwrap();
     let rolled = rolled.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     assert_eq!(
         (&rolled[..4], rolled[87]),
@@ -156,15 +163,19 @@ fn rotation_moves_notes_and_wraps_only_in_hard() {
 
 /// Each batch element has its own shift.
 #[test]
-fn a_batch_is_rotated_element_by_element() {
+fn a_batch_is_transposed_element_by_element() {
     let network = small_pitch_aligned(4);
     let mel = log_mel(16);
-    let harmony = network.encode(&mel).unwrap().harmony.mean;
+    let harmony = network.encode(&mel).unwrap()[Factor::Harmony].mean.clone();
     let batch = Tensor::cat(&[&harmony, &harmony], 0).unwrap();
-    let rotated = network.rotate(&batch, &[5, -2]).unwrap();
+    let transposed = network
+        .transpose(Factor::Harmony, &batch, &[5, -2])
+        .unwrap();
     for (b, shift) in [5, -2].into_iter().enumerate() {
-        let alone = network.rotate(&harmony, &[shift]).unwrap();
-        let difference = (rotated.narrow(0, b, 1).unwrap() - alone)
+        let alone = network
+            .transpose(Factor::Harmony, &harmony, &[shift])
+            .unwrap();
+        let difference = (transposed.narrow(0, b, 1).unwrap() - alone)
             .unwrap()
             .abs()
             .unwrap();
@@ -173,7 +184,7 @@ fn a_batch_is_rotated_element_by_element() {
             0.0
         );
     }
-    assert!(network.rotate(&batch, &[5]).is_err());
+    assert!(network.transpose(Factor::Harmony, &batch, &[5]).is_err());
 }
 
 #[test]
@@ -182,12 +193,11 @@ fn shapes_that_do_not_fit_are_errors() {
     for network in [small_pitch_aligned(4), small_hard()] {
         let narrow = mel.narrow(2, 0, 100).unwrap().contiguous().unwrap();
         assert!(network.encode(&narrow).is_err());
-        let latents = network.encode(&mel).unwrap();
-        assert!(
-            network
-                .decode(&latents.rhythm.mean, &latents.harmony.mean)
-                .is_err()
-                || matches!(network, Network::Hard(_))
-        );
+        let mut latents = network.encode(&mel).unwrap().means();
+        let rhythm = latents.remove(Factor::Rhythm).unwrap();
+        let error = network.decode(&latents).unwrap_err().to_string();
+        assert!(error.contains("expected a rhythm latent"), "{error}");
+        latents.insert(Factor::Rhythm, rhythm.narrow(1, 0, 2).unwrap());
+        assert!(network.decode(&latents).is_err());
     }
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{error_db, music, stereo};
-use model_runtime::{AudioClip, Controls, Error, Model, RemixSettings, Remixer, Voice};
+use model_runtime::{AudioClip, Controls, Error, Factor, Model, RemixSettings, Remixer, Voice};
 
 fn remixer() -> Remixer {
     Remixer::new(Model::built_in().unwrap())
@@ -81,11 +81,9 @@ fn the_knobs_choose_the_source() {
     let (main, sidechain) = (clip(44_100, 1), clip(44_100, 2));
     let remix = |harmony: f32, rhythm: f32| {
         let settings = RemixSettings {
-            controls: Controls {
-                harmony,
-                rhythm,
-                ..Controls::default()
-            },
+            controls: Controls::default()
+                .with_share(Factor::Harmony, harmony)
+                .with_share(Factor::Rhythm, rhythm),
             ..RemixSettings::default()
         };
         remixer()
@@ -99,11 +97,9 @@ fn the_knobs_choose_the_source() {
             &sidechain,
             &main,
             &RemixSettings {
-                controls: Controls {
-                    harmony: 1.0,
-                    rhythm: 1.0,
-                    ..Controls::default()
-                },
+                controls: Controls::default()
+                    .with_share(Factor::Harmony, 1.0)
+                    .with_share(Factor::Rhythm, 1.0),
                 ..RemixSettings::default()
             },
         )
@@ -132,10 +128,7 @@ fn bad_input_is_refused_in_words() {
     broken.channels[1].truncate(7);
     assert!(refusal(&broken, &defaults).contains("same length"));
     let loud = RemixSettings {
-        controls: Controls {
-            harmony: 1.5,
-            ..Controls::default()
-        },
+        controls: Controls::default().with_share(Factor::Harmony, 1.5),
         ..defaults
     };
     assert!(refusal(&good, &loud).contains("0 to 1, found 1.5"));

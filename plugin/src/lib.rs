@@ -1,6 +1,6 @@
 //! Graft: a CLAP and VST3 plugin that remixes two tracks in real time.
 //!
-//! This file has the plugin's lifecycle and wires its parts together; [`engine`] is what runs on the
+//! This file has the plugin's lifecycle and wires its parts together; [`signal_path`] is what runs on the
 //! audio thread.
 
 use std::num::NonZeroU32;
@@ -9,17 +9,28 @@ use std::sync::Arc;
 use model_runtime::transport::Transport;
 use nice_plug::prelude::*;
 
+mod choices;
+mod control;
 pub mod editor;
-pub mod engine;
+mod editor_size;
+pub mod engines;
+mod levels;
 pub mod meters;
 pub mod models;
 pub mod params;
-mod processor;
+mod ramp;
+mod readout;
+mod restart_fade;
+pub mod setup;
+pub mod signal_path;
 
-use editor::{GraftEditor, Readout};
-use engine::{Engine, Setup};
+use editor::GraftEditor;
+use engines::{Engine, Parts};
 use meters::Metering;
 use params::GraftParams;
+use readout::Readout;
+use setup::{Activation, Asker, Setup};
+use signal_path::SignalPath;
 
 /// The plugin.
 #[derive(Default)]
@@ -27,10 +38,8 @@ pub struct Graft {
     params: Arc<GraftParams>,
     readout: Arc<Readout>,
     /// While activated.
-    engine: Option<Engine>,
+    path: Option<SignalPath>,
     metering: Metering,
-    /// What the last engine was made for.
-    last_setup: Option<Setup>,
 }
 
 const fn layout(
@@ -93,24 +102,30 @@ impl Plugin for Graft {
         context: &mut impl ActivateContext<Self>,
     ) -> bool {
         // Joins the last worker before the next one starts.
-        self.engine = None;
+        self.path = None;
         // Waits for a model that is being loaded, so that a render begins with the model that its session names.
         let (model, model_version) = self.params.model.0.settled();
-        let setup = self.params.setup_with(model_version);
-        let config = engine::Config {
+        let setup = Setup::with_model(&self.params, model_version);
+        let last = self.readout.activation();
+        let config = signal_path::Config {
             setup,
-            fade_in: self.last_setup.is_some_and(|last| last != setup),
+            fade_in: last.is_some_and(|last| last.setup != setup),
             sample_rate_hz: buffer_config.sample_rate,
             max_block_samples: buffer_config.max_buffer_size as usize,
             // VST3 hosts' word comes one render late through nice-plug, so it counts for nothing.
             patient: context.plugin_api() == PluginApi::Clap
                 && buffer_config.process_mode == ProcessMode::Offline,
         };
+        let frames_hz = model.as_ref().map_or(0.0, |model| Engine::frames_hz(model));
         let status = &self.readout.status;
         let made = model.map_err(Into::into).and_then(|model| {
-            let frozen = Arc::clone(&self.params.frozen.0);
-            let scope = Arc::clone(&self.readout.scope);
-            processor::processor(&model, config.sample_rate_hz, &setup, frozen, scope)
+            setup.engine.processor(Parts {
+                model: &model,
+                sample_rate_hz: config.sample_rate_hz.round() as u32,
+                mode: setup.mode,
+                frozen: Arc::clone(&self.params.frozen.0),
+                scope: Arc::clone(&self.readout.scope),
+            })
         });
         let processor = match made {
             Ok(processor) => Some(processor),
@@ -119,30 +134,33 @@ impl Plugin for Graft {
                 None
             }
         };
-        let engine = match Engine::new(&config, processor, Arc::clone(status)) {
-            Ok(engine) => engine,
+        let path = match SignalPath::new(&config, processor, Arc::clone(status)) {
+            Ok(path) => path,
             Err(error) => {
                 status.report_fault(error.to_string());
                 return false;
             }
         };
-        let latency_samples = engine.latency_samples();
-        context.set_latency_samples(latency_samples);
-        self.readout
-            .set_latency(setup, latency_samples, config.sample_rate_hz);
+        let activation = Activation {
+            setup,
+            sample_rate_hz: config.sample_rate_hz,
+            latency_samples: path.latency_samples(),
+            frames_hz,
+        };
+        context.set_latency_samples(activation.latency_samples);
+        self.readout.set_activation(activation);
         self.metering = Metering::new(Arc::clone(&self.readout.meters), config.sample_rate_hz);
-        self.last_setup = Some(setup);
-        self.engine = Some(engine);
+        self.path = Some(path);
         true
     }
 
     fn deactivate(&mut self) {
-        self.engine = None;
+        self.path = None;
     }
 
     fn reset(&mut self) {
-        if let Some(engine) = &mut self.engine {
-            engine.reset(&self.params);
+        if let Some(path) = &mut self.path {
+            path.reset(&self.params);
         }
     }
 
@@ -152,7 +170,7 @@ impl Plugin for Graft {
         aux: &mut AuxiliaryBuffers,
         context: &mut impl ProcessContext<Self>,
     ) -> ProcessStatus {
-        let Some(engine) = &mut self.engine else {
+        let Some(path) = &mut self.path else {
             return ProcessStatus::Error("process() before activate()");
         };
         let sidechain = aux
@@ -161,14 +179,14 @@ impl Plugin for Graft {
             .map_or(&[][..], |port| port.as_slice_immutable());
         let transport = transport(context.transport());
         self.metering.input(buffer.as_slice(), sidechain);
-        engine.process(&self.params, &transport, buffer.as_slice(), sidechain);
+        path.process(&self.params, &transport, buffer.as_slice(), sidechain);
         self.metering.output(buffer.as_slice());
-        // CLAP hosts take this from any thread. In VST3 it would go through nice-plug's background thread, so there the
-        // editor asks.
-        if context.plugin_api() == PluginApi::Clap && engine.restart_is_due(self.params.setup()) {
+        if Asker::of(context.plugin_api()) == Some(Asker::AudioThread)
+            && path.restart_is_due(Setup::wanted(&self.params))
+        {
             context.request_restart();
         }
-        ProcessStatus::Tail(engine.latency_samples())
+        ProcessStatus::Tail(path.latency_samples())
     }
 }
 

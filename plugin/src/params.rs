@@ -1,4 +1,4 @@
-//! The plugin's parameters.
+//! The plugin's parameters: one row for each, with what the host sees and what the editor shows.
 
 use std::sync::Arc;
 
@@ -6,84 +6,263 @@ use model_runtime::LatencyMode;
 use model_runtime::freeze::{FreezeStore, FrozenLatents};
 use nice_plug::params::persist::PersistentField;
 use nice_plug::prelude::*;
-use vocoder::classic::Method;
 
-use crate::editor::EditorScale;
-use crate::engine::Setup;
+use crate::choices::{FreezeLength, Latency, WindowLength};
+use crate::control::{Control, Group, Origin, SetBy, Shown, Tint, Widget};
+use crate::editor_size::EditorScale;
+use crate::engines::Engine;
 use crate::models::ModelChoice;
 
-/// Largest transposition either way: what the built-in model was trained for.
-pub const MAX_TRANSPOSE_SEMITONES: i32 = 8;
+/// Largest transposition either way that the host knows. A host's range cannot follow the model: how far that one goes, its
+/// header says.
+const HOST_SEMITONES: i32 = 8;
 
-/// [`LatencyMode`] as the host sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Enum)]
-pub enum Latency {
-    /// [`LatencyMode::Live`].
-    #[id = "live"]
-    Live,
-    /// [`LatencyMode::Default`].
-    #[id = "default"]
-    Default,
-    /// [`LatencyMode::Full`].
-    #[id = "full"]
-    Full,
-}
+/// Radius of a knob that comes first.
+const LARGE: f32 = 30.0;
+/// Of the others.
+const SMALL: f32 = 21.0;
 
-/// What makes the remix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
-pub enum EngineKind {
-    /// The network of the model.
-    #[id = "network"]
-    Network,
-    /// [`Method::Separation`]: harmonic parts with percussive parts.
-    #[id = "split"]
-    Split,
-    /// [`Method::Morphing`]: spectra multiplied.
-    #[id = "morph"]
-    Morph,
-}
-
-impl EngineKind {
-    /// How it remixes, if it does so without a network.
-    pub fn method(self) -> Option<Method> {
-        match self {
-            Self::Network => None,
-            Self::Split => Some(Method::Separation),
-            Self::Morph => Some(Method::Morphing),
+/// Makes [`GraftParams`] and [`ParamId`] of a table.
+macro_rules! parameters {
+    ($($(#[$doc:meta])+ $id:ident, $field:ident, $key:tt: $kind:ty = $new:expr => $shown:expr;)+) => {
+        /// All that the host automates and saves.
+        #[derive(Params)]
+        pub struct GraftParams {
+            /// Scale of the editor's window.
+            #[persist = "editor-scale"]
+            pub editor_scale: EditorScale,
+            /// What is frozen.
+            #[persist = "frozen"]
+            pub frozen: Frozen,
+            /// The model.
+            #[persist = "model"]
+            pub model: ModelChoice,
+            $($(#[$doc])+ #[id = $key] pub $field: $kind,)+
         }
+
+        impl Default for GraftParams {
+            fn default() -> Self {
+                Self {
+                    editor_scale: EditorScale::default(),
+                    frozen: Frozen::default(),
+                    model: ModelChoice::default(),
+                    $($field: $new,)+
+                }
+            }
+        }
+
+        /// A parameter's name in the editor.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum ParamId {
+            $($(#[$doc])+ $id,)+
+        }
+
+        impl ParamId {
+            /// All of them, in the host's order.
+            pub const ALL: &[Self] = &[$(Self::$id),+];
+
+            /// The parameter of this name.
+            pub fn of(self, params: &GraftParams) -> &dyn Control {
+                match self {
+                    $(Self::$id => &params.$field,)+
+                }
+            }
+
+            /// What the editor shows of it.
+            pub fn shown(self) -> Shown {
+                match self {
+                    $(Self::$id => $shown,)+
+                }
+            }
+        }
+    };
+}
+
+// Ids and their order are in sessions and automation.
+parameters! {
+    /// Where the harmony comes from: 0 main, 1 sidechain.
+    Harmony, harmony, "harmony": FloatParam = amount("Harmony", 0.0) => Shown {
+        name: "Harmony",
+        help: "where chords and notes come from; 0 is the main input, 1 the sidechain.",
+        group: Group::Remix,
+        widget: knob([48.0, 86.0], LARGE, Origin::Zero, Tint::Sources),
+        set_by: SetBy::Presets,
+    };
+    /// Where the rhythm comes from: 0 main, 1 sidechain.
+    Rhythm, rhythm, "rhythm": FloatParam = amount("Rhythm", 1.0) => Shown {
+        name: "Rhythm",
+        help: "where the beats come from; 0 is the main input, 1 the sidechain.",
+        group: Group::Remix,
+        widget: knob([134.0, 86.0], LARGE, Origin::Zero, Tint::Sources),
+        set_by: SetBy::Presets,
+    };
+    /// Whether Rhythm follows Harmony.
+    Link, link, "link": BoolParam = BoolParam::new("Link", false) => Shown {
+        name: "Link",
+        help: "Rhythm follows Harmony, so that one knob goes from one track to the other.",
+        group: Group::Remix,
+        widget: switch([67.0, 146.0], [48.0, 24.0], Tint::Remix),
+        set_by: SetBy::Presets,
+    };
+    /// By how many semitones the harmony is transposed.
+    Transpose, transpose, "transpose": IntParam = semitones("Transpose") => Shown {
+        name: "Transpose",
+        help: "moves the harmony by semitones.",
+        group: Group::Remix,
+        widget: knob([218.0, 86.0], LARGE, Origin::Default, Tint::Remix),
+        set_by: SetBy::Presets,
+    };
+    /// Whether the harmony is frozen.
+    FreezeHarmony, freeze_harmony, "freeze-harmony": BoolParam = BoolParam::new("Freeze Harmony", false) => Shown {
+        name: "Harmony",
+        help: "the last beats of the harmony play over and over.",
+        group: Group::Freeze,
+        widget: switch([12.0, 36.0], [112.0, 26.0], Tint::Remix),
+        set_by: SetBy::Presets,
+    };
+    /// Whether the rhythm is frozen.
+    FreezeRhythm, freeze_rhythm, "freeze-rhythm": BoolParam = BoolParam::new("Freeze Rhythm", false) => Shown {
+        name: "Rhythm",
+        help: "the last beats of the rhythm play over and over.",
+        group: Group::Freeze,
+        widget: switch([12.0, 70.0], [112.0, 26.0], Tint::Remix),
+        set_by: SetBy::Presets,
+    };
+    /// Length of the loop that a frozen latent plays.
+    FreezeLength, freeze_length, "freeze-length": EnumParam<FreezeLength> = EnumParam::new("Freeze Length", FreezeLength::Four) => Shown {
+        name: "Length in beats",
+        help: "how many beats are frozen.",
+        group: Group::Freeze,
+        widget: choice(110.8, 129.5, FreezeLength::words),
+        set_by: SetBy::Presets,
+    };
+    /// From the sources' own sound, 0, to that of the model's generator, 1.
+    Voice, voice, "voice": FloatParam = amount("Voice", 0.0) => Shown {
+        name: "Voice",
+        help: "from the sound of the inputs, 0, to the voice of the model, 1.",
+        group: Group::Remix,
+        widget: knob([284.0, 66.0], SMALL, Origin::Zero, Tint::Voice),
+        set_by: SetBy::Comparing,
+    };
+    /// How much of the sources is heard above what the generator can make.
+    Air, air, "air": FloatParam = amount("Air", 1.0) => Shown {
+        name: "Air",
+        help: "how much of the inputs is heard above 11 kHz, where the voice of the model ends.",
+        group: Group::Remix,
+        widget: knob([284.0, 146.0], SMALL, Origin::Zero, Tint::Voice),
+        set_by: SetBy::Comparing,
+    };
+    /// On which beats windows end.
+    Window, window, "window": EnumParam<WindowLength> = EnumParam::new("Window", WindowLength::OneBeat) => Shown {
+        name: "Window in beats",
+        help: "on which beats the work is bundled. The latency stays the same.",
+        group: Group::Processing,
+        widget: choice(32.0, 47.0, WindowLength::words),
+        set_by: SetBy::Comparing,
+    };
+    /// How much of the future the remix waits for. Takes effect when the host restarts the plugin.
+    Latency, latency, "latency": EnumParam<Latency> = EnumParam::new("Latency", Latency(LatencyMode::Default)).non_automatable() => Shown {
+        name: "Latency",
+        help: "Live is soonest, Full sounds best. Takes effect when the host restarts the plugin.",
+        group: Group::Processing,
+        widget: choice(84.0, 99.0, Latency::variants),
+        set_by: SetBy::Nothing,
+    };
+    /// What makes the remix. Takes effect when the host restarts the plugin.
+    Engine, engine, "engine": EnumParam<Engine> = EnumParam::new("Engine", Engine::Network).non_automatable() => Shown {
+        name: "Engine",
+        help: Engine::HELP,
+        group: Group::Processing,
+        widget: choice(136.0, 151.0, Engine::variants),
+        set_by: SetBy::Nothing,
+    };
+    /// Gain of the main input.
+    MainGain, main_gain, "main-gain": FloatParam = gain("Main Gain") => Shown {
+        name: "Main",
+        help: "gain of the main input.",
+        group: Group::Levels,
+        widget: knob([40.0, 136.0], SMALL, Origin::Default, Tint::Main),
+        set_by: SetBy::Comparing,
+    };
+    /// Gain of the sidechain.
+    SidechainGain, sidechain_gain, "sidechain-gain": FloatParam = gain("Sidechain Gain") => Shown {
+        name: "Sidechain",
+        help: "gain of the sidechain.",
+        group: Group::Levels,
+        widget: knob([108.0, 136.0], SMALL, Origin::Default, Tint::Sidechain),
+        set_by: SetBy::Comparing,
+    };
+    /// Dry or wet: 0 the delayed main input, 1 the remix.
+    Mix, mix, "mix": FloatParam = amount("Mix", 1.0) => Shown {
+        name: "Mix",
+        help: "0 is the main input as it is, in time with the remix; 1 the remix.",
+        group: Group::Levels,
+        widget: knob([176.0, 136.0], SMALL, Origin::Zero, Tint::Remix),
+        set_by: SetBy::Presets,
+    };
+    /// Gain of the output.
+    OutputGain, output_gain, "output-gain": FloatParam = gain("Output Gain") => Shown {
+        name: "Output",
+        help: "gain of what comes out.",
+        group: Group::Levels,
+        widget: knob([244.0, 136.0], SMALL, Origin::Default, Tint::Remix),
+        set_by: SetBy::Comparing,
+    };
+    /// Whether the main input passes as it is, delayed.
+    Bypass, bypass, "bypass": BoolParam = BoolParam::new("Bypass", false).make_bypass() => Shown {
+        name: "Bypass",
+        help: "the main input passes as it is, in time with the remix.",
+        group: Group::Toolbar,
+        widget: switch([872.0, 13.0], [76.0, 26.0], Tint::Warning),
+        set_by: SetBy::Nothing,
+    };
+}
+
+fn amount(name: &str, default: f32) -> FloatParam {
+    FloatParam::new(name, default, FloatRange::Linear { min: 0.0, max: 1.0 })
+        .with_value_to_string(formatters::v2s_f32_rounded(2))
+}
+
+/// A gain of -60 to 12 dB, shown in dB.
+fn gain(name: &str) -> FloatParam {
+    let (min_db, max_db) = (-60.0, 12.0);
+    let range = FloatRange::Skewed {
+        min: util::db_to_gain(min_db),
+        max: util::db_to_gain(max_db),
+        factor: FloatRange::gain_skew_factor(min_db, max_db),
+    };
+    FloatParam::new(name, 1.0, range)
+        .with_unit(" dB")
+        .with_value_to_string(formatters::v2s_f32_gain_to_db(1))
+        .with_string_to_value(formatters::s2v_f32_gain_to_db())
+}
+
+fn semitones(name: &str) -> IntParam {
+    let range = IntRange::Linear {
+        min: -HOST_SEMITONES,
+        max: HOST_SEMITONES,
+    };
+    IntParam::new(name, 0, range).with_unit(" st")
+}
+
+const fn knob(center: [f32; 2], radius: f32, origin: Origin, tint: Tint) -> Widget {
+    Widget::Knob {
+        center,
+        radius,
+        origin,
+        tint,
     }
 }
 
-/// Length of the loop that a frozen latent plays, as the host sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Enum)]
-pub enum FreezeLength {
-    /// One beat.
-    #[id = "1"]
-    #[name = "1 beat"]
-    One,
-    /// Two beats.
-    #[id = "2"]
-    #[name = "2 beats"]
-    Two,
-    /// Four beats.
-    #[id = "4"]
-    #[name = "4 beats"]
-    Four,
-    /// Eight beats.
-    #[id = "8"]
-    #[name = "8 beats"]
-    Eight,
+const fn switch(corner: [f32; 2], size: [f32; 2], tint: Tint) -> Widget {
+    Widget::Switch { corner, size, tint }
 }
 
-impl FreezeLength {
-    /// In quarter notes.
-    pub fn beats(self) -> f64 {
-        match self {
-            Self::One => 1.0,
-            Self::Two => 2.0,
-            Self::Four => 4.0,
-            Self::Eight => 8.0,
-        }
+const fn choice(name_top: f32, top: f32, words: fn() -> &'static [&'static str]) -> Widget {
+    Widget::Choice {
+        name_top,
+        top,
+        words,
     }
 }
 
@@ -104,191 +283,26 @@ impl PersistentField<'_, FrozenLatents> for Frozen {
     }
 }
 
-/// Where the worker's windows end, as the host sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Enum)]
-pub enum WindowLength {
-    /// On quarters of a beat.
-    #[id = "quarter"]
-    #[name = "1/4 beat"]
-    QuarterBeat,
-    /// On halves of a beat.
-    #[id = "half"]
-    #[name = "1/2 beat"]
-    HalfBeat,
-    /// On beats.
-    #[id = "one"]
-    #[name = "1 beat"]
-    OneBeat,
-    /// On every second beat.
-    #[id = "two"]
-    #[name = "2 beats"]
-    TwoBeats,
-    /// Anywhere.
-    #[id = "free"]
-    Free,
-}
+#[cfg(test)]
+mod tests {
+    use model_runtime::Model;
 
-impl WindowLength {
-    /// In quarter notes; none when windows run free.
-    pub fn beats(self) -> Option<f64> {
-        match self {
-            Self::QuarterBeat => Some(0.25),
-            Self::HalfBeat => Some(0.5),
-            Self::OneBeat => Some(1.0),
-            Self::TwoBeats => Some(2.0),
-            Self::Free => None,
+    use super::*;
+
+    #[test]
+    fn every_choice_has_a_word_for_each_value() {
+        let params = GraftParams::default();
+        for id in ParamId::ALL {
+            if let Widget::Choice { words, .. } = id.shown().widget {
+                let steps = id.of(&params).steps();
+                assert_eq!(steps, Some(words().len() - 1), "{id:?}");
+            }
         }
     }
-}
 
-impl From<Latency> for LatencyMode {
-    fn from(latency: Latency) -> Self {
-        match latency {
-            Latency::Live => Self::Live,
-            Latency::Default => Self::Default,
-            Latency::Full => Self::Full,
-        }
+    #[test]
+    fn the_built_in_model_can_do_all_transpositions() {
+        let model = Model::built_in().unwrap();
+        assert!(model.header().max_shift_semitones >= HOST_SEMITONES as u32);
     }
-}
-
-/// All that the host automates and saves.
-#[derive(Params)]
-pub struct GraftParams {
-    /// Scale of the editor's window.
-    #[persist = "editor-scale"]
-    pub editor_scale: EditorScale,
-    /// What is frozen.
-    #[persist = "frozen"]
-    pub frozen: Frozen,
-    /// The model.
-    #[persist = "model"]
-    pub model: ModelChoice,
-
-    /// Where the harmony comes from: 0 main, 1 sidechain.
-    #[id = "harmony"]
-    pub harmony: FloatParam,
-    /// Where the rhythm comes from: 0 main, 1 sidechain.
-    #[id = "rhythm"]
-    pub rhythm: FloatParam,
-    /// Whether Rhythm follows Harmony.
-    #[id = "link"]
-    pub link: BoolParam,
-    /// By how many semitones the harmony is transposed.
-    #[id = "transpose"]
-    pub transpose: IntParam,
-    /// Whether the harmony is frozen.
-    #[id = "freeze-harmony"]
-    pub freeze_harmony: BoolParam,
-    /// Whether the rhythm is frozen.
-    #[id = "freeze-rhythm"]
-    pub freeze_rhythm: BoolParam,
-    /// Length of the loop that a frozen latent plays.
-    #[id = "freeze-length"]
-    pub freeze_length: EnumParam<FreezeLength>,
-    /// From the sources' own sound, 0, to that of the model's generator, 1.
-    #[id = "voice"]
-    pub voice: FloatParam,
-    /// How much of the sources is heard above what the generator can make.
-    #[id = "air"]
-    pub air: FloatParam,
-    /// On which beats windows end.
-    #[id = "window"]
-    pub window: EnumParam<WindowLength>,
-    /// How much of the future the remix waits for. Takes effect when the host restarts the plugin.
-    #[id = "latency"]
-    pub latency: EnumParam<Latency>,
-    /// What makes the remix. Takes effect when the host restarts the plugin.
-    #[id = "engine"]
-    pub engine: EnumParam<EngineKind>,
-    /// Gain of the main input.
-    #[id = "main-gain"]
-    pub main_gain: FloatParam,
-    /// Gain of the sidechain.
-    #[id = "sidechain-gain"]
-    pub sidechain_gain: FloatParam,
-    /// Dry or wet: 0 the delayed main input, 1 the remix.
-    #[id = "mix"]
-    pub mix: FloatParam,
-    /// Gain of the output.
-    #[id = "output-gain"]
-    pub output_gain: FloatParam,
-    /// Whether the main input passes as it is, delayed.
-    #[id = "bypass"]
-    pub bypass: BoolParam,
-}
-
-impl GraftParams {
-    /// Any thread, the audio thread too: what the host would have to restart the plugin for.
-    pub fn setup(&self) -> Setup {
-        self.setup_with(self.model.0.version())
-    }
-
-    /// The same with another version of the model.
-    pub fn setup_with(&self, model_version: u64) -> Setup {
-        let engine = self.engine.value();
-        Setup {
-            engine,
-            mode: match engine {
-                EngineKind::Network => self.latency.value().into(),
-                // They look no further ahead than they must.
-                EngineKind::Split | EngineKind::Morph => LatencyMode::Live,
-            },
-            model_version,
-        }
-    }
-}
-
-impl Default for GraftParams {
-    fn default() -> Self {
-        Self {
-            editor_scale: EditorScale::default(),
-            frozen: Frozen::default(),
-            model: ModelChoice::default(),
-            harmony: amount("Harmony", 0.0),
-            rhythm: amount("Rhythm", 1.0),
-            link: BoolParam::new("Link", false),
-            transpose: IntParam::new(
-                "Transpose",
-                0,
-                IntRange::Linear {
-                    min: -MAX_TRANSPOSE_SEMITONES,
-                    max: MAX_TRANSPOSE_SEMITONES,
-                },
-            )
-            .with_unit(" st"),
-            freeze_harmony: BoolParam::new("Freeze Harmony", false),
-            freeze_rhythm: BoolParam::new("Freeze Rhythm", false),
-            freeze_length: EnumParam::new("Freeze Length", FreezeLength::Four),
-            voice: amount("Voice", 0.0),
-            air: amount("Air", 1.0),
-            window: EnumParam::new("Window", WindowLength::OneBeat),
-            // Hosts can only restart a plugin now and then, so automation would have no effect.
-            latency: EnumParam::new("Latency", Latency::Default).non_automatable(),
-            engine: EnumParam::new("Engine", EngineKind::Network).non_automatable(),
-            main_gain: gain("Main Gain"),
-            sidechain_gain: gain("Sidechain Gain"),
-            mix: amount("Mix", 1.0),
-            output_gain: gain("Output Gain"),
-            bypass: BoolParam::new("Bypass", false).make_bypass(),
-        }
-    }
-}
-
-fn amount(name: &str, default: f32) -> FloatParam {
-    FloatParam::new(name, default, FloatRange::Linear { min: 0.0, max: 1.0 })
-        .with_value_to_string(formatters::v2s_f32_rounded(2))
-}
-
-/// A gain of -60 to 12 dB, shown in dB.
-fn gain(name: &str) -> FloatParam {
-    let (min_db, max_db) = (-60.0, 12.0);
-    let range = FloatRange::Skewed {
-        min: util::db_to_gain(min_db),
-        max: util::db_to_gain(max_db),
-        factor: FloatRange::gain_skew_factor(min_db, max_db),
-    };
-    FloatParam::new(name, 1.0, range)
-        .with_unit(" dB")
-        .with_value_to_string(formatters::v2s_f32_gain_to_db(1))
-        .with_string_to_value(formatters::s2v_f32_gain_to_db())
 }

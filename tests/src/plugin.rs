@@ -22,13 +22,34 @@ pub struct Plugin {
     host: HostInfo,
 }
 
-/// A parameter as the host sees it.
+/// A parameter as the host sees it. Values are in the host's numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameter {
+    /// What sessions and automation know it by.
+    pub id: u32,
     /// Display name.
     pub name: String,
+    /// Least value.
+    pub min: f64,
+    /// Greatest value.
+    pub max: f64,
+    /// Value in a new instance.
+    pub default: f64,
+    /// Whether it takes whole numbers only.
+    pub is_stepped: bool,
+    /// Whether the host may automate it.
+    pub is_automatable: bool,
+    /// The current value.
+    pub value: f64,
     /// The current value as the plugin shows it.
     pub text: String,
+}
+
+impl Parameter {
+    /// Whether it has two steps, whose text may be any.
+    fn is_switch(&self) -> bool {
+        self.is_stepped && self.max - self.min == 1.0
+    }
 }
 
 /// The plugin library that cargo built for the test that runs now.
@@ -90,26 +111,7 @@ impl Plugin {
     ///
     /// When the plugin cannot be made, or has no parameters.
     pub fn parameters(&self) -> Result<Vec<Parameter>> {
-        let mut instance = Instance::new(self)?;
-        let (params, listed) = instance.params()?;
-        listed
-            .into_iter()
-            .map(|ListedParameter { id, name, .. }| {
-                let handle = instance.inner.plugin_handle();
-                let mut buffer = [0; 256];
-                let text = params
-                    .get_value(&handle, id)
-                    .and_then(|value| {
-                        let written = params.value_to_text(&handle, id, value, &mut buffer);
-                        written.ok()
-                    })
-                    .with_context(|| format!("parameter \"{name}\" has no value"))?;
-                Ok(Parameter {
-                    name,
-                    text: String::from_utf8_lossy(text).into_owned(),
-                })
-            })
-            .collect()
+        Instance::new(self)?.parameters()
     }
 
     /// Names of the channel layouts that the plugin offers.
@@ -124,14 +126,6 @@ impl Plugin {
             .map(|(_, name)| name)
             .collect())
     }
-}
-
-struct ListedParameter {
-    id: ClapId,
-    name: String,
-    is_stepped: bool,
-    /// Of two steps, whose text may be any.
-    is_switch: bool,
 }
 
 fn library_of(path: &Path) -> Result<PathBuf> {
@@ -175,30 +169,42 @@ impl Instance {
             .with_context(|| format!("the plugin has no {name} extension"))
     }
 
-    fn params(&mut self) -> Result<(PluginParams, Vec<ListedParameter>)> {
+    /// All parameters with their current values.
+    pub(crate) fn parameters(&mut self) -> Result<Vec<Parameter>> {
         let params = self.extension::<PluginParams>("params")?;
         let handle = self.inner.plugin_handle();
         let mut buffer = ParamInfoBuffer::new();
-        let listed = (0..params.count(&handle))
+        (0..params.count(&handle))
             .map(|index| {
                 let info = params
                     .get_info(&handle, index, &mut buffer)
                     .with_context(|| format!("parameter {index} has no description"))?;
-                let is_stepped = info.flags.contains(ParamInfoFlags::IS_STEPPED);
-                Ok(ListedParameter {
-                    is_switch: is_stepped && info.max_value - info.min_value == 1.0,
-                    is_stepped,
-                    id: info.id,
-                    name: String::from_utf8_lossy(info.name).into_owned(),
+                let name = String::from_utf8_lossy(info.name).into_owned();
+                let value = params
+                    .get_value(&handle, info.id)
+                    .with_context(|| format!("the parameter \"{name}\" has no value"))?;
+                let mut text = [0; 256];
+                let text = params
+                    .value_to_text(&handle, info.id, value, &mut text)
+                    .with_context(|| format!("the parameter \"{name}\" has no text"))?;
+                Ok(Parameter {
+                    id: info.id.get(),
+                    name,
+                    min: info.min_value,
+                    max: info.max_value,
+                    default: info.default_value,
+                    is_stepped: info.flags.contains(ParamInfoFlags::IS_STEPPED),
+                    is_automatable: info.flags.contains(ParamInfoFlags::IS_AUTOMATABLE),
+                    value,
+                    text: String::from_utf8_lossy(text).into_owned(),
                 })
             })
-            .collect::<Result<_>>()?;
-        Ok((params, listed))
+            .collect()
     }
 
     /// The id of the parameter called `name`, and the host's number for `value` as a user writes it.
     pub(crate) fn parameter(&mut self, name: &str, value: f64) -> Result<(ClapId, f64)> {
-        let (params, listed) = self.params()?;
+        let listed = self.parameters()?;
         let Some(parameter) = listed.iter().find(|listed| listed.name == name) else {
             let names: Vec<_> = listed.iter().map(|listed| listed.name.as_str()).collect();
             bail!(
@@ -206,26 +212,28 @@ impl Instance {
                 names.join(", ")
             );
         };
-        if parameter.is_switch {
-            return Ok((parameter.id, value));
+        let id = ClapId::new(parameter.id);
+        if parameter.is_switch() {
+            return Ok((id, value));
         }
         let text = CString::new(value.to_string())?;
-        let host_value = params
-            .text_to_value(&self.inner.plugin_handle(), parameter.id, &text)
+        let host_value = self
+            .extension::<PluginParams>("params")?
+            .text_to_value(&self.inner.plugin_handle(), id, &text)
             // The text of a choice is a word; its steps are numbered from 0.
             .or(parameter.is_stepped.then_some(value))
             .with_context(|| format!("the parameter \"{name}\" does not take {value}"))?;
-        Ok((parameter.id, host_value))
+        Ok((id, host_value))
     }
 
     /// Sets a parameter while the plugin is not active, to a value in its own words.
     pub(crate) fn set_parameter_text(&mut self, name: &str, text: &str) -> Result<()> {
-        let (params, listed) = self.params()?;
+        let listed = self.parameters()?;
         let parameter = listed.iter().find(|listed| listed.name == name);
-        let id = parameter
-            .with_context(|| format!("no parameter \"{name}\""))?
-            .id;
-        let value = params
+        let parameter = parameter.with_context(|| format!("no parameter \"{name}\""))?;
+        let id = ClapId::new(parameter.id);
+        let value = self
+            .extension::<PluginParams>("params")?
             .text_to_value(&self.inner.plugin_handle(), id, &CString::new(text)?)
             .with_context(|| format!("the parameter \"{name}\" does not take {text}"))?;
         self.flush(id, value)
@@ -269,12 +277,6 @@ impl Instance {
     pub(crate) fn editor_closed(&self) -> bool {
         self.inner
             .access_shared_handler(|shared: &Shared| shared.editor_closed.load(Ordering::Acquire))
-    }
-
-    /// The names of the parameters.
-    pub(crate) fn parameter_names(&mut self) -> Result<Vec<(ClapId, String)>> {
-        let (_, listed) = self.params()?;
-        Ok(listed.into_iter().map(|p| (p.id, p.name)).collect())
     }
 
     fn layouts(&mut self) -> Result<Vec<(ClapId, String)>> {

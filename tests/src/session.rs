@@ -17,7 +17,7 @@ use clack_host::utils::ClapId;
 
 #[cfg(target_os = "linux")]
 use crate::desktop::HostWindow;
-use crate::plugin::{Headless, Instance, Plugin};
+use crate::plugin::{Headless, Instance, Parameter, Plugin};
 
 /// An instance that is activated, played and deactivated as the caller says. Everything happens on the caller's thread.
 pub struct Session {
@@ -25,7 +25,7 @@ pub struct Session {
     processor: Option<StartedPluginAudioProcessor<Headless>>,
     restarts_seen: usize,
     position_samples: u64,
-    names: HashMap<ClapId, String>,
+    names: HashMap<u32, String>,
     /// What the plugin did to its parameters by itself.
     events: Vec<ParameterEvent>,
 }
@@ -73,7 +73,8 @@ impl Session {
     pub fn new(plugin: &Plugin) -> Result<Self> {
         let mut instance = Instance::new(plugin)?;
         instance.select_layout("Stereo")?;
-        let names = instance.parameter_names()?.into_iter().collect();
+        let listed = instance.parameters()?.into_iter();
+        let names = listed.map(|p| (p.id, p.name)).collect();
         Ok(Self {
             names,
             events: Vec::new(),
@@ -144,6 +145,15 @@ impl Session {
     /// When it is active, or has no such parameter.
     pub fn set_parameter(&mut self, name: &str, value: f64) -> Result<()> {
         self.instance.set_parameter(name, value)
+    }
+
+    /// All parameters with their current values.
+    ///
+    /// # Errors
+    ///
+    /// When the plugin does not tell.
+    pub fn parameters(&mut self) -> Result<Vec<Parameter>> {
+        self.instance.parameters()
     }
 
     /// Whether the plugin asked for a restart since it was activated.
@@ -234,7 +244,7 @@ impl Session {
     }
 
     fn told(&self, event: &UnknownEvent) -> Option<ParameterEvent> {
-        let name = |id: Option<ClapId>| self.names.get(&id?).cloned();
+        let name = |id: Option<ClapId>| self.names.get(&id?.get()).cloned();
         match event.as_core_event()? {
             CoreEventSpace::ParamGestureBegin(begin) => {
                 name(begin.param_id()).map(ParameterEvent::Begin)

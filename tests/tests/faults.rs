@@ -1,4 +1,4 @@
-//! The engine with a processor that fails: the sound goes on, the fault is counted, and the remix comes back.
+//! The signal path with a processor that fails: the sound goes on, the fault is counted, and the remix comes back.
 
 use std::f32::consts::TAU;
 use std::ops::Range;
@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use graft::engine::{Config, Engine, Setup};
-use graft::params::{EngineKind, GraftParams};
-use model_runtime::packet::Window;
+use graft::engines::{Engine, Parts};
+use graft::params::GraftParams;
+use graft::setup::Setup;
+use graft::signal_path::{Config, SignalPath};
 use model_runtime::status::Status;
 use model_runtime::transport::Transport;
 use model_runtime::worker::{ProcessorError, WindowProcessor};
-use model_runtime::{ClassicStream, LatencyMode, Model, RemixStream, StreamSettings, Voice};
+use model_runtime::{LatencyMode, Model, Window};
 
 const RATE_HZ: u32 = 44_100;
 const BLOCK: usize = 64;
@@ -84,16 +85,16 @@ fn main_sample(n: usize) -> f32 {
 }
 
 /// Plays seven seconds; in real time, or as fast as it goes.
-fn play(engine: EngineKind, mode: LatencyMode, fault: Fault, live: bool) -> Played {
-    let settings = StreamSettings {
+fn play(engine: Engine, mode: LatencyMode, fault: Fault, live: bool) -> Played {
+    let model = Model::built_in().unwrap();
+    let parts = Parts {
+        model: &model,
         sample_rate_hz: RATE_HZ,
-        voice: Voice::Guided,
         mode,
+        frozen: Arc::default(),
+        scope: Arc::default(),
     };
-    let remix: Box<dyn WindowProcessor> = match engine.method() {
-        Some(method) => Box::new(ClassicStream::new(method, RATE_HZ).unwrap()),
-        None => Box::new(RemixStream::new(&Model::built_in().unwrap(), settings).unwrap()),
-    };
+    let remix = engine.processor(parts).unwrap();
     let config = Config {
         setup: Setup {
             engine,
@@ -111,9 +112,9 @@ fn play(engine: EngineKind, mode: LatencyMode, fault: Fault, live: bool) -> Play
         window: 0,
     };
     let status = Arc::new(Status::default());
-    let mut engine = Engine::new(&config, Some(Box::new(faulty)), Arc::clone(&status)).unwrap();
+    let mut path = SignalPath::new(&config, Some(Box::new(faulty)), Arc::clone(&status)).unwrap();
     let params = GraftParams::default();
-    engine.reset(&params);
+    path.reset(&params);
     let mut left = Vec::new();
     let began = Instant::now();
     while left.len() < 7 * RATE_HZ as usize {
@@ -127,12 +128,12 @@ fn play(engine: EngineKind, mode: LatencyMode, fault: Fault, live: bool) -> Play
             [0, 1].map(|_| block.clone().map(|n| sine(110.0, n)).collect::<Vec<_>>());
         let mut main = main.each_mut().map(Vec::as_mut_slice);
         let sidechain = sidechain.each_mut().map(Vec::as_mut_slice);
-        engine.process(&params, &Transport::default(), &mut main, &sidechain);
+        path.process(&params, &Transport::default(), &mut main, &sidechain);
         left.extend_from_slice(main[0]);
     }
     Played {
         left,
-        latency_samples: engine.latency_samples() as usize,
+        latency_samples: path.latency_samples() as usize,
         status,
     }
 }
@@ -159,8 +160,8 @@ fn assert_no_click(samples: &[f32], what: &str) {
 
 #[test]
 fn a_fault_costs_one_latency_of_the_remix_and_no_click() {
-    let network = LatencyMode::ALL.map(|mode| (EngineKind::Network, mode));
-    let others = [EngineKind::Split, EngineKind::Morph].map(|kind| (kind, LatencyMode::Default));
+    let network = LatencyMode::ALL.map(|mode| (Engine::Network, mode));
+    let others = [Engine::Split, Engine::Morph].map(|kind| (kind, LatencyMode::Default));
     for (engine, mode) in network.into_iter().chain(others) {
         let whole = play(engine, mode, Fault::None, false);
         assert_eq!((whole.status.faults(), whole.status.late_windows()), (0, 0));
@@ -186,7 +187,7 @@ fn a_fault_costs_one_latency_of_the_remix_and_no_click() {
 
 #[test]
 fn a_stall_of_two_seconds_makes_no_click_and_is_counted() {
-    let played = play(EngineKind::Network, LatencyMode::Live, Fault::Stall, true);
+    let played = play(Engine::Network, LatencyMode::Live, Fault::Stall, true);
     assert!(played.status.late_windows() > 0);
     assert_eq!(played.status.faults(), 0);
     assert_no_click(&played.left, "stall");

@@ -40,7 +40,7 @@ fn state(plugin: &Plugin, preset: &Preset) -> Vec<u8> {
         session.set_parameter_text(&name, word).unwrap();
     }
     let mut json = json(&session.save_state().unwrap());
-    let set = Preset::parameters().map(|name| key(&name));
+    let set: Vec<_> = Preset::parameters().iter().map(|name| key(name)).collect();
     let params = json["params"].as_object_mut().unwrap();
     params.retain(|key, _| set.contains(key));
     assert_eq!(params.len(), set.len());
@@ -86,7 +86,7 @@ fn the_files_are_the_presets_of_the_editor() {
 #[test]
 fn a_preset_sets_its_parameters_and_leaves_the_others() {
     let plugin = plugin();
-    let set = Preset::parameters().map(|name| key(&name));
+    let set: Vec<_> = Preset::parameters().iter().map(|name| key(name)).collect();
     for preset in &FACTORY {
         let mut session = Session::new(&plugin).unwrap();
         session.set_parameter("Main Gain", -7.0).unwrap();

@@ -4,23 +4,14 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use test_signals::noise;
 use vocoder::guided::{FrameControls, GuidedConfig, GuidedVoice};
 use vocoder::{LogMel, MelConfig, MelStream};
-
-fn noise(samples: usize) -> Vec<f32> {
-    let mut state = 1u32;
-    (0..samples)
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            state as f32 / u32::MAX as f32 - 0.5
-        })
-        .collect()
-}
 
 fn mel(criterion: &mut Criterion) {
     let config = MelConfig::default();
     let mut stream = MelStream::new(&config).expect("the default is valid");
-    let second = noise(config.sample_rate_hz as usize);
+    let second = noise(1, config.sample_rate_hz as usize);
     let mut out = LogMel::new(config.n_mels);
     criterion.bench_function("mel, 1 s", |bencher| {
         bencher.iter(|| {
@@ -32,8 +23,9 @@ fn mel(criterion: &mut Criterion) {
 
 fn guided(criterion: &mut Criterion) {
     for rate in [44_100, 48_000, 96_000] {
-        let mut voice = GuidedVoice::new(&GuidedConfig::new(rate, 2)).expect("a valid setting");
-        let second = noise(rate as usize);
+        let mut voice = GuidedVoice::new(&GuidedConfig::new(MelConfig::default(), rate, 2))
+            .expect("a valid setting");
+        let second = noise(1, rate as usize);
         let channels = [second.as_slice(), second.as_slice()];
         let frames = 43;
         let controls = FrameControls {

@@ -369,13 +369,8 @@ mod tests {
     const RATE_HZ: u32 = 44_100;
 
     fn noise(seed: u32, samples: usize) -> Vec<f32> {
-        let mut state = seed;
-        (0..samples)
-            .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                0.2 * (state as f32 / u32::MAX as f32 - 0.5)
-            })
-            .collect()
+        let noise = test_signals::noise(seed, samples);
+        noise.into_iter().map(|sample| 0.2 * sample).collect()
     }
 
     fn tone(hz: f32, samples: usize) -> Vec<f32> {

@@ -48,12 +48,12 @@ pub struct GuidedConfig {
 }
 
 impl GuidedConfig {
-    /// The default settings for audio of this rate and number of channels.
-    pub fn new(sample_rate_hz: u32, channels: usize) -> Self {
+    /// The default settings for this mel spectrogram, and audio of this rate and number of channels.
+    pub fn new(mel: MelConfig, sample_rate_hz: u32, channels: usize) -> Self {
         Self {
             sample_rate_hz,
             channels,
-            mel: MelConfig::default(),
+            mel,
             median_frames: 11,
             median_bins: 31,
             margin_harmonic: 6.0,
@@ -359,7 +359,8 @@ impl GuidedVoice {
 }
 
 /// A knob's value as a share; what is no number counts as 0, the main source.
-pub(crate) fn share(knob: f32) -> f32 {
+#[must_use]
+pub fn share(knob: f32) -> f32 {
     if knob.is_nan() {
         0.0
     } else {

@@ -22,6 +22,14 @@ enum Weight {
     },
 }
 
+/// The usual start of a layer's weights and bias: uniform up to `bound` either way.
+fn uniform(bound: f64) -> Init {
+    Init::Uniform {
+        lo: -bound,
+        up: bound,
+    }
+}
+
 impl Weight {
     fn new(
         vb: &VarBuilder,
@@ -29,10 +37,7 @@ impl Weight {
         bound: f64,
         norm: bool,
     ) -> Result<Self> {
-        let init = Init::Uniform {
-            lo: -bound,
-            up: bound,
-        };
+        let init = uniform(bound);
         if !norm {
             return Self::plain(vb.get_with_hints(shape, "weight", init)?);
         }
@@ -168,14 +173,7 @@ impl Conv {
                 bound,
                 config.weight_norm,
             )?,
-            bias: vb.get_with_hints(
-                config.output,
-                "bias",
-                Init::Uniform {
-                    lo: -bound,
-                    up: bound,
-                },
-            )?,
+            bias: vb.get_with_hints(config.output, "bias", uniform(bound))?,
             config,
         })
     }
@@ -321,14 +319,7 @@ impl Upsample {
         let bound = 1.0 / ((output * kernel.0 * kernel.1) as f64).sqrt();
         Ok(Self {
             weight: Weight::new(vb, (input, output, kernel.0, kernel.1), bound, norm)?,
-            bias: vb.get_with_hints(
-                output,
-                "bias",
-                Init::Uniform {
-                    lo: -bound,
-                    up: bound,
-                },
-            )?,
+            bias: vb.get_with_hints(output, "bias", uniform(bound))?,
             spec: Conv2dSpec {
                 stride: (stride, 1),
                 padding: (0, kernel.1 / 2),
@@ -444,14 +435,7 @@ impl TimeUpsample {
         let shape = (config.input, config.output, 1, kernel);
         Ok(Self {
             weight: Weight::new(vb, shape, bound, config.weight_norm)?,
-            bias: vb.get_with_hints(
-                config.output,
-                "bias",
-                Init::Uniform {
-                    lo: -bound,
-                    up: bound,
-                },
-            )?,
+            bias: vb.get_with_hints(config.output, "bias", uniform(bound))?,
             config,
         })
     }

@@ -12,6 +12,43 @@
 //! - stored frame after frame ([`LogMel`]): `values[frame * n_mels + mel]`.
 //!
 //! *Frames* are mel columns; *samples* count per channel.
+//!
+//! # Sound to mel and back
+//!
+//! ```
+//! use vocoder::griffin_lim::GriffinLim;
+//! use vocoder::{MelConfig, MelSpectrogram};
+//!
+//! let config = MelConfig::default();
+//! let tone: Vec<f32> = (0..22_050).map(|n| 0.3 * (n as f32 * 0.1).sin()).collect();
+//! let mel = MelSpectrogram::new(&config)?.log_mel(&tone);
+//! assert_eq!(mel.frames(), 22_050 / config.hop_length);
+//! let sound = GriffinLim::new(&config, 32)?.samples(&mel)?;
+//! assert_eq!(sound.len(), mel.frames() * config.hop_length);
+//! # vocoder::Result::Ok(())
+//! ```
+//!
+//! # The guided voice
+//!
+//! Shapes the sound of two tracks to a mel, here that of the first track itself:
+//!
+//! ```
+//! use vocoder::guided::{FrameControls, GuidedConfig, GuidedVoice};
+//! use vocoder::{MelConfig, MelSpectrogram};
+//!
+//! let config = MelConfig::default();
+//! let main: Vec<f32> = (0..22_050).map(|n| 0.3 * (n as f32 * 0.1).sin()).collect();
+//! let sidechain = vec![0.0; main.len()];
+//! let mel = MelSpectrogram::new(&config)?.log_mel(&main);
+//!
+//! let mut voice = GuidedVoice::new(&GuidedConfig::new(config, 22_050, 1))?;
+//! voice.push_mel(&mel, &vec![FrameControls::default(); mel.frames()])?;
+//! voice.push_audio(&[&main], &[&sidechain])?;
+//! let mut sound = vec![Vec::new()];
+//! voice.finish(&mut sound)?;
+//! assert_eq!(sound[0].len(), main.len());
+//! # vocoder::Result::Ok(())
+//! ```
 
 pub mod classic;
 pub mod conv;

@@ -79,6 +79,11 @@ impl MelConfig {
         Ok(())
     }
 
+    /// Time from one frame to the next.
+    pub fn hop_seconds(&self) -> f64 {
+        self.hop_length as f64 / f64::from(self.sample_rate_hz)
+    }
+
     /// Bins of the Fourier transform, from 0 Hz to half the sample rate.
     pub fn n_bins(&self) -> usize {
         self.n_fft / 2 + 1

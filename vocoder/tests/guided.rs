@@ -4,7 +4,7 @@ mod signals;
 
 use signals::{error_db, music, noise, rms, tone};
 use vocoder::guided::{FrameControls, GuidedConfig, GuidedVoice};
-use vocoder::{LogMel, MelSpectrogram};
+use vocoder::{LogMel, MelConfig, MelSpectrogram};
 
 /// Host rates with whole and with broken hops.
 const RATES_HZ: [u32; 6] = [22_050, 44_100, 48_000, 88_200, 96_000, 192_000];
@@ -43,7 +43,7 @@ fn loud_mel(frames: usize) -> LogMel {
 fn transparent(sample_rate_hz: u32, channels: usize) -> GuidedConfig {
     GuidedConfig {
         gain_limit: 1.0,
-        ..GuidedConfig::new(sample_rate_hz, channels)
+        ..GuidedConfig::new(MelConfig::default(), sample_rate_hz, channels)
     }
 }
 
@@ -119,7 +119,7 @@ fn output_does_not_depend_on_how_the_input_is_cut() {
         (44_100, 600),
         (44_100, 100),
     ] {
-        let config = GuidedConfig::new(rate, 2);
+        let config = GuidedConfig::new(MelConfig::default(), rate, 2);
         let clip = lively_clip(rate, samples);
         let expected = whole(&config, &clip);
         assert!(expected.iter().all(|channel| channel.len() == samples));
@@ -175,7 +175,7 @@ fn output_is_final_exactly_when_it_says_so() {
         let config = GuidedConfig {
             median_frames,
             synthesis_hops,
-            ..GuidedConfig::new(rate, 1)
+            ..GuidedConfig::new(MelConfig::default(), rate, 1)
         };
         let signal = noise(2, 40_000);
         let mut voice = GuidedVoice::new(&config).unwrap();
@@ -199,7 +199,7 @@ fn output_is_final_exactly_when_it_says_so() {
 
 #[test]
 fn output_waits_for_its_mel_frames_and_no_longer() {
-    let mut voice = GuidedVoice::new(&GuidedConfig::new(48_000, 1)).unwrap();
+    let mut voice = GuidedVoice::new(&GuidedConfig::new(MelConfig::default(), 48_000, 1)).unwrap();
     let signal = noise(2, 60_000);
     voice.push_audio(&[&signal], &[&signal]).unwrap();
     let mut out = [Vec::new()];
@@ -214,7 +214,7 @@ fn output_waits_for_its_mel_frames_and_no_longer() {
 
 #[test]
 fn a_reset_voice_starts_afresh() {
-    let config = GuidedConfig::new(44_100, 2);
+    let config = GuidedConfig::new(MelConfig::default(), 44_100, 2);
     let clip = lively_clip(44_100, 12_000);
     let expected = whole(&config, &clip);
     let mut voice = GuidedVoice::new(&config).unwrap();
@@ -238,7 +238,7 @@ fn a_reset_voice_starts_afresh() {
 
 #[test]
 fn the_mel_of_the_output_becomes_the_decoded_mel() {
-    let config = GuidedConfig::new(22_050, 1);
+    let config = GuidedConfig::new(MelConfig::default(), 22_050, 1);
     let music = music();
     let mut analysis = MelSpectrogram::new(&config.mel).unwrap();
     let source = analysis.log_mel(&music);
@@ -320,7 +320,7 @@ fn the_stereo_image_stays() {
         decoded: lively_clip(44_100, samples).decoded,
         controls: vec![knobs(0.0, 0.0); frames],
     };
-    let out = whole(&GuidedConfig::new(44_100, 2), &clip);
+    let out = whole(&GuidedConfig::new(MelConfig::default(), 44_100, 2), &clip);
     let expected: Vec<f32> = out[0].iter().map(|x| -0.25 * x).collect();
     assert!(rms(&out[0]) > 1e-3);
     assert!(error_db(&out[1], &expected) < -100.0);
@@ -375,7 +375,7 @@ fn no_input_gives_anything_but_finite_numbers() {
                 decoded: LogMel::from_values(128, vec![log_mel; frames * 128]).unwrap(),
                 controls: vec![knobs(f32::NAN, -3.0); frames],
             };
-            let out = &whole(&GuidedConfig::new(rate, 1), &clip)[0];
+            let out = &whole(&GuidedConfig::new(MelConfig::default(), rate, 1), &clip)[0];
             assert!(out.iter().all(|x| x.is_finite()));
             if signal == silence {
                 assert!(*out == silence);
@@ -386,7 +386,7 @@ fn no_input_gives_anything_but_finite_numbers() {
 
 #[test]
 fn what_does_not_fit_is_refused_in_so_many_words() {
-    let good = GuidedConfig::new(44_100, 2);
+    let good = GuidedConfig::new(MelConfig::default(), 44_100, 2);
     let refused = [
         (
             "sample_rate_hz",

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use graft_material::{audio_file, progress};
 use graft_tests::{Plugin, RenderJob};
-use model_runtime::{AudioClip, Controls, LatencyMode};
+use model_runtime::{AudioClip, Controls, Factor, LatencyMode};
 
 use crate::speed::Speed;
 
@@ -68,13 +68,19 @@ pub fn remix(
         main: at_rate(main, settings.sample_rate_hz)?,
         sidechain: Some(at_rate(sidechain, settings.sample_rate_hz)?),
         parameters: vec![
-            ("Harmony".into(), f64::from(settings.controls.harmony)),
-            ("Rhythm".into(), f64::from(settings.controls.rhythm)),
+            (
+                "Harmony".into(),
+                f64::from(settings.controls[Factor::Harmony].share),
+            ),
+            (
+                "Rhythm".into(),
+                f64::from(settings.controls[Factor::Rhythm].share),
+            ),
             (
                 "Transpose".into(),
                 f64::from(settings.controls.transpose_semitones),
             ),
-            ("Voice".into(), f64::from(settings.controls.voice)),
+            ("Voice".into(), f64::from(settings.controls.generated)),
             ("Air".into(), f64::from(settings.controls.air)),
         ],
         before_activation: vec![("Latency".into(), latency_step(settings.mode))],

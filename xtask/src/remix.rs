@@ -8,7 +8,9 @@ use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 use graft_material::audio_file::{self, WavFormat};
 use graft_material::{arguments, plot, progress};
-use model_runtime::{AudioClip, Controls, LatencyMode, Model, RemixSettings, Remixer, Voice};
+use model_runtime::{
+    AudioClip, Controls, Factor, LatencyMode, Model, RemixSettings, Remixer, Voice,
+};
 
 use crate::bundle;
 use crate::host::{self, HostSettings};
@@ -177,12 +179,12 @@ impl Remix {
 
     fn controls(&self) -> Controls {
         Controls {
-            harmony: self.harmony,
-            rhythm: self.rhythm,
-            voice: self.voice.knob(),
+            generated: self.voice.knob(),
             air: 1.0,
             transpose_semitones: self.transpose,
             ..Controls::default()
+                .with_share(Factor::Harmony, self.harmony)
+                .with_share(Factor::Rhythm, self.rhythm)
         }
     }
 }

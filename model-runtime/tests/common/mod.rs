@@ -2,17 +2,20 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::f32::consts::TAU;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use model_runtime::hard::HardConfig;
+use model_runtime::model_file::{Card, FORMAT, Header, to_bytes};
 use model_runtime::pitch_aligned::PitchAlignedConfig;
-use model_runtime::{Architecture, AudioClip, Network};
+use model_runtime::{Architecture, AudioClip, Model, Network};
+use test_signals::Noise;
 use vocoder::{MelConfig, MelSpectrogram};
 
 /// A chord that changes every half second, with decaying noise bursts on another grid; `seed` chooses both.
 pub fn music(rate: u32, seconds: f32, seed: u32) -> Vec<f32> {
-    let mut noise = 12_345 + seed;
+    let mut noise = Noise::new(12_345 + seed);
     (0..(rate as f32 * seconds) as usize)
         .map(|n| {
             let time = n as f32 / rate as f32;
@@ -26,9 +29,8 @@ pub fn music(rate: u32, seconds: f32, seed: u32) -> Vec<f32> {
                 })
                 .iter()
                 .sum();
-            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let beat = 0.2 + 0.05 * seed as f32;
-            let burst = (-(time % beat) * 40.0).exp() * ((noise >> 8) as f32 / 8_388_608.0 - 1.0);
+            let burst = (-(time % beat) * 40.0).exp() * 2.0 * noise.sample();
             0.08 * tones + 0.3 * burst
         })
         .collect()
@@ -60,15 +62,16 @@ pub fn log_mel(frames: usize) -> Tensor {
 }
 
 /// An untrained network.
-pub fn network(architecture: &Architecture) -> Network {
+pub fn network(architecture: &Architecture) -> Arc<dyn Network> {
     let vars = VarMap::new();
     let builder = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
-    Network::new(architecture, &MelConfig::default(), true, &builder).unwrap()
+    let mel = MelConfig::default();
+    architecture.build(&mel, true, &builder).unwrap()
 }
 
-/// A narrow pitch-aligned network.
-pub fn small_pitch_aligned(pool_frames: usize) -> Network {
-    network(&Architecture::PitchAligned(PitchAlignedConfig {
+/// The sizes of a narrow pitch-aligned network.
+pub fn small_config(pool_frames: usize) -> PitchAlignedConfig {
+    PitchAlignedConfig {
         harmony_channels: 6,
         harmony_latents: 2,
         pool_frames,
@@ -78,11 +81,39 @@ pub fn small_pitch_aligned(pool_frames: usize) -> Network {
         decoder_channels: 5,
         mel_mean: -4.5,
         mel_deviation: 2.2,
-    }))
+    }
+}
+
+/// A narrow pitch-aligned network.
+pub fn small_pitch_aligned(pool_frames: usize) -> Arc<dyn Network> {
+    network(&Architecture::PitchAligned(small_config(pool_frames)))
+}
+
+/// An untrained model of a narrow pitch-aligned network on this mel spectrogram.
+pub fn small_model(mel: MelConfig) -> Arc<Model> {
+    let architecture = Architecture::PitchAligned(small_config(4));
+    let vars = VarMap::new();
+    let builder = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu).pp("network");
+    architecture.build(&mel, false, &builder).unwrap();
+    let header = Header {
+        format: FORMAT,
+        architecture,
+        mel,
+        max_shift_semitones: 8,
+        generator: None,
+        magnitudes: None,
+        card: Card::default(),
+    };
+    let vars = vars.data().lock().unwrap();
+    let tensors = vars
+        .iter()
+        .map(|(name, var)| (name.clone(), var.as_detached_tensor()));
+    let bytes = to_bytes(&header, &tensors.collect()).unwrap();
+    Arc::new(Model::from_bytes(&bytes).unwrap())
 }
 
 /// A narrow HARD.
-pub fn small_hard() -> Network {
+pub fn small_hard() -> Arc<dyn Network> {
     network(&Architecture::Hard(HardConfig {
         channels: 4,
         latents: 12,

@@ -2,9 +2,9 @@
 
 use egui::{Align2, Color32, Id, Rect, Response, Sense, Stroke, StrokeKind, Ui, pos2};
 
-use super::control::ParamId;
 use super::panel::Panel;
 use super::theme;
+use crate::params::ParamId;
 
 /// How a switch looks.
 pub struct Look<'a> {

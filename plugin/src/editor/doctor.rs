@@ -6,10 +6,10 @@ use std::f64::consts::TAU;
 use model_runtime::scope::{Lane, News};
 use nice_plug::prelude::{Param, util};
 
-use super::control::ParamId;
 use super::meter::to_db;
 use crate::meters::{Meters, Pulse};
 use crate::params::GraftParams;
+use crate::params::ParamId;
 
 /// Inputs that are silent for so long are worth a word.
 const SILENT_SECONDS: f64 = 2.0;
@@ -62,8 +62,8 @@ pub struct Doctor {
 
 impl Doctor {
     /// Takes in what the worker left.
-    pub fn listen(&mut self, news: &News) {
-        self.onsets.listen(news);
+    pub fn listen(&mut self, news: &News, frames_hz: f64) {
+        self.onsets.listen(news, frames_hz);
     }
 
     /// What there is to say at a time, if anything.
@@ -160,7 +160,7 @@ struct Onsets {
 }
 
 impl Onsets {
-    fn listen(&mut self, news: &News) {
+    fn listen(&mut self, news: &News, frames_hz: f64) {
         let columns = news.columns.iter().filter(|c| c.lane == Lane::Sidechain);
         for (column, (frame, beat)) in columns.zip(&news.beats) {
             let goes_on = column.frame == *frame && self.last_frame + 1 == *frame && beat.is_host;
@@ -180,12 +180,12 @@ impl Onsets {
             self.rises
                 .push_back((rise, beat.position_beats, beat.beats_per_sample));
             self.mean_rise += 0.01 * (rise - self.mean_rise);
-            self.find();
+            self.find(frames_hz);
         }
     }
 
     /// Whether the middle of the last three frames is an onset.
-    fn find(&mut self) {
+    fn find(&mut self, frames_hz: f64) {
         if self.rises.len() < 3 {
             return;
         }
@@ -209,8 +209,7 @@ impl Onsets {
         if self.onsets.len() == ONSETS {
             self.onsets.pop_front();
         }
-        self.onsets
-            .push_back((place, frame_beats * super::pictures::FRAMES_HZ));
+        self.onsets.push_back((place, frame_beats * frames_hz));
     }
 
     /// How far the onsets are behind the grid, if they agree.
@@ -236,13 +235,14 @@ impl Onsets {
 mod tests {
     use std::sync::Arc;
 
-    use model_runtime::packet::{Controls, Window};
     use model_runtime::scope::Scope;
     use model_runtime::transport::Beat;
     use model_runtime::worker::WindowProcessor;
-    use model_runtime::{LatencyMode, Model, RemixStream, StreamSettings, Voice};
+    use model_runtime::{Controls, LatencyMode, Model, RemixStream, StreamSettings, Voice, Window};
+    use test_signals::Noise;
 
     use super::*;
+    use crate::engines::Engine;
 
     const RATE_HZ: u32 = 44_100;
     const BPM: f64 = 127.0;
@@ -260,18 +260,18 @@ mod tests {
         let mut stream = RemixStream::new(&model, settings)
             .unwrap()
             .with_scope(Arc::clone(&scope));
+        let frames_hz = Engine::frames_hz(&model);
         let mut onsets = Onsets::default();
         let (samples, interval) = (1024, 64);
         let beats_per_sample = BPM / 60.0 / f64::from(RATE_HZ);
-        let mut state = 1_u32;
+        let mut noise = Noise::new(1);
         for number in 0..430 {
             let mut window = Window::new(samples, interval);
             let start = number * samples;
             window.stream_position_samples = start as u64;
             for i in 0..samples {
                 let beats = (start + i) as f64 * beats_per_sample;
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                let noise = f64::from(state) / f64::from(u32::MAX) - 0.5;
+                let noise = f64::from(noise.sample());
                 let hit = noise * (-last_hit(beats) * 12.0).exp();
                 for side in 0..2 {
                     window.sidechain[side][i] = hit as f32;
@@ -291,7 +291,7 @@ mod tests {
             let mut remix = [vec![0.0; samples], vec![0.0; samples]];
             let [left, right] = &mut remix;
             stream.process(&window, [left, right]).unwrap();
-            onsets.listen(&scope.take());
+            onsets.listen(&scope.take(), frames_hz);
         }
         onsets.off_grid_ms()
     }

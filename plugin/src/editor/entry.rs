@@ -2,9 +2,9 @@
 
 use egui::{Area, Frame, Grid, Id, Key, Order, Pos2, Stroke, TextEdit, Ui};
 
-use super::control::ParamId;
-use super::panel::Panel;
+use super::panel::{Panel, Typing};
 use super::theme;
+use crate::params::ParamId;
 
 const WIDTH: f32 = 76.0;
 
@@ -25,24 +25,13 @@ struct Line {
     is_refused: bool,
 }
 
-impl Panel<'_> {
-    /// Opens a box at a place, in which the values of these parameters can be typed.
-    pub fn type_values(&mut self, ids: &[ParamId], at: Pos2) {
-        let lines = ids.iter().map(|&id| Line {
-            id,
-            text: self.text(id),
-            is_refused: false,
-        });
-        self.entry.0 = Some(Open {
-            lines: lines.collect(),
-            at,
-            fresh: true,
-        });
-    }
-
-    /// Shows the box, if it is open.
-    pub fn show_entry(&mut self, ui: &Ui) {
-        let Some(mut open) = self.entry.0.take() else {
+impl Entry {
+    /// Shows the box, if it is open or asked for.
+    pub fn show(&mut self, ui: &Ui, panel: &mut Panel) {
+        if let Some(typing) = panel.take_typing() {
+            self.0 = Some(Open::new(panel, &typing));
+        }
+        let Some(mut open) = self.0.take() else {
             return;
         };
         let area = Area::new(Id::unique("typed value"))
@@ -50,7 +39,7 @@ impl Panel<'_> {
             .fixed_pos(open.at)
             .constrain(true)
             .show(ui.ctx(), |ui| {
-                Frame::popup(ui.style()).show(ui, |ui| self.lines(ui, &mut open));
+                Frame::popup(ui.style()).show(ui, |ui| open.show(ui, panel));
             });
         let (enter, escape) = ui.input(|input| {
             (
@@ -60,16 +49,31 @@ impl Panel<'_> {
         });
         let beside = !open.fresh && area.response.clicked_elsewhere();
         open.fresh = false;
-        if escape || beside || (enter && self.take(&mut open)) {
+        if escape || beside || (enter && open.take(panel)) {
             return;
         }
-        self.entry.0 = Some(open);
+        self.0 = Some(open);
+    }
+}
+
+impl Open {
+    fn new(panel: &Panel, typing: &Typing) -> Self {
+        let lines = typing.ids.iter().map(|&id| Line {
+            id,
+            text: panel.text(id),
+            is_refused: false,
+        });
+        Self {
+            lines: lines.collect(),
+            at: typing.at,
+            fresh: true,
+        }
     }
 
-    fn lines(&mut self, ui: &mut Ui, open: &mut Open) {
+    fn show(&mut self, ui: &mut Ui, panel: &Panel) {
         Grid::new("typed values").num_columns(2).show(ui, |ui| {
-            for (index, line) in open.lines.iter_mut().enumerate() {
-                ui.label(self.control(line.id).label());
+            for (index, line) in self.lines.iter_mut().enumerate() {
+                ui.label(panel.control(line.id).label());
                 if line.is_refused {
                     ui.visuals_mut().selection.stroke = Stroke::new(1.5, theme::WARNING);
                 }
@@ -77,7 +81,7 @@ impl Panel<'_> {
                     .desired_width(WIDTH)
                     .show(ui);
                 let response = &output.response.response;
-                if open.fresh && index == 0 {
+                if self.fresh && index == 0 {
                     response.request_focus();
                 }
                 if response.gained_focus() {
@@ -86,16 +90,16 @@ impl Panel<'_> {
                 ui.end_row();
             }
         });
-        if open.lines.iter().any(|line| line.is_refused) {
+        if self.lines.iter().any(|line| line.is_refused) {
             ui.colored_label(theme::WARNING, "not a value");
         }
     }
 
     /// Sets what was typed; says whether all of it was understood.
-    fn take(&mut self, open: &mut Open) -> bool {
+    fn take(&mut self, panel: &mut Panel) -> bool {
         let mut values = Vec::new();
-        for line in &mut open.lines {
-            let control = self.control(line.id);
+        for line in &mut self.lines {
+            let control = panel.control(line.id);
             if line.text == control.text(control.value()) {
                 continue;
             }
@@ -103,11 +107,11 @@ impl Panel<'_> {
             line.is_refused = parsed.is_none();
             values.extend(parsed.map(|value| (line.id, value)));
         }
-        let understood = open.lines.iter().all(|line| !line.is_refused);
+        let understood = self.lines.iter().all(|line| !line.is_refused);
         match understood {
-            true => self.set_all(&values),
+            true => panel.set_all(&values),
             // The box stays for another try.
-            false => open.fresh = true,
+            false => self.fresh = true,
         }
         understood
     }

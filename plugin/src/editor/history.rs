@@ -1,6 +1,6 @@
 //! What the user changed in the editor, for undo.
 
-use super::control::ParamId;
+use crate::params::ParamId;
 
 /// Changes that follow each other this fast belong together, such as the notches of a wheel.
 const TOGETHER_SECONDS: f64 = 0.8;
@@ -73,6 +73,7 @@ impl History {
         };
         let values = changes.iter().map(|change| (change.id, change.before));
         let values = values.collect();
+        self.last_seconds = f64::NEG_INFINITY;
         self.undone.push(changes);
         values
     }
@@ -125,6 +126,19 @@ mod tests {
         assert_eq!(history.undo(), [(ParamId::Harmony, 0.0)]);
         assert_eq!(history.undo(), [(ParamId::Mix, 0.0)]);
         assert!(!history.can_undo());
+    }
+
+    #[test]
+    fn a_change_soon_after_undo_or_redo_is_one_of_its_own() {
+        let mut history = History::default();
+        history.push(change(ParamId::Mix, 1.0, 0.5), 1.0);
+        history.push(change(ParamId::Harmony, 0.0, 0.3), 1.1);
+        history.undo();
+        history.push(change(ParamId::Mix, 0.5, 0.4), 1.2);
+        assert_eq!(history.undo(), [(ParamId::Mix, 0.5)]);
+        history.redo();
+        history.push(change(ParamId::Mix, 0.4, 0.3), 1.3);
+        assert_eq!(history.undo(), [(ParamId::Mix, 0.4)]);
     }
 
     #[test]

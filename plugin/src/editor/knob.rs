@@ -7,9 +7,9 @@ use egui::{
     Vec2, pos2, vec2,
 };
 
-use super::control::ParamId;
 use super::panel::Panel;
 use super::theme;
+use crate::params::ParamId;
 
 /// How far the pointer moves from one end of a knob to the other, in points.
 const TRAVEL: f32 = 170.0;
@@ -21,7 +21,9 @@ const FROM: f32 = 0.75 * PI;
 const TO: f32 = 2.25 * PI;
 
 /// How a knob looks.
-pub struct Look {
+pub struct Look<'a> {
+    /// What stands above it.
+    pub name: &'a str,
     /// Its middle.
     pub center: Pos2,
     /// Of its track.
@@ -33,7 +35,7 @@ pub struct Look {
     /// Where another parameter holds it, if one does.
     pub held_at: Option<f32>,
     /// What it does, for the tooltip.
-    pub help: &'static str,
+    pub help: &'a str,
 }
 
 /// What all tooltips of knobs end with.
@@ -50,8 +52,7 @@ pub fn knob(ui: &Ui, panel: &mut Panel, id: ParamId, look: &Look) -> Response {
         ui.ctx().set_cursor_icon(CursorIcon::ResizeVertical);
     }
     paint(ui, panel, id, look, &response);
-    let label = panel.control(id).label().to_owned();
-    response.on_hover_text(format!("{label}: {} {HINT}", look.help))
+    response.on_hover_text(format!("{} {HINT}", look.help))
 }
 
 /// Moves a parameter by drag, wheel, keys and clicks.
@@ -180,7 +181,7 @@ fn paint(ui: &Ui, panel: &Panel, id: ParamId, look: &Look, response: &Response) 
     painter.text(
         pos2(center.x, center.y - radius - 5.0),
         Align2::CENTER_BOTTOM,
-        short_label(panel, id),
+        look.name,
         theme::font(theme::SMALL),
         theme::DIM,
     );
@@ -191,14 +192,4 @@ fn paint(ui: &Ui, panel: &Panel, id: ParamId, look: &Look, response: &Response) 
         theme::font(theme::NORMAL),
         ink,
     );
-}
-
-/// The parameter's name where its group says the rest.
-fn short_label(panel: &Panel, id: ParamId) -> String {
-    match id {
-        ParamId::MainGain => "Main".to_owned(),
-        ParamId::SidechainGain => "Sidechain".to_owned(),
-        ParamId::OutputGain => "Output".to_owned(),
-        _ => panel.control(id).label().to_owned(),
-    }
 }

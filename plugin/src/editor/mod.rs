@@ -3,25 +3,19 @@
 //! It reads atomics and what the worker leaves for it; nothing here is ever waited for by another thread.
 
 use std::error::Error;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
-use baseview::{WindowContext, WindowSize};
-use egui::{Align2, CentralPanel, Rect, Ui, vec2};
-use nice_plug::context::PluginApi;
 use nice_plug::context::gui::GuiContext;
 use nice_plug::editor::dpi::NativeSize;
 use nice_plug::editor::{Editor, HostMethods, ParentWindowHandle, ResizeHint, SpawnedEditor};
-
 use parking_lot::Mutex;
 
+mod app;
 mod buttons;
-mod control;
 mod doctor;
 mod entry;
 mod face;
-mod header;
 mod history;
 mod knob;
 mod meter;
@@ -33,44 +27,23 @@ mod pictures;
 #[cfg(target_os = "linux")]
 mod pinned;
 pub mod presets;
-mod readout;
 mod status;
 mod surface;
 mod theme;
+mod toolbar;
 mod window;
 
-pub use readout::Readout;
-pub use window::EditorScale;
-
-use crate::engine::Setup;
-use crate::params::{EngineKind, GraftParams};
-use control::ParamId;
-use doctor::{Advice, Doctor};
-use entry::Entry;
-use face::Holds;
-use header::Header;
-use history::History;
-use models::Models;
-use panel::{Gestures, Panel};
-use pictures::Pictures;
+use crate::params::GraftParams;
+use crate::readout::Readout;
+use app::{App, Kept};
 use surface::Place;
-use window::{FACE, Handle};
-
-/// How often the figures are read anew.
-const REFRESH_SECONDS: f64 = 0.25;
+use window::Handle;
 
 /// Makes a window each time the host opens one, at the size that was saved last.
 pub struct GraftEditor {
     params: Arc<GraftParams>,
     readout: Arc<Readout>,
     kept: Arc<Mutex<Kept>>,
-}
-
-/// What one window leaves for the next.
-#[derive(Default)]
-struct Kept {
-    history: History,
-    header: Header,
 }
 
 impl GraftEditor {
@@ -95,24 +68,14 @@ impl Editor for GraftEditor {
         gui_context: GuiContext,
         host: Option<HostMethods>,
     ) -> Result<SpawnedEditor<Handle>, Box<dyn Error>> {
-        let Kept { history, header } = std::mem::take(&mut *self.kept.lock());
         let hidden = Arc::new(AtomicBool::new(false));
-        let app = App {
-            params: Arc::clone(&self.params),
-            readout: Arc::clone(&self.readout),
-            context: gui_context,
-            restart_asked_for: None,
-            gestures: Gestures::with_history(history),
-            entry: Entry::default(),
-            holds: Holds::default(),
-            pictures: Pictures::default(),
-            doctor: Doctor::default(),
-            header,
-            models: Models::default(),
-            kept: Arc::clone(&self.kept),
-            figures: Figures::default(),
-            hidden: Arc::clone(&hidden),
-        };
+        let app = App::new(
+            Arc::clone(&self.params),
+            Arc::clone(&self.readout),
+            gui_context,
+            Arc::clone(&self.kept),
+            Arc::clone(&hidden),
+        );
         let place = Place {
             parent: parent.as_ref(),
             wait_for_parent,
@@ -134,192 +97,5 @@ impl Editor for GraftEditor {
 
     fn resize_hint(&self) -> ResizeHint {
         window::RESIZE
-    }
-}
-
-/// What is shown and moves by itself, as it was read last.
-#[derive(Default)]
-struct Figures {
-    read_seconds: f64,
-    late_windows: u64,
-    faults: u64,
-    work_percent: f32,
-    latency_samples: Option<u32>,
-    model: (u64, bool, Option<String>),
-    values: Vec<f32>,
-    advice: Option<Advice>,
-}
-
-impl Figures {
-    /// Whether a window with the other figures looks the same.
-    fn look_like(&self, other: &Self) -> bool {
-        let all = |f: &Self| {
-            let counts = (f.late_windows, f.faults, f.work_percent, f.latency_samples);
-            (counts, f.model.clone(), f.values.clone(), f.advice.clone())
-        };
-        all(self) == all(other)
-    }
-}
-
-/// What an open window shows.
-struct App {
-    params: Arc<GraftParams>,
-    readout: Arc<Readout>,
-    context: GuiContext,
-    /// The setup that the host was last asked to restart for.
-    restart_asked_for: Option<Setup>,
-    gestures: Gestures,
-    entry: Entry,
-    holds: Holds,
-    pictures: Pictures,
-    doctor: Doctor,
-    header: Header,
-    models: Models,
-    kept: Arc<Mutex<Kept>>,
-    figures: Figures,
-    hidden: Arc<AtomicBool>,
-}
-
-impl App {
-    /// Asks a VST3 host for a restart when latency or model are to change; in CLAP the audio thread does.
-    fn request_restart(&mut self) {
-        let wanted = self.params.setup();
-        if self.readout.setup().is_none_or(|setup| setup == wanted) {
-            self.restart_asked_for = None;
-        } else if self.context.plugin_api() == PluginApi::Vst3
-            && self.restart_asked_for != Some(wanted)
-        {
-            self.restart_asked_for = Some(wanted);
-            self.context.request_restart();
-        }
-    }
-
-    /// Before the first frame.
-    fn begin(&mut self, ctx: &egui::Context) {
-        theme::install(ctx);
-        self.readout.scope.watch(true);
-    }
-
-    /// Whether the host hides the window.
-    fn is_hidden(&self) -> bool {
-        self.hidden.load(Ordering::Relaxed)
-    }
-
-    /// Whether something else than the user changed what is shown.
-    fn has_changed(&mut self, now_seconds: f64) -> bool {
-        let asked = self.readout.meters.take_asked();
-        if now_seconds < self.figures.read_seconds + REFRESH_SECONDS {
-            return asked;
-        }
-        let figures = self.read_figures(now_seconds);
-        let changed = !figures.look_like(&self.figures);
-        self.figures = figures;
-        asked || changed
-    }
-
-    fn read_figures(&mut self, now_seconds: f64) -> Figures {
-        let status = &self.readout.status;
-        let model = &self.params.model.0;
-        Figures {
-            read_seconds: now_seconds,
-            late_windows: status.late_windows(),
-            faults: status.faults(),
-            work_percent: (100.0 * status.real_time_factor()).round(),
-            latency_samples: self.readout.latency().map(|(samples, _)| samples),
-            model: (model.version(), model.is_loading(), model.note()),
-            values: ParamId::ALL.map(|id| id.of(&self.params).value()).to_vec(),
-            advice: self
-                .doctor
-                .advice(&self.params, &self.readout.meters, now_seconds),
-        }
-    }
-
-    /// The window has a new size.
-    fn resized(&self, size: WindowSize) {
-        self.params.editor_scale.note(size);
-    }
-
-    /// A file is dragged over the window, or no longer.
-    fn hover(&mut self, is_over: bool) {
-        self.models.hover(is_over);
-    }
-
-    /// A file was dropped.
-    fn drop_file(&mut self, file: PathBuf) {
-        self.params.model.0.load(file);
-    }
-
-    /// A frame.
-    fn ui(&mut self, ui: &mut Ui, window: &WindowContext) {
-        self.request_restart();
-        let face = Rect::from_center_size(ui.max_rect().center(), FACE);
-        let mut panel = Panel {
-            params: &self.params,
-            setter: self.context.param_setter(),
-            now_seconds: ui.input(|input| input.time),
-            gestures: &mut self.gestures,
-            entry: &mut self.entry,
-        };
-        CentralPanel::no_frame().show(ui, |ui| {
-            let origin = face.min;
-            ui.painter()
-                .rect_filled(ui.max_rect(), 0.0, theme::BACKGROUND);
-            ui.painter().text(
-                origin + vec2(14.0, 26.0),
-                Align2::LEFT_CENTER,
-                "Graft",
-                theme::bold(20.0),
-                theme::TEXT,
-            );
-            let meters = &self.readout.meters;
-            face::bypass(ui, origin, &mut panel);
-            face::controls(ui, origin, &mut panel, meters, &mut self.holds);
-            let ground = face::PICTURES.translate(origin.to_vec2());
-            face::group(ui, ground, "");
-            let news = self.readout.scope.take();
-            self.doctor.listen(&news);
-            self.pictures.take(ui.ctx(), &news);
-            let latency = self.readout.latency();
-            let latency_seconds =
-                latency.map(|(samples, rate_hz)| f64::from(samples) / f64::from(rate_hz));
-            let has_network = self.params.engine.value() == EngineKind::Network;
-            let picture = ground.shrink(10.0);
-            if self
-                .pictures
-                .show(ui, picture, latency_seconds, has_network)
-            {
-                ui.ctx().request_repaint();
-            }
-            let line = face::STATUS.translate(origin.to_vec2());
-            let advice = self.figures.advice.as_ref();
-            status::line(ui, line, &mut panel, &self.readout, advice);
-            self.header.show(ui, origin, &mut panel);
-            let store = &self.params.model.0;
-            self.models
-                .button(ui, face::MODEL.translate(origin.to_vec2()), store);
-            self.models.show(ui, store);
-            self.models.show_drop(ui, face);
-            window::grip(ui, face, window);
-            panel.show_entry(ui);
-        });
-    }
-}
-
-impl Drop for App {
-    /// The host may close the window while the user holds a knob.
-    fn drop(&mut self) {
-        self.readout.scope.watch(false);
-        let mut panel = Panel {
-            params: &self.params,
-            setter: self.context.param_setter(),
-            now_seconds: 0.0,
-            gestures: &mut self.gestures,
-            entry: &mut self.entry,
-        };
-        panel.end_all();
-        *self.kept.lock() = Kept {
-            history: std::mem::take(&mut self.gestures.history),
-            header: std::mem::take(&mut self.header),
-        };
     }
 }

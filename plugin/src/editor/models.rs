@@ -10,8 +10,8 @@ use egui::{
 use model_runtime::Model;
 
 use super::buttons::{Look, button};
-use super::header::arrow;
 use super::theme;
+use super::toolbar::arrow;
 use crate::models::ModelStore;
 use crate::models::folder::{Folder, model_folder};
 

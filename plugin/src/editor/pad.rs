@@ -3,14 +3,14 @@
 use egui::epaint::Vertex;
 use egui::text::LayoutJob;
 use egui::{
-    Align, Align2, Color32, CursorIcon, Id, Mesh, PointerButton, Pos2, Rect, Sense, Shape, Stroke,
-    StrokeKind, TextFormat, Ui, Vec2, pos2, vec2,
+    Align, Align2, Color32, CursorIcon, Id, Mesh, PointerButton, Pos2, Rect, Response, Sense,
+    Shape, Stroke, StrokeKind, TextFormat, Ui, Vec2, pos2, vec2,
 };
 
-use super::control::ParamId;
 use super::knob::{FINE, keys, moved};
 use super::panel::Panel;
 use super::theme;
+use crate::params::ParamId;
 
 const X: ParamId = ParamId::Harmony;
 const Y: ParamId = ParamId::Rhythm;
@@ -28,49 +28,8 @@ pub fn pad(ui: &Ui, panel: &mut Panel, rect: Rect) {
     let area = rect.shrink2(MARGIN);
     let linked = panel.is_on(ParamId::Link);
     let response = ui.interact(rect, Id::unique("pad"), Sense::click_and_drag());
-    let axes: &[ParamId] = if linked { &[X] } else { &[X, Y] };
-
-    if response.drag_started_by(PointerButton::Primary) {
-        axes.iter().for_each(|&id| panel.begin(id));
-    }
-    // The pointer may have moved and let go in the same frame.
-    if (response.dragged() || response.drag_stopped())
-        && panel.is_held(X)
-        && let Some(pointer) = response.interact_pointer_pos()
-    {
-        if ui.input(|input| input.modifiers.shift) {
-            let by = FINE * moved(ui, &response) / area.size();
-            match linked {
-                true => panel.drag_by(X, 0.5 * (by.x - by.y)),
-                false => {
-                    panel.drag_by(X, by.x);
-                    panel.drag_by(Y, -by.y);
-                }
-            }
-        } else {
-            drag_to(panel, linked, value_at(area, pointer));
-        }
-    }
-    if response.drag_stopped() {
-        axes.iter().for_each(|&id| panel.end(id));
-    }
-    if response.double_clicked() {
-        let defaults = axes
-            .iter()
-            .map(|&id| (id, panel.control(id).default_value()));
-        panel.set_all(&defaults.collect::<Vec<_>>());
-    } else if response.clicked()
-        && let Some(pointer) = response.interact_pointer_pos()
-    {
-        axes.iter().for_each(|&id| panel.begin(id));
-        drag_to(panel, linked, value_at(area, pointer));
-        axes.iter().for_each(|&id| panel.end(id));
-    }
-    if response.secondary_clicked()
-        && let Some(pointer) = response.interact_pointer_pos()
-    {
-        panel.type_values(axes, pointer);
-    }
+    drag(ui, panel, area, linked, &response);
+    click(panel, area, linked, &response);
     if response.has_focus() {
         keys(ui, panel, response.id, [X, if linked { X } else { Y }]);
     }
@@ -97,6 +56,61 @@ pub fn pad(ui: &Ui, panel: &mut Panel, rect: Rect) {
     ui.painter()
         .rect_stroke(rect, 6.0, Stroke::new(1.0, outline), StrokeKind::Inside);
     response.on_hover_text_at_pointer(HELP);
+}
+
+/// The parameters that the handle moves.
+fn axes(linked: bool) -> &'static [ParamId] {
+    if linked { &[X] } else { &[X, Y] }
+}
+
+/// The user drags the handle.
+fn drag(ui: &Ui, panel: &mut Panel, area: Rect, linked: bool, response: &Response) {
+    if response.drag_started_by(PointerButton::Primary) {
+        axes(linked).iter().for_each(|&id| panel.begin(id));
+    }
+    // The pointer may have moved and let go in the same frame.
+    if (response.dragged() || response.drag_stopped())
+        && panel.is_held(X)
+        && let Some(pointer) = response.interact_pointer_pos()
+    {
+        if ui.input(|input| input.modifiers.shift) {
+            let by = FINE * moved(ui, response) / area.size();
+            match linked {
+                true => panel.drag_by(X, 0.5 * (by.x - by.y)),
+                false => {
+                    panel.drag_by(X, by.x);
+                    panel.drag_by(Y, -by.y);
+                }
+            }
+        } else {
+            drag_to(panel, linked, value_at(area, pointer));
+        }
+    }
+    if response.drag_stopped() {
+        axes(linked).iter().for_each(|&id| panel.end(id));
+    }
+}
+
+/// The user clicks: once to move the handle there, twice to reset it, on the right to type.
+fn click(panel: &mut Panel, area: Rect, linked: bool, response: &Response) {
+    let axes = axes(linked);
+    if response.double_clicked() {
+        let defaults = axes
+            .iter()
+            .map(|&id| (id, panel.control(id).default_value()));
+        panel.set_all(&defaults.collect::<Vec<_>>());
+    } else if response.clicked()
+        && let Some(pointer) = response.interact_pointer_pos()
+    {
+        axes.iter().for_each(|&id| panel.begin(id));
+        drag_to(panel, linked, value_at(area, pointer));
+        axes.iter().for_each(|&id| panel.end(id));
+    }
+    if response.secondary_clicked()
+        && let Some(pointer) = response.interact_pointer_pos()
+    {
+        panel.type_values(axes, pointer);
+    }
 }
 
 fn drag_to(panel: &mut Panel, linked: bool, value: Vec2) {

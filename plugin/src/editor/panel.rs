@@ -1,11 +1,12 @@
 //! Moving parameters: every move is a gesture that the host sees begin and end once.
 
+use egui::Pos2;
 use nice_plug::context::gui::ParamSetter;
 
-use super::control::{Control, ParamId};
-use super::entry::Entry;
 use super::history::{Change, History};
+use crate::control::Control;
 use crate::params::GraftParams;
+use crate::params::ParamId;
 
 /// Gestures under way, and those of before.
 #[derive(Default)]
@@ -14,6 +15,16 @@ pub struct Gestures {
     finished: Vec<Change>,
     /// What can be undone.
     pub history: History,
+    /// What the user wants to type, until there is a box for it.
+    typing: Option<Typing>,
+}
+
+/// Parameters whose values the user wants to type.
+pub struct Typing {
+    /// Which ones.
+    pub ids: Vec<ParamId>,
+    /// Where the user clicked.
+    pub at: Pos2,
 }
 
 impl Gestures {
@@ -43,8 +54,6 @@ pub struct Panel<'a> {
     pub setter: ParamSetter<'a>,
     /// What the user is at.
     pub gestures: &'a mut Gestures,
-    /// Where the user types.
-    pub entry: &'a mut Entry,
     /// The time of the frame.
     pub now_seconds: f64,
 }
@@ -176,6 +185,19 @@ impl Panel<'_> {
             control.set(&self.setter, value);
             control.end(&self.setter);
         }
+    }
+
+    /// Asks for a box at a place, in which the values of these parameters can be typed.
+    pub fn type_values(&mut self, ids: &[ParamId], at: Pos2) {
+        self.gestures.typing = Some(Typing {
+            ids: ids.to_vec(),
+            at,
+        });
+    }
+
+    /// What the user wants to type since the last call.
+    pub fn take_typing(&mut self) -> Option<Typing> {
+        self.gestures.typing.take()
     }
 
     /// Lets go of everything.

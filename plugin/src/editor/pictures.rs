@@ -6,13 +6,12 @@ use egui::{
     Align2, Color32, ColorImage, Context, Mesh, Pos2, Rect, Shape, Stroke, TextureHandle,
     TextureOptions, Ui, pos2, vec2,
 };
+use model_runtime::Factor;
 use model_runtime::scope::{Lane, News};
 use model_runtime::transport::Beat;
 
 use super::theme;
-
-/// Frames a second: what every model file has.
-pub const FRAMES_HZ: f64 = 22_050.0 / 512.0;
+use crate::setup::Activation;
 
 /// Frames that a texture holds; a power of two, more than are seen.
 const RING: usize = 512;
@@ -26,13 +25,56 @@ const HELD_BACK: f64 = 6.0;
 /// A picture that is further behind than this jumps.
 const FURTHEST_BEHIND: f64 = 60.0;
 
-/// Lanes from top to bottom, with their names, heights and colours.
-const LANES: [(Lane, &str, f32, Color32); 5] = [
-    (Lane::Main, "Main", 70.0, theme::MAIN),
-    (Lane::Sidechain, "Sidechain", 70.0, theme::SIDECHAIN),
-    (Lane::Harmony, "Harmony", 40.0, theme::REMIX),
-    (Lane::Rhythm, "Rhythm", 22.0, theme::REMIX),
-    (Lane::Remix, "Remix", 78.0, theme::REMIX),
+/// How a lane looks.
+struct Look {
+    lane: Lane,
+    name: &'static str,
+    height: f32,
+    color: Color32,
+    /// How much of it is left out at the top.
+    cropped: f32,
+}
+
+/// The highest bands of a log-mel say little.
+const MEL_CROPPED: f32 = 0.02;
+
+/// Lanes from top to bottom.
+const LANES: [Look; 5] = [
+    Look {
+        lane: Lane::Main,
+        name: "Main",
+        height: 70.0,
+        color: theme::MAIN,
+        cropped: MEL_CROPPED,
+    },
+    Look {
+        lane: Lane::Sidechain,
+        name: "Sidechain",
+        height: 70.0,
+        color: theme::SIDECHAIN,
+        cropped: MEL_CROPPED,
+    },
+    Look {
+        lane: Lane::Latent(Factor::Harmony),
+        name: "Harmony",
+        height: 40.0,
+        color: theme::REMIX,
+        cropped: 0.0,
+    },
+    Look {
+        lane: Lane::Latent(Factor::Rhythm),
+        name: "Rhythm",
+        height: 22.0,
+        color: theme::REMIX,
+        cropped: MEL_CROPPED,
+    },
+    Look {
+        lane: Lane::Remix,
+        name: "Remix",
+        height: 78.0,
+        color: theme::REMIX,
+        cropped: MEL_CROPPED,
+    },
 ];
 
 /// Between two lanes.
@@ -62,15 +104,15 @@ struct Strip {
 }
 
 impl Strip {
-    fn new(ctx: &Context, lane: Lane, rows: usize, color: Color32) -> Self {
-        let colors = colors(color);
+    fn new(ctx: &Context, look: &Look, rows: usize) -> Self {
+        let colors = colors(look.color);
         let blank = ColorImage::filled([RING, rows], colors[0]);
         let options = TextureOptions {
             wrap_mode: egui::TextureWrapMode::Repeat,
             ..TextureOptions::LINEAR
         };
         Self {
-            texture: ctx.load_texture(format!("{lane:?}"), blank, options),
+            texture: ctx.load_texture(look.name, blank, options),
             colors,
             end: 0,
         }
@@ -119,25 +161,26 @@ fn colors(hue: Color32) -> Vec<Color32> {
 }
 
 impl Pictures {
-    /// Shows the pictures; says whether they move. Only the network has latents.
+    /// Shows the pictures; says whether they move. Some lanes are of latents, which not every engine has.
     pub fn show(
         &mut self,
         ui: &Ui,
         rect: Rect,
-        latency_seconds: Option<f64>,
-        has_network: bool,
+        activation: Option<Activation>,
+        has_latents: bool,
     ) -> bool {
-        let moves = self.scroll(ui.input(|input| input.time));
+        let frames_hz = activation.map_or(0.0, |activation| activation.frames_hz);
+        let moves = self.scroll(ui.input(|input| input.time), frames_hz);
         let mut top = rect.top();
-        let mut bands = Vec::new();
-        for (index, &(lane, name, height, color)) in LANES.iter().enumerate() {
-            let band = Rect::from_min_size(pos2(rect.left(), top), vec2(rect.width(), height));
-            top += height + GAP;
+        for (index, look) in LANES.iter().enumerate() {
+            let size = vec2(rect.width(), look.height);
+            let band = Rect::from_min_size(pos2(rect.left(), top), size);
+            top += look.height + GAP;
             ui.painter().rect_filled(band, 2.0, theme::BACKGROUND);
             if let Some(strip) = self.strips.get(index) {
-                self.paint(ui, band, lane, strip);
+                self.paint(ui, band, look, strip);
             }
-            if !has_network && matches!(lane, Lane::Harmony | Lane::Rhythm) {
+            if matches!(look.lane, Lane::Latent(_)) && !has_latents {
                 ui.painter().text(
                     band.center(),
                     Align2::CENTER_CENTER,
@@ -146,19 +189,16 @@ impl Pictures {
                     theme::DIM,
                 );
             }
-            bands.push((band, name, color));
         }
         self.beats(ui, rect);
-        if let Some(latency_seconds) = latency_seconds.filter(|_| self.newest > 0) {
-            heard_line(
-                ui,
-                rect,
-                self.x(rect, self.head - latency_seconds * FRAMES_HZ),
-            );
+        if let Some(activation) = activation.filter(|_| self.newest > 0) {
+            let heard = self.head - activation.latency_seconds() * frames_hz;
+            heard_line(ui, rect, self.x(rect, heard));
         }
-        for (band, name, color) in bands {
-            let at = band.left_top() + vec2(6.0, 3.0);
-            tag(ui, at, Align2::LEFT_TOP, name, color);
+        let mut at = rect.left_top() + vec2(6.0, 3.0);
+        for look in &LANES {
+            tag(ui, at, Align2::LEFT_TOP, look.name, look.color);
+            at.y += look.height + GAP;
         }
         if self.newest == 0 {
             let lines = [
@@ -172,14 +212,14 @@ impl Pictures {
 
     /// Takes in what the worker left.
     pub fn take(&mut self, ctx: &Context, news: &News) {
-        for (index, &(lane, _, _, color)) in LANES.iter().enumerate() {
-            let columns = news.columns.iter().filter(|column| column.lane == lane);
+        for (index, look) in LANES.iter().enumerate() {
+            let columns = news.columns.iter().filter(|c| c.lane == look.lane);
             let mut run: Vec<Vec<u8>> = Vec::new();
             let mut first = 0;
             for column in columns {
                 let is_other = run.first().is_some_and(|c| c.len() != column.values.len());
                 if !run.is_empty() && (first + run.len() as u64 != column.frame || is_other) {
-                    self.write(ctx, index, lane, color, first, &run);
+                    self.write(ctx, index, first, &run);
                     run.clear();
                 }
                 if run.is_empty() {
@@ -188,7 +228,7 @@ impl Pictures {
                 run.extend((0..column.frames).map(|_| column.values.clone()));
             }
             if !run.is_empty() {
-                self.write(ctx, index, lane, color, first, &run);
+                self.write(ctx, index, first, &run);
             }
         }
         for &(frame, beat) in &news.beats {
@@ -197,22 +237,15 @@ impl Pictures {
         }
     }
 
-    fn write(
-        &mut self,
-        ctx: &Context,
-        index: usize,
-        lane: Lane,
-        color: Color32,
-        first: u64,
-        columns: &[Vec<u8>],
-    ) {
+    /// Writes columns of a lane that follow each other, from `first` on.
+    fn write(&mut self, ctx: &Context, index: usize, first: u64, columns: &[Vec<u8>]) {
         while self.strips.len() <= index {
-            let (lane, _, _, color) = LANES[self.strips.len()];
-            self.strips.push(Strip::new(ctx, lane, 1, color));
+            let look = &LANES[self.strips.len()];
+            self.strips.push(Strip::new(ctx, look, 1));
         }
         let rows = columns[0].len();
         if self.strips[index].texture.size()[1] != rows {
-            self.strips[index] = Strip::new(ctx, lane, rows, color);
+            self.strips[index] = Strip::new(ctx, &LANES[index], rows);
         }
         self.strips[index].write(first, columns);
     }
@@ -241,7 +274,7 @@ impl Pictures {
     }
 
     /// Moves the picture on, evenly. Says whether there is more to come.
-    fn scroll(&mut self, now_seconds: f64) -> bool {
+    fn scroll(&mut self, now_seconds: f64, frames_hz: f64) -> bool {
         let passed = (now_seconds - self.last_seconds).clamp(0.0, 0.2);
         self.last_seconds = now_seconds;
         let behind = self.newest as f64 - self.head;
@@ -251,7 +284,7 @@ impl Pictures {
         }
         let hurry = 1.0 + ((behind - HELD_BACK) / 12.0).clamp(-0.5, 1.0);
         let before = self.head;
-        self.head = (self.head + hurry * passed * FRAMES_HZ).min(self.newest as f64);
+        self.head = (self.head + hurry * passed * frames_hz).min(self.newest as f64);
         self.head > before
     }
 
@@ -261,7 +294,7 @@ impl Pictures {
     }
 
     /// Shows a lane as far as there are frames.
-    fn paint(&self, ui: &Ui, band: Rect, lane: Lane, strip: &Strip) {
+    fn paint(&self, ui: &Ui, band: Rect, look: &Look, strip: &Strip) {
         // A frame's middle is where its colour is; the edge of the newest is not filtered into what is not there yet.
         let end = (strip.end as f64 - 0.5).min(self.head);
         let start = (self.head - SEEN)
@@ -274,12 +307,10 @@ impl Pictures {
             pos2(self.x(band, start), band.top()),
             pos2(self.x(band, end), band.bottom()),
         );
-        // The highest bands say little.
-        let top = if lane == Lane::Harmony { 0.0 } else { 0.02 };
         let uv = |frame: f64| ((frame % RING as f64) / RING as f64) as f32;
         let left = uv(start);
         let uv = Rect::from_min_max(
-            pos2(left, top),
+            pos2(left, look.cropped),
             pos2(left + ((end - start) / RING as f64) as f32, 1.0),
         );
         let mut mesh = Mesh::with_texture(strip.texture.id());

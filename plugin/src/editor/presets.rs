@@ -1,10 +1,11 @@
 //! Presets, and comparing two settings.
 
-use super::control::ParamId::{
+use super::panel::Panel;
+use crate::control::SetBy;
+use crate::params::GraftParams;
+use crate::params::ParamId::{
     self, FreezeHarmony, FreezeLength, FreezeRhythm, Harmony, Link, Mix, Rhythm, Transpose,
 };
-use super::panel::Panel;
-use crate::params::GraftParams;
 
 /// A setting with a name that says what it does.
 pub struct Preset {
@@ -12,21 +13,16 @@ pub struct Preset {
     pub name: &'static str,
     /// What it is for.
     pub help: &'static str,
-    /// What it sets, in words that the parameters understand. The others of [`RESET`] go back to where they were at first.
+    /// What it sets, in words that the parameters understand. The others that presets
+    /// set go back to where they were at first.
     values: &'static [(ParamId, &'static str)],
 }
 
-/// What presets set. Gains, window, latency and bypass belong to the session.
-const RESET: [ParamId; 8] = [
-    Harmony,
-    Rhythm,
-    Link,
-    Transpose,
-    FreezeHarmony,
-    FreezeRhythm,
-    FreezeLength,
-    Mix,
-];
+/// The parameters that presets set.
+fn reset() -> impl Iterator<Item = ParamId> {
+    let all = ParamId::ALL.iter().copied();
+    all.filter(|id| id.shown().set_by == SetBy::Presets)
+}
 
 /// The presets that come with Graft.
 pub const FACTORY: [Preset; 9] = [
@@ -88,19 +84,21 @@ impl Preset {
     }
 
     /// Names of the parameters that presets set.
-    pub fn parameters() -> [String; RESET.len()] {
+    pub fn parameters() -> Vec<String> {
         let params = GraftParams::default();
-        RESET.map(|id| id.of(&params).label().to_owned())
+        let names = reset().map(|id| id.of(&params).label().to_owned());
+        names.collect()
     }
 
     /// Sets the parameters: one change to undo.
     pub(super) fn apply(&self, panel: &mut Panel) {
-        let values = RESET.map(|id| {
+        let values = reset().map(|id| {
             let control = panel.control(id);
             let word = self.values.iter().find(|(other, _)| *other == id);
             let value = word.and_then(|(_, word)| control.parse(word));
             (id, value.unwrap_or_else(|| control.default_value()))
         });
+        let values: Vec<_> = values.collect();
         panel.set_all(&values);
     }
 }
@@ -136,9 +134,8 @@ impl Compare {
 
 /// Where all parameters are that one would compare.
 fn values(panel: &Panel) -> Vec<(ParamId, f32)> {
-    let compared = ParamId::ALL.into_iter();
-    let compared =
-        compared.filter(|id| !matches!(id, ParamId::Latency | ParamId::Engine | ParamId::Bypass));
+    let compared = ParamId::ALL.iter().copied();
+    let compared = compared.filter(|id| id.shown().set_by != SetBy::Nothing);
     compared.map(|id| (id, panel.value(id))).collect()
 }
 
@@ -151,7 +148,7 @@ mod tests {
         let params = GraftParams::default();
         for preset in &FACTORY {
             for (id, word) in preset.values {
-                assert!(RESET.contains(id), "{}: {id:?} stays", preset.name);
+                assert!(reset().any(|other| other == *id), "{}: {id:?}", preset.name);
                 let control = id.of(&params);
                 let value = control.parse(word);
                 let is_new = value.is_some_and(|value| value != control.default_value());

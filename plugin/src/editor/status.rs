@@ -6,8 +6,8 @@ use model_runtime::status::Status;
 use super::buttons::{self, button};
 use super::doctor::Advice;
 use super::panel::Panel;
-use super::readout::Readout;
 use super::theme;
+use crate::readout::Readout;
 
 /// A worker that needs more than this share of the time is close to its limit.
 const BUSY: f32 = 0.7;
@@ -16,10 +16,10 @@ const BUSY: f32 = 0.7;
 pub fn line(ui: &Ui, rect: Rect, panel: &mut Panel, readout: &Readout, advice: Option<&Advice>) {
     let status = &readout.status;
     let mut x = rect.left();
-    let latency = match readout.latency() {
-        Some((samples, rate_hz)) => {
-            let ms = 1000.0 * samples as f32 / rate_hz;
-            format!("{ms:.0} ms · {samples} samples")
+    let latency = match readout.activation() {
+        Some(activation) => {
+            let ms = 1000.0 * activation.latency_seconds();
+            format!("{ms:.0} ms · {} samples", activation.latency_samples)
         }
         None => "not running".to_owned(),
     };

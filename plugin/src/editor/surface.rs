@@ -25,9 +25,8 @@ use egui_glow::glow;
 use keyboard_types::{Key, KeyState, KeyboardEvent};
 use nice_plug::editor::{HostMethods, ParentWindowHandle};
 
-use super::App;
 use super::open_window::OpenWindow;
-use super::window::scale_of;
+use crate::editor_size::scale_of;
 
 /// How often the window looks whether there is something to draw.
 const POLL: Duration = Duration::from_micros(15_625);
@@ -44,13 +43,31 @@ pub struct Place<'a> {
     pub size: Size,
 }
 
-/// Opens a window for `app`.
+/// What a window shows.
+pub trait Content: 'static {
+    /// Before the first frame.
+    fn begin(&mut self, ctx: &egui::Context);
+    /// Whether the host hides the window.
+    fn is_hidden(&self) -> bool;
+    /// Whether something else than the user changed what is shown.
+    fn has_changed(&mut self, now_seconds: f64) -> bool;
+    /// The window has a new size.
+    fn resized(&self, size: WindowSize);
+    /// A file is dragged over the window, or no longer.
+    fn hover(&mut self, is_over: bool);
+    /// A file was dropped.
+    fn drop_file(&mut self, file: PathBuf);
+    /// A frame.
+    fn ui(&mut self, ui: &mut Ui, window: &WindowContext);
+}
+
+/// Opens a window for `content`.
 ///
 /// # Errors
 ///
 /// When the system has none to give.
 pub fn open(
-    app: App,
+    content: impl Content + Send,
     place: &Place,
     host: Option<HostMethods>,
 ) -> Result<OpenWindow, baseview::Error> {
@@ -70,15 +87,15 @@ pub fn open(
     let surface_closing = Arc::clone(&closing);
     let window = Window::create_with_host(
         settings,
-        |window| Surface::new(window, app, surface_closing),
+        |window| Surface::new(window, content, surface_closing),
         host.map(adapt),
     )?;
     Ok(OpenWindow::new(window, closing))
 }
 
 /// An open window.
-struct Surface {
-    drawing: RefCell<Drawing>,
+struct Surface<C> {
+    drawing: RefCell<Drawing<C>>,
     input: RefCell<RawInput>,
     window: WindowContext,
     /// Set when the window is to close.
@@ -93,17 +110,17 @@ struct Surface {
     cursor: Cell<MouseCursor>,
 }
 
-struct Drawing {
-    app: App,
+struct Drawing<C> {
+    content: C,
     context: egui::Context,
     painter: Painter,
     clipboard: Option<ClipboardContext>,
 }
 
-impl Surface {
+impl<C: Content> Surface<C> {
     fn new(
         window: WindowContext,
-        mut app: App,
+        mut content: C,
         closing: Arc<AtomicBool>,
     ) -> Result<Self, HandlerError> {
         let gl = opengl(&window)?;
@@ -124,14 +141,14 @@ impl Surface {
                 due.fetch_min(nanoseconds(at), Ordering::Relaxed);
             }
         });
-        app.begin(&context);
+        content.begin(&context);
         let input = RawInput {
             max_texture_side: Some(painter.max_texture_side()),
             ..RawInput::default()
         };
         Ok(Self {
             drawing: RefCell::new(Drawing {
-                app,
+                content,
                 context,
                 painter,
                 clipboard: ClipboardContext::new().ok(),
@@ -162,7 +179,7 @@ impl Surface {
     fn is_due(&self) -> bool {
         let now = self.started.elapsed();
         let asked = self.due.load(Ordering::Relaxed) <= nanoseconds(now);
-        asked && now >= self.rest_until.get() && !self.drawing.borrow().app.is_hidden()
+        asked && now >= self.rest_until.get() && !self.drawing.borrow().content.is_hidden()
     }
 
     /// The input of a frame.
@@ -231,14 +248,14 @@ impl Surface {
             }
             MouseEvent::DragDropped { data, .. } => {
                 let status = self.drag(&data);
-                let app = &mut self.drawing.borrow_mut().app;
-                app.hover(false);
+                let content = &mut self.drawing.borrow_mut().content;
+                content.hover(false);
                 if let Some(file) = file(&data) {
-                    app.drop_file(file);
+                    content.drop_file(file);
                 }
                 return status;
             }
-            MouseEvent::DragLeft => self.drawing.borrow_mut().app.hover(false),
+            MouseEvent::DragLeft => self.drawing.borrow_mut().content.hover(false),
             _ => return EventStatus::Ignored,
         }
         EventStatus::Captured
@@ -246,7 +263,7 @@ impl Surface {
 
     fn drag(&self, data: &DropData) -> EventStatus {
         let wanted = file(data).is_some();
-        self.drawing.borrow_mut().app.hover(wanted);
+        self.drawing.borrow_mut().content.hover(wanted);
         match wanted {
             true => EventStatus::AcceptDrop(DropEffect::Copy),
             false => EventStatus::Ignored,
@@ -327,7 +344,7 @@ impl Surface {
 
     fn paint(
         &self,
-        drawing: &mut Drawing,
+        drawing: &mut Drawing<C>,
         mut output: egui::FullOutput,
     ) -> Result<(), HandlerError> {
         let gl = opengl(&self.window)?;
@@ -360,7 +377,7 @@ impl Surface {
     }
 }
 
-impl WindowHandler for Surface {
+impl<C: Content> WindowHandler for Surface<C> {
     fn draw(&self) -> Result<(), HandlerError> {
         if !self.is_due() {
             return Ok(());
@@ -369,8 +386,10 @@ impl WindowHandler for Surface {
         let began = self.started.elapsed();
         let input = self.take_input();
         let mut drawing = self.drawing.borrow_mut();
-        let Drawing { app, context, .. } = &mut *drawing;
-        let output = context.run_ui(input, |ui: &mut Ui| app.ui(ui, &self.window));
+        let Drawing {
+            content, context, ..
+        } = &mut *drawing;
+        let output = context.run_ui(input, |ui: &mut Ui| content.ui(ui, &self.window));
         self.paint(&mut drawing, output)?;
         let ended = self.started.elapsed();
         self.rest_until.set(ended + (ended - began));
@@ -382,7 +401,7 @@ impl WindowHandler for Surface {
     }
 
     fn resized(&self, size: WindowSize) -> Result<(), HandlerError> {
-        self.drawing.borrow().app.resized(size);
+        self.drawing.borrow().content.resized(size);
         self.draw_soon();
         Ok(())
     }
@@ -410,7 +429,7 @@ impl WindowHandler for Surface {
             self.window.request_close();
         } else if timer == self.poll {
             let now_seconds = self.started.elapsed().as_secs_f64();
-            if self.drawing.borrow_mut().app.has_changed(now_seconds) {
+            if self.drawing.borrow_mut().content.has_changed(now_seconds) {
                 self.due.store(0, Ordering::Relaxed);
             }
             if self.is_due() {
@@ -420,7 +439,7 @@ impl WindowHandler for Surface {
     }
 }
 
-impl Drop for Surface {
+impl<C> Drop for Surface<C> {
     fn drop(&mut self) {
         if let Some(gl) = self.window.gl_context() {
             let painter = &mut self.drawing.borrow_mut().painter;

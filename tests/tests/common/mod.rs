@@ -5,17 +5,18 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use clack_host::prelude::PluginEntry;
 use graft::models::ModelFile;
 use graft_tests::{Plugin, Rendered};
 use model_runtime::model_file::{Card, FORMAT, Header, to_bytes};
 use model_runtime::pitch_aligned::PitchAlignedConfig;
-use model_runtime::{Architecture, Model, Network};
+use model_runtime::{Architecture, Model};
 use serde_json::Value;
 use vocoder::MelConfig;
 use vocoder::generator::{Generator, GeneratorConfig};
+use vocoder::magnitudes::MagnitudeNetwork;
 
 /// Length of the prefix that nice-plug puts before a CLAP state.
 pub const STATE_PREFIX_BYTES: usize = 8;
@@ -36,6 +37,27 @@ pub fn assert_same(a: &Rendered, b: &Rendered, what: &str) {
             .position(|(a, b)| a.to_bits() != b.to_bits());
         assert_eq!(differs, None, "{what}");
     }
+}
+
+/// Random weights for a model with this header.
+pub fn untrained(header: &Header) -> HashMap<String, Tensor> {
+    let vars = VarMap::new();
+    let builder = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
+    let network = builder.pp("network");
+    header
+        .architecture
+        .build(&header.mel, false, &network)
+        .unwrap();
+    if let Some(config) = header.generator.clone() {
+        Generator::new(config, false, &builder.pp("generator")).unwrap();
+    }
+    if let Some(config) = &header.magnitudes {
+        MagnitudeNetwork::new(config, &header.mel, &builder.pp("magnitudes")).unwrap();
+    }
+    let vars = vars.data().lock().unwrap();
+    vars.iter()
+        .map(|(name, var)| (name.clone(), var.as_detached_tensor()))
+        .collect()
 }
 
 /// Writes a model of a narrow, untrained network with a voice as narrow: another one each time.
@@ -67,32 +89,13 @@ pub fn write_small_model(path: &Path) -> ModelFile {
         magnitudes: None,
         card: Card::default(),
     };
-    let vars = VarMap::new();
-    let builder = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
-    Network::new(
-        &header.architecture,
-        &header.mel,
-        false,
-        &builder.pp("network"),
-    )
-    .unwrap();
-    let generator = header.generator.clone().unwrap();
-    Generator::new(generator, false, &builder.pp("generator")).unwrap();
-    let tensors: HashMap<_, _> = vars
-        .data()
-        .lock()
-        .unwrap()
-        .iter()
-        .map(|(name, var)| {
-            // What an untrained voice makes is noise, which a test for clicks would find.
-            let gain = if name.starts_with("generator.conv_post") {
-                0.02
-            } else {
-                1.0
-            };
-            (name.clone(), (var.as_detached_tensor() * gain).unwrap())
-        })
-        .collect();
+    let mut tensors = untrained(&header);
+    for (name, tensor) in &mut tensors {
+        // What an untrained voice makes is noise, which a test for clicks would find.
+        if name.starts_with("generator.conv_post") {
+            *tensor = (&*tensor * 0.02).unwrap();
+        }
+    }
     let bytes = to_bytes(&header, &tensors).unwrap();
     fs::write(path, &bytes).unwrap();
     ModelFile {
@@ -103,8 +106,13 @@ pub fn write_small_model(path: &Path) -> ModelFile {
 
 /// A state of the plugin that names a model file.
 pub fn with_model(state: &[u8], file: Option<&ModelFile>) -> Vec<u8> {
+    with_field(state, "model", &serde_json::to_string(&file).unwrap())
+}
+
+/// A state with other JSON in one of its fields.
+pub fn with_field(state: &[u8], name: &str, text: &str) -> Vec<u8> {
     let mut json: Value = serde_json::from_slice(&state[STATE_PREFIX_BYTES..]).unwrap();
-    json["fields"]["model"] = serde_json::to_string(&file).unwrap().into();
+    json["fields"][name] = text.into();
     let json = serde_json::to_vec(&json).unwrap();
     let length = (json.len() as u64).to_le_bytes();
     [&length[..], &json].concat()

@@ -10,8 +10,8 @@ use std::slice;
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use graft_material::{progress, whole_file};
-use graft_train::tensors::to_tensor;
-use model_runtime::Network;
+use model_runtime::tensors::to_tensor;
+use model_runtime::{FactorMap, Network};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -63,31 +63,31 @@ impl Representation {
         }
     }
 
-    /// The means of both latents, harmony first; a harmony latent that is for several frames stands in each of them.
+    /// The means of each factor's latent; a latent frame that stands for several mel frames is repeated for each of them.
     ///
     /// # Errors
     ///
     /// When the network fails.
-    pub fn latents(network: &Network, songs: &[Song]) -> Result<[Self; 2]> {
+    pub fn latents(network: &dyn Network, songs: &[Song]) -> Result<FactorMap<Self>> {
         let bar = progress::bar("Encoding songs", songs.len() as u64);
-        let [mut harmony, mut rhythm] = [0; 2].map(|_| Self {
+        let empty = || Self {
             width: 0,
             songs: Vec::new(),
-        });
+        };
+        let layouts = network.factors().iter();
+        let mut representations: FactorMap<Self> =
+            layouts.map(|layout| (layout.factor, empty())).collect();
         for song in songs {
             let latents = network.encode(&to_tensor(slice::from_ref(&song.log_mel))?)?;
-            for (representation, latent) in [
-                (&mut harmony, latents.harmony),
-                (&mut rhythm, latents.rhythm),
-            ] {
-                let (width, values) = frames_first(&latent.mean, song.log_mel.frames())?;
+            for (factor, representation) in representations.iter_mut() {
+                let (width, values) = frames_first(&latents[factor].mean, song.log_mel.frames())?;
                 representation.width = width;
                 representation.songs.push(values);
             }
             bar.inc(1);
         }
         bar.finish_and_clear();
-        Ok([harmony, rhythm])
+        Ok(representations)
     }
 
     fn chord_example(&self, index: usize, song: &Song) -> Example {

@@ -11,7 +11,8 @@ use graft_material::report::{
 use graft_train::dataset::Partition;
 use graft_train::parameters::Parameters;
 use model_runtime::{
-    AudioClip, Controls, LatencyMode, Model, Network, RemixSettings, Remixer, Voice,
+    AudioClip, Controls, Factor, FactorMap, LatencyMode, Model, Network, RemixSettings, Remixer,
+    Voice,
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -215,32 +216,44 @@ impl Judge<'_> {
         for (index, (name, model)) in self.models.iter().enumerate() {
             let network = model.network();
             let untrained = untrained(model, seed)?;
-            let [harmony, rhythm, control] = [
-                (format!("{name}: harmony latent"), network, 0),
-                (format!("{name}: rhythm latent"), network, 1),
-                (format!("{name}, untrained: harmony latent"), &untrained, 0),
-            ]
-            .map(|(row, network, which)| {
-                let make = || {
-                    let [harmony, rhythm] = Representation::latents(network, &songs)?;
-                    Ok(if which == 0 { harmony } else { rhythm })
-                };
-                measure(&row, &make).map(|scores| (row, scores))
-            });
-            let (harmony, rhythm, control) = (harmony?, rhythm?, control?);
-            findings.checks.extend(disentanglement_checks(
-                name, &harmony.1, &rhythm.1, &control.1,
-            ));
-            findings.pictures.push(pictures::confusion(
-                self.folder,
-                &format!("confusion-{}.png", index + 1),
-                &harmony.1.confusion,
-            )?);
+            let probe = |row: &str, network: &dyn Network, factor: Factor| {
+                measure(row, &|| {
+                    let mut latents = Representation::latents(network, &songs)?;
+                    latents.remove(factor).context("a factor of the network")
+                })
+            };
+            let row = |factor: Factor| format!("{name}: {factor} latent");
+            let mut probed = FactorMap::default();
+            for layout in network.factors() {
+                let factor = layout.factor;
+                probed.insert(factor, probe(&row(factor), &**network, factor)?);
+            }
+            rows.extend(
+                probed
+                    .iter()
+                    .map(|(factor, scores)| (row(factor), scores.clone())),
+            );
+            if let (Some(harmony), Some(rhythm)) =
+                (probed.get(Factor::Harmony), probed.get(Factor::Rhythm))
+            {
+                let row = format!("{name}, untrained: harmony latent");
+                let control = probe(&row, &*untrained, Factor::Harmony)?;
+                let checks = disentanglement_checks(name, harmony, rhythm, &control);
+                findings.checks.extend(checks);
+                rows.push((row, control));
+                findings.pictures.push(pictures::confusion(
+                    self.folder,
+                    &format!("confusion-{}.png", index + 1),
+                    &harmony.confusion,
+                )?);
+            }
             let file = format!("latents-{}.png", index + 1);
-            findings
-                .pictures
-                .push(pictures::latents(self.folder, &file, network, &songs[0])?);
-            rows.extend([harmony, rhythm, control]);
+            findings.pictures.push(pictures::latents(
+                self.folder,
+                &file,
+                &**network,
+                &songs[0],
+            )?);
         }
         findings
             .tables
@@ -338,11 +351,7 @@ impl Judge<'_> {
                 );
             }
             let swapped = RemixSettings {
-                controls: Controls {
-                    harmony: 1.0,
-                    rhythm: 0.0,
-                    ..Controls::default()
-                },
+                controls: Controls::default().with_share(Factor::Harmony, 1.0),
                 mode,
                 ..RemixSettings::default()
             };
@@ -356,7 +365,7 @@ impl Judge<'_> {
     fn transposition(&self, stages: &Stages, findings: &mut Findings) -> Result<()> {
         for (index, (name, model)) in self.models.iter().enumerate() {
             let found = stages.run(&format!("Transposition: {name}"), || {
-                transposition::measure(model.network(), &self.parts.validation)
+                transposition::measure(&**model.network(), &self.parts.validation)
             })?;
             let file = format!("transposition-{}.png", index + 1);
             findings
@@ -369,11 +378,11 @@ impl Judge<'_> {
 }
 
 /// A network like the model's with random weights.
-fn untrained(model: &Model, seed: u64) -> Result<Network> {
+fn untrained(model: &Model, seed: u64) -> Result<Arc<dyn Network>> {
     let parameters = Parameters::new(seed);
     let vb = parameters.builder(&Device::Cpu);
     let header = model.header();
-    Ok(Network::new(&header.architecture, &header.mel, false, &vb)?)
+    Ok(header.architecture.build(&header.mel, false, &vb)?)
 }
 
 /// The voices of a model, and how it remixes with each.
@@ -390,7 +399,7 @@ fn voices(model: &Model, mode: LatencyMode) -> Vec<(&'static str, RemixSettings)
     if model.header().generator.is_some() && mode.has_generated_voice() {
         for (name, voice) in [("HiFi-GAN", 1.0), ("half guided, half HiFi-GAN", 0.5)] {
             let controls = Controls {
-                voice,
+                generated: voice,
                 ..settings.controls
             };
             voices.push((

@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::Result;
 use graft_material::plot::{self, HeatPanel, IntervalCurve, MelPanel};
 use graft_material::report::{Measured, Picture};
-use graft_train::tensors::to_tensor;
-use model_runtime::{AudioClip, Controls, Network, RemixSettings, Remixer};
+use model_runtime::tensors::to_tensor;
+use model_runtime::{AudioClip, Factor, Network, RemixSettings, Remixer};
 use vocoder::{LogMel, MelConfig};
 
 use crate::chords::{self, CLASSES};
@@ -39,11 +39,9 @@ pub fn swaps(
 ) -> Result<Picture> {
     let (a, b) = (&pair.main.clip, &pair.sidechain.clip);
     let swapped = RemixSettings {
-        controls: Controls {
-            harmony: 1.0,
-            rhythm: 0.0,
-            ..settings.controls
-        },
+        controls: (settings.controls)
+            .with_share(Factor::Harmony, 1.0)
+            .with_share(Factor::Rhythm, 0.0),
         ..*settings
     };
     let mut extractor = FeatureExtractor::new()?;
@@ -80,13 +78,13 @@ pub fn swaps(
 /// # Errors
 ///
 /// When the network fails, or the file cannot be written.
-pub fn latents(folder: &Path, file: &str, network: &Network, song: &Song) -> Result<Picture> {
+pub fn latents(folder: &Path, file: &str, network: &dyn Network, song: &Song) -> Result<Picture> {
     let mut log_mel = song.log_mel.clone();
     let log_mel = log_mel.take_first(LATENT_FRAMES.min(song.log_mel.frames()));
     let frames = log_mel.frames();
     let found = network.encode(&to_tensor(&[log_mel])?)?;
-    let (harmony_rows, harmony) = frames_first(&found.harmony.mean, frames)?;
-    let (rhythm_rows, rhythm) = frames_first(&found.rhythm.mean, frames)?;
+    let latents = found.try_map(|_, latent| frames_first(&latent.mean, frames))?;
+    let titles = found.map(|factor, _| format!("Latent of {factor}"));
     let roll = piano_roll(song, frames);
     let mut panels = vec![HeatPanel {
         title: "True notes; the line below them: onsets of notes and drums",
@@ -95,14 +93,11 @@ pub fn latents(folder: &Path, file: &str, network: &Network, song: &Song) -> Res
         values: &roll,
         range: (0.0, 1.0),
     }];
-    for (title, rows, values) in [
-        ("Harmony latent", harmony_rows, &harmony),
-        ("Rhythm latent", rhythm_rows, &rhythm),
-    ] {
+    for (factor, (rows, values)) in latents.iter() {
         panels.push(HeatPanel {
-            title,
+            title: &titles[factor],
             y_name: "latent",
-            rows,
+            rows: *rows,
             values,
             range: LATENT_RANGE,
         });
@@ -242,7 +237,7 @@ mod tests {
         assert_eq!((at(10, 0), at(11, 0)), (0.6, 0.0));
         let folder = TestFolder::new("pictures");
         let model = Model::built_in().unwrap();
-        latents(folder.path(), "latents.png", model.network(), &song).unwrap();
+        latents(folder.path(), "latents.png", &**model.network(), &song).unwrap();
         confusion(
             folder.path(),
             "confusion.png",

@@ -164,7 +164,7 @@ mod tests {
     use graft_material::audio_cache::Pcm;
     use graft_material::testing::TestFolder;
     use graft_train::dataset::Track;
-    use model_runtime::{Controls, Model, RemixSettings, Remixer};
+    use model_runtime::{Controls, Factor, Model, RemixSettings, Remixer};
     use std::sync::Arc;
 
     /// Three seconds and a half of a chord on `hz`, struck every `beat_samples`.
@@ -249,11 +249,9 @@ mod tests {
         let remixer = Remixer::new(Model::built_in().unwrap());
         let with = |harmony: f32, rhythm: f32| {
             let settings = RemixSettings {
-                controls: Controls {
-                    harmony,
-                    rhythm,
-                    ..Controls::default()
-                },
+                controls: Controls::default()
+                    .with_share(Factor::Harmony, harmony)
+                    .with_share(Factor::Rhythm, rhythm),
                 ..RemixSettings::default()
             };
             let remixer = &remixer;

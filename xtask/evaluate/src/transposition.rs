@@ -33,7 +33,7 @@ pub struct Transposition {
 /// # Errors
 ///
 /// When the network fails.
-pub fn measure(network: &Network, tracks: &[Arc<Track>]) -> Result<Vec<Transposition>> {
+pub fn measure(network: &dyn Network, tracks: &[Arc<Track>]) -> Result<Vec<Transposition>> {
     let config = MelConfig::default();
     let mut analysis = ShiftedMel::new(&config)?;
     let mut log_mel = |track: &Track, semitones: i32| -> Result<Tensor> {
@@ -64,8 +64,9 @@ pub fn measure(network: &Network, tracks: &[Arc<Track>]) -> Result<Vec<Transposi
     for track in tracks.iter().filter(long_enough) {
         let latents = network.encode(&log_mel(track, 0)?)?;
         let decode = |semitones: i32| -> Result<Tensor> {
-            let harmony = network.rotate(&latents.harmony.mean, &[semitones])?;
-            Ok(network.decode(&harmony, &latents.rhythm.mean)?)
+            let transposed = latents
+                .try_map(|factor, latent| network.transpose(factor, &latent.mean, &[semitones]))?;
+            Ok(network.decode(&transposed)?)
         };
         let plain = decode(0)?;
         for Transposition {
@@ -114,7 +115,7 @@ mod tests {
             pcm: Pcm::normalised(&samples, 22_050).unwrap(),
         });
         let model = Model::built_in().unwrap();
-        let found = measure(model.network(), &[track]).unwrap();
+        let found = measure(&**model.network(), &[track]).unwrap();
         assert_eq!(found.len(), 14);
         for Transposition {
             semitones,

@@ -10,9 +10,9 @@ use clap::Args;
 use graft_material::estimate::Estimate;
 use graft_material::{audio_file, progress, workspace};
 use graft_train::dataset::{Dataset, Split};
-use graft_train::tensors::{to_log_mels, to_tensor};
 use graft_train::voice::spectra::{StftLoss, log_spectral_distance_db};
 use model_runtime::Model;
+use model_runtime::tensors::{to_log_mels, to_tensor};
 use vocoder::generated::{GeneratedVoice, template_stream, whole_template};
 use vocoder::generator::Generator;
 use vocoder::griffin_lim::GriffinLim;
@@ -127,8 +127,7 @@ fn to_clip(samples: Vec<f32>) -> Result<Tensor> {
 fn decode(model: &Model, mel: &LogMel) -> Result<LogMel> {
     let network = model.network();
     let latents = network.encode(&to_tensor(slice::from_ref(mel))?)?;
-    let decoded = network.decode(&latents.harmony.mean, &latents.rhythm.mean)?;
-    Ok(to_log_mels(&decoded)?.remove(0))
+    Ok(to_log_mels(&network.decode(&latents.means())?)?.remove(0))
 }
 
 /// Distances to the true sound, over all clips.

@@ -148,10 +148,10 @@ fn read_weights(path: &Path) -> Result<HashMap<String, Tensor>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensors::to_tensor;
     use graft_material::testing::TestFolder;
     use graft_material::workspace;
     use model_runtime::Model;
+    use model_runtime::tensors::to_tensor;
     use vocoder::LogMel;
 
     const CONFIG: &str = r#"{

@@ -22,7 +22,6 @@ pub mod run;
 pub mod sampler;
 pub mod shifted_mel;
 pub mod spectral_norm;
-pub mod tensors;
 pub mod train;
 pub mod trainee;
 pub mod voice;

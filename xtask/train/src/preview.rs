@@ -8,11 +8,11 @@ use anyhow::{Context, Result};
 use candle_core::Tensor;
 use graft_material::audio_file::{self, WavFormat};
 use graft_material::plot::{self, MelPanel};
-use model_runtime::{AudioClip, Model, Network, RemixSettings, Remixer};
+use model_runtime::tensors::{to_log_mels, to_tensor};
+use model_runtime::{AudioClip, FactorMap, Model, Network, RemixSettings, Remixer};
 use vocoder::{LogMel, MelConfig, MelSpectrogram};
 
 use crate::dataset::Track;
-use crate::tensors::{to_log_mels, to_tensor};
 
 /// Length of the excerpts.
 const SECONDS: usize = 8;
@@ -45,7 +45,10 @@ impl Preview {
     /// When a file cannot be written.
     pub fn write(&self, run: &Path, step: u64, model: Arc<Model>) -> Result<()> {
         let folder = folder(run)?;
-        self.draw(&folder.join(format!("step-{step:06}.png")), model.network())?;
+        self.draw(
+            &folder.join(format!("step-{step:06}.png")),
+            &**model.network(),
+        )?;
 
         let remixer = Remixer::new(model);
         let remixes = [
@@ -64,7 +67,7 @@ impl Preview {
         write("sidechain.wav", &self.sidechain)
     }
 
-    fn draw(&self, path: &Path, network: &Network) -> Result<()> {
+    fn draw(&self, path: &Path, network: &dyn Network) -> Result<()> {
         let config = MelConfig::default();
         let mut spectrogram = MelSpectrogram::new(&config)?;
         let [main, sidechain] =
@@ -72,18 +75,19 @@ impl Preview {
         // A short track makes short swaps.
         let frames = main.frames().min(sidechain.frames());
         let [a, b] = [&main, &sidechain].map(|mel| -> Result<_> {
-            let mel = mel.clone().take_first(frames);
-            Ok(network.encode(&to_tensor(&[mel])?)?)
+            Ok(network
+                .encode(&to_tensor(&[mel.clone().take_first(frames)])?)?
+                .means())
         });
         let (a, b) = (a?, b?);
-        let decode = |harmony: &Tensor, rhythm: &Tensor| -> Result<LogMel> {
-            Ok(to_log_mels(&network.decode(harmony, rhythm)?)?.remove(0))
+        // The first factor of one, all others of the other.
+        let first = network.factors()[0].factor;
+        let decode = |own: &FactorMap<Tensor>, other: &FactorMap<Tensor>| -> Result<LogMel> {
+            let mut swapped = other.clone();
+            swapped.insert(first, own[first].clone());
+            Ok(to_log_mels(&network.decode(&swapped)?)?.remove(0))
         };
-        let decoded = [
-            decode(&a.harmony.mean, &a.rhythm.mean)?,
-            decode(&a.harmony.mean, &b.rhythm.mean)?,
-            decode(&b.harmony.mean, &a.rhythm.mean)?,
-        ];
+        let decoded = [decode(&a, &a)?, decode(&a, &b)?, decode(&b, &a)?];
         let [reconstruction, main_harmony, sidechain_harmony] = &decoded;
         let panels = [
             ("Main", &main),

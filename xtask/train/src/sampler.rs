@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use graft_material::audio_cache::Pcm;
+use model_runtime::{Factor, FactorMap};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -60,18 +61,21 @@ pub struct Material {
 pub struct Batch {
     /// The crops as they are.
     pub target: Vec<f32>,
-    /// The same crops, shifted by `harmony_shift`.
-    pub harmony_view: Vec<f32>,
-    /// The same crops, shifted by `rhythm_shift`.
-    pub rhythm_view: Vec<f32>,
-    /// Semitones, one number a crop.
-    pub harmony_shift: Vec<i32>,
-    /// Semitones, one number a crop.
-    pub rhythm_shift: Vec<i32>,
+    /// What the encoder of each factor hears.
+    pub views: FactorMap<View>,
     /// Crops in the batch.
     pub size: usize,
     /// Frames of a crop.
     pub frames: usize,
+}
+
+/// The crops of a batch as one factor's encoder hears them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct View {
+    /// Log-mels, laid out as the target.
+    pub mels: Vec<f32>,
+    /// By how much each crop is shifted against the target.
+    pub shift_semitones: Vec<i32>,
 }
 
 /// Makes batches. The batch with a given index depends on the settings, the tracks and the index
@@ -207,12 +211,19 @@ impl MakeBatch for CropSampler {
             ..
         } = self.settings;
         let crop_values = self.n_mels * frames;
+        let view = |factor| {
+            let view = View {
+                mels: vec![0.0; size * crop_values],
+                shift_semitones: Vec::with_capacity(size),
+            };
+            (factor, view)
+        };
         let mut batch = Batch {
             target: vec![0.0; size * crop_values],
-            harmony_view: vec![0.0; size * crop_values],
-            rhythm_view: vec![0.0; size * crop_values],
-            harmony_shift: Vec::with_capacity(size),
-            rhythm_shift: Vec::with_capacity(size),
+            views: [Factor::Harmony, Factor::Rhythm]
+                .map(view)
+                .into_iter()
+                .collect(),
             size,
             frames,
         };
@@ -232,10 +243,6 @@ impl MakeBatch for CropSampler {
             if random.random_bool(self.settings.unshifted_share) {
                 (sounds.harmony, sounds.rhythm) = (sounds.target, sounds.target);
             }
-            let [harmony_shift, rhythm_shift] = [sounds.harmony, sounds.rhythm]
-                .map(|view| view.semitones - sounds.target.semitones);
-            batch.harmony_shift.push(harmony_shift);
-            batch.rhythm_shift.push(rhythm_shift);
 
             let tuning = match self.settings.tuning_cents {
                 0.0 => 0.0,
@@ -256,11 +263,17 @@ impl MakeBatch for CropSampler {
             let [drums, other_drums] = loops;
 
             let values = crop * crop_values..(crop + 1) * crop_values;
-            for (view, drums, out) in [
-                (sounds.target, drums, &mut batch.target),
-                (sounds.harmony, other_drums, &mut batch.harmony_view),
-                (sounds.rhythm, drums, &mut batch.rhythm_view),
-            ] {
+            let mut outputs = vec![(sounds.target, drums, &mut batch.target)];
+            for (factor, view) in batch.views.iter_mut() {
+                let (sound, drums) = match factor {
+                    Factor::Harmony => (sounds.harmony, other_drums),
+                    Factor::Rhythm => (sounds.rhythm, drums),
+                };
+                let shift_semitones = sound.semitones - sounds.target.semitones;
+                view.shift_semitones.push(shift_semitones);
+                outputs.push((sound, drums, &mut view.mels));
+            }
+            for (view, drums, out) in outputs {
                 let own = Layer {
                     pcm: view.pcm,
                     start_samples,
@@ -334,16 +347,16 @@ enum Source<'a> {
 
 /// The same music for target, harmony view and rhythm view.
 struct Views<'a> {
-    target: View<'a>,
-    harmony: View<'a>,
-    rhythm: View<'a>,
+    target: Sound<'a>,
+    harmony: Sound<'a>,
+    rhythm: Sound<'a>,
     /// What does not move in any of them.
     drums: Option<&'a Pcm>,
 }
 
 /// A sound and its pitch.
 #[derive(Clone, Copy)]
-struct View<'a> {
+struct Sound<'a> {
     pcm: &'a Pcm,
     /// How far it is from the source as it is.
     semitones: i32,
@@ -363,7 +376,7 @@ impl<'a> Source<'a> {
     fn draw_views(&self, max_shift: i32, random: &mut StdRng) -> Views<'a> {
         match *self {
             Self::Track(track) => {
-                let shifted = |semitones| View {
+                let shifted = |semitones| Sound {
                     pcm: &track.pcm,
                     semitones,
                     analysed_semitones: semitones,
@@ -377,7 +390,7 @@ impl<'a> Source<'a> {
                 }
             }
             Self::Rendering(rendering) => {
-                let view = |(semitones, pcm): &'a (i32, Pcm)| View {
+                let view = |(semitones, pcm): &'a (i32, Pcm)| Sound {
                     pcm,
                     semitones: *semitones,
                     analysed_semitones: 0,
@@ -387,7 +400,7 @@ impl<'a> Source<'a> {
                     let views = views.filter(|view| {
                         near.is_none_or(|near| (view.semitones - near).abs() <= max_shift)
                     });
-                    let views: Vec<View> = views.collect();
+                    let views: Vec<Sound> = views.collect();
                     *views.choose(random).expect("the target is near itself")
                 };
                 let target = draw(None);
@@ -511,13 +524,22 @@ mod tests {
         let values = 32 * 128 * 16;
         assert_eq!((batch.size, batch.frames), (32, 16));
         assert_eq!(batch.target.len(), values);
-        assert_eq!(batch.harmony_view.len(), values);
-        assert_eq!(batch.rhythm_view.len(), values);
-        assert_ne!(batch.harmony_shift, batch.rhythm_shift);
+        assert_eq!(batch.views[Factor::Harmony].mels.len(), values);
+        assert_eq!(batch.views[Factor::Rhythm].mels.len(), values);
+        assert_ne!(
+            batch.views[Factor::Harmony].shift_semitones,
+            batch.views[Factor::Rhythm].shift_semitones
+        );
         let target = loudest_bands(&batch.target, 16);
         for (view, shifts) in [
-            (&batch.harmony_view, &batch.harmony_shift),
-            (&batch.rhythm_view, &batch.rhythm_shift),
+            (
+                &batch.views[Factor::Harmony].mels,
+                &batch.views[Factor::Harmony].shift_semitones,
+            ),
+            (
+                &batch.views[Factor::Rhythm].mels,
+                &batch.views[Factor::Rhythm].shift_semitones,
+            ),
         ] {
             assert_eq!(shifts.len(), 32);
             let found = loudest_bands(view, 16);
@@ -539,9 +561,9 @@ mod tests {
             ..settings()
         });
         let batch = sampler.batch(0).unwrap();
-        assert_eq!(batch.harmony_shift, [0; 4]);
-        assert_eq!(batch.harmony_view, batch.target);
-        assert_eq!(batch.rhythm_view, batch.target);
+        assert_eq!(batch.views[Factor::Harmony].shift_semitones, [0; 4]);
+        assert_eq!(batch.views[Factor::Harmony].mels, batch.target);
+        assert_eq!(batch.views[Factor::Rhythm].mels, batch.target);
     }
 
     #[test]
@@ -551,9 +573,15 @@ mod tests {
             ..settings()
         });
         let batch = sampler.batch(0).unwrap();
-        assert_eq!(batch.harmony_shift, batch.rhythm_shift);
-        assert_eq!(batch.harmony_view, batch.rhythm_view);
-        assert_ne!(batch.harmony_view, batch.target);
+        assert_eq!(
+            batch.views[Factor::Harmony].shift_semitones,
+            batch.views[Factor::Rhythm].shift_semitones
+        );
+        assert_eq!(
+            batch.views[Factor::Harmony].mels,
+            batch.views[Factor::Rhythm].mels
+        );
+        assert_ne!(batch.views[Factor::Harmony].mels, batch.target);
     }
 
     #[test]
@@ -612,10 +640,10 @@ mod tests {
         let mut without = 0;
         for crop in 0..16 {
             let target = highs(&batch.target, crop);
-            let near = distance(&target, &highs(&batch.rhythm_view, crop));
-            let far = distance(&target, &highs(&batch.harmony_view, crop));
+            let near = distance(&target, &highs(&batch.views[Factor::Rhythm].mels, crop));
+            let far = distance(&target, &highs(&batch.views[Factor::Harmony].mels, crop));
             assert!(near < 0.1 * far, "{near} {far}");
-            let peak = highs(&batch.harmony_view, crop)
+            let peak = highs(&batch.views[Factor::Harmony].mels, crop)
                 .into_iter()
                 .fold(-20.0, f32::max);
             without += usize::from(peak < -8.0);
@@ -654,22 +682,31 @@ mod tests {
         let mut sampler = CropSampler::new(&material, &MelConfig::default(), settings).unwrap();
         let batch = sampler.batch(0).unwrap();
         let target = loudest_bands(&batch.target, 16);
-        let heard = loudest_bands(&batch.harmony_view, 16);
-        for ((target, found), shift) in target.iter().zip(heard).zip(&batch.harmony_shift) {
+        let heard = loudest_bands(&batch.views[Factor::Harmony].mels, 16);
+        for ((target, found), shift) in target
+            .iter()
+            .zip(heard)
+            .zip(&batch.views[Factor::Harmony].shift_semitones)
+        {
             assert!(shift.abs() <= 7, "{shift}");
             let ratio = (*shift as f32 / 12.0).exp2();
             let expected = (*target as f32 + 1.0) * ratio - 1.0;
             let off = (found as f32 - expected).abs();
             assert!(off <= 1.5, "{shift}: band {found} from {target}");
         }
-        assert!(batch.harmony_shift.iter().any(|&shift| shift != 0));
+        assert!(
+            batch.views[Factor::Harmony]
+                .shift_semitones
+                .iter()
+                .any(|&shift| shift != 0)
+        );
         // Bands around 6 kHz hold the drums, which are the same in all views.
         for band in 104..108 {
             for crop in 0..32 {
                 let values = (crop * 128 + band) * 16..(crop * 128 + band + 1) * 16;
                 let pairs = batch.target[values.clone()]
                     .iter()
-                    .zip(&batch.harmony_view[values]);
+                    .zip(&batch.views[Factor::Harmony].mels[values]);
                 for (a, b) in pairs {
                     assert!((a - b).abs() < 0.05, "{band}: {a} {b}");
                 }
@@ -686,8 +723,8 @@ mod tests {
             ..settings()
         };
         let batch = sampler(settings).batch(0).unwrap();
-        assert_eq!(batch.harmony_view, batch.target);
-        assert_eq!(batch.rhythm_view, batch.target);
+        assert_eq!(batch.views[Factor::Harmony].mels, batch.target);
+        assert_eq!(batch.views[Factor::Rhythm].mels, batch.target);
         assert_ne!(
             batch.target,
             sampler(self::settings()).batch(0).unwrap().target

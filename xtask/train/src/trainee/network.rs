@@ -8,7 +8,7 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use graft_material::workspace;
-use model_runtime::{Model, Network};
+use model_runtime::{FactorMap, Model, Network};
 use serde_json::json;
 use vocoder::MelConfig;
 
@@ -46,7 +46,7 @@ pub struct NetworkTrainee {
     recipe: NetworkRecipe,
     device: Device,
     parameters: Parameters,
-    network: Network,
+    network: Arc<dyn Network>,
     optimiser: Adam,
     adversary: Option<Adversary<Discriminator>>,
     batches: BatchStream<Batch>,
@@ -69,7 +69,9 @@ impl NetworkTrainee {
     ) -> Result<Self> {
         let mel = MelConfig::default();
         let parameters = Parameters::new(recipe.crops.seed);
-        let network = Network::new(&recipe.network, &mel, true, &parameters.builder(&device))?;
+        let network = recipe
+            .network
+            .build(&mel, true, &parameters.builder(&device))?;
         if let Weights::Model(weights) = weights {
             parameters.set(weights)?;
         }
@@ -135,17 +137,16 @@ impl NetworkTrainee {
     }
 
     /// The network as it stands, for gradients to pass through but not to reach.
-    fn frozen_network(&self, look_ahead_frames: Option<usize>) -> Result<Network> {
+    fn frozen_network(&self, look_ahead_frames: Option<usize>) -> Result<Arc<dyn Network>> {
         let vars = self.parameters.vars().into_iter();
         let weights = vars
             .map(|(name, var)| (name, var.as_detached_tensor()))
             .collect();
-        let network = Network::new(
-            &self.recipe.network,
-            &MelConfig::default(),
-            true,
-            &VarBuilder::from_tensors(weights, DType::F32, &self.device),
-        )?;
+        let builder = VarBuilder::from_tensors(weights, DType::F32, &self.device);
+        let network = self
+            .recipe
+            .network
+            .build(&MelConfig::default(), true, &builder)?;
         Ok(match look_ahead_frames {
             Some(frames) => network.with_look_ahead(frames)?,
             None => network,
@@ -174,8 +175,8 @@ impl Trainee for NetworkTrainee {
             .then(|| self.frozen_network(limited_frames))
             .transpose()?;
         let networks = Networks {
-            trained: limited.as_ref().unwrap_or(&self.network),
-            frozen: frozen.as_ref(),
+            trained: &**limited.as_ref().unwrap_or(&self.network),
+            frozen: frozen.as_deref(),
         };
         let loss = loss::step_loss(&networks, &views, &recipe.loss, noise_seed)?;
         let learning_rate = recipe.optimiser.learning_rate(step);
@@ -194,18 +195,15 @@ impl Trainee for NetworkTrainee {
             (Some(adversary), Some(trial)) => Some(adversary.step(trial, learning_rate)?),
             _ => None,
         };
-        let mut figures =
-            json!({ "train": parts, "gradient_norm": norm, "learning_rate": learning_rate });
+        let mut figures = json!({ "train": parts.to_json(), "gradient_norm": norm, "learning_rate": learning_rate });
         if let Some(adversarial) = adversarial {
             figures["adversarial"] = json!(adversarial);
         }
         let line = format!(
-            "mel {:.3} kl {:.3} {:.3} cycle {:.3} {:.3}",
+            "mel {:.3} kl {} cycle {}",
             parts.reconstruction,
-            parts.kl_harmony,
-            parts.kl_rhythm,
-            parts.cycle_harmony,
-            parts.cycle_rhythm
+            in_thousandths(&parts.kl),
+            in_thousandths(&parts.cycle)
         );
         Ok(Report { line, figures })
     }
@@ -213,32 +211,30 @@ impl Trainee for NetworkTrainee {
     fn validate(&self, _: &Header) -> Result<Report> {
         let averages =
             VarBuilder::from_tensors(self.optimiser.averages()?, DType::F32, &self.device);
-        let network = Network::new(&self.recipe.network, &MelConfig::default(), true, &averages)?;
-        let v = loss::validate(&network, &self.validation)?;
+        let network = self
+            .recipe
+            .network
+            .build(&MelConfig::default(), true, &averages)?;
+        let v = loss::validate(&*network, &self.validation)?;
         let limits = self.recipe.look_ahead.iter();
         let limited = limits
             .flat_map(|limits| &limits.frames)
             .map(|&frames| {
                 let network = network.with_look_ahead(frames)?;
-                Ok((frames, loss::validate(&network, &self.validation)?.mel_l1))
+                Ok((frames, loss::validate(&*network, &self.validation)?.mel_l1))
             })
             .collect::<Result<BTreeMap<_, _>>>()?;
-        let figures = json!({ "validation": v, "mel_l1_by_look_ahead_frames": limited });
-        let line = format!(
-            "mel L1 {:.3}{} (no harmony {:.3}), harmony drift rotated {:.2} / not {:.2}, rhythm drift {:.2}, \
-             KL {:.3} / {:.3}",
-            v.mel_l1,
-            limited
-                .iter()
-                .map(|(frames, mel_l1)| format!(", {mel_l1:.3} with {frames} ahead"))
-                .collect::<String>(),
-            v.mel_l1_without_harmony,
-            v.harmony_drift_rotated,
-            v.harmony_drift,
-            v.rhythm_drift,
-            v.kl_harmony,
-            v.kl_rhythm
-        );
+        let figures = json!({ "validation": v.to_json(), "mel_l1_by_look_ahead_frames": limited });
+        let limited = limited
+            .iter()
+            .map(|(frames, mel_l1)| format!(", {mel_l1:.3} with {frames} ahead"));
+        let mut line = format!("mel L1 {:.3}{}", v.mel_l1, limited.collect::<String>());
+        for (factor, v) in v.factors.iter() {
+            line += &format!(
+                "; {factor}: mel L1 without {:.3}, drift transposed {:.2} / not {:.2}, KL {:.3}",
+                v.mel_l1_without, v.drift_transposed, v.drift, v.kl
+            );
+        }
         Ok(Report { line, figures })
     }
 
@@ -256,6 +252,12 @@ impl Trainee for NetworkTrainee {
         }
         Ok(state)
     }
+}
+
+/// A figure of each factor.
+fn in_thousandths(figures: &FactorMap<f32>) -> String {
+    let figures = figures.values().map(|value| format!("{value:.3}"));
+    figures.collect::<Vec<_>>().join(" ")
 }
 
 /// The same crops at every validation, shifted but not otherwise changed.

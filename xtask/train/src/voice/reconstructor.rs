@@ -1,6 +1,7 @@
 //! The model whose reconstructed mels a voice is trained on.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Result;
 use candle_core::Tensor;
@@ -10,7 +11,7 @@ use vocoder::magnitudes::MagnitudeNetwork;
 /// The networks of a model.
 #[derive(Clone)]
 pub struct Reconstructor {
-    network: Network,
+    network: Arc<dyn Network>,
     magnitudes: Option<MagnitudeNetwork>,
 }
 
@@ -23,7 +24,7 @@ impl Reconstructor {
     pub fn load(path: &Path) -> Result<Self> {
         let model = Model::load(path)?;
         Ok(Self {
-            network: model.network().clone(),
+            network: Arc::clone(model.network()),
             magnitudes: model.magnitudes().cloned(),
         })
     }
@@ -45,8 +46,6 @@ impl Reconstructor {
     /// When they do not fit the network.
     pub fn reconstruct(&self, mel: &Tensor) -> Result<Tensor> {
         let latents = self.network.encode(mel)?;
-        Ok(self
-            .network
-            .decode(&latents.harmony.mean, &latents.rhythm.mean)?)
+        Ok(self.network.decode(&latents.means())?)
     }
 }

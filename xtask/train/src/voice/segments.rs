@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
+use model_runtime::tensors::{to_log_mels, to_tensor};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use vocoder::generated::{TEMPLATE_CONTEXT_FRAMES, template_stream, whole_template};
@@ -16,7 +17,6 @@ use crate::batches::{MakeBatch, random};
 use crate::dataset::{Partition, Track};
 use crate::sampler::{by_artist, draw_track};
 use crate::shifted_mel::{Layer, ShiftedMel};
-use crate::tensors::{to_log_mels, to_tensor};
 
 /// Segments are no louder than this: a generator cannot go beyond full scale.
 const LOUDEST: f32 = 0.95;

@@ -10,14 +10,14 @@ use super::theme;
 const TOP: f32 = 13.0;
 const HEIGHT: f32 = 26.0;
 
-/// What the header keeps while the editor is closed.
+/// What the toolbar keeps while the editor is closed.
 #[derive(Default)]
-pub struct Header {
+pub struct Toolbar {
     compare: Compare,
     preset: Option<&'static str>,
 }
 
-impl Header {
+impl Toolbar {
     /// Shows presets, comparing and undo.
     pub fn show(&mut self, ui: &Ui, origin: Pos2, panel: &mut Panel) {
         let place =

@@ -1,8 +1,10 @@
 //! The exchange, with a worker that runs when the test says so.
 
 use parking_lot::Mutex;
+use test_signals::Noise;
 
 use super::*;
+use crate::factor::Factor;
 use crate::worker::{ProcessorError, Session, WindowProcessor};
 
 const RATE_HZ: f32 = 8000.0;
@@ -32,9 +34,7 @@ enum Fault {
 type PlantedFault = Arc<Mutex<Option<Fault>>>;
 
 fn mix(input: Sample) -> [f32; 2] {
-    let Controls {
-        harmony, rhythm, ..
-    } = input.controls;
+    let [harmony, rhythm] = [Factor::Harmony, Factor::Rhythm].map(|f| input.controls[f].share);
     [0, 1].map(|channel| 0.5 * input.main[channel] + rhythm * input.sidechain[channel] + harmony)
 }
 
@@ -219,20 +219,15 @@ impl Bench {
 
 /// Reproducible noise in both inputs, and knobs that move.
 fn noise(samples: usize) -> Vec<Sample> {
-    let mut state = 1_u32;
-    let mut random = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        state as f32 / u32::MAX as f32 - 0.5
-    };
+    let mut noise = Noise::new(1);
+    let mut random = || noise.sample();
     (0..samples)
         .map(|i| Sample {
             main: [random(), random()],
             sidechain: [random(), random()],
-            controls: Controls {
-                harmony: 0.1 * (i / CONTROL_INTERVAL) as f32,
-                rhythm: (i / CONTROL_INTERVAL % 7) as f32,
-                ..Controls::default()
-            },
+            controls: Controls::default()
+                .with_share(Factor::Harmony, 0.1 * (i / CONTROL_INTERVAL) as f32)
+                .with_share(Factor::Rhythm, (i / CONTROL_INTERVAL % 7) as f32),
         })
         .collect()
 }
@@ -442,11 +437,8 @@ fn whatever_the_worker_does_the_sound_goes_on_without_a_click() {
     let steepest = 1.01 * 0.5 * 0.5 * PI / FADE as f32;
     let block_seconds = 64.0 / f64::from(RATE_HZ);
     for seed in 1..=20u32 {
-        let mut state = seed;
-        let mut random = |end: u32| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) % end
-        };
+        let mut noise = Noise::new(seed);
+        let mut random = |end: u32| noise.below(end);
         let mut bench = Bench::new(64);
         let latency = geometry(64).latency_samples();
         let (mut stalled_blocks, mut faulty_blocks, mut longest_recovery) = (0, 0, 0);

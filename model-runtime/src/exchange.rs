@@ -28,15 +28,15 @@ use std::time::Duration;
 
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
+use crate::controls::Controls;
 use crate::credit::{Clock, Credit};
 use crate::delay::Delay;
 use crate::geometry::{Geometry, GeometryError};
+use crate::rest::SIDECHAIN_HOLD_SECONDS;
+use crate::sample::{Input, Output, finite_or_zero};
 use crate::status::Status;
-use crate::transport::{Beat, Timeline, Transport, window_end_beats};
-
-/// A sidechain that was digitally silent for this long counts as missing. Hosts fill an unused
-/// sidechain with zeros, so silence is the only sign; shorter rests belong to the music.
-pub(crate) const SIDECHAIN_HOLD_SECONDS: f64 = 2.0;
+use crate::transport::{Timeline, Transport, window_end_beats};
+use crate::window::{Window, stereo};
 
 /// Windows on the beat grid can be shorter than the limit, so that more of them are under way.
 const SHORT_WINDOWS: usize = 2;
@@ -49,81 +49,6 @@ const SHORTEST_STREAM_SECONDS: f64 = 0.1;
 
 /// How long the audio thread sleeps at a time when it may wait.
 const WAIT_STEP: Duration = Duration::from_micros(200);
-
-/// What steers the remix at a time: the two knobs, 0 for all from main, 1 for all from the sidechain, and more. Shares are 0 to 1.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Controls {
-    /// Where the harmony comes from.
-    pub harmony: f32,
-    /// Where the rhythm comes from.
-    pub rhythm: f32,
-    /// From the sources' own sound, 0, to that of the model's generator, 1; without a generator, and in the mode Live, it is
-    /// not heard.
-    pub voice: f32,
-    /// How much of the sources is heard above what the generator can make.
-    pub air: f32,
-    /// Transposition of the harmony.
-    pub transpose_semitones: i32,
-    /// Length of the loop that the harmony plays, where it is frozen.
-    pub harmony_loop_beats: Option<f64>,
-    /// Length of the loop that the rhythm plays, where it is frozen.
-    pub rhythm_loop_beats: Option<f64>,
-    /// The place on the beat grid. Written by the port.
-    pub beat: Beat,
-}
-
-/// Input of one window: what a [`crate::worker::WindowProcessor`] works on.
-#[derive(Debug)]
-pub struct Window {
-    /// The main input, left and right.
-    pub main: [Vec<f32>; 2],
-    /// The sidechain, left and right, as long as main; zeros when it is missing.
-    pub sidechain: [Vec<f32>; 2],
-    /// Samples before this window since its stream began: where it is 0, a new stream begins, in which nothing from before
-    /// has a part.
-    pub stream_position_samples: u64,
-    /// The controls where the stream's position is a multiple of `control_interval_samples`.
-    pub controls: Vec<Controls>,
-    /// Distance of the entries of `controls`.
-    pub control_interval_samples: usize,
-}
-
-impl Window {
-    /// A silent window of `samples` samples, the first of a stream.
-    pub fn new(samples: usize, control_interval_samples: usize) -> Self {
-        Self {
-            main: stereo(samples),
-            sidechain: stereo(samples),
-            stream_position_samples: 0,
-            controls: vec![Controls::default(); samples.div_ceil(control_interval_samples)],
-            control_interval_samples,
-        }
-    }
-
-    /// Length in samples.
-    pub fn samples(&self) -> usize {
-        self.main[0].len()
-    }
-
-    /// Audio thread: empties the window; its memory stays.
-    fn begin(&mut self, stream_position_samples: u64) {
-        for channel in self.main.iter_mut().chain(&mut self.sidechain) {
-            channel.clear();
-        }
-        self.controls.clear();
-        self.stream_position_samples = stream_position_samples;
-    }
-
-    /// Audio thread: appends samples. There is memory for `window_samples` of them.
-    fn extend(&mut self, inputs: &[Input]) {
-        for channel in 0..2 {
-            let main = inputs.iter().map(|input| input.main[channel]);
-            let sidechain = inputs.iter().map(|input| input.sidechain[channel]);
-            self.main[channel].extend(main.map(finite_or_zero));
-            self.sidechain[channel].extend(sidechain.map(finite_or_zero));
-        }
-    }
-}
 
 /// One window on its way to the worker, or back.
 #[derive(Debug)]
@@ -220,24 +145,6 @@ pub fn exchange<C: Clock>(
         geometry: geometry.clone(),
     };
     Ok((audio, worker))
-}
-
-/// Audio thread: one sample of both inputs. What is not finite is taken as zero.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Input {
-    /// The main input, left and right.
-    pub main: [f32; 2],
-    /// The sidechain, left and right; zeros when it is missing.
-    pub sidechain: [f32; 2],
-}
-
-/// Audio thread: one sample of output, [`Geometry::latency_samples`] after its input.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Output {
-    /// The main input, delayed.
-    pub dry: [f32; 2],
-    /// The remix; the same as `dry` where the remix is late or the sidechain is missing.
-    pub remix: [f32; 2],
 }
 
 /// Audio thread: a sample in the dry path, with how much of the remix goes with it.
@@ -708,20 +615,6 @@ impl<C: Clock> AudioPort<C> {
             }
         }
     }
-}
-
-fn stereo(samples: usize) -> [Vec<f32>; 2] {
-    [vec![0.0; samples], vec![0.0; samples]]
-}
-
-/// Audio thread: a sample that does no harm.
-pub fn finite_or_zero(sample: f32) -> f32 {
-    if sample.is_finite() { sample } else { 0.0 }
-}
-
-/// Audio thread: a sample that no device stumbles over: no NaN, no infinity, nothing too small to be normal.
-pub fn sound(sample: f32) -> f32 {
-    if sample.is_normal() { sample } else { 0.0 }
 }
 
 /// Worker thread: the worker's end of the exchange.

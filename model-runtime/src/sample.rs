@@ -1,0 +1,29 @@
+//! Single samples of both inputs and of the output, and what makes them safe.
+
+/// Audio thread: one sample of both inputs. What is not finite is taken as zero.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Input {
+    /// The main input, left and right.
+    pub main: [f32; 2],
+    /// The sidechain, left and right; zeros when it is missing.
+    pub sidechain: [f32; 2],
+}
+
+/// Audio thread: one sample of output, [`crate::geometry::Geometry::latency_samples`] after its input.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Output {
+    /// The main input, delayed.
+    pub dry: [f32; 2],
+    /// The remix; the same as `dry` where the remix is late or the sidechain is missing.
+    pub remix: [f32; 2],
+}
+
+/// Audio thread: replaces NaN and infinity by zero.
+pub fn finite_or_zero(sample: f32) -> f32 {
+    if sample.is_finite() { sample } else { 0.0 }
+}
+
+/// Audio thread: replaces NaN, infinity and denormal numbers by zero.
+pub fn normal_or_zero(sample: f32) -> f32 {
+    if sample.is_normal() { sample } else { 0.0 }
+}

@@ -1,0 +1,267 @@
+//! The voices: what turns the decoded mel into sound, in steps.
+
+use std::mem;
+
+use serde::{Deserialize, Serialize};
+use vocoder::griffin_lim::GriffinLimStream;
+use vocoder::guided::{FrameControls, GuidedConfig, GuidedVoice};
+use vocoder::{LogMel, MelConfig};
+
+use crate::blend::Blend;
+use crate::controls::Controls;
+use crate::error::Result;
+use crate::factor::Factor;
+use crate::geometry::LatencyMode;
+use crate::model_file::Model;
+use crate::resample::Resampler;
+
+/// What turns the decoded mel into sound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Voice {
+    /// The sources' own sound, shaped to the decoded mel, at the host's rate; with the model's HiFi-GAN generator beside it or in
+    /// its place, as [`Controls::generated`] says.
+    #[default]
+    Guided,
+    /// Phase reconstruction, from the decoded mel alone.
+    GriffinLim,
+}
+
+/// The guided voice as a mode limits it.
+pub(crate) fn guided_config(
+    mel: &MelConfig,
+    sample_rate_hz: u32,
+    channels: usize,
+    mode: LatencyMode,
+) -> GuidedConfig {
+    GuidedConfig {
+        median_frames: mode.median_frames(),
+        synthesis_hops: mode.synthesis_hops(),
+        ..GuidedConfig::new(mel.clone(), sample_rate_hz, channels)
+    }
+}
+
+/// What the guided voice needs of the controls.
+pub(crate) fn frame_controls(controls: &Controls) -> FrameControls {
+    FrameControls {
+        harmony: controls[Factor::Harmony].share,
+        rhythm: controls[Factor::Rhythm].share,
+        transpose_semitones: controls.transpose_semitones,
+    }
+}
+
+/// Decoded frames on their way to the voice.
+pub(crate) struct Decoded {
+    /// One for each channel.
+    pub(crate) mels: Vec<LogMel>,
+    /// The knobs at each frame.
+    pub(crate) controls: Vec<Controls>,
+}
+
+impl Decoded {
+    /// Drops all frames from number `frames` on.
+    pub(crate) fn truncate(&mut self, frames: usize) {
+        if frames < self.controls.len() {
+            self.controls.truncate(frames);
+            for mel in &mut self.mels {
+                *mel = mel.take_first(frames);
+            }
+        }
+    }
+}
+
+/// A voice in steps, at the host's rate.
+pub(crate) enum VoiceStream {
+    Guided(Box<GuidedStream>),
+    GriffinLim(Vec<GriffinLimChannel>),
+}
+
+/// The guided voice, with the generated one where the model has it.
+pub(crate) struct GuidedStream {
+    voice: GuidedVoice,
+    blend: Option<Blend>,
+    /// What the guided voice gives to the blend.
+    guided: [Vec<f32>; 2],
+}
+
+impl GuidedStream {
+    fn pull(&mut self, output: &mut [Vec<f32>; 2]) -> Result<()> {
+        match &mut self.blend {
+            None => self.voice.pull(output)?,
+            Some(blend) => {
+                self.voice.pull(&mut self.guided)?;
+                blend.push_guided(&mut self.guided);
+                blend.pull(output);
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, output: &mut [Vec<f32>; 2]) -> Result<()> {
+        match &mut self.blend {
+            None => self.voice.finish(output)?,
+            Some(blend) => {
+                self.voice.finish(&mut self.guided)?;
+                blend.push_guided(&mut self.guided);
+                blend.finish(output);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One channel of the Griffin-Lim voice.
+pub(crate) struct GriffinLimChannel {
+    voice: GriffinLimStream,
+    resampler: Resampler,
+    samples: Vec<f32>,
+}
+
+impl VoiceStream {
+    pub(crate) fn new(
+        voice: Voice,
+        mode: LatencyMode,
+        model: &Model,
+        host_hz: u32,
+    ) -> Result<Self> {
+        let mel = &model.header().mel;
+        match voice {
+            Voice::Guided => {
+                let config = guided_config(mel, host_hz, 2, mode);
+                let blend = match model.header().generator {
+                    Some(_) if mode.has_generated_voice() => {
+                        let magnitudes = model.magnitudes();
+                        Some(Blend::new(model.generator()?, magnitudes, mel, host_hz, 2)?)
+                    }
+                    _ => None,
+                };
+                Ok(Self::Guided(Box::new(GuidedStream {
+                    voice: GuidedVoice::new(&config)?,
+                    blend,
+                    guided: Default::default(),
+                })))
+            }
+            Voice::GriffinLim => {
+                let resampler = Resampler::new(mel.sample_rate_hz, host_hz)?;
+                let channel = || -> Result<_> {
+                    Ok(GriffinLimChannel {
+                        voice: GriffinLimStream::new(mel)?.with_network(model.magnitudes()),
+                        resampler: resampler.clone(),
+                        samples: Vec::new(),
+                    })
+                };
+                Ok(Self::GriffinLim(vec![channel()?, channel()?]))
+            }
+        }
+    }
+
+    /// Channels of each source that the model hears: the guided voice keeps the stereo image of the sources itself.
+    pub(crate) fn channels(&self) -> usize {
+        match self {
+            Self::Guided(_) => 1,
+            Self::GriffinLim(channels) => channels.len(),
+        }
+    }
+
+    /// What the voice sees ahead, in host samples, beyond a network that looks `network_frames` ahead; `to_host` converts from
+    /// the model's samples.
+    pub(crate) fn latency_samples(
+        &self,
+        mel: &MelConfig,
+        network_frames: usize,
+        to_host: impl Fn(usize) -> usize,
+    ) -> usize {
+        match self {
+            Self::Guided(guided) => {
+                // A hop begins half a hop before its centre. The separation looks ahead while the network does.
+                let separation_frames = guided
+                    .voice
+                    .look_ahead_frames()
+                    .saturating_sub(network_frames);
+                let guided_samples = guided.voice.synthesis_reach_samples()
+                    + to_host(separation_frames * mel.hop_length)
+                    - to_host(mel.hop_length / 2);
+                guided.blend.as_ref().map_or(guided_samples, |blend| {
+                    let (down_samples, up_samples) = blend.crossover_latency_samples();
+                    let generated_samples = to_host(blend.generator_latency_samples());
+                    generated_samples.max(guided_samples + down_samples + to_host(up_samples))
+                })
+            }
+            Self::GriffinLim(channels) => to_host(channels[0].voice.lag_samples()),
+        }
+    }
+
+    pub(crate) fn resampling_latency_samples(&self) -> usize {
+        match self {
+            Self::Guided(_) => 0,
+            Self::GriffinLim(channels) => channels[0].resampler.latency_samples(),
+        }
+    }
+
+    pub(crate) fn reset(&mut self) {
+        match self {
+            Self::Guided(guided) => {
+                guided.voice.reset();
+                if let Some(blend) = &mut guided.blend {
+                    blend.reset();
+                }
+            }
+            Self::GriffinLim(channels) => {
+                for channel in channels {
+                    channel.voice.reset();
+                    channel.resampler.reset();
+                    channel.samples.clear();
+                }
+            }
+        }
+    }
+
+    /// Left and right of both sources.
+    pub(crate) fn push_audio(&mut self, main: [&[f32]; 2], sidechain: [&[f32]; 2]) -> Result<()> {
+        if let Self::Guided(guided) = self {
+            guided.voice.push_audio(&main, &sidechain)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the clip. Griffin-Lim, which makes its sound from mels alone, breaks off where it is.
+    pub(crate) fn finish(&mut self, output: &mut [Vec<f32>; 2]) -> Result<()> {
+        match self {
+            Self::Guided(guided) => guided.finish(output),
+            Self::GriffinLim(_) => self.pull(output),
+        }
+    }
+
+    pub(crate) fn push_mels(&mut self, decoded: Decoded) -> Result<()> {
+        match self {
+            Self::Guided(guided) => {
+                let mel = &decoded.mels[0];
+                let controls = decoded.controls.iter().map(frame_controls);
+                guided.voice.push_mel(mel, &controls.collect::<Vec<_>>())?;
+                if let Some(blend) = &mut guided.blend {
+                    blend.push_mel(mel, &decoded.controls)?;
+                }
+            }
+            Self::GriffinLim(channels) => {
+                for (channel, mel) in channels.iter_mut().zip(&decoded.mels) {
+                    channel.voice.push(mel, &mut channel.samples)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn pull(&mut self, output: &mut [Vec<f32>; 2]) -> Result<()> {
+        match self {
+            Self::Guided(guided) => guided.pull(output),
+            Self::GriffinLim(channels) => {
+                for (channel, output) in channels.iter_mut().zip(output) {
+                    channel
+                        .resampler
+                        .push(&mem::take(&mut channel.samples), output);
+                }
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! The input of one window, on its way from the audio thread to the worker.
+
+use crate::controls::Controls;
+use crate::sample::{Input, finite_or_zero};
+
+/// Input of one window: what a [`crate::worker::WindowProcessor`] works on.
+#[derive(Debug)]
+pub struct Window {
+    /// The main input, left and right.
+    pub main: [Vec<f32>; 2],
+    /// The sidechain, left and right, as long as main; zeros when it is missing.
+    pub sidechain: [Vec<f32>; 2],
+    /// Samples before this window since its stream began: where it is 0, a new stream begins, in which nothing from before
+    /// has a part.
+    pub stream_position_samples: u64,
+    /// The controls where the stream's position is a multiple of `control_interval_samples`.
+    pub controls: Vec<Controls>,
+    /// Distance of the entries of `controls`.
+    pub control_interval_samples: usize,
+}
+
+impl Window {
+    /// A silent window of `samples` samples, the first of a stream.
+    pub fn new(samples: usize, control_interval_samples: usize) -> Self {
+        Self {
+            main: stereo(samples),
+            sidechain: stereo(samples),
+            stream_position_samples: 0,
+            controls: vec![Controls::default(); samples.div_ceil(control_interval_samples)],
+            control_interval_samples,
+        }
+    }
+
+    /// Length in samples.
+    pub fn samples(&self) -> usize {
+        self.main[0].len()
+    }
+
+    /// Audio thread: empties the window; its memory stays.
+    pub(crate) fn begin(&mut self, stream_position_samples: u64) {
+        for channel in self.main.iter_mut().chain(&mut self.sidechain) {
+            channel.clear();
+        }
+        self.controls.clear();
+        self.stream_position_samples = stream_position_samples;
+    }
+
+    /// Audio thread: appends samples. There is memory for `window_samples` of them.
+    pub(crate) fn extend(&mut self, inputs: &[Input]) {
+        for channel in 0..2 {
+            let main = inputs.iter().map(|input| input.main[channel]);
+            let sidechain = inputs.iter().map(|input| input.sidechain[channel]);
+            self.main[channel].extend(main.map(finite_or_zero));
+            self.sidechain[channel].extend(sidechain.map(finite_or_zero));
+        }
+    }
+}
+
+/// Silence, left and right.
+pub(crate) fn stereo(samples: usize) -> [Vec<f32>; 2] {
+    [vec![0.0; samples], vec![0.0; samples]]
+}

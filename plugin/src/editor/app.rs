@@ -1,0 +1,242 @@
+//! What an open window shows, and what it keeps for the next.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use baseview::{WindowContext, WindowSize};
+use egui::{Align2, CentralPanel, Rect, Ui, vec2};
+use nice_plug::context::gui::GuiContext;
+use parking_lot::Mutex;
+
+use super::doctor::{Advice, Doctor};
+use super::entry::Entry;
+use super::face::{self, Holds};
+use super::history::History;
+use super::models::Models;
+use super::panel::{Gestures, Panel};
+use super::pictures::Pictures;
+use super::surface::Content;
+use super::toolbar::Toolbar;
+use super::{status, theme, window};
+use crate::editor_size::FACE;
+use crate::params::{GraftParams, ParamId};
+use crate::readout::Readout;
+use crate::setup::{Activation, Asker, Restart, Setup};
+
+/// How often the figures are read anew.
+const REFRESH_SECONDS: f64 = 0.25;
+
+/// What one window leaves for the next.
+#[derive(Default)]
+pub struct Kept {
+    history: History,
+    toolbar: Toolbar,
+}
+
+/// What is shown and moves by itself, as it was read last.
+#[derive(Default)]
+struct Figures {
+    read_seconds: f64,
+    late_windows: u64,
+    faults: u64,
+    work_percent: f32,
+    activation: Option<Activation>,
+    model: (u64, bool, Option<String>),
+    values: Vec<f32>,
+    advice: Option<Advice>,
+}
+
+impl Figures {
+    /// Whether a window with the other figures looks the same.
+    fn look_like(&self, other: &Self) -> bool {
+        let all = |f: &Self| {
+            let counts = (f.late_windows, f.faults, f.work_percent, f.activation);
+            (counts, f.model.clone(), f.values.clone(), f.advice.clone())
+        };
+        all(self) == all(other)
+    }
+}
+
+/// What an open window shows.
+pub struct App {
+    params: Arc<GraftParams>,
+    readout: Arc<Readout>,
+    context: GuiContext,
+    restart: Restart,
+    gestures: Gestures,
+    entry: Entry,
+    holds: Holds,
+    pictures: Pictures,
+    doctor: Doctor,
+    toolbar: Toolbar,
+    models: Models,
+    kept: Arc<Mutex<Kept>>,
+    figures: Figures,
+    hidden: Arc<AtomicBool>,
+}
+
+impl App {
+    /// Shows the parameters and the readout of a plugin; goes on with what the last window kept.
+    pub fn new(
+        params: Arc<GraftParams>,
+        readout: Arc<Readout>,
+        context: GuiContext,
+        kept: Arc<Mutex<Kept>>,
+        hidden: Arc<AtomicBool>,
+    ) -> Self {
+        let Kept { history, toolbar } = std::mem::take(&mut *kept.lock());
+        Self {
+            params,
+            readout,
+            context,
+            restart: Restart::default(),
+            gestures: Gestures::with_history(history),
+            entry: Entry::default(),
+            holds: Holds::default(),
+            pictures: Pictures::default(),
+            doctor: Doctor::default(),
+            toolbar,
+            models: Models::default(),
+            kept,
+            figures: Figures::default(),
+            hidden,
+        }
+    }
+
+    /// Asks the host for a restart when another setup is wanted, unless the audio thread does.
+    fn request_restart(&mut self) {
+        let Some(activation) = self.readout.activation() else {
+            return;
+        };
+        if Asker::of(self.context.plugin_api()) == Some(Asker::Editor) {
+            let wanted = Setup::wanted(&self.params);
+            self.restart.note(activation.setup, wanted);
+            if self.restart.take_due(true) {
+                self.context.request_restart();
+            }
+        }
+    }
+
+    fn values(&self) -> Vec<f32> {
+        let values = ParamId::ALL.iter().map(|id| id.of(&self.params).value());
+        values.collect()
+    }
+
+    fn read_figures(&mut self, now_seconds: f64) -> Figures {
+        let status = &self.readout.status;
+        let model = &self.params.model.0;
+        Figures {
+            read_seconds: now_seconds,
+            late_windows: status.late_windows(),
+            faults: status.faults(),
+            work_percent: (100.0 * status.real_time_factor()).round(),
+            activation: self.readout.activation(),
+            model: (model.version(), model.is_loading(), model.note()),
+            values: self.values(),
+            advice: self
+                .doctor
+                .advice(&self.params, &self.readout.meters, now_seconds),
+        }
+    }
+}
+
+impl Content for App {
+    fn begin(&mut self, ctx: &egui::Context) {
+        theme::install(ctx);
+        self.readout.scope.watch(true);
+    }
+
+    fn is_hidden(&self) -> bool {
+        self.hidden.load(Ordering::Relaxed)
+    }
+
+    fn has_changed(&mut self, now_seconds: f64) -> bool {
+        let asked = self.readout.meters.take_asked();
+        if now_seconds < self.figures.read_seconds + REFRESH_SECONDS {
+            return asked;
+        }
+        let figures = self.read_figures(now_seconds);
+        let changed = !figures.look_like(&self.figures);
+        self.figures = figures;
+        asked || changed
+    }
+
+    fn resized(&self, size: WindowSize) {
+        self.params.editor_scale.note(size);
+    }
+
+    fn hover(&mut self, is_over: bool) {
+        self.models.hover(is_over);
+    }
+
+    fn drop_file(&mut self, file: PathBuf) {
+        self.params.model.0.load(file);
+    }
+
+    fn ui(&mut self, ui: &mut Ui, window: &WindowContext) {
+        self.request_restart();
+        let face = Rect::from_center_size(ui.max_rect().center(), FACE);
+        let mut panel = Panel {
+            params: &self.params,
+            setter: self.context.param_setter(),
+            now_seconds: ui.input(|input| input.time),
+            gestures: &mut self.gestures,
+        };
+        CentralPanel::no_frame().show(ui, |ui| {
+            let origin = face.min;
+            ui.painter()
+                .rect_filled(ui.max_rect(), 0.0, theme::BACKGROUND);
+            ui.painter().text(
+                origin + vec2(14.0, 26.0),
+                Align2::LEFT_CENTER,
+                "Graft",
+                theme::bold(20.0),
+                theme::TEXT,
+            );
+            let meters = &self.readout.meters;
+            face::controls(ui, origin, &mut panel, meters, &mut self.holds);
+            let ground = face::PICTURES.translate(origin.to_vec2());
+            face::ground(ui, ground, "");
+            let activation = self.readout.activation();
+            let news = self.readout.scope.take();
+            let frames_hz = activation.map_or(0.0, |activation| activation.frames_hz);
+            self.doctor.listen(&news, frames_hz);
+            self.pictures.take(ui.ctx(), &news);
+            let has_latents = self.params.engine.value().has_latents();
+            let picture = ground.shrink(10.0);
+            if self.pictures.show(ui, picture, activation, has_latents) {
+                ui.ctx().request_repaint();
+            }
+            let line = face::STATUS.translate(origin.to_vec2());
+            let advice = self.figures.advice.as_ref();
+            status::line(ui, line, &mut panel, &self.readout, advice);
+            self.toolbar.show(ui, origin, &mut panel);
+            let store = &self.params.model.0;
+            self.models
+                .button(ui, face::MODEL.translate(origin.to_vec2()), store);
+            self.models.show(ui, store);
+            self.models.show_drop(ui, face);
+            window::grip(ui, face, window);
+            self.entry.show(ui, &mut panel);
+        });
+    }
+}
+
+impl Drop for App {
+    /// The host may close the window while the user holds a knob.
+    fn drop(&mut self) {
+        self.readout.scope.watch(false);
+        let mut panel = Panel {
+            params: &self.params,
+            setter: self.context.param_setter(),
+            now_seconds: 0.0,
+            gestures: &mut self.gestures,
+        };
+        panel.end_all();
+        *self.kept.lock() = Kept {
+            history: std::mem::take(&mut self.gestures.history),
+            toolbar: std::mem::take(&mut self.toolbar),
+        };
+    }
+}

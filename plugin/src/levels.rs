@@ -1,0 +1,74 @@
+//! Audio thread: the parameters that are heard at once, each on its ramp.
+
+use nice_plug::prelude::BoolParam;
+
+use crate::params::GraftParams;
+use crate::ramp::Ramp;
+
+/// Makes [`Levels`] and [`Ramps`] of a table.
+macro_rules! levels {
+    ($($name:ident: $target:expr;)+) => {
+        /// Where these parameters are at a sample; switches are 0 or 1.
+        #[derive(Clone, Copy, Default)]
+        pub struct Levels {
+            $(pub $name: f32,)+
+        }
+
+        impl Levels {
+            /// Where the parameters go to.
+            pub fn targets(params: &GraftParams) -> Self {
+                let target = |target: fn(&GraftParams) -> f32| target(params);
+                Self {
+                    $($name: target($target),)+
+                }
+            }
+        }
+
+        /// The ramps of [`Levels`].
+        pub struct Ramps {
+            $($name: Ramp,)+
+        }
+
+        impl Ramps {
+            /// Ramps that stand at 0.
+            pub fn new(sample_rate_hz: f32) -> Self {
+                Self {
+                    $($name: Ramp::new(sample_rate_hz),)+
+                }
+            }
+
+            /// Goes to where the parameters are at once.
+            pub fn settle(&mut self, params: &GraftParams) {
+                let targets = Levels::targets(params);
+                $(self.$name.settle(targets.$name);)+
+            }
+
+            /// Whether all are where the last targets were.
+            pub fn are_settled(&self) -> bool {
+                true $(&& self.$name.is_settled())+
+            }
+
+            /// Moves all towards their targets by one sample.
+            pub fn next(&mut self, targets: &Levels) -> Levels {
+                Levels {
+                    $($name: self.$name.next(targets.$name),)+
+                }
+            }
+        }
+    };
+}
+
+levels! {
+    main_gain: |params| params.main_gain.value();
+    sidechain_gain: |params| params.sidechain_gain.value();
+    mix: |params| params.mix.value();
+    output_gain: |params| params.output_gain.value();
+    harmony: |params| params.harmony.value();
+    rhythm: |params| params.rhythm.value();
+    link: |params| switched(&params.link);
+    bypass: |params| switched(&params.bypass);
+}
+
+fn switched(switch: &BoolParam) -> f32 {
+    f32::from(u8::from(switch.value()))
+}

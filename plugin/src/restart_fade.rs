@@ -1,0 +1,61 @@
+//! Audio thread: the fade out of one setup and into the next. The host restarts the plugin in between.
+
+use crate::ramp::Ramp;
+use crate::setup::{Restart, Setup, Wish};
+
+/// How long the sound stays away at most when a restart was asked for: a host may not grant it.
+const RESTART_SECONDS: f32 = 0.5;
+
+/// Audio thread: the gain around a restart.
+pub struct RestartFade {
+    /// The setup in force.
+    setup: Setup,
+    restart: Restart,
+    gain: Ramp,
+    /// How long the sound stays away.
+    silent_samples: usize,
+    longest_samples: usize,
+    fades_in: bool,
+}
+
+impl RestartFade {
+    /// Begins with the sound there, unless `fades_in` says that it faded out before the restart.
+    pub fn new(setup: Setup, sample_rate_hz: f32, fades_in: bool) -> Self {
+        let mut gain = Ramp::new(sample_rate_hz);
+        gain.settle(1.0);
+        Self {
+            setup,
+            restart: Restart::default(),
+            gain,
+            silent_samples: 0,
+            longest_samples: (RESTART_SECONDS * sample_rate_hz) as usize,
+            fades_in,
+        }
+    }
+
+    /// Starts over, `latency_samples` before the first sound.
+    pub fn reset(&mut self, latency_samples: usize) {
+        if self.fades_in {
+            self.gain.settle(0.0);
+            self.silent_samples = latency_samples;
+        }
+    }
+
+    /// The gain of the next sample.
+    pub fn next(&mut self) -> f32 {
+        self.fades_in = false;
+        let silent = self.silent_samples > 0;
+        self.silent_samples = self.silent_samples.saturating_sub(1);
+        self.gain.next(if silent { 0.0 } else { 1.0 })
+    }
+
+    /// Whether to ask the host for a restart now: once for each setup, when the sound has faded out.
+    pub fn is_due(&mut self, wanted: Setup) -> bool {
+        match self.restart.note(self.setup, wanted) {
+            Wish::Same => {}
+            Wish::New => self.silent_samples = self.longest_samples,
+            Wish::Withdrawn => self.silent_samples = 0,
+        }
+        self.restart.take_due(self.gain.value() == 0.0)
+    }
+}

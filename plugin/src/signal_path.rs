@@ -1,0 +1,231 @@
+//! What runs on the audio thread: gains, the exchange with the worker, and the mix of its output.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use model_runtime::credit::SystemClock;
+use model_runtime::delay::Delay;
+use model_runtime::exchange::{AudioPort, exchange};
+use model_runtime::geometry::{Geometry, GeometryError, GeometrySettings};
+use model_runtime::sample::{Input, Output, finite_or_zero, normal_or_zero};
+use model_runtime::status::Status;
+use model_runtime::transport::Transport;
+use model_runtime::worker::{WindowProcessor, Worker};
+use model_runtime::{Controls, Factor};
+use vocoder::MelConfig;
+
+use crate::levels::{Levels, Ramps};
+use crate::params::GraftParams;
+use crate::restart_fade::RestartFade;
+use crate::setup::Setup;
+
+/// Samples that are worked on together where no parameter moves.
+const RUN_SAMPLES: usize = 64;
+
+/// What a signal path is made for.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Latency and model.
+    pub setup: Setup,
+    /// The host's sample rate.
+    pub sample_rate_hz: f32,
+    /// The longest block that the host will ask for.
+    pub max_block_samples: usize,
+    /// Whether to wait for late windows as long as it takes.
+    pub patient: bool,
+    /// Whether the sound is to fade in, because it faded out before.
+    pub fade_in: bool,
+}
+
+/// Audio thread: everything between the host's buffers, but the parameters.
+pub struct SignalPath {
+    port: AudioPort<SystemClock>,
+    /// Joined when the path is dropped, which happens off the audio thread.
+    _worker: Option<Worker>,
+    ramps: Ramps,
+    /// What is to happen to a sample when it comes out, so that automation lands where it was drawn.
+    pending: Delay<Finish>,
+    restart: RestartFade,
+}
+
+/// Audio thread: how one sample is finished.
+#[derive(Clone, Copy, Default)]
+struct Finish {
+    unprocessed: [f32; 2],
+    dry_gain: f32,
+    remix_gain: f32,
+    bypass: f32,
+}
+
+impl SignalPath {
+    /// Makes the exchange and starts the worker. Without a processor the main input passes.
+    ///
+    /// # Errors
+    ///
+    /// When the host's sample rate is of no use.
+    pub fn new(
+        config: &Config,
+        processor: Option<Box<dyn WindowProcessor>>,
+        status: Arc<Status>,
+    ) -> Result<Self, GeometryError> {
+        let (frame_seconds, processor_latency_samples) = match &processor {
+            Some(processor) => (processor.frame_seconds(), processor.latency_samples()),
+            None => (MelConfig::default().hop_seconds(), 0),
+        };
+        let geometry = Geometry::new(&GeometrySettings {
+            mode: config.setup.mode,
+            frame_seconds,
+            sample_rate_hz: config.sample_rate_hz,
+            max_block_samples: config.max_block_samples,
+            processor_latency_samples,
+        });
+        let (mut port, worker_port) =
+            exchange(&geometry, SystemClock::default(), Arc::clone(&status))?;
+        port.set_patient(config.patient);
+        let spawn = |processor| match Worker::spawn(worker_port, processor) {
+            Ok(worker) => Some(worker),
+            Err(error) => {
+                status.report_fault(format!("no thread for the worker: {error}"));
+                None
+            }
+        };
+        Ok(Self {
+            port,
+            _worker: processor.and_then(spawn),
+            ramps: Ramps::new(config.sample_rate_hz),
+            pending: Delay::new(geometry.latency_samples()),
+            restart: RestartFade::new(config.setup, config.sample_rate_hz, config.fade_in),
+        })
+    }
+
+    /// Whether to ask the host for a restart now, because `wanted` is not what the path was made for: once, when the sound
+    /// has faded out. To be called after each block.
+    pub fn restart_is_due(&mut self, wanted: Setup) -> bool {
+        self.restart.is_due(wanted)
+    }
+
+    /// Delay of the whole plugin. Constant.
+    pub fn latency_samples(&self) -> u32 {
+        self.pending.samples() as u32
+    }
+
+    /// Starts over with silence and settled parameters.
+    pub fn reset(&mut self, params: &GraftParams) {
+        self.port.reset();
+        self.pending.reset();
+        self.ramps.settle(params);
+        self.restart.reset(self.pending.samples());
+    }
+
+    /// Processes a block in place, while the host's transport is at `transport`: one or two channels, and up to two of
+    /// sidechain. A sidechain channel that is missing or too short counts as silence.
+    pub fn process(
+        &mut self,
+        params: &GraftParams,
+        transport: &Transport,
+        main: &mut [&mut [f32]],
+        sidechain: &[&mut [f32]],
+    ) {
+        let Some(block_samples) = main.first().map(|channel| channel.len()) else {
+            return;
+        };
+        self.port.set_window_beats(params.window.value().beats());
+        self.port.begin_block(block_samples, transport);
+        // Constant within the block: it is cut wherever a parameter changes.
+        let targets = Levels::targets(params);
+        let mut controls = controls(params);
+        let mut levels = Levels::default();
+        let mut are_settled = false;
+        let mut start = 0;
+        while start < block_samples {
+            if !are_settled {
+                levels = self.ramps.next(&targets);
+                are_settled = self.ramps.are_settled();
+                set_factors(&mut controls, &levels);
+            }
+            let samples = match are_settled {
+                true => RUN_SAMPLES.min(block_samples - start),
+                false => 1,
+            };
+            self.run(&levels, &controls, start..start + samples, main, sidechain);
+            start += samples;
+        }
+    }
+
+    /// Processes up to [`RUN_SAMPLES`] samples of a block, in which no level changes.
+    fn run(
+        &mut self,
+        levels: &Levels,
+        controls: &Controls,
+        run: Range<usize>,
+        main: &mut [&mut [f32]],
+        sidechain: &[&mut [f32]],
+    ) {
+        let mut unprocessed = [[0.0; 2]; RUN_SAMPLES];
+        let mut inputs = [Input::default(); RUN_SAMPLES];
+        let mut outputs = [Output::default(); RUN_SAMPLES];
+        let inputs = &mut inputs[..run.len()];
+        let outputs = &mut outputs[..run.len()];
+        for side in 0..2 {
+            let channel = &main[side.min(main.len() - 1)][run.clone()];
+            for ((input, unprocessed), sample) in
+                inputs.iter_mut().zip(&mut unprocessed).zip(channel)
+            {
+                unprocessed[side] = finite_or_zero(*sample);
+                input.main[side] = levels.main_gain * unprocessed[side];
+            }
+            let channel = sidechain.get(side).or(sidechain.first());
+            let channel = channel.and_then(|channel| channel.get(run.start..));
+            for (input, sample) in inputs.iter_mut().zip(channel.unwrap_or(&[])) {
+                input.sidechain[side] = levels.sidechain_gain * sample;
+            }
+        }
+        self.port.process(inputs, controls, outputs);
+        for ((i, output), unprocessed) in run.zip(outputs).zip(unprocessed) {
+            let finish = self.pending.push(Finish {
+                unprocessed,
+                dry_gain: (1.0 - levels.mix) * levels.output_gain,
+                remix_gain: levels.mix * levels.output_gain,
+                bypass: levels.bypass,
+            });
+            let gain = self.restart.next();
+            let [left, right] = [0, 1].map(|side| {
+                let mixed =
+                    output.dry[side] * finish.dry_gain + output.remix[side] * finish.remix_gain;
+                let bypassed =
+                    mixed * (1.0 - finish.bypass) + finish.unprocessed[side] * finish.bypass;
+                normal_or_zero(gain * bypassed)
+            });
+            match main {
+                [first, second, ..] => (first[i], second[i]) = (left, right),
+                [mono] => mono[i] = 0.5 * (left + right),
+                [] => {}
+            }
+        }
+    }
+}
+
+/// The controls that change from block to block.
+fn controls(params: &GraftParams) -> Controls {
+    let mut controls = Controls {
+        generated: params.voice.value(),
+        air: params.air.value(),
+        transpose_semitones: params.transpose.value(),
+        ..Controls::default()
+    };
+    let loop_beats = params.freeze_length.value().beats();
+    for (factor, freeze) in [
+        (Factor::Harmony, &params.freeze_harmony),
+        (Factor::Rhythm, &params.freeze_rhythm),
+    ] {
+        controls[factor].loop_beats = freeze.value().then_some(loop_beats);
+    }
+    controls
+}
+
+/// Sets those that change from sample to sample: where each factor comes from.
+fn set_factors(controls: &mut Controls, levels: &Levels) {
+    controls[Factor::Harmony].share = levels.harmony;
+    controls[Factor::Rhythm].share =
+        levels.rhythm * (1.0 - levels.link) + levels.harmony * levels.link;
+}
