@@ -41,8 +41,8 @@ pub struct Remix {
     #[arg(long, conflicts_with = "host")]
     model: Option<PathBuf>,
     /// What turns the remixed spectrogram into sound
-    #[arg(long, value_enum, default_value_t = VoiceName::Guided)]
-    voice: VoiceName,
+    #[arg(long, value_enum, default_value_t = SoundSource::Guided)]
+    voice: SoundSource,
     /// Semitones to shift the harmony by
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     transpose: i32,
@@ -72,9 +72,9 @@ pub struct Remix {
     offline: bool,
 }
 
-/// A [`Voice`] as it is called on the command line.
+/// What makes the sound, by its name on the command line: an end of the knob Voice, or a voice that the plugin does not have.
 #[derive(Clone, Copy, ValueEnum)]
-enum VoiceName {
+enum SoundSource {
     /// Filters the sound of both inputs; needs no training
     Guided,
     /// The model's HiFi-GAN generator makes it anew; not with the latency live
@@ -83,12 +83,19 @@ enum VoiceName {
     GriffinLim,
 }
 
-impl From<VoiceName> for Voice {
-    fn from(name: VoiceName) -> Self {
-        match name {
-            VoiceName::Guided | VoiceName::HifiGan => Voice::Guided,
-            VoiceName::GriffinLim => Voice::GriffinLim,
+impl SoundSource {
+    /// The voice of a whole clip.
+    fn voice(self) -> Voice {
+        match self {
+            // The plugin's, which its knob turns from the one to the other.
+            Self::Guided | Self::HifiGan => Voice::Guided,
+            Self::GriffinLim => Voice::GriffinLim,
         }
+    }
+
+    /// Where the knob Voice stands.
+    fn knob(self) -> f32 {
+        f32::from(matches!(self, Self::HifiGan))
     }
 }
 
@@ -100,11 +107,11 @@ impl Remix {
             check_output(plot, "png")?;
         }
         ensure!(
-            !(self.host && matches!(self.voice, VoiceName::GriffinLim)),
+            !(self.host && matches!(self.voice, SoundSource::GriffinLim)),
             "--voice: expected guided or hifi-gan, which the plugin has, found griffin-lim"
         );
         ensure!(
-            self.latency.has_generated_voice() || !matches!(self.voice, VoiceName::HifiGan),
+            self.latency.has_generated_voice() || !matches!(self.voice, SoundSource::HifiGan),
             "--voice: expected guided, or griffin-lim without --host, with --latency live, found hifi-gan"
         );
         let mut main = read(&self.main)?;
@@ -140,7 +147,7 @@ impl Remix {
         };
         let settings = RemixSettings {
             controls: self.controls(),
-            voice: self.voice.into(),
+            voice: self.voice.voice(),
             mode: self.latency,
         };
         let spinner = progress::spinner("Remixing");
@@ -172,7 +179,7 @@ impl Remix {
 
     fn controls(&self) -> Controls {
         Controls {
-            generated: f32::from(matches!(self.voice, VoiceName::HifiGan)),
+            generated: self.voice.knob(),
             air: 1.0,
             transpose_semitones: self.transpose,
             ..Controls::default()

@@ -116,6 +116,14 @@ struct Findings {
     examples: Vec<Example>,
 }
 
+/// What remixes are made of and compared with.
+struct RemixMaterial {
+    classifier: Classifier,
+    pairs: Vec<Pair>,
+    /// Features of real clips.
+    real: Vec<ClipFeatures>,
+}
+
 impl Judge<'_> {
     /// Measures everything that was not measured before.
     ///
@@ -255,15 +263,57 @@ impl Judge<'_> {
 
     /// Table 2, and what a remix is for.
     fn remixes(&self, stages: &Stages, findings: &mut Findings) -> Result<()> {
+        let Protocol { seed, mode, .. } = self.protocol;
+        stages.say("Table 2: training the classifier, stretching clips");
+        let RemixMaterial {
+            classifier,
+            pairs,
+            real,
+        } = self.remix_material()?;
+        let remixers: Vec<(&str, Remixer)> = self
+            .models
+            .iter()
+            .map(|(name, model)| (name.as_str(), Remixer::new(Arc::clone(model))))
+            .collect();
+        let methods = self.methods(&remixers);
+        let remixes = Remixes::new(&pairs, &classifier, self.folder)?;
+        remixes.write_sources()?;
+        let mut scores: Vec<(&str, Vec<PairScore>)> = Vec::new();
+        for method in &methods {
+            let measured = stages.run(&format!("Table 2: {}", method.name), || {
+                remixes.measure(method)
+            })?;
+            scores.push((&method.name, measured));
+        }
+
+        let distances = distances(&scores, &real, seed)?;
+        findings
+            .tables
+            .push(distance_table(distances, &classifier, &real));
+        findings.tables.push(purpose_table(&scores));
+        findings.checks.extend(remix_checks(findings, &remixers));
+        for (index, (_, remixer)) in remixers.iter().enumerate() {
+            let file = format!("swaps-{}.png", index + 1);
+            let settings = RemixSettings {
+                mode,
+                ..RemixSettings::default()
+            };
+            let picture = pictures::swaps(self.folder, &file, remixer, &settings, &pairs[0])?;
+            findings.pictures.push(picture);
+        }
+        findings.examples = examples(&pairs, &methods);
+        Ok(())
+    }
+
+    /// Trains the classifier, draws clips and brings them to the common tempo.
+    fn remix_material(&self) -> Result<RemixMaterial> {
         let Protocol {
             pairs: count,
             clip_seconds,
             classifier_steps,
             seed,
-            mode,
             ..
         } = self.protocol;
-        stages.say("Table 2: training the classifier, stretching clips");
         let classifier = Classifier::train(&self.parts.training, classifier_steps, seed)?;
         let validation = &self.parts.validation;
         let mut pairs = pairs::draw(validation, SAMPLE_RATE_HZ, count, seed)?;
@@ -282,12 +332,16 @@ impl Judge<'_> {
                 classifier.features(&extractor.extract(&excerpt.clip)?.levelled_mel())
             },
         )?;
+        Ok(RemixMaterial {
+            classifier,
+            pairs,
+            real,
+        })
+    }
 
-        let remixers: Vec<(&str, Remixer)> = self
-            .models
-            .iter()
-            .map(|(name, model)| (name.as_str(), Remixer::new(Arc::clone(model))))
-            .collect();
+    /// The baselines, and each model with each of its voices and with its knobs swapped.
+    fn methods<'a>(&self, remixers: &'a [(&str, Remixer)]) -> Vec<Method<'a>> {
+        let mode = self.protocol.mode;
         let mut methods = baselines::methods();
         for ((name, remixer), (_, model)) in remixers.iter().zip(&self.models) {
             for (voice_name, settings) in voices(model, mode) {
@@ -304,74 +358,7 @@ impl Judge<'_> {
             let remix = move |a: &AudioClip, b: &AudioClip| Ok(remixer.remix(a, b, &swapped)?);
             methods.push(Method::new(&swapped_name(name), remix));
         }
-        let remixes = Remixes::new(&pairs, &classifier, self.folder)?;
-        remixes.write_sources()?;
-        let mut scores: Vec<(&str, Vec<PairScore>)> = Vec::new();
-        for method in &methods {
-            let measured = stages.run(&format!("Table 2: {}", method.name), || {
-                remixes.measure(method)
-            })?;
-            scores.push((&method.name, measured));
-        }
-
-        let distances = distances(&scores, &real, seed)?;
-        let note = format!(
-            "Squared Fréchet distance between the features of remixes and those of {} real clips by the same artists, all at 120 BPM \
-             ({} windows of 3 s a clip). The features are the last layer of a classifier of {} artists whom the models were trained on; \
-             it names the artist of {:.0} % of windows from the last quarters of their tracks, which it was not trained on. Covariances \
-             are shrunk (Ledoit and Wolf), all clips are brought to one level; brackets are 95 % by bootstrap over clips. Smaller is better; \"{REAL}\" is what real \
-             clips reach.",
-            real.len(),
-            real.first().map_or(0, Vec::len),
-            classifier.artists,
-            100.0 * classifier.accuracy
-        );
-        findings.tables.push(Table {
-            title: "Table 2: remixing".to_owned(),
-            note,
-            columns: vec!["Fréchet distance".to_owned()],
-            rows: distances,
-        });
-        findings.tables.push(purpose_table(&scores));
-        findings.checks.extend(remix_checks(findings, &remixers));
-        for (index, (_, remixer)) in remixers.iter().enumerate() {
-            let file = format!("swaps-{}.png", index + 1);
-            let picture = pictures::swaps(
-                self.folder,
-                &file,
-                remixer,
-                &RemixSettings {
-                    mode,
-                    ..RemixSettings::default()
-                },
-                &pairs[0],
-            )?;
-            findings.pictures.push(picture);
-        }
-        findings.examples = pairs
-            .iter()
-            .take(EXAMPLES)
-            .enumerate()
-            .map(|(index, pair)| {
-                let remixes = methods.iter().filter(|method| !method.is_reference);
-                let names = ["A", "B"]
-                    .into_iter()
-                    .chain(remixes.map(|method| method.name.as_str()));
-                let sounds = names.map(|name| {
-                    let file = remixes::file_name(index, name);
-                    Sound {
-                        name: name.to_owned(),
-                        sound: format!("{file}.wav"),
-                        picture: format!("{file}.png"),
-                    }
-                });
-                Example {
-                    name: format!("A: {}; B: {}", pair.main, pair.sidechain),
-                    sounds: sounds.collect(),
-                }
-            })
-            .collect();
-        Ok(())
+        methods
     }
 
     /// Rotation against true transposition.
@@ -531,6 +518,53 @@ fn distances(
                 name: (*name).to_owned(),
                 cells: vec![Some(distance)],
             })
+        })
+        .collect()
+}
+
+fn distance_table(rows: Vec<Row>, classifier: &Classifier, real: &[ClipFeatures]) -> Table {
+    let note = format!(
+        "Squared Fréchet distance between the features of remixes and those of {} real clips by the same artists, all at 120 BPM \
+             ({} windows of 3 s a clip). The features are the last layer of a classifier of {} artists whom the models were trained on; \
+         it names the artist of {:.0} % of windows from the last quarters of their tracks, which it was not trained on. Covariances \
+         are shrunk (Ledoit and Wolf), all clips are brought to one level; brackets are 95 % by bootstrap over clips. Smaller is better; \"{REAL}\" is what real \
+         clips reach.",
+        real.len(),
+        real.first().map_or(0, Vec::len),
+        classifier.artists,
+        100.0 * classifier.accuracy
+    );
+    Table {
+        title: "Table 2: remixing".to_owned(),
+        note,
+        columns: vec!["Fréchet distance".to_owned()],
+        rows,
+    }
+}
+
+/// The pairs to listen to, with all remixes of them.
+fn examples(pairs: &[Pair], methods: &[Method]) -> Vec<Example> {
+    pairs
+        .iter()
+        .take(EXAMPLES)
+        .enumerate()
+        .map(|(index, pair)| {
+            let remixes = methods.iter().filter(|method| !method.is_reference);
+            let names = ["A", "B"]
+                .into_iter()
+                .chain(remixes.map(|method| method.name.as_str()));
+            let sounds = names.map(|name| {
+                let file = remixes::file_name(index, name);
+                Sound {
+                    name: name.to_owned(),
+                    sound: format!("{file}.wav"),
+                    picture: format!("{file}.png"),
+                }
+            });
+            Example {
+                name: format!("A: {}; B: {}", pair.main, pair.sidechain),
+                sounds: sounds.collect(),
+            }
         })
         .collect()
 }

@@ -2,11 +2,35 @@
 
 use std::fmt::Write as _;
 
-use graft_material::report::{Report, Row, show};
+use graft_material::report::{Check, Example, Picture, Report, Row, Table, show};
 
 /// The page; files that it names lie beside it.
 pub fn html(report: &Report) -> String {
     let mut page = String::from(HEAD);
+    write_models(&mut page, report);
+    if !report.examples.is_empty() {
+        page.push_str("<h2>To listen to</h2>");
+    }
+    for example in &report.examples {
+        write_example(&mut page, example);
+    }
+    for table in &report.tables {
+        write_table(&mut page, table);
+    }
+    if !report.checks.is_empty() {
+        write_checks(&mut page, &report.checks);
+    }
+    if !report.pictures.is_empty() {
+        page.push_str("<h2>Pictures</h2>");
+    }
+    for picture in &report.pictures {
+        write_picture(&mut page, picture);
+    }
+    page.push_str("</body></html>\n");
+    page
+}
+
+fn write_models(page: &mut String, report: &Report) {
     let _ = write!(
         page,
         "<h1>Evaluation</h1><p>{}</p><ul>",
@@ -21,71 +45,67 @@ pub fn html(report: &Report) -> String {
         );
     }
     page.push_str("</ul>");
-    if !report.examples.is_empty() {
-        page.push_str("<h2>To listen to</h2>");
-    }
-    for example in &report.examples {
+}
+
+fn write_example(page: &mut String, example: &Example) {
+    let _ = write!(
+        page,
+        "<h3>{}</h3><div class=\"sounds\">",
+        escape(&example.name)
+    );
+    for sound in &example.sounds {
         let _ = write!(
             page,
-            "<h3>{}</h3><div class=\"sounds\">",
-            escape(&example.name)
+            "<figure><figcaption>{0}</figcaption><img src=\"{1}\" alt=\"Log-mel of {0}\">\
+             <audio controls preload=\"none\" src=\"{2}\"></audio></figure>",
+            escape(&sound.name),
+            escape(&sound.picture),
+            escape(&sound.sound)
         );
-        for sound in &example.sounds {
-            let _ = write!(
-                page,
-                "<figure><figcaption>{0}</figcaption><img src=\"{1}\" alt=\"Log-mel of {0}\">\
-                 <audio controls preload=\"none\" src=\"{2}\"></audio></figure>",
-                escape(&sound.name),
-                escape(&sound.picture),
-                escape(&sound.sound)
-            );
-        }
-        page.push_str("</div>");
     }
-    for table in &report.tables {
+    page.push_str("</div>");
+}
+
+fn write_table(page: &mut String, table: &Table) {
+    let _ = write!(
+        page,
+        "<h2>{}</h2><p>{}</p><table><tr><th></th>",
+        escape(&table.title),
+        escape(&table.note)
+    );
+    for column in &table.columns {
+        let _ = write!(page, "<th>{}</th>", escape(column));
+    }
+    for Row { name, cells } in &table.rows {
+        let _ = write!(page, "</tr><tr><th>{}</th>", escape(name));
+        for cell in cells {
+            let _ = write!(page, "<td>{}</td>", show(cell));
+        }
+    }
+    page.push_str("</tr></table>");
+}
+
+fn write_checks(page: &mut String, checks: &[Check]) {
+    page.push_str(
+        "<h2>Checks</h2><table><tr><th>what must hold</th><th>found</th><th>holds</th></tr>",
+    );
+    for check in checks {
+        let holds = if check.holds { "yes" } else { "<b>no</b>" };
+        let (name, found) = (escape(&check.name), escape(&check.found));
         let _ = write!(
             page,
-            "<h2>{}</h2><p>{}</p><table><tr><th></th>",
-            escape(&table.title),
-            escape(&table.note)
-        );
-        for column in &table.columns {
-            let _ = write!(page, "<th>{}</th>", escape(column));
-        }
-        for Row { name, cells } in &table.rows {
-            let _ = write!(page, "</tr><tr><th>{}</th>", escape(name));
-            for cell in cells {
-                let _ = write!(page, "<td>{}</td>", show(cell));
-            }
-        }
-        page.push_str("</tr></table>");
-    }
-    if !report.checks.is_empty() {
-        page.push_str(
-            "<h2>Checks</h2><table><tr><th>what must hold</th><th>found</th><th>holds</th></tr>",
-        );
-        for check in &report.checks {
-            let holds = if check.holds { "yes" } else { "<b>no</b>" };
-            let (name, found) = (escape(&check.name), escape(&check.found));
-            let _ = write!(
-                page,
-                "<tr><th>{name}</th><td>{found}</td><td>{holds}</td></tr>"
-            );
-        }
-        page.push_str("</table>");
-    }
-    if !report.pictures.is_empty() {
-        page.push_str("<h2>Pictures</h2>");
-    }
-    for picture in &report.pictures {
-        let (file, caption) = (escape(&picture.file), escape(&picture.caption));
-        let _ = write!(
-            page,
-            "<figure><img src=\"{file}\" alt=\"{caption}\"><figcaption>{caption}</figcaption></figure>"
+            "<tr><th>{name}</th><td>{found}</td><td>{holds}</td></tr>"
         );
     }
-    page.push_str("</body></html>\n");
-    page
+    page.push_str("</table>");
+}
+
+fn write_picture(page: &mut String, picture: &Picture) {
+    let (file, caption) = (escape(&picture.file), escape(&picture.caption));
+    let _ = write!(
+        page,
+        "<figure><img src=\"{file}\" alt=\"{caption}\"><figcaption>{caption}</figcaption></figure>"
+    );
 }
 
 const HEAD: &str = "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Graft: evaluation</title>\

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use model_runtime::AudioClip;
-use symphonia::core::codecs::audio::AudioDecoderOptions;
+use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::well_known::{FORMAT_ID_MP3, FORMAT_ID_OGG};
@@ -57,7 +57,20 @@ fn decode(path: &Path) -> Result<AudioClip> {
             &AudioDecoderOptions::default().gapless(expected.trimmed_by_decoder),
         )
         .context("expected PCM, FLAC, Vorbis or MP3 audio, found another codec")?;
+    let mut clip = decode_packets(format.as_mut(), decoder.as_mut(), track_id)?;
+    for channel in &mut clip.channels {
+        expected.cut_out(channel)?;
+    }
+    ensure_finite(&clip)?;
+    Ok(clip)
+}
 
+/// All samples of a track.
+fn decode_packets(
+    format: &mut dyn FormatReader,
+    decoder: &mut dyn AudioDecoder,
+    track_id: u32,
+) -> Result<AudioClip> {
     let mut clip: Option<AudioClip> = None;
     let mut packet_channels: Vec<Vec<f32>> = Vec::new();
     loop {
@@ -98,19 +111,10 @@ fn decode(path: &Path) -> Result<AudioClip> {
             channel.extend_from_slice(samples);
         }
     }
+    clip.context("expected samples, found none")
+}
 
-    let mut clip = clip.context("expected samples, found none")?;
-    for channel in &mut clip.channels {
-        let found = (channel.len() as u64).saturating_sub(expected.skipped);
-        let length = expected.length.unwrap_or(found);
-        ensure!(
-            found >= length,
-            "the file is cut short: expected {length} samples, found {found}"
-        );
-        channel.drain(..channel.len() - found as usize);
-        channel.truncate(length as usize);
-        ensure!(!channel.is_empty(), "expected samples, found none");
-    }
+fn ensure_finite(clip: &AudioClip) -> Result<()> {
     for (index, channel) in clip.channels.iter().enumerate() {
         if let Some(sample) = channel.iter().position(|sample| !sample.is_finite()) {
             bail!(
@@ -119,7 +123,7 @@ fn decode(path: &Path) -> Result<AudioClip> {
             );
         }
     }
-    Ok(clip)
+    Ok(())
 }
 
 /// Which of the samples that a decoder gives are the music.
@@ -153,6 +157,20 @@ impl ExpectedSamples {
                 length: track.num_frames.filter(|_| format != FORMAT_ID_MP3),
             }
         }
+    }
+
+    /// Leaves of the samples that a decoder gave for a channel those that are the music.
+    fn cut_out(&self, channel: &mut Vec<f32>) -> Result<()> {
+        let found = (channel.len() as u64).saturating_sub(self.skipped);
+        let length = self.length.unwrap_or(found);
+        ensure!(
+            found >= length,
+            "the file is cut short: expected {length} samples, found {found}"
+        );
+        channel.drain(..channel.len() - found as usize);
+        channel.truncate(length as usize);
+        ensure!(!channel.is_empty(), "expected samples, found none");
+        Ok(())
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
+use candle_nn::VarBuilder;
 use serde::Serialize;
 
 use crate::critic::{Critic, Judge, Verdict, discriminator_loss, feature_matching, generator_loss};
@@ -67,24 +68,27 @@ pub struct AdversarialFigures {
 }
 
 impl<C: Critic> Adversary<C> {
-    /// `critic`, made of `parameters`: as the checkpoint left it, or as it is if the checkpoint has none.
+    /// What `critic` makes of weights on the device: as the checkpoint left them, or drawn from the seed if it has none.
     ///
     /// # Errors
-    /// If the checkpoint's does not fit.
+    /// If the critic cannot be made, or the checkpoint's does not fit.
     pub fn new(
         config: AdversaryConfig,
         optimiser: AdamConfig,
-        critic: C,
-        parameters: &Parameters,
+        seed: u64,
+        device: &Device,
+        critic: impl FnOnce(&VarBuilder) -> Result<C>,
         checkpoint: Option<&HashMap<String, Tensor>>,
     ) -> Result<Self> {
+        let parameters = Parameters::new(seed);
+        let critic = critic(&parameters.builder(device))?;
         let optimiser = AdamConfig {
             average_decay: None,
             ..optimiser
         };
         let mut adversary = Self {
             config,
-            optimiser: Adam::new(parameters, optimiser)?,
+            optimiser: Adam::new(&parameters, optimiser)?,
             critic,
         };
         let state: HashMap<_, _> = checkpoint

@@ -148,10 +148,10 @@ fn read_weights(path: &Path) -> Result<HashMap<String, Tensor>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::voice::preview::to_tensor;
     use graft_material::testing::TestFolder;
     use graft_material::workspace;
     use model_runtime::Model;
+    use model_runtime::tensors::to_tensor;
     use vocoder::LogMel;
 
     const CONFIG: &str = r#"{
@@ -190,7 +190,7 @@ mod tests {
         let samples = model
             .generator()
             .unwrap()
-            .forward(&to_tensor(&mel).unwrap(), None);
+            .forward(&to_tensor(&[mel]).unwrap().squeeze(1).unwrap(), None);
         let samples: Vec<f32> = samples.unwrap().flatten_all().unwrap().to_vec1().unwrap();
         assert_eq!(samples.len(), 4 * 512);
         for (n, expected) in [

@@ -45,6 +45,49 @@ pub struct CropSettings {
     pub seed: u64,
 }
 
+impl CropSettings {
+    fn check(&self) -> Result<()> {
+        ensure!(
+            self.batch > 0 && self.frames > 0,
+            "expected a batch of at least one crop of at least one frame, found {} of {}",
+            self.batch,
+            self.frames
+        );
+        ensure!(
+            self.max_shift <= 24,
+            "expected shifts of at most 24 semitones, found {}",
+            self.max_shift
+        );
+        ensure!(
+            (0.0..=1.0).contains(&self.unshifted_share),
+            "expected an unshifted share of 0 to 1, found {}",
+            self.unshifted_share
+        );
+        ensure!(
+            self.gain_nepers >= 0.0 && self.gain_nepers.is_finite(),
+            "expected a gain of 0 nepers or more, found {}",
+            self.gain_nepers
+        );
+        ensure!(
+            (0.0..=1.0).contains(&self.drums_share),
+            "expected a share of drums of 0 to 1, found {}",
+            self.drums_share
+        );
+        ensure!(
+            (0.0..=1.0).contains(&self.midi_share),
+            "expected a share of MIDI of 0 to 1, found {}",
+            self.midi_share
+        );
+        ensure!(
+            (0.0..=100.0).contains(&self.tuning_cents) && (0.0..=40.0).contains(&self.equaliser_db),
+            "expected a tuning of 0 to 100 cents and an equaliser of 0 to 40 dB, found {} and {}",
+            self.tuning_cents,
+            self.equaliser_db
+        );
+        Ok(())
+    }
+}
+
 /// What crops are drawn from.
 #[derive(Debug, Clone, Default)]
 pub struct Material {
@@ -76,6 +119,28 @@ pub struct View {
     pub mels: Vec<f32>,
     /// By how much each crop is shifted against the target.
     pub shift_semitones: Vec<i32>,
+}
+
+impl Batch {
+    /// Of `size` crops of `crop_values` zeros, whose shifts are still to come.
+    fn silent(size: usize, frames: usize, crop_values: usize) -> Self {
+        let view = |factor| {
+            let view = View {
+                mels: vec![0.0; size * crop_values],
+                shift_semitones: Vec::with_capacity(size),
+            };
+            (factor, view)
+        };
+        Self {
+            target: vec![0.0; size * crop_values],
+            views: [Factor::Harmony, Factor::Rhythm]
+                .map(view)
+                .into_iter()
+                .collect(),
+            size,
+            frames,
+        }
+    }
 }
 
 /// Makes batches. The batch with a given index depends on the settings, the tracks and the index
@@ -111,81 +176,10 @@ impl CropSampler {
     ///
     /// When no track is long enough for a crop, or a setting is out of range.
     pub fn new(material: &Material, mel: &MelConfig, settings: CropSettings) -> Result<Self> {
-        ensure!(
-            settings.batch > 0 && settings.frames > 0,
-            "expected a batch of at least one crop of at least one frame, found {} of {}",
-            settings.batch,
-            settings.frames
-        );
-        ensure!(
-            settings.max_shift <= 24,
-            "expected shifts of at most 24 semitones, found {}",
-            settings.max_shift
-        );
-        ensure!(
-            (0.0..=1.0).contains(&settings.unshifted_share),
-            "expected an unshifted share of 0 to 1, found {}",
-            settings.unshifted_share
-        );
-        ensure!(
-            settings.gain_nepers >= 0.0 && settings.gain_nepers.is_finite(),
-            "expected a gain of 0 nepers or more, found {}",
-            settings.gain_nepers
-        );
-        ensure!(
-            (0.0..=1.0).contains(&settings.drums_share),
-            "expected a share of drums of 0 to 1, found {}",
-            settings.drums_share
-        );
-        ensure!(
-            settings.drums_share == 0.0 || !material.drums.is_empty(),
-            "expected drum loops to put under the music (--drums), found none"
-        );
-        ensure!(
-            (0.0..=1.0).contains(&settings.midi_share),
-            "expected a share of MIDI of 0 to 1, found {}",
-            settings.midi_share
-        );
-        ensure!(
-            (0.0..=100.0).contains(&settings.tuning_cents)
-                && (0.0..=40.0).contains(&settings.equaliser_db),
-            "expected a tuning of 0 to 100 cents and an equaliser of 0 to 40 dB, found {} and {}",
-            settings.tuning_cents,
-            settings.equaliser_db
-        );
+        settings.check()?;
         let crop_samples = settings.frames * mel.hop_length;
-        let tracks_by_artist = by_artist(&material.tracks, crop_samples)?;
-        let renderings: Vec<Rendering> = material
-            .renderings
-            .iter()
-            .filter(|rendering| {
-                let [(_, first), _, ..] = rendering.pitched.as_slice() else {
-                    return false;
-                };
-                first.samples.len() >= crop_samples
-            })
-            .cloned()
-            .collect();
-        ensure!(
-            settings.midi_share == 0.0 || !renderings.is_empty(),
-            "expected MIDI files among the data, with two transpositions of at least {crop_samples} samples, found none"
-        );
-        let long_enough = |pcm: &Pcm| Pcm {
-            samples: pcm
-                .samples
-                .iter()
-                .copied()
-                .cycle()
-                .take(pcm.samples.len().max(crop_samples + pcm.samples.len()))
-                .collect(),
-            level: pcm.level,
-        };
         Ok(Self {
-            library: Arc::new(Library {
-                tracks_by_artist,
-                renderings,
-                drums: material.drums.iter().map(long_enough).collect(),
-            }),
+            library: Arc::new(Library::new(material, &settings, crop_samples)?),
             analysis: ShiftedMel::new(mel)?,
             hop_length: mel.hop_length,
             n_mels: mel.n_mels,
@@ -211,22 +205,7 @@ impl MakeBatch for CropSampler {
             ..
         } = self.settings;
         let crop_values = self.n_mels * frames;
-        let view = |factor| {
-            let view = View {
-                mels: vec![0.0; size * crop_values],
-                shift_semitones: Vec::with_capacity(size),
-            };
-            (factor, view)
-        };
-        let mut batch = Batch {
-            target: vec![0.0; size * crop_values],
-            views: [Factor::Harmony, Factor::Rhythm]
-                .map(view)
-                .into_iter()
-                .collect(),
-            size,
-            frames,
-        };
+        let mut batch = Batch::silent(size, frames, crop_values);
         let mut random = random(self.settings.seed, index);
         let max_shift = max_shift as i32;
         for crop in 0..size {
@@ -250,17 +229,10 @@ impl MakeBatch for CropSampler {
             };
             let equaliser = (self.settings.equaliser_db > 0.0)
                 .then(|| Equaliser::draw(self.settings.equaliser_db, &mut random));
-            let with_drums = random.random_bool(self.settings.drums_share);
-            let mut loops = [None, None];
-            if with_drums {
-                let decibels = random.random_range(DRUMS_DB);
-                let drum_gain = gain * 10f32.powf(decibels / 20.0);
-                loops[0] = draw_loop(&self.library.drums, crop_samples, drum_gain, &mut random);
-                if random.random_bool(OTHER_DRUMS_SHARE) {
-                    loops[1] = draw_loop(&self.library.drums, crop_samples, drum_gain, &mut random);
-                }
-            }
-            let [drums, other_drums] = loops;
+            let [drums, other_drums] = match random.random_bool(self.settings.drums_share) {
+                true => self.library.draw_drums(crop_samples, gain, &mut random),
+                false => [None, None],
+            };
 
             let values = crop * crop_values..(crop + 1) * crop_values;
             let mut outputs = vec![(sounds.target, drums, &mut batch.target)];
@@ -295,6 +267,45 @@ impl MakeBatch for CropSampler {
 }
 
 impl Library {
+    /// What of the material is long enough for crops, or can be made so.
+    fn new(material: &Material, settings: &CropSettings, crop_samples: usize) -> Result<Self> {
+        ensure!(
+            settings.drums_share == 0.0 || !material.drums.is_empty(),
+            "expected drum loops to put under the music (--drums), found none"
+        );
+        let tracks_by_artist = by_artist(&material.tracks, crop_samples)?;
+        let renderings: Vec<Rendering> = material
+            .renderings
+            .iter()
+            .filter(|rendering| {
+                let [(_, first), _, ..] = rendering.pitched.as_slice() else {
+                    return false;
+                };
+                first.samples.len() >= crop_samples
+            })
+            .cloned()
+            .collect();
+        ensure!(
+            settings.midi_share == 0.0 || !renderings.is_empty(),
+            "expected MIDI files among the data, with two transpositions of at least {crop_samples} samples, found none"
+        );
+        let long_enough = |pcm: &Pcm| Pcm {
+            samples: pcm
+                .samples
+                .iter()
+                .copied()
+                .cycle()
+                .take(pcm.samples.len().max(crop_samples + pcm.samples.len()))
+                .collect(),
+            level: pcm.level,
+        };
+        Ok(Self {
+            tracks_by_artist,
+            renderings,
+            drums: material.drums.iter().map(long_enough).collect(),
+        })
+    }
+
     fn draw_source(&self, midi_share: f64, random: &mut StdRng) -> Result<Source<'_>> {
         // No number is drawn for nothing: without MIDI, crops are what they were before there was any.
         if midi_share > 0.0 && random.random_bool(midi_share) {
@@ -304,6 +315,22 @@ impl Library {
             ));
         }
         Ok(Source::Track(draw_track(&self.tracks_by_artist, random)?))
+    }
+
+    /// Drums for the target, and for the harmony view, to lie under music with this gain.
+    fn draw_drums(
+        &self,
+        crop_samples: usize,
+        music_gain: f32,
+        random: &mut StdRng,
+    ) -> [Option<Layer<'_>>; 2] {
+        let gain = music_gain * 10f32.powf(random.random_range(DRUMS_DB) / 20.0);
+        let own = draw_loop(&self.drums, crop_samples, gain, random);
+        let other = match random.random_bool(OTHER_DRUMS_SHARE) {
+            true => draw_loop(&self.drums, crop_samples, gain, random),
+            false => None,
+        };
+        [own, other]
     }
 }
 

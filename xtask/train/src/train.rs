@@ -20,7 +20,7 @@ use crate::run::{Run, Until};
 use crate::trainee::magnitudes::MagnitudesTrainee;
 use crate::trainee::network::{NetworkMaterial, NetworkTrainee};
 use crate::trainee::voice::VoiceTrainee;
-use crate::voice::decoder::Decoder;
+use crate::voice::reconstructor::Reconstructor;
 use crate::voice::segments::VoiceMaterial;
 use crate::weights::Weights;
 
@@ -128,8 +128,11 @@ impl Train {
             self.drums.is_empty(),
             "--drums are for networks: the recipe describes a voice or a magnitude network"
         );
-        let decoder = self.from.as_deref().map(Decoder::load).transpose()?;
-        Ok(VoiceMaterial { parts, decoder })
+        let reconstructor = self.from.as_deref().map(Reconstructor::load).transpose()?;
+        Ok(VoiceMaterial {
+            parts,
+            reconstructor,
+        })
     }
 }
 

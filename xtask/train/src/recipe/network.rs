@@ -8,6 +8,7 @@ use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use super::optimiser::Optimiser;
+use crate::adversary::AdversaryConfig;
 use crate::discriminator;
 use crate::loss::Loss;
 use crate::midi::MidiSettings;
@@ -109,6 +110,16 @@ pub struct Adversarial {
 }
 
 impl Adversarial {
+    /// What it adds to the loss, and when; `optimiser` is that of the network.
+    pub fn config(&self, optimiser: &Optimiser) -> AdversaryConfig {
+        AdversaryConfig {
+            weight: self.weight,
+            feature_matching: self.feature_matching,
+            start_step: self.start_step,
+            relative_rate: self.learning_rate / optimiser.learning_rate,
+        }
+    }
+
     fn check(&self, crops: &Crops) -> Result<()> {
         let Self {
             weight,

@@ -6,6 +6,7 @@ use vocoder::MelConfig;
 use vocoder::generator::GeneratorConfig;
 
 use super::optimiser::Optimiser;
+use crate::adversary::AdversaryConfig;
 use crate::voice::discriminators::DiscriminatorsConfig;
 use crate::voice::segments::Segments;
 use crate::voice::spectra::STFT_SIZES;
@@ -54,6 +55,18 @@ pub struct VoiceAdversarial {
     pub learning_rate: f64,
     /// Which discriminators.
     pub discriminators: DiscriminatorsConfig,
+}
+
+impl VoiceAdversarial {
+    /// What they add to the loss, and when; `optimiser` is that of the generator.
+    pub fn config(&self, optimiser: &Optimiser) -> AdversaryConfig {
+        AdversaryConfig {
+            weight: self.weight,
+            feature_matching: self.feature_matching,
+            start_step: self.start_step,
+            relative_rate: self.learning_rate / optimiser.learning_rate,
+        }
+    }
 }
 
 impl VoiceRecipe {

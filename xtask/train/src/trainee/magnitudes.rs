@@ -66,7 +66,7 @@ impl MagnitudesTrainee {
             optimiser.restore(state, header.step)?;
         }
         let heard = Heard {
-            decoder: material.decoder,
+            reconstructor: material.reconstructor,
             template: false,
         };
         let parts = &material.parts;

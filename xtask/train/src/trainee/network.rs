@@ -13,7 +13,7 @@ use serde_json::json;
 use vocoder::MelConfig;
 
 use super::{Report, Trainee};
-use crate::adversary::{Adversary, AdversaryConfig};
+use crate::adversary::Adversary;
 use crate::assemble;
 use crate::batches::{BatchStream, MakeBatch};
 use crate::checkpoint::Header;
@@ -83,7 +83,17 @@ impl NetworkTrainee {
         if let Weights::Checkpoint(state) = weights {
             optimiser.restore(state, header.step)?;
         }
-        let adversary = adversary(&recipe, config, weights, &device)?;
+        let adversary = recipe.adversarial.as_ref().map(|settings| {
+            Adversary::new(
+                settings.config(&recipe.optimiser),
+                config,
+                recipe.crops.seed,
+                &device,
+                |builder| Discriminator::new(settings.channels, builder),
+                weights.checkpoint(),
+            )
+        });
+        let adversary = adversary.transpose()?;
 
         let mut settings = recipe.crop_settings();
         let validation = validation_set(&material.parts.validation, &mel, &settings, &device)?;
@@ -248,28 +258,6 @@ impl Trainee for NetworkTrainee {
 fn in_thousandths(figures: &FactorMap<f32>) -> String {
     let figures = figures.values().map(|value| format!("{value:.3}"));
     figures.collect::<Vec<_>>().join(" ")
-}
-
-/// The discriminator of a recipe, if it has one.
-fn adversary(
-    recipe: &NetworkRecipe,
-    optimiser: AdamConfig,
-    weights: &Weights,
-    device: &Device,
-) -> Result<Option<Adversary<Discriminator>>> {
-    let Some(settings) = &recipe.adversarial else {
-        return Ok(None);
-    };
-    let config = AdversaryConfig {
-        weight: settings.weight,
-        feature_matching: settings.feature_matching,
-        start_step: settings.start_step,
-        relative_rate: settings.learning_rate / recipe.optimiser.learning_rate,
-    };
-    let parameters = Parameters::new(recipe.crops.seed);
-    let discriminator = Discriminator::new(settings.channels, &parameters.builder(device))?;
-    let checkpoint = weights.checkpoint();
-    Adversary::new(config, optimiser, discriminator, &parameters, checkpoint).map(Some)
 }
 
 /// The same crops at every validation, shifted but not otherwise changed.

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
+use model_runtime::tensors::to_tensor;
 use serde::Serialize;
 use serde_json::json;
 use vocoder::generated::whole_template;
@@ -14,14 +15,14 @@ use vocoder::generator::{Generator, GeneratorConfig};
 use vocoder::{LogMel, MelConfig};
 
 use super::{Report, Trainee};
-use crate::adversary::{Adversary, AdversaryConfig};
+use crate::adversary::Adversary;
 use crate::batches::{BatchStream, MakeBatch};
 use crate::checkpoint::Header;
 use crate::optim::Adam;
 use crate::parameters::Parameters;
 use crate::recipe::voice::VoiceRecipe;
 use crate::voice::discriminators::Discriminators;
-use crate::voice::preview::{self, VoicePreview};
+use crate::voice::preview::VoicePreview;
 use crate::voice::segments::{Heard, SegmentBatch, SegmentSampler, Segments, VoiceMaterial};
 use crate::voice::spectra::{LogMels, StftLoss};
 use crate::weights::Weights;
@@ -82,9 +83,19 @@ impl VoiceTrainee {
         if let Weights::Checkpoint(state) = weights {
             optimiser.restore(state, header.step)?;
         }
-        let adversary = adversary(&recipe, weights, &device)?;
+        let adversary = recipe.adversarial.as_ref().map(|settings| {
+            Adversary::new(
+                settings.config(&recipe.optimiser),
+                recipe.optimiser.adam(),
+                recipe.segments.seed,
+                &device,
+                |builder| Discriminators::new(&settings.discriminators, builder),
+                weights.checkpoint(),
+            )
+        });
+        let adversary = adversary.transpose()?;
         let heard = Heard {
-            decoder: material.decoder,
+            reconstructor: material.reconstructor,
             template: recipe.generator.template,
         };
         let parts = &material.parts;
@@ -220,7 +231,7 @@ impl Trainee for VoiceTrainee {
             } else {
                 None
             };
-            let mel = preview::to_tensor(&mel)?.to_device(&self.device)?;
+            let mel = to_tensor(&[mel])?.squeeze(1)?.to_device(&self.device)?;
             let made = generator.forward(&mel, template.as_ref())?;
             Ok(made.flatten_all()?.to_vec1()?)
         };
@@ -253,28 +264,6 @@ fn begin_as_template(parameters: &Parameters, config: &GeneratorConfig) -> Resul
         var.set(&(var.as_tensor() * gain)?)?;
     }
     Ok(())
-}
-
-/// The discriminators of a recipe, if it has any.
-fn adversary(
-    recipe: &VoiceRecipe,
-    weights: &Weights,
-    device: &Device,
-) -> Result<Option<Adversary<Discriminators>>> {
-    let Some(settings) = &recipe.adversarial else {
-        return Ok(None);
-    };
-    let config = AdversaryConfig {
-        weight: settings.weight,
-        feature_matching: settings.feature_matching,
-        start_step: settings.start_step,
-        relative_rate: settings.learning_rate / recipe.optimiser.learning_rate,
-    };
-    let parameters = Parameters::new(recipe.segments.seed);
-    let builder = parameters.builder(device);
-    let critic = Discriminators::new(&settings.discriminators, &builder)?;
-    let optimiser = recipe.optimiser.adam();
-    Adversary::new(config, optimiser, critic, &parameters, weights.checkpoint()).map(Some)
 }
 
 /// Segments on the training device.
@@ -318,7 +307,7 @@ mod tests {
             .collect();
         let config = MelConfig::default();
         let mel = MelSpectrogram::new(&config)?.log_mel(&samples);
-        let mel = preview::to_tensor(&mel)?;
+        let mel = to_tensor(&[mel])?.squeeze(1)?;
         let real = Tensor::from_vec(samples, (1, 1, 16 * 512), &device)?;
         // A guess that is right but for its level.
         let template = (&real * 0.3)?;

@@ -1,8 +1,8 @@
 //! Parts of the training of a HiFi-GAN voice (Kong, Kim and Bae, "HiFi-GAN: Generative Adversarial Networks for Efficient and High
 //! Fidelity Speech Synthesis", NeurIPS 2020), and of what guesses its magnitudes.
 
-pub mod decoder;
 pub mod discriminators;
 pub mod preview;
+pub mod reconstructor;
 pub mod segments;
 pub mod spectra;

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
-use candle_core::{Device, Tensor};
 use graft_material::audio_file::{self, WavFormat};
 use graft_material::plot::{self, MelPanel};
 use model_runtime::AudioClip;
@@ -74,11 +73,4 @@ impl VoicePreview {
             &config,
         )
     }
-}
-
-/// Frames as (1, n_mels, frames).
-pub fn to_tensor(mel: &LogMel) -> Result<Tensor> {
-    let shape = (1, mel.frames(), mel.n_mels());
-    let by_frame = Tensor::from_slice(mel.values(), shape, &Device::Cpu)?;
-    Ok(by_frame.transpose(1, 2)?.contiguous()?)
 }

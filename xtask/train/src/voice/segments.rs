@@ -1,17 +1,18 @@
 //! Batches of short segments of music, with what a generator hears of them.
 
+use std::slice;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
+use model_runtime::tensors::{to_log_mels, to_tensor};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use vocoder::generated::{TEMPLATE_CONTEXT_FRAMES, template_stream, whole_template};
 use vocoder::griffin_lim::GriffinLimStream;
 use vocoder::{LogMel, MelConfig};
 
-use super::decoder::Decoder;
-use super::preview::to_tensor;
+use super::reconstructor::Reconstructor;
 use crate::batches::{MakeBatch, random};
 use crate::dataset::{Partition, Track};
 use crate::sampler::{by_artist, draw_track};
@@ -84,27 +85,30 @@ pub struct SegmentBatch {
 pub struct VoiceMaterial {
     /// The music.
     pub parts: Partition,
-    /// Whose decoded mels are heard, instead of those of the music.
-    pub decoder: Option<Decoder>,
+    /// Whose mels are heard, instead of those of the music.
+    pub reconstructor: Option<Reconstructor>,
 }
 
 /// What a generator hears of a segment.
 #[derive(Clone)]
 pub struct Heard {
-    /// Whose decoded mels it hears, instead of those of the music.
-    pub decoder: Option<Decoder>,
+    /// Whose mels it hears, instead of those of the music.
+    pub reconstructor: Option<Reconstructor>,
     /// Whether it hears templates.
     pub template: bool,
 }
 
 impl Heard {
-    /// Makes templates, as the model will that decodes.
+    /// Makes templates, as the model will that reconstructs.
     ///
     /// # Errors
     ///
     /// When `mel` is not valid.
     pub fn template_stream(&self, mel: &MelConfig) -> Result<GriffinLimStream> {
-        let magnitudes = self.decoder.as_ref().and_then(Decoder::magnitudes);
+        let magnitudes = self
+            .reconstructor
+            .as_ref()
+            .and_then(Reconstructor::magnitudes);
         Ok(template_stream(mel, magnitudes)?)
     }
 
@@ -112,17 +116,19 @@ impl Heard {
     ///
     /// # Errors
     ///
-    /// When it cannot be decoded.
+    /// When it cannot be reconstructed.
     pub fn whole(&self, log_mel: &LogMel) -> Result<LogMel> {
-        let Some(decoder) = &self.decoder else {
+        let Some(reconstructor) = &self.reconstructor else {
             return Ok(log_mel.clone());
         };
-        to_log_mel(&decoder.decode(&to_tensor(log_mel)?)?)
+        let mel = to_tensor(slice::from_ref(log_mel))?;
+        Ok(to_log_mels(&reconstructor.reconstruct(&mel)?)?.remove(0))
     }
 
-    /// Frames on either side of a segment that take part in what is decoded of it.
-    fn decoder_context_frames(&self) -> usize {
-        self.decoder.as_ref().map_or(0, Decoder::context_frames)
+    /// Frames on either side of a segment that take part in its reconstruction.
+    fn reconstructor_context_frames(&self) -> usize {
+        let reconstructor = self.reconstructor.as_ref();
+        reconstructor.map_or(0, Reconstructor::context_frames)
     }
 
     fn template_context_frames(&self) -> usize {
@@ -157,7 +163,7 @@ impl SegmentSampler {
         settings: Segments,
         heard: Heard,
     ) -> Result<Self> {
-        let context = heard.decoder_context_frames() + heard.template_context_frames();
+        let context = heard.reconstructor_context_frames() + heard.template_context_frames();
         let frames = settings.frames + 2 * context;
         let tracks_by_artist = by_artist(tracks, frames * mel.hop_length)?;
         Ok(Self {
@@ -169,26 +175,20 @@ impl SegmentSampler {
         })
     }
 
-    /// What the generator hears of a crop's mel (n_mels, context + frames + context): the mel, decoded if so, with the
+    /// What the generator hears of a crop's mel (n_mels, context + frames + context): the mel, reconstructed if so, with the
     /// template's context alone, frame after frame.
     fn heard_mel(&self, crop: Vec<f32>, is_decoded: bool) -> Result<LogMel> {
         let n_mels = self.mel.n_mels;
-        let mut mel = Tensor::from_vec(crop, (1, n_mels, ()), &Device::Cpu)?;
-        if let Some(decoder) = &self.heard.decoder {
+        let mut mel = Tensor::from_vec(crop, (1, 1, n_mels, ()), &Device::Cpu)?;
+        if let Some(reconstructor) = &self.heard.reconstructor {
             if is_decoded {
-                mel = decoder.decode(&mel)?;
+                mel = reconstructor.reconstruct(&mel)?;
             }
-            let context = decoder.context_frames();
-            mel = mel.narrow(2, context, mel.dim(2)? - 2 * context)?;
+            let context = reconstructor.context_frames();
+            mel = mel.narrow(3, context, mel.dim(3)? - 2 * context)?;
         }
-        to_log_mel(&mel)
+        Ok(to_log_mels(&mel)?.remove(0))
     }
-}
-
-/// Frames of (1, n_mels, frames).
-fn to_log_mel(mel: &Tensor) -> Result<LogMel> {
-    let by_frame = mel.transpose(1, 2)?.flatten_all()?.to_vec1()?;
-    Ok(LogMel::from_values(mel.dim(1)?, by_frame)?)
 }
 
 impl MakeBatch for SegmentSampler {
@@ -203,7 +203,7 @@ impl MakeBatch for SegmentSampler {
             decoded_share,
         } = self.settings;
         let template_context = self.heard.template_context_frames();
-        let context = self.heard.decoder_context_frames() + template_context;
+        let context = self.heard.reconstructor_context_frames() + template_context;
         let crop_frames = frames + 2 * context;
         let hop_length = self.mel.hop_length;
         let segment_samples = frames * hop_length;
@@ -259,7 +259,7 @@ mod tests {
 
     fn sampler(template: bool, gain_nepers: f32) -> SegmentSampler {
         let heard = Heard {
-            decoder: None,
+            reconstructor: None,
             template,
         };
         sampler_for(heard, gain_nepers, 1.0)
@@ -323,7 +323,7 @@ mod tests {
     fn a_share_of_the_mels_is_decoded() {
         let model = graft_material::workspace::root().join("assets/graft.safetensors");
         let heard = Heard {
-            decoder: Some(Decoder::load(&model).unwrap()),
+            reconstructor: Some(Reconstructor::load(&model).unwrap()),
             template: false,
         };
         let batch = |share| {

@@ -1,4 +1,4 @@
-//! The model whose decoded mels a voice is trained on.
+//! The model whose reconstructed mels a voice is trained on.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use vocoder::magnitudes::MagnitudeNetwork;
 
 /// The networks of a model.
 #[derive(Clone)]
-pub struct Decoder {
+pub struct Reconstructor {
     network: Arc<dyn Network>,
     magnitudes: Option<MagnitudeNetwork>,
 }
 
-impl Decoder {
+impl Reconstructor {
     /// Reads the networks of a model file.
     ///
     /// # Errors
@@ -39,13 +39,13 @@ impl Decoder {
         self.network.look_ahead_frames()
     }
 
-    /// Log-mels (B, n_mels, T) encoded, and decoded from the means of the latents.
+    /// Log-mels (B, 1, n_mels, T) encoded, and decoded from the means of the latents.
     ///
     /// # Errors
     ///
     /// When they do not fit the network.
-    pub fn decode(&self, mel: &Tensor) -> Result<Tensor> {
-        let latents = self.network.encode(&mel.unsqueeze(1)?)?;
-        Ok(self.network.decode(&latents.means())?.squeeze(1)?)
+    pub fn reconstruct(&self, mel: &Tensor) -> Result<Tensor> {
+        let latents = self.network.encode(mel)?;
+        Ok(self.network.decode(&latents.means())?)
     }
 }
