@@ -1,5 +1,6 @@
-//! Audio thread: the parameters that are heard at once, each on its ramp.
+//! Audio thread: from the parameters to what steers the sound: levels, each on its ramp, and the controls of the remix.
 
+use model_runtime::{Controls, Factor};
 use nice_plug::prelude::BoolParam;
 
 use crate::params::GraftParams;
@@ -71,4 +72,30 @@ levels! {
 
 fn switched(switch: &BoolParam) -> f32 {
     f32::from(u8::from(switch.value()))
+}
+
+impl Levels {
+    /// Sets the controls that change from sample to sample: where each factor comes from.
+    pub fn set_factors(&self, controls: &mut Controls) {
+        controls[Factor::Harmony].share = self.harmony;
+        controls[Factor::Rhythm].share = self.rhythm * (1.0 - self.link) + self.harmony * self.link;
+    }
+}
+
+/// The controls that change from block to block.
+pub fn block_controls(params: &GraftParams) -> Controls {
+    let mut controls = Controls {
+        generated: params.voice.value(),
+        air: params.air.value(),
+        transpose_semitones: params.transpose.value(),
+        ..Controls::default()
+    };
+    let loop_beats = params.freeze_length.value().beats();
+    for (factor, freeze) in [
+        (Factor::Harmony, &params.freeze_harmony),
+        (Factor::Rhythm, &params.freeze_rhythm),
+    ] {
+        controls[factor].loop_beats = freeze.value().then_some(loop_beats);
+    }
+    controls
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use model_runtime::Controls;
 use model_runtime::credit::SystemClock;
 use model_runtime::delay::Delay;
 use model_runtime::exchange::{AudioPort, exchange};
@@ -11,10 +12,9 @@ use model_runtime::sample::{Input, Output, finite_or_zero, normal_or_zero};
 use model_runtime::status::Status;
 use model_runtime::transport::Transport;
 use model_runtime::worker::{WindowProcessor, Worker};
-use model_runtime::{Controls, Factor};
 use vocoder::MelConfig;
 
-use crate::levels::{Levels, Ramps};
+use crate::levels::{Levels, Ramps, block_controls};
 use crate::params::GraftParams;
 use crate::restart_fade::RestartFade;
 use crate::setup::Setup;
@@ -133,7 +133,7 @@ impl SignalPath {
         self.port.begin_block(block_samples, transport);
         // Constant within the block: it is cut wherever a parameter changes.
         let targets = Levels::targets(params);
-        let mut controls = controls(params);
+        let mut controls = block_controls(params);
         let mut levels = Levels::default();
         let mut are_settled = false;
         let mut start = 0;
@@ -141,7 +141,7 @@ impl SignalPath {
             if !are_settled {
                 levels = self.ramps.next(&targets);
                 are_settled = self.ramps.are_settled();
-                set_factors(&mut controls, &levels);
+                levels.set_factors(&mut controls);
             }
             let samples = match are_settled {
                 true => RUN_SAMPLES.min(block_samples - start),
@@ -203,29 +203,4 @@ impl SignalPath {
             }
         }
     }
-}
-
-/// The controls that change from block to block.
-fn controls(params: &GraftParams) -> Controls {
-    let mut controls = Controls {
-        generated: params.voice.value(),
-        air: params.air.value(),
-        transpose_semitones: params.transpose.value(),
-        ..Controls::default()
-    };
-    let loop_beats = params.freeze_length.value().beats();
-    for (factor, freeze) in [
-        (Factor::Harmony, &params.freeze_harmony),
-        (Factor::Rhythm, &params.freeze_rhythm),
-    ] {
-        controls[factor].loop_beats = freeze.value().then_some(loop_beats);
-    }
-    controls
-}
-
-/// Sets those that change from sample to sample: where each factor comes from.
-fn set_factors(controls: &mut Controls, levels: &Levels) {
-    controls[Factor::Harmony].share = levels.harmony;
-    controls[Factor::Rhythm].share =
-        levels.rhythm * (1.0 - levels.link) + levels.harmony * levels.link;
 }

@@ -237,9 +237,10 @@ impl MakeBatch for CropSampler {
             let values = crop * crop_values..(crop + 1) * crop_values;
             let mut outputs = vec![(sounds.target, drums, &mut batch.target)];
             for (factor, view) in batch.views.iter_mut() {
-                let (sound, drums) = match factor {
-                    Factor::Harmony => (sounds.harmony, other_drums),
-                    Factor::Rhythm => (sounds.rhythm, drums),
+                // The harmony has a view of its own, all other factors share one.
+                let (sound, drums) = match factor == Factor::Harmony {
+                    true => (sounds.harmony, other_drums),
+                    false => (sounds.rhythm, drums),
                 };
                 let shift_semitones = sound.semitones - sounds.target.semitones;
                 view.shift_semitones.push(shift_semitones);
