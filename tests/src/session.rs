@@ -258,14 +258,13 @@ impl Session {
         }
     }
 
-    /// Opens the plugin's editor in a window, which takes the editor's size.
+    /// Makes the plugin's editor without a window to be in, and gives its size in pixels.
     ///
     /// # Errors
     ///
-    /// When the plugin has no editor, or refuses.
+    /// When the plugin has no editor, or refuses, as it does without a display.
     #[cfg(target_os = "linux")]
-    pub fn open_editor(&mut self, window: &mut HostWindow) -> Result<()> {
-        use clack_extensions::gui::Window;
+    pub fn create_editor(&mut self) -> Result<(u32, u32)> {
         let gui = self.instance.extension::<PluginGui>("gui")?;
         let handle = self.instance.inner.plugin_handle();
         let configuration = GuiConfiguration {
@@ -274,7 +273,21 @@ impl Session {
         };
         gui.create(&handle, configuration)?;
         let size = gui.get_size(&handle).context("the editor has no size")?;
-        window.resize(size.width as u16, size.height as u16)?;
+        Ok((size.width, size.height))
+    }
+
+    /// Opens the plugin's editor in a window, which takes the editor's size.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::create_editor`], and when the display is gone.
+    #[cfg(target_os = "linux")]
+    pub fn open_editor(&mut self, window: &mut HostWindow) -> Result<()> {
+        use clack_extensions::gui::Window;
+        let (width, height) = self.create_editor()?;
+        window.resize(width as u16, height as u16)?;
+        let gui = self.instance.extension::<PluginGui>("gui")?;
+        let handle = self.instance.inner.plugin_handle();
         let parent = Window::from_x11_handle(u64::from(window.id()));
         // SAFETY: the window is there until the editor is closed, or the display is gone.
         unsafe { gui.set_parent(&handle, parent)? };

@@ -69,12 +69,6 @@ fn the_output_is_the_same_at_any_block_size_declared_offline_or_not() {
     };
     let reference = plugin.render(&job).unwrap();
     assert!(peak(&reference.aligned()[0]) > 0.01);
-    // A render that is not declared is known by its speed, so the machine needs some to spare.
-    let audio_seconds = job.main[0].len() as f64 / f64::from(RATE_HZ);
-    let has_speed = reference.wall_seconds < 0.5 * audio_seconds;
-    if !has_speed {
-        eprintln!("machine too busy for undeclared renders: only declared ones are tested");
-    }
     for blocks in [
         vec![1],
         vec![64],
@@ -84,18 +78,18 @@ fn the_output_is_the_same_at_any_block_size_declared_offline_or_not() {
         vec![8192],
         vec![3, 1000, 1, 64, 4096, 511],
     ] {
-        for offline in [true, false] {
-            if !offline && !has_speed {
-                continue;
-            }
-            let what = format!("blocks {blocks:?}, declared offline: {offline}");
+        let render = |offline| {
             let rendered = plugin.render(&RenderJob {
                 blocks: blocks.clone(),
                 offline,
                 ..job.clone()
             });
-            assert_same(&rendered.unwrap(), &reference, &what);
-        }
+            rendered.unwrap()
+        };
+        assert_same(&render(true), &reference, &format!("blocks {blocks:?}"));
+        // A render that is not declared is known by its speed. A busy machine may be slow for once, but not three times in a row.
+        let same = (0..3).any(|_| render(false).aligned() == reference.aligned());
+        assert!(same, "blocks {blocks:?}, not declared offline");
     }
 }
 

@@ -4,6 +4,8 @@
 mod common;
 
 use std::f32::consts::TAU;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use common::assert_same;
 use graft_tests::{Automation, Plugin, RenderJob, Rendered, Song, Stretch, built_library};
@@ -172,27 +174,22 @@ fn real_time_gives_the_same_as_a_render_when_nothing_is_late() {
         ..busy_session()
     };
     let render = plugin.render(&job).unwrap();
-    let began = std::time::Instant::now();
-    let mut late = 0;
-    let live = plugin.render_with(
-        &RenderJob {
+    // A block never begins earlier after the one before than that lasted, so that the host is never ahead.
+    let live = || {
+        let mut due = Instant::now();
+        let job = RenderJob {
             offline: false,
-            ..job
-        },
-        |end, process| {
-            let due = (end as f64 - 512.0) / f64::from(RATE_HZ);
-            let ahead = due - began.elapsed().as_secs_f64();
-            if ahead > 0.0 {
-                std::thread::sleep(std::time::Duration::from_secs_f64(ahead));
-            }
-            late += usize::from(ahead < -0.02);
+            ..job.clone()
+        };
+        plugin.render_with(&job, |_, process| {
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            due = Instant::now() + Duration::from_secs_f64(512.0 / f64::from(RATE_HZ));
             process();
-        },
-    );
-    let live = live.unwrap();
-    let same = live.channels == render.channels;
-    // A machine that is too busy to play in real time proves nothing.
-    assert!(same || late > 0, "{late} late blocks");
+        })
+    };
+    // A machine that does something else for a third of a second makes windows late. Not three times in a row.
+    let same = (0..3).any(|_| live().unwrap().channels == render.channels);
+    assert!(same, "live playback differs from a render each time");
 }
 
 #[test]
