@@ -1,14 +1,13 @@
 //! `cargo xtask screenshots`: pictures of the plugin's window.
 
-use std::fs::{self, File};
-use std::io::BufWriter;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use graft_material::{audio_file, workspace};
+use graft_material::{audio_file, png, whole_file, workspace};
 use graft_tests::{
     Activation, Block, Button, Desktop, HostWindow, Plugin, Screenshot, Session, Song,
 };
@@ -168,7 +167,8 @@ impl Screenshots {
         {
             let picture = scene.play(&plugin, &loops)?;
             let path = folder.join(format!("editor-{}.png", scene.name));
-            write_png(&path, &picture)?;
+            let file = png::encode(picture.width, picture.height, &picture.rgb);
+            whole_file::write(&path, &file)?;
             println!("{}", workspace::display(&path));
         }
         Ok(())
@@ -258,13 +258,4 @@ impl Scene {
         session.close_editor()?;
         Ok(picture)
     }
-}
-
-fn write_png(path: &Path, picture: &Screenshot) -> Result<()> {
-    let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-    let mut encoder = png::Encoder::new(BufWriter::new(file), picture.width, picture.height);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.set_compression(png::Compression::Best);
-    encoder.write_header()?.write_image_data(&picture.rgb)?;
-    Ok(())
 }

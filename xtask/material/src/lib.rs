@@ -7,6 +7,7 @@ pub mod audio_file;
 pub mod estimate;
 pub mod loudness;
 pub mod plot;
+pub mod png;
 pub mod progress;
 pub mod report;
 pub mod testing;

@@ -10,7 +10,7 @@ use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
 use vocoder::{LogMel, MelConfig, MelSpectrogram};
 
-use crate::{audio_file, whole_file};
+use crate::{audio_file, png, whole_file};
 
 /// Name under which the font of the project is registered.
 const FONT: &str = "sans-serif";
@@ -356,12 +356,15 @@ fn save(path: &Path, size_px: (u32, u32), draw: impl FnOnce(&Area) -> Result<()>
         assert!(registered.is_ok(), "the embedded font is valid");
     });
 
-    whole_file::write_with(path, |part| {
-        let root = BitMapBackend::new(part, size_px).into_drawing_area();
+    let (width_px, height_px) = size_px;
+    let mut rgb = vec![0; 3 * width_px as usize * height_px as usize];
+    {
+        let root = BitMapBackend::with_buffer(&mut rgb, size_px).into_drawing_area();
         root.fill(&WHITE)?;
         draw(&root)?;
-        Ok(root.present()?)
-    })
+        root.present()?;
+    }
+    whole_file::write(path, &png::encode(width_px, height_px, &rgb))
 }
 
 #[cfg(test)]
