@@ -7,7 +7,6 @@ use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use model_runtime::Model;
 use model_runtime::model_file::{self, Card, Figure, Header};
-use vocoder::MelConfig;
 use vocoder::generator::GeneratorConfig;
 use vocoder::layers::fold_weight_norm;
 use vocoder::magnitudes::MagnitudesConfig;
@@ -98,7 +97,7 @@ pub fn network_bytes(
     let header = Header {
         format: model_file::FORMAT,
         architecture: recipe.network.clone(),
-        mel: MelConfig::default(),
+        mel: recipe.mel.clone(),
         max_shift_semitones: recipe.crops.max_shift_semitones,
         generator: None,
         magnitudes: None,

@@ -45,10 +45,8 @@ impl Preview {
     /// When a file cannot be written.
     pub fn write(&self, run: &Path, step: u64, model: Arc<Model>) -> Result<()> {
         let folder = folder(run)?;
-        self.draw(
-            &folder.join(format!("step-{step:06}.png")),
-            &**model.network(),
-        )?;
+        let picture = folder.join(format!("step-{step:06}.png"));
+        self.draw(&picture, &**model.network(), &model.header().mel)?;
 
         let remixer = Remixer::new(model);
         let remixes = [
@@ -67,9 +65,8 @@ impl Preview {
         write("sidechain.wav", &self.sidechain)
     }
 
-    fn draw(&self, path: &Path, network: &dyn Network) -> Result<()> {
-        let config = MelConfig::default();
-        let mut spectrogram = MelSpectrogram::new(&config)?;
+    fn draw(&self, path: &Path, network: &dyn Network, mel: &MelConfig) -> Result<()> {
+        let mut spectrogram = MelSpectrogram::new(mel)?;
         let [main, sidechain] =
             [&self.main, &self.sidechain].map(|clip| spectrogram.log_mel(&clip.channels[0]));
         // A short track makes short swaps.
@@ -97,7 +94,7 @@ impl Preview {
             ("Harmony of sidechain, rhythm of main", sidechain_harmony),
         ]
         .map(|(title, log_mel)| MelPanel { title, log_mel });
-        plot::plot_log_mels(path, &panels, &config)
+        plot::plot_log_mels(path, &panels, mel)
     }
 }
 

@@ -92,8 +92,8 @@ impl Train {
         let device = self.device.open()?;
         fs::create_dir_all(&self.run).with_context(|| format!("cannot create {folder}"))?;
 
-        let mel = MelConfig::default();
-        let dataset = Dataset::load(&self.data, &workspace::cache("audio"), mel.sample_rate_hz)?;
+        let rate_hz = header.recipe.mel().sample_rate_hz;
+        let dataset = Dataset::load(&self.data, &workspace::cache("audio"), rate_hz)?;
         let split = Split::load_or_draw(&self.run, &dataset, header.recipe.seed())?;
         let parts = dataset.partition(&split)?;
         match header.recipe.clone() {
@@ -111,24 +111,25 @@ impl Train {
                 Run::new(&self.run, header, trainee)?.train(until)
             }
             Recipe::Voice(recipe) => {
-                let material = self.voice_material(parts)?;
+                let material = self.voice_material(parts, &recipe.mel)?;
                 let trainee = VoiceTrainee::new(recipe, &header, &weights, material, device)?;
                 Run::new(&self.run, header, trainee)?.train(until)
             }
             Recipe::Magnitudes(recipe) => {
-                let material = self.voice_material(parts)?;
+                let material = self.voice_material(parts, &recipe.mel)?;
                 let trainee = MagnitudesTrainee::new(recipe, &header, &weights, material, device)?;
                 Run::new(&self.run, header, trainee)?.train(until)
             }
         }
     }
 
-    fn voice_material(&self, parts: Partition) -> Result<VoiceMaterial> {
+    fn voice_material(&self, parts: Partition, mel: &MelConfig) -> Result<VoiceMaterial> {
         ensure!(
             self.drums.is_empty(),
             "--drums are for networks: the recipe describes a voice or a magnitude network"
         );
-        let reconstructor = self.from.as_deref().map(Reconstructor::load).transpose()?;
+        let load = |path| Reconstructor::load(path, mel);
+        let reconstructor = self.from.as_deref().map(load).transpose()?;
         Ok(VoiceMaterial {
             parts,
             reconstructor,
@@ -157,6 +158,13 @@ fn from_model(recipe: Recipe, path: &Path) -> Result<(Header, Weights)> {
             )
         }
     };
+    ensure!(
+        model.header().mel == *recipe.mel(),
+        "{} is for {:?}, the recipe for {:?}",
+        path.display(),
+        model.header().mel,
+        recipe.mel()
+    );
     let part = prefix.trim_end_matches('.');
     let held = held.with_context(|| format!("{} holds no {part}", path.display()))?;
     ensure!(
@@ -282,6 +290,43 @@ mod tests {
             audio_file::write_wav(&path, &clip, WavFormat::Pcm16).unwrap();
         }
         folder
+    }
+
+    #[test]
+    fn a_recipe_with_a_mel_of_its_own_makes_a_model_for_it() {
+        let folder = prepare("mel");
+        let recipe = RECIPE.to_owned()
+            + r#"
+            [mel]
+            sample_rate_hz = 16000
+            n_fft = 1024
+            hop_length = 256
+            n_mels = 64
+            f_min_hz = 50
+            f_max_hz = 8000
+        "#;
+        fs::write(folder.path().join("recipe.toml"), &recipe).unwrap();
+        task(&folder, "run", 2, false).run().unwrap();
+        let output = folder.path().join("model.safetensors");
+        let export = [
+            "export".into(),
+            folder.path().join("run").into_os_string(),
+            "-o".into(),
+            output.clone().into_os_string(),
+        ];
+        #[derive(clap::Parser)]
+        struct Command {
+            #[command(flatten)]
+            export: crate::export::Export,
+        }
+        let command: Command = clap::Parser::parse_from(export);
+        command.export.run().unwrap();
+        let model = model_runtime::Model::load(&output).unwrap();
+        assert_eq!(model.header().mel.sample_rate_hz, 16_000);
+        // A voice for it has to work on the same mel.
+        let standard = MelConfig::default();
+        let error = Reconstructor::load(&output, &standard).err().unwrap();
+        assert!(error.to_string().contains("16000"), "{error}");
     }
 
     #[test]

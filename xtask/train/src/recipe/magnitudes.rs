@@ -4,8 +4,10 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use vocoder::magnitudes::MagnitudesConfig;
 
+use super::is_standard;
 use super::optimiser::Optimiser;
 use crate::voice::segments::Segments;
+use vocoder::MelConfig;
 
 /// Frames at either end of a segment that reach beyond it.
 pub const EDGE_FRAMES: usize = 2;
@@ -16,6 +18,9 @@ pub const EDGE_FRAMES: usize = 2;
 pub struct MagnitudesRecipe {
     /// Name of what is trained.
     pub name: String,
+    /// The mel spectrogram; the standard one without this.
+    #[serde(default, skip_serializing_if = "is_standard")]
+    pub mel: MelConfig,
     /// Its sizes.
     pub magnitudes: MagnitudesConfig,
     /// How segments are drawn.

@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
+use vocoder::MelConfig;
 
 use magnitudes::MagnitudesRecipe;
 use network::NetworkRecipe;
@@ -42,6 +43,11 @@ impl<'de> Deserialize<'de> for Recipe {
     }
 }
 
+/// Whether a recipe need not name its mel spectrogram.
+fn is_standard(mel: &MelConfig) -> bool {
+    *mel == MelConfig::default()
+}
+
 impl Recipe {
     /// Reads and checks a recipe.
     pub fn load(path: &Path) -> Result<Self> {
@@ -58,6 +64,7 @@ impl Recipe {
             (_, true) => Self::Magnitudes(toml::from_str(text)?),
             _ => Self::Network(toml::from_str(text)?),
         };
+        recipe.mel().validate()?;
         recipe.optimiser().check()?;
         match &recipe {
             Self::Network(recipe) => recipe.check()?,
@@ -73,6 +80,15 @@ impl Recipe {
             Self::Network(recipe) => &recipe.name,
             Self::Voice(recipe) => &recipe.name,
             Self::Magnitudes(recipe) => &recipe.name,
+        }
+    }
+
+    /// The mel spectrogram.
+    pub fn mel(&self) -> &MelConfig {
+        match self {
+            Self::Network(recipe) => &recipe.mel,
+            Self::Voice(recipe) => &recipe.mel,
+            Self::Magnitudes(recipe) => &recipe.mel,
         }
     }
 

@@ -7,12 +7,14 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
+use super::is_standard;
 use super::optimiser::Optimiser;
 use crate::adversary::AdversaryConfig;
 use crate::discriminator;
 use crate::loss::Loss;
 use crate::midi::MidiSettings;
 use crate::sampler::CropSettings;
+use vocoder::MelConfig;
 
 /// A recipe for a network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,6 +22,9 @@ use crate::sampler::CropSettings;
 pub struct NetworkRecipe {
     /// Name of the model that comes of it.
     pub name: String,
+    /// The mel spectrogram; the standard one without this.
+    #[serde(default, skip_serializing_if = "is_standard")]
+    pub mel: MelConfig,
     /// The network.
     pub network: Architecture,
     /// How crops are drawn.

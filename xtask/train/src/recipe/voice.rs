@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use vocoder::MelConfig;
 use vocoder::generator::GeneratorConfig;
 
+use super::is_standard;
 use super::optimiser::Optimiser;
 use crate::adversary::AdversaryConfig;
 use crate::voice::discriminators::DiscriminatorsConfig;
@@ -17,6 +18,9 @@ use crate::voice::spectra::STFT_SIZES;
 pub struct VoiceRecipe {
     /// Name of the voice.
     pub name: String,
+    /// The mel spectrogram; the standard one without this.
+    #[serde(default, skip_serializing_if = "is_standard")]
+    pub mel: MelConfig,
     /// The generator, by its published names.
     pub generator: GeneratorConfig,
     /// How segments are drawn.
@@ -73,7 +77,7 @@ impl VoiceRecipe {
     /// Refuses what cannot be trained.
     pub fn check(&self) -> Result<()> {
         self.generator.validate()?;
-        let mel = MelConfig::default();
+        let mel = &self.mel;
         let found = (self.generator.n_mels, self.generator.hop_length());
         ensure!(
             found == (mel.n_mels, mel.hop_length),

@@ -54,7 +54,7 @@ impl MagnitudesTrainee {
         material: VoiceMaterial,
         device: Device,
     ) -> Result<Self> {
-        let mel = MelConfig::default();
+        let mel = recipe.mel.clone();
         let parameters = Parameters::new(recipe.segments.seed);
         let network =
             MagnitudeNetwork::new(&recipe.magnitudes, &mel, &parameters.builder(&device))?;
@@ -85,7 +85,7 @@ impl MagnitudesTrainee {
             batches: sampler(&parts.training, recipe.segments.clone())?
                 .stream(header.total_steps()),
             spectra: Magnitudes::new(mel.n_fft, DType::F32, &device)?,
-            preview: VoicePreview::new(&parts.validation)?,
+            preview: VoicePreview::new(&parts.validation, &mel)?,
             recipe,
             device,
             network,
@@ -97,10 +97,9 @@ impl MagnitudesTrainee {
     /// The network with its averaged weights.
     fn averaged(&self, device: &Device) -> Result<MagnitudeNetwork> {
         let builder = VarBuilder::from_tensors(self.optimiser.averages()?, DType::F32, device);
-        let mel = MelConfig::default();
         Ok(MagnitudeNetwork::new(
             &self.recipe.magnitudes,
-            &mel,
+            &self.recipe.mel,
             &builder,
         )?)
     }
@@ -111,9 +110,9 @@ fn distance(
     network: &MagnitudeNetwork,
     spectra: &Magnitudes,
     batch: SegmentBatch,
+    mel: &MelConfig,
     device: &Device,
 ) -> Result<Tensor> {
-    let mel = MelConfig::default();
     let log_mel = Tensor::from_vec(batch.mel, (batch.size, mel.n_mels, ()), device)?;
     let real = Tensor::from_vec(batch.samples, (batch.size, 1, ()), device)?;
     // From the first frame of the mel on that lies wholly within the samples.
@@ -134,7 +133,13 @@ impl Trainee for MagnitudesTrainee {
     }
 
     fn step(&mut self, header: &Header, batch: SegmentBatch) -> Result<Report> {
-        let distance = distance(&self.network, &self.spectra, batch, &self.device)?;
+        let distance = distance(
+            &self.network,
+            &self.spectra,
+            batch,
+            &self.recipe.mel,
+            &self.device,
+        )?;
         let gradients = distance.backward()?;
         let distance = distance.to_scalar::<f32>()?;
         let learning_rate = self.recipe.optimiser.learning_rate(header.step);
@@ -152,7 +157,13 @@ impl Trainee for MagnitudesTrainee {
     fn validate(&self, _: &Header) -> Result<Report> {
         let network = self.averaged(&self.device)?;
         let distances = self.validation.iter().map(|batch| {
-            let distance = distance(&network, &self.spectra, batch.clone(), &self.device)?;
+            let distance = distance(
+                &network,
+                &self.spectra,
+                batch.clone(),
+                &self.recipe.mel,
+                &self.device,
+            )?;
             Ok(distance.to_scalar::<f32>()?)
         });
         let distance = distances.sum::<Result<f32>>()? / self.validation.len() as f32;
@@ -165,11 +176,11 @@ impl Trainee for MagnitudesTrainee {
     fn preview(&self, header: &Header, run: &Path) -> Result<()> {
         // Streams compute on the CPU.
         let network = self.averaged(&Device::Cpu)?;
-        let mel = MelConfig::default();
+        let mel = &self.recipe.mel;
         let voice = |log_mel: &LogMel| -> Result<Vec<f32>> {
             let heard = self.heard.whole(log_mel)?;
             Ok(whole_template(
-                &mut template_stream(&mel, Some(&network))?,
+                &mut template_stream(mel, Some(&network))?,
                 &heard,
             )?)
         };
@@ -209,7 +220,7 @@ mod tests {
                 template: None,
                 size: 1,
             };
-            let distance = distance(&network, &spectra, batch, &device).unwrap();
+            let distance = distance(&network, &spectra, batch, &mel, &device).unwrap();
             distance.to_scalar::<f32>().unwrap()
         });
         // What the mel cannot tell of silence is left over.

@@ -67,7 +67,7 @@ impl NetworkTrainee {
         material: NetworkMaterial,
         device: Device,
     ) -> Result<Self> {
-        let mel = MelConfig::default();
+        let mel = recipe.mel.clone();
         let parameters = Parameters::new(recipe.crops.seed);
         let network = recipe
             .network
@@ -146,7 +146,7 @@ impl NetworkTrainee {
         let network = self
             .recipe
             .network
-            .build(&MelConfig::default(), true, &builder)?;
+            .build(&self.recipe.mel, true, &builder)?;
         Ok(match look_ahead_frames {
             Some(frames) => network.with_look_ahead(frames)?,
             None => network,
@@ -214,7 +214,7 @@ impl Trainee for NetworkTrainee {
         let network = self
             .recipe
             .network
-            .build(&MelConfig::default(), true, &averages)?;
+            .build(&self.recipe.mel, true, &averages)?;
         let v = loss::validate(&*network, &self.validation)?;
         let limits = self.recipe.look_ahead.iter();
         let limited = limits

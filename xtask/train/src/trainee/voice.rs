@@ -10,9 +10,9 @@ use candle_nn::VarBuilder;
 use model_runtime::tensors::to_tensor;
 use serde::Serialize;
 use serde_json::json;
+use vocoder::LogMel;
 use vocoder::generated::whole_template;
 use vocoder::generator::{Generator, GeneratorConfig};
-use vocoder::{LogMel, MelConfig};
 
 use super::{Report, Trainee};
 use crate::adversary::Adversary;
@@ -68,7 +68,7 @@ impl VoiceTrainee {
         material: VoiceMaterial,
         device: Device,
     ) -> Result<Self> {
-        let mel = MelConfig::default();
+        let mel = recipe.mel.clone();
         let parameters = Parameters::new(recipe.segments.seed);
         let config = recipe.generator.clone();
         let generator = Generator::new(config, true, &parameters.builder(&device))?;
@@ -108,7 +108,7 @@ impl VoiceTrainee {
         let mut sampler = SegmentSampler::new(&parts.validation, &mel, settings, heard.clone())?;
         let count = VALIDATION_SEGMENTS.div_ceil(recipe.segments.batch) as u64;
         let validation = (0..count)
-            .map(|index| Segment::new(sampler.batch(index)?, &device))
+            .map(|index| Segment::new(sampler.batch(index)?, mel.n_mels, &device))
             .collect::<Result<_>>()?;
         let settings = recipe.segments.clone();
         let sampler = SegmentSampler::new(&parts.training, &mel, settings, heard.clone())?;
@@ -116,7 +116,7 @@ impl VoiceTrainee {
             batches: sampler.stream(header.total_steps()),
             log_mels: LogMels::new(&mel, DType::F32, &device)?,
             stft: StftLoss::new(DType::F32, &device)?,
-            preview: VoicePreview::new(&parts.validation)?,
+            preview: VoicePreview::new(&parts.validation, &mel)?,
             recipe,
             device,
             generator,
@@ -147,7 +147,7 @@ impl Trainee for VoiceTrainee {
     }
 
     fn step(&mut self, header: &Header, batch: SegmentBatch) -> Result<Report> {
-        let segment = Segment::new(batch, &self.device)?;
+        let segment = Segment::new(batch, self.recipe.mel.n_mels, &self.device)?;
         let real = &segment.real;
         let generated = segment.generated_by(&self.generator)?;
         let mel_l1 = self.log_mels.distance(&generated, real)?;
@@ -222,11 +222,11 @@ impl Trainee for VoiceTrainee {
 
     fn preview(&self, header: &Header, run: &Path) -> Result<()> {
         let generator = self.averaged()?;
-        let config = MelConfig::default();
+        let config = &self.recipe.mel;
         let voice = |mel: &LogMel| -> Result<Vec<f32>> {
             let mel = self.heard.whole(mel)?;
             let template = if self.heard.template {
-                let samples = whole_template(&mut self.heard.template_stream(&config)?, &mel)?;
+                let samples = whole_template(&mut self.heard.template_stream(config)?, &mel)?;
                 Some(Tensor::from_vec(samples, (1, 1, ()), &self.device)?)
             } else {
                 None
@@ -276,10 +276,9 @@ struct Segment {
 }
 
 impl Segment {
-    fn new(batch: SegmentBatch, device: &Device) -> Result<Self> {
+    fn new(batch: SegmentBatch, n_mels: usize, device: &Device) -> Result<Self> {
         let size = batch.size;
         let samples = |samples| Tensor::from_vec(samples, (size, 1, ()), device);
-        let n_mels = MelConfig::default().n_mels;
         Ok(Self {
             mel: Tensor::from_vec(batch.mel, (size, n_mels, ()), device)?,
             template: batch.template.map(samples).transpose()?,
@@ -296,6 +295,7 @@ impl Segment {
 mod tests {
     use super::*;
     use crate::optim::AdamConfig;
+    use vocoder::MelConfig;
     use vocoder::MelSpectrogram;
     use vocoder::generator::ResBlock;
 

@@ -15,6 +15,7 @@ use crate::preview::{excerpts, folder};
 /// Excerpts of two tracks, by different artists if there are any.
 pub struct VoicePreview {
     clips: [AudioClip; 2],
+    mel: MelConfig,
 }
 
 impl VoicePreview {
@@ -23,9 +24,11 @@ impl VoicePreview {
     /// # Errors
     ///
     /// When there are no tracks.
-    pub fn new(tracks: &[Arc<Track>]) -> Result<Self> {
-        let clips = excerpts(tracks, MelConfig::default().sample_rate_hz)?;
-        Ok(Self { clips })
+    pub fn new(tracks: &[Arc<Track>], mel: &MelConfig) -> Result<Self> {
+        Ok(Self {
+            clips: excerpts(tracks, mel.sample_rate_hz)?,
+            mel: mel.clone(),
+        })
     }
 
     /// Writes `previews/step-N.png`, the log-mels of the excerpts and of what `voice` makes of them, and
@@ -41,8 +44,7 @@ impl VoicePreview {
         voice: impl Fn(&LogMel) -> Result<Vec<f32>>,
     ) -> Result<()> {
         let folder = folder(run)?;
-        let config = MelConfig::default();
-        let mut spectrogram = MelSpectrogram::new(&config)?;
+        let mut spectrogram = MelSpectrogram::new(&self.mel)?;
         let mut mels = Vec::new();
         for (name, clip) in ["main", "sidechain"].into_iter().zip(&self.clips) {
             let mel = spectrogram.log_mel(&clip.channels[0]);
@@ -70,7 +72,7 @@ impl VoicePreview {
         plot::plot_log_mels(
             &folder.join(format!("step-{step:06}.png")),
             &panels,
-            &config,
+            &self.mel,
         )
     }
 }

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use candle_core::Tensor;
 use model_runtime::{Model, Network};
+use vocoder::MelConfig;
 use vocoder::magnitudes::MagnitudeNetwork;
 
 /// The networks of a model.
@@ -16,13 +17,19 @@ pub struct Reconstructor {
 }
 
 impl Reconstructor {
-    /// Reads the networks of a model file.
+    /// Reads the networks of a model file, which has to work on the mel spectrogram of the recipe.
     ///
     /// # Errors
     ///
-    /// When it is not a model.
-    pub fn load(path: &Path) -> Result<Self> {
+    /// When it is not a model, or its mel spectrogram is another.
+    pub fn load(path: &Path, mel: &MelConfig) -> Result<Self> {
         let model = Model::load(path)?;
+        let found = &model.header().mel;
+        ensure!(
+            found == mel,
+            "--from {}: expected a model for {mel:?}, found one for {found:?}",
+            path.display()
+        );
         Ok(Self {
             network: Arc::clone(model.network()),
             magnitudes: model.magnitudes().cloned(),

@@ -323,7 +323,7 @@ mod tests {
     fn a_share_of_the_mels_is_decoded() {
         let model = graft_material::workspace::root().join("assets/graft.safetensors");
         let heard = Heard {
-            reconstructor: Some(Reconstructor::load(&model).unwrap()),
+            reconstructor: Some(Reconstructor::load(&model, &MelConfig::default()).unwrap()),
             template: false,
         };
         let batch = |share| {
