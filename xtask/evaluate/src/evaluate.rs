@@ -4,12 +4,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use graft_material::report::Report;
 use graft_material::{arguments, whole_file, workspace};
 use graft_train::dataset::{Dataset, Split};
 use model_runtime::{LatencyMode, Model};
+use vocoder::MelConfig;
 
 use crate::judge::{Judge, Protocol};
 use crate::margins::SAMPLE_RATE_HZ;
@@ -109,7 +110,15 @@ pub fn load_models(paths: &[PathBuf]) -> Result<Vec<(String, Arc<Model>)>> {
         .map(|path| {
             let name = path.file_stem().unwrap_or(path.as_os_str());
             let name = name.to_string_lossy().into_owned();
-            Ok((name, Arc::new(Model::load(path)?)))
+            let model = Model::load(path)?;
+            // All models are compared on the same features of the same clips.
+            let (found, expected) = (&model.header().mel, MelConfig::default());
+            ensure!(
+                *found == expected,
+                "{}: expected a model for the standard mel, {expected:?}, found {found:?}",
+                path.display()
+            );
+            Ok((name, Arc::new(model)))
         })
         .collect()
 }
