@@ -5,6 +5,7 @@
 //! of real time, and only by that much may the audio thread wait. In live playback that is nothing;
 //! in a render it is always enough.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// The time that the audio thread sees; a test puts its own in place.
@@ -45,39 +46,80 @@ impl Clock for SystemClock {
 /// clock earns next to nothing.
 const LEAK_SECONDS: f64 = 10.0;
 
+/// Calls that are remembered one by one; the oldest are merged beyond that.
+const RECENT_CALLS: usize = 256;
+
+/// Rounding of durations, in seconds.
+const ROUNDING_SECONDS: f64 = 1e-9;
+
 /// Audio thread: how far the host is ahead of the clock.
 ///
-/// At each block, `credit = max(0, credit + last block's duration - time since the last block)`.
-#[derive(Debug, Default)]
+/// At each call, `credit = max(0, credit + last call's duration - time since the last call)`. The plugin framework cuts a host
+/// block into several calls where parameters change, so even a live host is ahead of the clock within a block. Calls that may
+/// belong to the same block as the present one therefore do not count: as many of the last ones as fit the longest block with
+/// it.
+#[derive(Debug)]
 pub(crate) struct Credit {
+    max_block_seconds: f64,
     seconds: f64,
-    last_block: Option<Block>,
+    present: Option<Call>,
+    /// Durations of the calls that may belong to the present block, the oldest first.
+    same_block: VecDeque<f64>,
 }
 
-#[derive(Debug)]
-struct Block {
+#[derive(Clone, Copy, Debug)]
+struct Call {
     began: Duration,
     seconds: f64,
 }
 
 impl Credit {
-    /// Accounts for a block of `block_seconds` that begins at `now`.
-    pub(crate) fn begin_block(&mut self, now: Duration, block_seconds: f64) {
-        if let Some(last) = &self.last_block {
+    /// No credit, for a host with blocks of up to `max_block_seconds`. Allocates; all else is for the audio thread.
+    pub(crate) fn new(max_block_seconds: f64) -> Self {
+        Self {
+            max_block_seconds,
+            seconds: 0.0,
+            present: None,
+            same_block: VecDeque::with_capacity(RECENT_CALLS),
+        }
+    }
+
+    /// Starts again without credit.
+    pub(crate) fn reset(&mut self) {
+        self.seconds = 0.0;
+        self.present = None;
+        self.same_block.clear();
+    }
+
+    /// Accounts for a call of `call_seconds` that begins at `now`.
+    pub(crate) fn begin_call(&mut self, now: Duration, call_seconds: f64) {
+        if let Some(last) = self.present {
             let elapsed = now.saturating_sub(last.began).as_secs_f64();
             let kept = self.seconds * (1.0 - elapsed / LEAK_SECONDS).max(0.0);
             self.seconds = (kept + last.seconds - elapsed).max(0.0);
+            if self.same_block.len() == RECENT_CALLS {
+                let oldest = self.same_block.pop_front().unwrap_or(0.0);
+                self.same_block[0] += oldest;
+            }
+            self.same_block.push_back(last.seconds);
         }
-        self.last_block = Some(Block {
+        let most = self.max_block_seconds - call_seconds + ROUNDING_SECONDS;
+        while self.same_block_seconds() > most && self.same_block.pop_front().is_some() {}
+        self.present = Some(Call {
             began: now,
-            seconds: block_seconds,
+            seconds: call_seconds,
         });
     }
 
-    /// Until when the audio thread may wait during the block that began last.
+    /// Until when the audio thread may wait during the present call.
     pub(crate) fn deadline(&self) -> Duration {
-        let began = self.last_block.as_ref().map_or(Duration::ZERO, |b| b.began);
-        began + Duration::from_secs_f64(self.seconds)
+        let began = self.present.map_or(Duration::ZERO, |call| call.began);
+        let credit = self.seconds - self.same_block_seconds();
+        began + Duration::from_secs_f64(credit.max(0.0))
+    }
+
+    fn same_block_seconds(&self) -> f64 {
+        self.same_block.iter().sum()
     }
 }
 
@@ -90,11 +132,11 @@ mod tests {
     /// Credit after ten seconds of blocks that begin `period_seconds` apart, give or take
     /// `jitter_seconds`.
     fn credit_after(period_seconds: f64, jitter_seconds: f64) -> f64 {
-        let mut credit = Credit::default();
+        let mut credit = Credit::new(BLOCK_SECONDS);
         for block in 0..1000 {
             let jitter = if block % 2 == 0 { jitter_seconds } else { 0.0 };
             let now = Duration::from_secs_f64(f64::from(block) * period_seconds + jitter);
-            credit.begin_block(now, BLOCK_SECONDS);
+            credit.begin_call(now, BLOCK_SECONDS);
         }
         credit.seconds
     }
@@ -119,11 +161,11 @@ mod tests {
 
     #[test]
     fn credit_of_a_render_is_gone_after_a_minute_of_playback() {
-        let mut credit = Credit::default();
+        let mut credit = Credit::new(BLOCK_SECONDS);
         let mut now = 0.0;
         let mut play = |credit: &mut Credit, blocks: usize, period_seconds: f64| {
             for _ in 0..blocks {
-                credit.begin_block(Duration::from_secs_f64(now), BLOCK_SECONDS);
+                credit.begin_call(Duration::from_secs_f64(now), BLOCK_SECONDS);
                 now += period_seconds;
             }
         };
@@ -135,9 +177,9 @@ mod tests {
 
     #[test]
     fn the_first_block_may_not_wait() {
-        let mut credit = Credit::default();
+        let mut credit = Credit::new(BLOCK_SECONDS);
         let now = Duration::from_secs(7);
-        credit.begin_block(now, BLOCK_SECONDS);
+        credit.begin_call(now, BLOCK_SECONDS);
         assert_eq!(credit.deadline(), now);
     }
 }

@@ -132,7 +132,7 @@ pub fn exchange<C: Clock>(
         sidechain_silence_samples: u64::MAX,
         sidechain_hold_samples: seconds(SIDECHAIN_HOLD_SECONDS) as u64,
         main: Delay::new(geometry.latency_samples()),
-        credit: Credit::default(),
+        credit: Credit::new(geometry.max_block_seconds()),
         patient: false,
         clock,
         geometry: geometry.clone(),
@@ -276,14 +276,14 @@ impl<C: Clock> AudioPort<C> {
         self.sidechain_fade = 0;
         self.sidechain_silence_samples = u64::MAX;
         self.main.reset();
-        self.credit = Credit::default();
+        self.credit.reset();
     }
 
     /// To be called at the start of each host block, with its length, before [`Self::process`] is called for all of its
     /// samples.
     pub fn begin_block(&mut self, block_samples: usize, transport: &Transport) {
         let block_seconds = block_samples as f64 / f64::from(self.geometry.sample_rate_hz);
-        self.credit.begin_block(self.clock.now(), block_seconds);
+        self.credit.begin_call(self.clock.now(), block_seconds);
         self.jump_pending |= self.timeline.begin_block(transport, block_samples);
         self.receive();
         self.quiet_samples = 0;

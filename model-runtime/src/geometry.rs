@@ -133,6 +133,8 @@ impl StreamLatency {
 pub struct Geometry {
     /// The host's sample rate.
     pub sample_rate_hz: f32,
+    /// The longest block of the host.
+    pub max_block_samples: usize,
     /// Longest window.
     pub window_samples: usize,
     /// Distance of the knob readings.
@@ -174,6 +176,7 @@ impl Geometry {
         let allowance_samples = samples(mode.allowance_frames());
         Self {
             sample_rate_hz,
+            max_block_samples: settings.max_block_samples,
             window_samples: samples(mode.window_frames()),
             control_interval_samples: samples(1.0 / CONTROLS_PER_FRAME).max(1),
             processor_latency_samples: settings.processor_latency_samples,
@@ -185,6 +188,11 @@ impl Geometry {
     #[must_use]
     pub fn latency_samples(&self) -> usize {
         self.window_samples + self.compute_allowance_samples + self.processor_latency_samples
+    }
+
+    /// Duration of the host's longest block.
+    pub(crate) fn max_block_seconds(&self) -> f64 {
+        self.max_block_samples as f64 / f64::from(self.sample_rate_hz)
     }
 
     /// Length of the fades; a result is due by that much before its first sample is played.

@@ -16,6 +16,7 @@ const FADE: usize = 40;
 fn geometry(max_block_samples: usize) -> Geometry {
     Geometry {
         sample_rate_hz: RATE_HZ,
+        max_block_samples,
         window_samples: WINDOW,
         control_interval_samples: CONTROL_INTERVAL,
         processor_latency_samples: PROCESSOR_LATENCY,
@@ -343,6 +344,62 @@ fn live_with_stalls(input: &[Sample], works: impl Fn(usize) -> bool) -> (Vec<Out
         }
     }
     (output, bench.status.late_windows())
+}
+
+/// A live host: blocks of up to `longest` samples at the pace of the clock, each late by some part of `jitter_seconds`, and cut
+/// into several calls where parameters change. The worker works only while the audio thread sleeps. Gives the longest time that
+/// the audio thread slept in a block.
+fn live_sleep_seconds(longest: usize, jitter_seconds: f64, seed: u32) -> f64 {
+    let mut random = Noise::new(seed);
+    let mut share = || f64::from(random.sample()) + 0.5;
+    let mut bench = Bench::new(longest);
+    let rate = f64::from(RATE_HZ);
+    let mut longest_sleep = 0.0f64;
+    let mut played = 0;
+    for _ in 0..2000 {
+        let samples = longest - (share() * 0.5 * longest as f64) as usize;
+        let due = Duration::from_secs_f64(played as f64 / rate + share() * jitter_seconds);
+        {
+            let mut time = bench.clock.0.lock();
+            time.now = time.now.max(due);
+        }
+        let began = bench.clock.now();
+        let input = noise(samples);
+        let mut rest = &input[..];
+        while !rest.is_empty() {
+            let cut = 1 + (share() * 0.5 * longest as f64) as usize;
+            let (call, later) = rest.split_at(cut.min(rest.len()));
+            bench.block(call);
+            rest = later;
+        }
+        longest_sleep = longest_sleep.max((bench.clock.now() - began).as_secs_f64());
+        played += samples;
+    }
+    assert!(bench.status.late_windows() > 0);
+    longest_sleep
+}
+
+#[test]
+fn a_block_that_events_cut_is_no_reason_to_sleep() {
+    for longest in [16, 64, 256, 1000, 4096] {
+        let slept = live_sleep_seconds(longest, 0.0, longest as u32);
+        assert_eq!(slept, 0.0, "blocks of up to {longest}");
+    }
+}
+
+#[test]
+fn a_live_host_with_jitter_is_held_up_by_no_more_than_its_jitter() {
+    for longest in [16, 64, 256, 1000, 4096] {
+        for jitter_seconds in [0.001, 0.01] {
+            let longest_sleep = live_sleep_seconds(longest, jitter_seconds, longest as u32);
+            // A sleep goes on to the end of its step.
+            let most = jitter_seconds + WAIT_STEP.as_secs_f64();
+            assert!(
+                longest_sleep <= most,
+                "blocks of up to {longest}, {jitter_seconds} s of jitter: {longest_sleep} s"
+            );
+        }
+    }
 }
 
 #[test]
