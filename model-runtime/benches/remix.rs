@@ -15,6 +15,7 @@ use model_runtime::{
     Architecture, Controls, Factor, FactorMap, LatencyMode, Model, Network, RemixSettings,
     RemixStream, Remixer, StreamSettings, Voice, Window,
 };
+use no_denormals::no_denormals;
 
 /// Mel frames of a second, a multiple of the four that a step takes.
 const FRAMES: usize = 44;
@@ -109,5 +110,40 @@ fn window(main: &[Vec<f32>], sidechain: &[Vec<f32>], voice: f32) -> Window {
     window
 }
 
-criterion_group!(benches, networks, pipeline);
+/// Input so soft that products of it are denormal numbers, with and without the processor flags that the worker sets.
+fn denormals(c: &mut Criterion) {
+    let rate = 44_100;
+    let soft = |seed| {
+        let samples = music(rate, 1.0, seed);
+        stereo(rate, &samples.iter().map(|x| 1e-20 * x).collect::<Vec<_>>())
+    };
+    let (main, sidechain) = (soft(1), soft(2));
+    let settings = StreamSettings {
+        sample_rate_hz: rate,
+        voice: Voice::Guided,
+        mode: LatencyMode::Default,
+    };
+    let mut group = c.benchmark_group("one window of 93 ms at -400 dB");
+    group.sample_size(20);
+    for voice in [0.0, 1.0] {
+        for flushed in [false, true] {
+            let mut stream = RemixStream::new(&Model::built_in().unwrap(), settings).unwrap();
+            let mut window = window(&main.channels, &sidechain.channels, voice);
+            let (mut left, mut right) = (vec![0.0; window.samples()], vec![0.0; window.samples()]);
+            let mut step = || {
+                stream.process(&window, [&mut left, &mut right]).unwrap();
+                window.stream_position_samples += window.samples() as u64;
+            };
+            let name = format!("Voice at {voice}, flushed to zero: {flushed}");
+            group.bench_function(name, |b| match flushed {
+                // SAFETY: as in the worker.
+                true => unsafe { no_denormals(|| b.iter(&mut step)) },
+                false => b.iter(&mut step),
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, networks, pipeline, denormals);
 criterion_main!(benches);

@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use vocoder::LogMel;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Log-mels of the same length as one tensor (B, 1, n_mels, T).
 ///
@@ -11,7 +11,10 @@ use crate::error::Result;
 ///
 /// When there are none, or their lengths or numbers of bands differ.
 pub fn to_tensor(mels: &[LogMel]) -> Result<Tensor> {
-    let (frames, n_mels) = (mels[0].frames(), mels[0].n_mels());
+    let Some(first) = mels.first() else {
+        return Err(Error::input("log-mels", "at least one", 0));
+    };
+    let (frames, n_mels) = (first.frames(), first.n_mels());
     let values = mels
         .iter()
         .flat_map(LogMel::values)

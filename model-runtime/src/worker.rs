@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use no_denormals::no_denormals;
 use vocoder::MelConfig;
 
 use crate::exchange::{Packet, WorkerPort};
@@ -74,12 +75,18 @@ impl Worker {
         let thread = thread::Builder::new()
             .name("graft-worker".to_owned())
             .spawn(move || {
-                while !stopped.load(Ordering::Acquire) {
-                    // A panic outside the processor is a fault of ours; the next window begins afresh all the same.
-                    if let Err(fault) = guarded(|| run(&mut session, &stopped)) {
-                        session.recover(fault);
+                // Very soft input makes denormal numbers, with which processors compute many times slower.
+                let work = || {
+                    while !stopped.load(Ordering::Acquire) {
+                        // A panic outside the processor is a fault of ours; the next window begins afresh all the same.
+                        if let Err(fault) = guarded(|| run(&mut session, &stopped)) {
+                            session.recover(fault);
+                        }
                     }
-                }
+                };
+                // SAFETY: no code on this thread relies on denormal numbers or on the processor's flags. The audio thread
+                // runs under the same flags, which the plugin framework sets.
+                unsafe { no_denormals(work) };
             })?;
         Ok(Self {
             thread: Some(thread),
@@ -231,4 +238,57 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("the remix panicked: {}", text.unwrap_or("no message"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hint::black_box;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::credit::SystemClock;
+    use crate::exchange::exchange;
+    use crate::geometry::{Geometry, GeometrySettings, LatencyMode};
+    use crate::sample::{Input, Output};
+    use crate::status::Status;
+    use crate::transport::Transport;
+
+    /// Tells whether half of the smallest normal number is zero.
+    struct Probe(mpsc::Sender<bool>);
+
+    impl WindowProcessor for Probe {
+        fn latency_samples(&self) -> usize {
+            0
+        }
+
+        fn reset(&mut self) {}
+
+        fn process(&mut self, _: &Window, _: [&mut [f32]; 2]) -> Result<(), ProcessorError> {
+            let half = black_box(f32::MIN_POSITIVE) * black_box(0.5);
+            Ok(self.0.send(half == 0.0)?)
+        }
+    }
+
+    #[test]
+    fn the_worker_flushes_denormal_numbers_to_zero() {
+        let geometry = Geometry::new(&GeometrySettings {
+            mode: LatencyMode::Live,
+            frame_seconds: 0.02,
+            sample_rate_hz: 8000.0,
+            max_block_samples: 256,
+            processor_latency_samples: 0,
+        });
+        let (mut audio, port) = exchange(
+            &geometry,
+            SystemClock::default(),
+            Arc::new(Status::default()),
+        )
+        .unwrap();
+        let (sender, flushed) = mpsc::channel();
+        let _worker = Worker::spawn(port, Box::new(Probe(sender))).unwrap();
+        let inputs = [Input::default(); 256];
+        audio.begin_block(inputs.len(), &Transport::default());
+        audio.process(&inputs, &Default::default(), &mut [Output::default(); 256]);
+        assert!(flushed.recv_timeout(Duration::from_secs(10)).unwrap());
+    }
 }
