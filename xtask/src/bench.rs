@@ -184,7 +184,7 @@ impl Bench {
             let due = Duration::from_secs_f64(sample / rate);
             thread::sleep(due.saturating_sub(began.elapsed()));
         };
-        for start in (0..samples - block).step_by(block) {
+        for start in block_starts(samples, block)? {
             if in_real_time.is_some() {
                 sleep_until(start as f64);
             }
@@ -317,4 +317,27 @@ fn processor_seconds() -> Option<f64> {
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok();
     Some((ticks(11)? + ticks(12)?) / TICKS_PER_SECOND)
+}
+
+/// Where the blocks of a run begin. The last block is left out: a host does not end on a whole one.
+fn block_starts(samples: usize, block: usize) -> Result<impl Iterator<Item = usize>> {
+    ensure!(
+        (1..samples).contains(&block),
+        "--block: expected fewer samples than the run has, {samples}, found {block}"
+    );
+    Ok((0..samples - block).step_by(block))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_longer_than_the_run_is_refused() {
+        assert_eq!(block_starts(10, 4).unwrap().collect::<Vec<_>>(), [0, 4]);
+        for block in [0, 10, 11] {
+            let error = block_starts(10, block).map(Iterator::count).unwrap_err();
+            assert!(error.to_string().contains("--block"), "{error}");
+        }
+    }
 }

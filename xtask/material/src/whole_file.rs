@@ -30,7 +30,8 @@ pub fn write_with(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Resul
     let part = path.with_file_name(name);
     let place = || -> Result<()> {
         write(&part)?;
-        File::open(&part)?.sync_all()?;
+        // Windows syncs only a file that is open for writing.
+        File::options().write(true).open(&part)?.sync_all()?;
         Ok(fs::rename(&part, path)?)
     };
     place()
