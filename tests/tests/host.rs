@@ -12,12 +12,8 @@ fn plugin() -> Plugin {
 }
 
 fn noise(seed: u32, samples: usize) -> Vec<f32> {
-    let mut state = seed;
-    let next = |_| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        0.5 * (state as f32 / u32::MAX as f32 - 0.5)
-    };
-    (0..samples).map(next).collect()
+    let noise = test_signals::noise(seed, samples).into_iter();
+    noise.map(|sample| 0.5 * sample).collect()
 }
 
 fn stereo_noise(seed: u32, samples: usize) -> Vec<Vec<f32>> {

@@ -18,6 +18,7 @@ use model_runtime::model_file::{Card, FORMAT, Figure, Header, to_bytes};
 use model_runtime::pitch_aligned::PitchAlignedConfig;
 use model_runtime::{Architecture, Factor, Model};
 use serde_json::{Value, json};
+use test_signals::Noise;
 use vocoder::MelConfig;
 use vocoder::generator::GeneratorConfig;
 use vocoder::magnitudes::MagnitudesConfig;
@@ -180,11 +181,8 @@ fn preset_values(plugin: &Plugin, file: &[u8]) -> Value {
 
 /// Numbers that look random, from -1 to 1.
 fn noise(seed: u32) -> impl Iterator<Item = f32> {
-    let mut state = seed;
-    std::iter::repeat_with(move || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (f64::from(state) / f64::from(u32::MAX) * 2.0 - 1.0) as f32
-    })
+    let mut noise = Noise::new(seed);
+    std::iter::repeat_with(move || 2.0 * noise.sample())
 }
 
 /// Chords and bursts of noise.

@@ -9,21 +9,12 @@ use std::time::{Duration, Instant};
 
 use common::assert_same;
 use graft_tests::{Automation, Plugin, RenderJob, Rendered, Song, Stretch, built_library};
+use test_signals::noise;
 
 const RATE_HZ: u32 = 44_100;
 
 fn plugin() -> Plugin {
     Plugin::load(&built_library().unwrap()).unwrap()
-}
-
-fn noise(seed: u32, samples: usize) -> Vec<f32> {
-    let mut state = seed;
-    (0..samples)
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            state as f32 / u32::MAX as f32 - 0.5
-        })
-        .collect()
 }
 
 /// A held chord of sines on the notes (MIDI numbers).

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use common::linked_plugin;
 use graft_tests::{Automation, CountingAllocator, RenderJob, Song, Stretch};
+use test_signals::Noise;
 use watch::{Deeds, atomics, watch};
 
 #[global_allocator]
@@ -35,12 +36,8 @@ fn alone() -> MutexGuard<'static, ()> {
 
 /// Two seconds of noise in a loop, with parameters that move: among them the latency, for which a restart is asked.
 fn job(blocks: Vec<usize>) -> RenderJob {
-    let mut state = 1_u32;
-    let mut noise = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        state as f32 / u32::MAX as f32 - 0.5
-    };
-    let mut stereo = || vec![(0..2 * RATE_HZ).map(|_| noise()).collect::<Vec<_>>(); 2];
+    let mut noise = Noise::new(1);
+    let mut stereo = || vec![(0..2 * RATE_HZ).map(|_| noise.sample()).collect::<Vec<_>>(); 2];
     let change = |step: usize, parameter: &str| Automation {
         position_samples: 3000 + 5000 * step,
         parameter: parameter.to_owned(),
