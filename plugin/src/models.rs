@@ -301,9 +301,10 @@ impl PersistentField<'_, Option<ModelFile>> for ModelChoice {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicBool;
-    use std::sync::mpsc;
     use std::time::Duration;
     use std::{env, fs, process};
+
+    use crossbeam_channel::unbounded;
 
     use super::*;
 
@@ -367,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_load_without_a_thread_ends_the_wait_for_the_one_before() {
-        let (go_on, wait) = mpsc::channel::<()>();
+        let (go_on, wait) = unbounded::<()>();
         let store = ModelStore::default();
         store.begin(None, move || {
             // Until the other end is dropped.
@@ -375,7 +376,7 @@ mod tests {
             Err("no model".to_owned())
         });
         thread::scope(|scope| {
-            let (settled, is_settled) = mpsc::channel();
+            let (settled, is_settled) = unbounded();
             let store = &store;
             scope.spawn(move || settled.send(store.settled().1));
             // The waiter is to be at it; if it is not, the test still holds.

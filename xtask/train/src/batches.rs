@@ -1,10 +1,10 @@
 //! Batches made on threads of their own, in order.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
 use anyhow::{Context, Result};
+use crossbeam_channel::{Receiver, bounded};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -35,7 +35,7 @@ pub trait MakeBatch: Clone + Send + 'static {
     /// Each of `threads` makes every `threads`th batch.
     fn stream_from(self, first_index: u64, threads: usize) -> BatchStream<Self::Batch> {
         let batches = (0..threads).map(|thread| {
-            let (sender, batches) = sync_channel(QUEUE_BATCHES.div_ceil(threads));
+            let (sender, batches) = bounded(QUEUE_BATCHES.div_ceil(threads));
             let mut maker = self.clone();
             thread::spawn(move || {
                 for index in (first_index + thread as u64..).step_by(threads) {

@@ -14,10 +14,10 @@ pub mod song;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
+use crossbeam_channel::unbounded;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -307,7 +307,7 @@ impl Workshop<'_> {
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
         let next = AtomicUsize::new(0);
         thread::scope(|scope| {
-            let (sender, rendered) = mpsc::channel();
+            let (sender, rendered) = unbounded();
             for _ in 0..threads.min(missing.len()) {
                 let (sender, next, renderer) = (sender.clone(), &next, &renderer);
                 scope.spawn(move || {
