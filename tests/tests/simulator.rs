@@ -1,5 +1,5 @@
 //! A host that does anything, from a seed: random blocks, jumps, loops, tempo changes, rates, activations, storms of
-//! parameters, states, other models. Two short sessions by default; `GRAFT_SEEDS=200 GRAFT_MINUTES=30` plays as many and as
+//! parameters, states, other models; renders, and live playback that is late or jitters. Two short sessions by default; `GRAFT_SEEDS=200 GRAFT_MINUTES=30` plays as many and as
 //! long as one likes, `GRAFT_FIRST_SEED` begins elsewhere.
 //!
 //! Every twentieth seed plays the built-in model and a small one in turn, the others two small ones: what a host does has
@@ -57,13 +57,76 @@ impl Random {
     }
 }
 
-/// Of so many activations, one is live: its blocks come at the pace of the clock, early or late by up to [`JITTER`]. Windows may
-/// be late then, which must not click either.
-const LIVE_ONE_IN: usize = 4;
-const JITTER: Duration = Duration::from_millis(5);
-
 /// Longest time between two activations.
 const LONGEST_SECONDS: f64 = 7.0;
+
+/// The same in live playback, which takes as long.
+const LONGEST_LIVE_SECONDS: f64 = 2.0;
+
+/// When a host asks for its blocks.
+enum Pace {
+    /// As soon as it has the one before.
+    Render,
+    /// A block's duration after the one before was done, or later: never ahead of the clock.
+    Late(Instant),
+    /// When they are due; after a delay, several at once.
+    Jitter(Instant),
+}
+
+impl Pace {
+    fn new(random: &mut Random) -> Self {
+        match random.below(8) {
+            0 => Self::Late(Instant::now()),
+            1 => Self::Jitter(Instant::now()),
+            _ => Self::Render,
+        }
+    }
+
+    fn is_render(&self) -> bool {
+        matches!(self, Self::Render)
+    }
+
+    /// Waits for the next block.
+    fn wait(&self, random: &mut Random) {
+        let (Self::Late(due) | Self::Jitter(due)) = self else {
+            return;
+        };
+        let late_seconds = match random.below(200) {
+            0 => 0.1 * random.share(),
+            1..20 => 0.005 * random.share(),
+            _ => 0.0,
+        };
+        let asks = *due + Duration::from_secs_f64(late_seconds);
+        thread::sleep(asks.saturating_duration_since(Instant::now()));
+    }
+
+    /// After a block.
+    fn advance(&mut self, block_seconds: f64) {
+        let block = Duration::from_secs_f64(block_seconds);
+        match self {
+            Self::Render => {}
+            Self::Late(due) => *due = Instant::now() + block,
+            Self::Jitter(due) => *due += block,
+        }
+    }
+}
+
+/// How often this thread slept.
+#[cfg(target_os = "linux")]
+fn sleeps() -> i64 {
+    // SAFETY: all zeros are a valid value, and the call writes to it.
+    unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        assert_eq!(libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage), 0);
+        usage.ru_nvcsw
+    }
+}
+
+/// How often this thread slept is not known here.
+#[cfg(not(target_os = "linux"))]
+fn sleeps() -> i64 {
+    0
+}
 
 /// Two smooth, lively stereo inputs that fade in, for a time between two activations.
 fn signals(rate_hz: u32) -> [Vec<f32>; 4] {
@@ -150,19 +213,20 @@ fn song(random: &mut Random) -> Song {
     Song { stretches }
 }
 
-fn activation(random: &mut Random) -> Activation {
+fn activation(random: &mut Random, pace: &Pace) -> Activation {
     Activation {
         sample_rate_hz: random.choose(&[44_100, 48_000, 88_200, 96_000, 22_050, 32_000]),
         max_block_samples: random.choose(&[32, 64, 256, 441, 1024, 2048]),
         // A render is declared, since a busy machine may not be fast enough to be known as one.
-        offline: !random.one_in(LIVE_ONE_IN),
+        offline: pace.is_render(),
     }
 }
 
 #[derive(Default)]
 struct Report {
     activations: usize,
-    live_activations: usize,
+    /// Those in live playback.
+    live: usize,
     states: usize,
     largest_step: f32,
 }
@@ -179,11 +243,11 @@ fn play(plugin: &Plugin, models: [Option<&ModelFile>; 2], seed: u64, seconds: f6
     let mut inputs = HashMap::new();
     let mut played = 0.0;
     while played < seconds {
-        let activation = activation(&mut random);
+        let mut pace = Pace::new(&mut random);
+        let activation = activation(&mut random, &pace);
         let rate = f64::from(activation.sample_rate_hz);
         let latency = session.activate(&activation).unwrap();
         report.activations += 1;
-        report.live_activations += usize::from(!activation.offline);
         let state = session.save_state().unwrap();
         let mode = latency_parameters(&state);
         // A model's own voice has its part in the latency.
@@ -202,15 +266,14 @@ fn play(plugin: &Plugin, models: [Option<&ModelFile>; 2], seed: u64, seconds: f6
             .entry(activation.sample_rate_hz)
             .or_insert_with_key(|&rate_hz| signals(rate_hz));
         let mut last = [[0.0f32; 2]; 2];
-        let lasts = (rate * (1.0 + (LONGEST_SECONDS - 1.5) * random.share())) as usize;
+        let longest_seconds = match pace.is_render() {
+            true => LONGEST_SECONDS,
+            false => LONGEST_LIVE_SECONDS,
+        };
+        let lasts = (rate * (1.0 + (longest_seconds - 1.5) * random.share())) as usize;
+        report.live += usize::from(!pace.is_render());
         let mut position = 0;
-        let began = Instant::now();
         while position < lasts {
-            if !activation.offline {
-                let due = Duration::from_secs_f64(position as f64 / rate)
-                    + JITTER.mul_f64(random.share());
-                thread::sleep(due.saturating_sub(began.elapsed()));
-            }
             let longest = activation
                 .max_block_samples
                 .min(song.samples_to_jump(position));
@@ -226,9 +289,19 @@ fn play(plugin: &Plugin, models: [Option<&ModelFile>; 2], seed: u64, seconds: f6
                 events: &events,
                 transport: Some(song.at(position, rate)),
             };
-            let mut allocated = 0;
-            let watch = |process: &mut dyn FnMut()| allocated = allocations(process);
+            pace.wait(&mut random);
+            let (mut allocated, mut slept) = (0, 0);
+            let watch = |process: &mut dyn FnMut()| {
+                let before = sleeps();
+                allocated = allocations(process);
+                slept = sleeps() - before;
+            };
             let out = session.process(&block, watch).unwrap();
+            pace.advance(samples as f64 / rate);
+            assert!(
+                slept == 0 || !matches!(pace, Pace::Late(_)),
+                "seed {seed}, {played:.1} s + sample {position}: the audio thread slept"
+            );
             assert_eq!(
                 allocated, 0,
                 "seed {seed}, {played:.1} s + sample {position}: allocations"
@@ -290,8 +363,8 @@ fn nothing_that_a_host_does_breaks_the_sound() {
         let other = (!built_in).then_some(&small[0]);
         let report = play(&plugin, [other, Some(&small[1])], seed, seconds);
         println!(
-            "  {} activations, {} live, {} states, largest second difference {:.4}",
-            report.activations, report.live_activations, report.states, report.largest_step
+            "  {} activations ({} live), {} states, largest second difference {:.4}",
+            report.activations, report.live, report.states, report.largest_step
         );
     }
 }
