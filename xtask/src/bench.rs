@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
-use graft_material::{arguments, audio_file, progress, workspace};
+use graft_material::{arguments, audio_file, progress, rate, workspace};
 use graft_tests::{Activation, Block, Plugin, Session, Song};
 use model_runtime::LatencyMode;
 
@@ -107,7 +107,7 @@ impl Bench {
             channels
                 .iter()
                 .map(|channel| {
-                    let once = audio_file::resample(channel, clip.sample_rate_hz, self.rate)?;
+                    let once = rate::convert(channel, clip.sample_rate_hz, self.rate)?;
                     let gain = if self.silent { 0.0 } else { 1.0 };
                     let repeated = once.iter().map(|sample| gain * sample).cycle();
                     Ok(repeated.take(samples).collect())

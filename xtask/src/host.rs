@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use graft_material::{audio_file, progress};
+use graft_material::{audio_file, progress, rate};
 use graft_tests::{Plugin, RenderJob};
 use model_runtime::{AudioClip, Controls, Factor, LatencyMode};
 
@@ -105,7 +105,7 @@ pub fn remix(
 fn at_rate(clip: &AudioClip, sample_rate_hz: u32) -> Result<Vec<Vec<f32>>> {
     clip.channels
         .iter()
-        .map(|channel| audio_file::resample(channel, clip.sample_rate_hz, sample_rate_hz))
+        .map(|channel| rate::convert(channel, clip.sample_rate_hz, sample_rate_hz))
         .collect()
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use graft_material::{audio_file, png, whole_file, workspace};
+use graft_material::{audio_file, png, rate, whole_file, workspace};
 use graft_tests::{
     Activation, Block, Button, Desktop, HostWindow, Plugin, Screenshot, Session, Song,
 };
@@ -187,7 +187,7 @@ impl Loops {
             let clip = audio_file::read(&workspace::root().join("assets/demo").join(name))?;
             let channel = |index: usize| {
                 let channel = &clip.channels[index.min(clip.channels.len() - 1)];
-                audio_file::resample(channel, clip.sample_rate_hz, RATE_HZ)
+                rate::convert(channel, clip.sample_rate_hz, RATE_HZ)
             };
             Ok([channel(0)?, channel(1)?])
         };

@@ -264,8 +264,8 @@ pub fn mono(clip: &AudioClip) -> Vec<f32> {
     sum
 }
 
-/// Samples `samples` taken at `from_hz` anew at `to_hz`, in time with the original and of
-/// `ceil(len * to_hz / from_hz)` samples.
+/// Resamples from `from_hz` to `to_hz` with the filter that the plugin uses in front of its network, for material that a
+/// network is trained or judged on. The result has `ceil(len * to_hz / from_hz)` samples and no delay.
 ///
 /// # Errors
 ///

@@ -9,6 +9,7 @@ pub mod loudness;
 pub mod plot;
 pub mod png;
 pub mod progress;
+pub mod rate;
 pub mod report;
 pub mod testing;
 pub mod whole_file;
