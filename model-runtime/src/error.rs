@@ -32,7 +32,7 @@ pub enum Error {
     #[error(transparent)]
     Vocoder(#[from] vocoder::Error),
     /// A network could not be run.
-    #[error("the network failed")]
+    #[error("the network computation failed")]
     Network(#[from] candle_core::Error),
 }
 

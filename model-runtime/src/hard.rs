@@ -82,7 +82,7 @@ impl Hard {
         let positions = STRIDE.pow(STAGES as u32);
         if !mel.n_mels.is_multiple_of(positions) || mel.n_mels / positions < 2 {
             candle_core::bail!(
-                "HARD expects a multiple of {positions} mel bands, at least {}, found {}",
+                "HARD needs mel bands in multiples of {positions}, at least {}, found {}",
                 2 * positions,
                 mel.n_mels
             );

@@ -135,9 +135,7 @@ impl Model {
     /// As [`Self::load`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let damaged = |error: &dyn std::fmt::Display| {
-            Error::Model(format!(
-                "expected a whole safetensors file, found damage: {error}"
-            ))
+            Error::Model(format!("not a valid safetensors file: {error}"))
         };
         let file = SafeTensors::deserialize(bytes).map_err(|error| damaged(&error))?;
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(&error))?;
@@ -145,13 +143,9 @@ impl Model {
             .metadata()
             .as_ref()
             .and_then(|map| map.get(HEADER_KEY))
-            .ok_or_else(|| {
-                Error::Model(format!(
-                    "expected the entry \"{HEADER_KEY}\" in its metadata, found none"
-                ))
-            })?;
+            .ok_or_else(|| Error::Model(format!("the metadata has no entry \"{HEADER_KEY}\"")))?;
         let header: Header = serde_json::from_str(header)
-            .map_err(|error| Error::Model(format!("in its metadata: {error}")))?;
+            .map_err(|error| Error::Model(format!("invalid metadata: {error}")))?;
         if header.format != FORMAT {
             return Err(Error::Model(format!(
                 "expected file format {FORMAT}, found {}",
@@ -279,10 +273,10 @@ fn load_magnitudes(
 /// When the tensors and the header do not make a model that [`Model::from_bytes`] takes.
 pub fn to_bytes(header: &Header, tensors: &HashMap<String, Tensor>) -> Result<Vec<u8>> {
     let json = serde_json::to_string(header)
-        .map_err(|error| Error::Model(format!("its header cannot be written: {error}")))?;
+        .map_err(|error| Error::Model(format!("cannot write the header: {error}")))?;
     let metadata = HashMap::from([(HEADER_KEY.to_owned(), json)]);
     let bytes = safetensors::serialize(tensors, Some(metadata))
-        .map_err(|error| Error::Model(format!("its tensors cannot be written: {error}")))?;
+        .map_err(|error| Error::Model(format!("cannot write the tensors: {error}")))?;
     Model::from_bytes(&bytes)?;
     Ok(bytes)
 }
@@ -347,9 +341,7 @@ impl Weights {
             .filter(|name| !used.contains(*name))
             .min()
         {
-            Some(name) => Err(Error::Model(format!(
-                "found a tensor that nothing needs: {name}"
-            ))),
+            Some(name) => Err(Error::Model(format!("unexpected tensor {name}"))),
             None => Ok(()),
         }
     }
@@ -376,7 +368,7 @@ impl SimpleBackend for Weights {
 
     fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
         let Some(tensor) = self.tensors.get(name) else {
-            candle_core::bail!("expected a tensor {name}, found none");
+            candle_core::bail!("missing tensor {name}");
         };
         self.used
             .lock()

@@ -89,7 +89,7 @@ impl NetworkConfig for PitchAlignedConfig {
         match mean.is_finite() && deviation.is_finite() && deviation > 0.0 {
             true => Ok(()),
             false => Err(format!(
-                "mel_mean and mel_deviation: expected finite numbers, the second above 0, found {mean} and {deviation}"
+                "mel_mean must be finite and mel_deviation finite and above 0, found {mean} and {deviation}"
             )),
         }
     }

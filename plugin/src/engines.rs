@@ -46,8 +46,8 @@ pub struct Parts<'a> {
 
 impl Engine {
     /// The tooltip of the parameter, which names them.
-    pub const HELP: &'static str = "the network, or one of two old ways to remix that cost next to nothing. Takes effect \
-                                    when the host restarts the plugin.";
+    pub const HELP: &'static str = "the network, or Split or Morph, which use very little CPU. Takes effect when \
+                                    the host restarts the plugin.";
 
     const fn facts(self) -> Facts {
         match self {

@@ -164,7 +164,9 @@ impl ModelStore {
             Ok(loader) => loaders.push(loader),
             Err(error) => {
                 inner.is_loading = false;
-                inner.note = Some(format!("no thread to load a model: {error}"));
+                inner.note = Some(format!(
+                    "cannot start the thread that loads the model: {error}"
+                ));
                 self.shared.loaded.notify_all();
             }
         }
@@ -235,21 +237,23 @@ fn search(lost: &ModelFile, folders: &[PathBuf]) -> Read {
         .collect();
     let (name, places) = (lost.path.display(), places.join(" and "));
     Err(format!(
-        "{name} is gone, and no file in {places} is the same"
+        "{name} is missing, and no file in {places} has the same contents"
     ))
 }
 
 fn load(path: &Path) -> Result<Model, String> {
     // A session is text.
     if path.to_str().is_none() {
-        return Err(format!(
-            "expected a path that is Unicode, found {}",
-            path.display()
-        ));
+        return Err(format!("expected a Unicode path, found {}", path.display()));
     }
     // A file that someone made may hold what nobody thought of.
     let loaded = catch_unwind(|| Model::load(path).map_err(|error| in_words(&error)));
-    loaded.unwrap_or_else(|_| Err(format!("not a usable model: {}: it panics", path.display())))
+    loaded.unwrap_or_else(|_| {
+        Err(format!(
+            "not a usable model: {}: reading it caused a panic",
+            path.display()
+        ))
+    })
 }
 
 /// An error with its causes.

@@ -85,7 +85,7 @@ impl SignalPath {
         let spawn = |processor| match Worker::spawn(worker_port, processor) {
             Ok(worker) => Some(worker),
             Err(error) => {
-                status.report_fault(format!("no thread for the worker: {error}"));
+                status.report_fault(format!("cannot start the worker thread: {error}"));
                 None
             }
         };

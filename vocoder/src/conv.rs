@@ -68,7 +68,7 @@ impl Conv2dSpec {
     fn validate(&self, input: &[usize], weight: &[usize]) -> Result<()> {
         if input.len() != 4 || weight.len() != 4 || input.contains(&0) || weight.contains(&0) {
             bail!(
-                "convolution expects rank 4 and no empty axis, found input {input:?}, weight {weight:?}"
+                "convolution needs non-empty tensors of rank 4, found input {input:?}, weight {weight:?}"
             );
         }
         let steps = [

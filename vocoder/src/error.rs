@@ -25,7 +25,7 @@ pub enum Error {
         found: usize,
     },
     /// A network could not be run.
-    #[error("the network failed")]
+    #[error("the network computation failed")]
     Network(#[from] candle_core::Error),
 }
 

@@ -150,14 +150,14 @@ impl GeneratorConfig {
                     fits(kernel) && kernel % rate == 0 && (kernel - rate) % 2 == 0
                 }),
             "upsample_kernel_sizes",
-            "a multiple of each rate, of the same parity",
+            "for each rate, a multiple of it with the same parity",
             format!("{kernels:?} for rates {rates:?}"),
         )?;
         let channels = self.upsample_initial_channel;
         check(
             fits(channels) && channels.is_multiple_of(1 << rates.len()),
             "upsample_initial_channel",
-            "a number up to 4096 that halves at every stage",
+            "up to 4096 and divisible by two at every stage",
             format!("{channels} with {} stages", rates.len()),
         )?;
         let (kernels, dilations) = (&self.resblock_kernel_sizes, &self.resblock_dilation_sizes);

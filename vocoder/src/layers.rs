@@ -202,7 +202,7 @@ impl Conv {
             (0, _, _) | (_, 0, _) => {}
             (_, ahead, PadMode::Zero) => x = x.pad_with_zeros(D::Minus1, 0, ahead)?,
             (_, _, mode) => candle_core::bail!(
-                "uneven padding in time with a look-ahead expects zeros, found {mode:?}"
+                "a layer with look-ahead and uneven time padding needs zero padding, found {mode:?}"
             ),
         }
         conv2d(
@@ -232,7 +232,7 @@ impl Conv {
         }
         if (config.spec.stride.1, config.spec.dilation.1) != (1, 1) {
             candle_core::bail!(
-                "a layer with a stride or dilation in time cannot do without look-ahead"
+                "cannot limit the look-ahead of a layer with a time stride or dilation"
             );
         }
         let weight = self.weight.tensor()?;
@@ -268,10 +268,7 @@ impl Conv {
     pub fn step(&self, past: &mut Past, x: &Tensor) -> Result<Option<Tensor>> {
         let spec = self.config.spec;
         if spec.stride.1 != 1 {
-            candle_core::bail!(
-                "a stepped convolution expects a time stride of 1, found {}",
-                spec.stride.1
-            );
+            candle_core::bail!("step() needs a time stride of 1, found {}", spec.stride.1);
         }
         let Some(x) = past.extend(x, spec.padding.1, spec.pad_mode, self.reach())? else {
             return Ok(None);
@@ -428,7 +425,7 @@ impl TimeUpsample {
         let TimeUpsampleConfig { rate, kernel, .. } = config;
         if rate == 0 || kernel < rate || kernel % rate != 0 || (kernel - rate) % 2 != 0 {
             candle_core::bail!(
-                "upsampling by {rate} expects a kernel that is a multiple of it, of the same parity, found {kernel}"
+                "upsampling by {rate} needs a kernel size that is a multiple of the rate and has its parity, found {kernel}"
             );
         }
         let bound = 1.0 / ((config.output * kernel) as f64).sqrt();

@@ -97,7 +97,7 @@ impl MagnitudeNetwork {
                 .corrected(&log_mel, &corrections)?
                 .flatten_all()?
                 .to_vec1(),
-            None => bail!("a causal network expects to give a frame for each, found none"),
+            None => bail!("a causal network must return one frame per input frame, found none"),
         }
     }
 

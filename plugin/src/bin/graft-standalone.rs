@@ -2,7 +2,7 @@
 //! Without a sound card it runs all the same, in silence.
 //!
 //! ```text
-//! graft-standalone main.wav sidechain.wav [options of the audio system, see --help]
+//! graft-standalone main.wav sidechain.wav [audio options, see --help]
 //! ```
 
 use std::path::Path;
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         },
         _ => {
             eprintln!(
-                "error: expected two WAV files, for main input and sidechain, found {}",
+                "error: expected two WAV files (main input and sidechain), found {}",
                 files.len()
             );
             return ExitCode::FAILURE;

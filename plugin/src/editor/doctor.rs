@@ -83,7 +83,7 @@ impl Doctor {
             self.sidechain_seconds = now_seconds;
         }
         if pause_seconds > 1.0 {
-            return Some(Advice::words("The host sends no audio now."));
+            return Some(Advice::words("The host is not sending audio."));
         }
         if !meters.has_sidechain() {
             return Some(Advice::words(
@@ -92,7 +92,7 @@ impl Doctor {
         }
         if now_seconds - self.sidechain_seconds > SILENT_SECONDS {
             return Some(Advice::words(
-                "The sidechain is silent: the main input passes.",
+                "The sidechain is silent: passing the main input through.",
             ));
         }
         if now_seconds - self.main_seconds > SILENT_SECONDS {
@@ -128,7 +128,7 @@ fn levels(params: &GraftParams, meters: &Meters) -> Option<Advice> {
     }
     let which = if louder_db > 0.0 { "louder" } else { "softer" };
     let text = format!(
-        "The sidechain is {:.0} dB {which} than the main.",
+        "The sidechain is {:.0} dB {which} than the main input.",
         louder_db.abs()
     );
     let wanted_db = (sidechain_gain_db - louder_db).clamp(-60.0, 12.0);

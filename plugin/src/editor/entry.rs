@@ -91,7 +91,7 @@ impl Open {
             }
         });
         if self.lines.iter().any(|line| line.is_refused) {
-            ui.colored_label(theme::WARNING, "not a value");
+            ui.colored_label(theme::WARNING, "invalid value");
         }
     }
 

@@ -205,10 +205,10 @@ fn is_led(panel: &Panel, id: ParamId) -> bool {
 fn why_no_voice(params: &GraftParams) -> Option<&'static str> {
     let model = params.model.0.in_use();
     if !model.is_ok_and(|model| model.header().generator.is_some()) {
-        return Some("for models with a voice of their own, which this one has not.");
+        return Some("no effect: this model has no voice.");
     }
     let is_heard = params.latency.value().0.has_generated_voice();
-    (!is_heard).then_some("not heard at the latency Live.")
+    (!is_heard).then_some("no effect with Latency at Live.")
 }
 
 /// From the switch Link to the two knobs that it links.

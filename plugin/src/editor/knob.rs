@@ -39,8 +39,7 @@ pub struct Look<'a> {
 }
 
 /// What all tooltips of knobs end with.
-const HINT: &str =
-    "Drag, or Shift-drag to be fine; double-click resets, right-click types a value.";
+const HINT: &str = "Drag to change, Shift-drag for fine control, double-click to reset, right-click to type a value.";
 
 /// Shows a knob with its name above and its value below.
 pub fn knob(ui: &Ui, panel: &mut Panel, id: ParamId, look: &Look) -> Response {

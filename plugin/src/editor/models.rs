@@ -53,7 +53,7 @@ impl Models {
             } else {
                 theme::REMIX
             },
-            help: "The model that plays. Click to choose another.",
+            help: "The current model. Click to choose another.",
         };
         if button(ui, Id::unique("model"), trouble, &look).clicked() {
             self.open = match self.open {
@@ -83,7 +83,7 @@ impl Models {
         painter.text(
             face.center(),
             Align2::CENTER_CENTER,
-            "Drop a model file to play it",
+            "Drop the model file to load it",
             theme::bold(20.0),
             theme::TEXT,
         );
@@ -170,13 +170,13 @@ impl Browser {
         let mut step = None;
         ui.horizontal(|ui| {
             if let Some(parent) = self.folder.parent()
-                && ui.button("Up").on_hover_text("The folder above.").clicked()
+                && ui.button("Up").on_hover_text("Parent folder.").clicked()
             {
                 step = Some(Step::Go(parent.to_owned()));
             }
             if ui
                 .button("My models")
-                .on_hover_text("The folder where Graft looks for models.")
+                .on_hover_text("Your model folder.")
                 .clicked()
             {
                 step = Some(Step::Go(model_folder()));
@@ -252,11 +252,11 @@ fn state(ui: &mut Ui, store: &ModelStore) -> Option<Step> {
         ui.colored_label(theme::TEXT, "Loading …");
     } else if let Some(note) = store.note() {
         let plays = match store.in_use() {
-            Ok(model) => format!(" “{}” plays.", model.header().card.name),
+            Ok(model) => format!(" Playing “{}”.", model.header().card.name),
             Err(_) => String::new(),
         };
         if store.is_lost() {
-            let help = "Looks for the very same file in My models and in the folder shown above, and in the folders in them.";
+            let help = "Searches My models and the folder shown, including subfolders, for the same file under any name.";
             if ui.button("Find it").on_hover_text(help).clicked() {
                 step = Some(Step::Find);
             }
@@ -284,9 +284,9 @@ fn card(ui: &mut Ui, store: &ModelStore) {
             "Training",
             format!("{} steps, {:.1} h", card.steps, card.train_hours),
         ),
-        ("Hears", hears(&model)),
+        ("Sample rate", hears(&model)),
         (
-            "Transposes",
+            "Transpose range",
             format!("±{} semitones", model.header().max_shift_semitones),
         ),
     ];

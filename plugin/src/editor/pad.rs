@@ -20,8 +20,8 @@ const HANDLE: f32 = 10.0;
 /// Between the pad's edge and where the handle can go: the corners' names are there.
 const MARGIN: Vec2 = vec2(26.0, 56.0);
 
-const HELP: &str = "Where the harmony and the rhythm come from. Drag, or Shift-drag to be fine; double-click resets, \
-                    right-click types values.";
+const HELP: &str = "Source of harmony and rhythm. Drag to change, Shift-drag for fine control, \
+                    double-click to reset, right-click to type values.";
 
 /// Shows the pad. While the knobs are linked, the handle stays on the diagonal.
 pub fn pad(ui: &Ui, panel: &mut Panel, rect: Rect) {

@@ -184,7 +184,7 @@ impl Pictures {
                 ui.painter().text(
                     band.center(),
                     Align2::CENTER_CENTER,
-                    "Only the engine Network has this.",
+                    "Only with the engine Network.",
                     theme::font(theme::SMALL),
                     theme::DIM,
                 );
@@ -202,8 +202,8 @@ impl Pictures {
         }
         if self.newest == 0 {
             let lines = [
-                "Route a second track to Graft’s sidechain, and play.",
-                "What goes in and what comes out is drawn here.",
+                "Route a second track to Graft’s sidechain and start playback.",
+                "The spectrograms of inputs and remix appear here.",
             ];
             hint(ui, rect, lines);
         }

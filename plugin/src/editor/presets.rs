@@ -28,47 +28,47 @@ fn reset() -> impl Iterator<Item = ParamId> {
 pub const FACTORY: [Preset; 9] = [
     Preset {
         name: "Swap the groove",
-        help: "The main’s chords in the sidechain’s rhythm. How Graft starts.",
+        help: "Chords of the main input, rhythm of the sidechain. The default.",
         values: &[],
     },
     Preset {
         name: "Swap the chords",
-        help: "The sidechain’s chords in the main’s rhythm.",
+        help: "Chords of the sidechain, rhythm of the main input.",
         values: &[(Harmony, "1"), (Rhythm, "0")],
     },
     Preset {
         name: "Borrow some groove",
-        help: "The main’s own rhythm, half way to the sidechain’s.",
+        help: "Rhythm halfway between main input and sidechain.",
         values: &[(Rhythm, "0.5")],
     },
     Preset {
         name: "Groove beneath the song",
-        help: "The main as it is, with the remix mixed in.",
+        help: "The dry main input and the remix, in equal parts.",
         values: &[(Mix, "0.5")],
     },
     Preset {
         name: "Morph with one knob",
-        help: "Harmony and rhythm linked: turn Harmony to go from one track to the other.",
+        help: "Harmony and Rhythm linked: turn Harmony to morph from one track to the other.",
         values: &[(Link, "on"), (Harmony, "0.5")],
     },
     Preset {
         name: "Freeze the groove",
-        help: "The last four beats of rhythm go on, whatever comes next.",
+        help: "Loops the last four beats of the rhythm.",
         values: &[(FreezeRhythm, "on")],
     },
     Preset {
         name: "Freeze the chord",
-        help: "The last beat of harmony stays, while the sidechain’s rhythm plays on.",
+        help: "Holds the last beat of the harmony; the sidechain’s rhythm continues.",
         values: &[(FreezeHarmony, "on"), (FreezeLength, "1 beat")],
     },
     Preset {
         name: "A fifth up",
-        help: "The remix, transposed by seven semitones.",
+        help: "The harmony, seven semitones up.",
         values: &[(Transpose, "7")],
     },
     Preset {
         name: "A fourth down",
-        help: "The remix, transposed by five semitones.",
+        help: "The harmony, five semitones down.",
         values: &[(Transpose, "-5")],
     },
 ];
@@ -126,7 +126,7 @@ impl Compare {
         self.is_b = !self.is_b;
     }
 
-    /// Makes the other setting the same as this one.
+    /// Copies the current setting to the other one.
     pub fn copy(&mut self, panel: &Panel) {
         self.other = Some(values(panel));
     }

@@ -488,7 +488,7 @@ fn draw<C: Content, E>(
 }
 
 fn opengl(window: &WindowContext) -> Result<GlContext, HandlerError> {
-    let missing = || HandlerError::from_boxed("the window has no OpenGL".into());
+    let missing = || HandlerError::from_boxed("the window has no OpenGL context".into());
     window.gl_context().ok_or_else(missing)
 }
 

@@ -31,7 +31,7 @@ impl Toolbar {
                 rect: place(x, 28.0),
                 text: name,
                 color: theme::REMIX,
-                help: "Two settings to compare: A and B.",
+                help: "Compare two settings, A and B.",
             };
             if button(ui, Id::unique(("compare", name)), is_on, &look).clicked() && !is_on {
                 self.compare.switch(panel);
@@ -45,7 +45,7 @@ impl Toolbar {
                 "A to B"
             },
             color: theme::REMIX,
-            help: "Makes the other setting the same as this one.",
+            help: "Copy this setting to the other one.",
         };
         if action(ui, Id::unique("copy"), true, &look) {
             self.compare.copy(panel);
@@ -57,13 +57,13 @@ impl Toolbar {
             color: theme::REMIX,
             help,
         };
-        let undo = look(454.0, "Undo", "Takes the last change in this window back.");
+        let undo = look(454.0, "Undo", "Undo the last change made in this window.");
         let can_undo = panel.gestures.history.can_undo();
         if action(ui, Id::unique("undo"), can_undo, &undo) {
             let values = panel.gestures.history.undo();
             panel.restore(&values);
         }
-        let redo = look(514.0, "Redo", "Does again what was taken back.");
+        let redo = look(514.0, "Redo", "Redo the last undone change.");
         let can_redo = panel.gestures.history.can_redo();
         if action(ui, Id::unique("redo"), can_redo, &redo) {
             let values = panel.gestures.history.redo();

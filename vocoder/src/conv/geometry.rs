@@ -33,7 +33,9 @@ fn transposed_size(input: &[usize], weight: &[usize], spec: &Conv2dSpec) -> Resu
         axis(width, kw, spec.stride.1, spec.padding.1),
     ) {
         (Some(h), Some(w)) if h > 0 && w > 0 => Ok((h, w)),
-        _ => bail!("transposed convolution of {input:?} with {weight:?}: {spec:?} leaves nothing"),
+        _ => bail!(
+            "transposed convolution of {input:?} with {weight:?} and {spec:?} has an empty output"
+        ),
     }
 }
 
@@ -63,7 +65,10 @@ impl Geometry {
         }
         let reflects = |size: usize, pad: usize| spec.pad_mode != PadMode::Reflect || pad < size;
         if !reflects(height, spec.padding.0) || !reflects(width, spec.padding.1) {
-            bail!("cannot reflect {input:?} by {:?}", spec.padding);
+            bail!(
+                "input {input:?} is too small for reflect padding of {:?}",
+                spec.padding
+            );
         }
         let axis = |n: usize, k: usize, s: usize, d: usize, p: usize| {
             let reach = d * (k - 1) + 1;
