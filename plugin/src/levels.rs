@@ -1,21 +1,21 @@
-//! Audio thread: the parameters that are heard at once, each on its ramp.
+//! Audio thread: the parameters that act immediately, each with its ramp.
 
 use nice_plug::prelude::BoolParam;
 
 use crate::params::GraftParams;
 use crate::ramp::Ramp;
 
-/// Makes [`Levels`] and [`Ramps`] of a table.
+/// Generates [`Levels`] and [`Ramps`] from a table.
 macro_rules! levels {
     ($($name:ident: $target:expr;)+) => {
-        /// Where these parameters are at a sample; switches are 0 or 1.
+        /// Values of these parameters at a sample; switches are 0 or 1.
         #[derive(Clone, Copy, Default)]
         pub struct Levels {
             $(pub $name: f32,)+
         }
 
         impl Levels {
-            /// Where the parameters go to.
+            /// The current values of the parameters, as targets of the ramps.
             pub fn targets(params: &GraftParams) -> Self {
                 let target = |target: fn(&GraftParams) -> f32| target(params);
                 Self {
@@ -30,25 +30,25 @@ macro_rules! levels {
         }
 
         impl Ramps {
-            /// Ramps that stand at 0.
+            /// Creates ramps at 0.
             pub fn new(sample_rate_hz: f32) -> Self {
                 Self {
                     $($name: Ramp::new(sample_rate_hz),)+
                 }
             }
 
-            /// Goes to where the parameters are at once.
+            /// Jumps to the current values of the parameters.
             pub fn settle(&mut self, params: &GraftParams) {
                 let targets = Levels::targets(params);
                 $(self.$name.settle(targets.$name);)+
             }
 
-            /// Whether all are where the last targets were.
+            /// Whether all ramps have reached their last targets.
             pub fn are_settled(&self) -> bool {
                 true $(&& self.$name.is_settled())+
             }
 
-            /// Moves all towards their targets by one sample.
+            /// Moves all ramps towards their targets by one sample.
             pub fn next(&mut self, targets: &Levels) -> Levels {
                 Levels {
                     $($name: self.$name.next(targets.$name),)+

@@ -1,4 +1,4 @@
-//! Presets, and comparing two settings.
+//! Factory presets and A/B comparison.
 
 use super::panel::Panel;
 use crate::control::SetBy;
@@ -7,14 +7,13 @@ use crate::params::ParamId::{
     self, FreezeHarmony, FreezeLength, FreezeRhythm, Harmony, Link, Mix, Rhythm, Transpose,
 };
 
-/// A setting with a name that says what it does.
+/// A named setting.
 pub struct Preset {
     /// The name.
     pub name: &'static str,
-    /// What it is for.
+    /// Its tooltip.
     pub help: &'static str,
-    /// What it sets, in words that the parameters understand. The others that presets
-    /// set go back to where they were at first.
+    /// Parameter values as text. All other parameters with [`SetBy::Presets`] are reset to their defaults.
     values: &'static [(ParamId, &'static str)],
 }
 
@@ -24,7 +23,7 @@ fn reset() -> impl Iterator<Item = ParamId> {
     all.filter(|id| id.shown().set_by == SetBy::Presets)
 }
 
-/// The presets that come with Graft.
+/// The factory presets.
 pub const FACTORY: [Preset; 9] = [
     Preset {
         name: "Swap the groove",
@@ -74,7 +73,7 @@ pub const FACTORY: [Preset; 9] = [
 ];
 
 impl Preset {
-    /// What differs from a new instance: names of parameters, and values in words that they understand.
+    /// The differences from a new instance: parameter names, and values as text.
     pub fn words(&self) -> Vec<(String, &'static str)> {
         let params = GraftParams::default();
         let values = self.values.iter();
@@ -90,7 +89,7 @@ impl Preset {
         names.collect()
     }
 
-    /// Sets the parameters: one change to undo.
+    /// Applies the preset as one undo step.
     pub(super) fn apply(&self, panel: &mut Panel) {
         let values = reset().map(|id| {
             let control = panel.control(id);
@@ -103,21 +102,21 @@ impl Preset {
     }
 }
 
-/// Two settings to go back and forth between.
+/// The A/B comparison of two settings.
 #[derive(Default)]
 pub(super) struct Compare {
     is_b: bool,
-    /// The one that is not heard, once there is one.
+    /// The inactive setting, once there is one.
     other: Option<Vec<(ParamId, f32)>>,
 }
 
 impl Compare {
-    /// Whether the second setting is heard.
+    /// Whether setting B is active.
     pub fn is_b(&self) -> bool {
         self.is_b
     }
 
-    /// Goes to the other setting. The first time, both are the same.
+    /// Switches to the other setting. The first time, both are the same.
     pub fn switch(&mut self, panel: &mut Panel) {
         let now = values(panel);
         if let Some(other) = self.other.replace(now) {
@@ -132,7 +131,7 @@ impl Compare {
     }
 }
 
-/// Where all parameters are that one would compare.
+/// The values of all parameters that take part in the comparison.
 fn values(panel: &Panel) -> Vec<(ParamId, f32)> {
     let compared = ParamId::ALL.iter().copied();
     let compared = compared.filter(|id| id.shown().set_by != SetBy::Nothing);

@@ -1,4 +1,4 @@
-//! The status line: what Graft is at, and what may be wrong.
+//! The status line: latency, load, late windows, and problems.
 
 use egui::{Align2, Color32, Id, Rect, Sense, Ui, pos2, vec2};
 use model_runtime::status::Status;
@@ -9,7 +9,7 @@ use super::panel::Panel;
 use super::theme;
 use crate::readout::Readout;
 
-/// A worker that needs more than this share of the time is close to its limit.
+/// A worker load above this share of real time is shown as a warning.
 const BUSY: f32 = 0.7;
 
 /// Shows the line.
@@ -91,7 +91,7 @@ fn remedy(ui: &Ui, rect: Rect, panel: &mut Panel, advice: &Advice) {
     words(ui, right, rect, &advice.text, theme::SIDECHAIN);
 }
 
-/// Words that end at `right`, behind a mark.
+/// Right-aligned text that ends at `right`, with a warning mark before it.
 fn words(ui: &Ui, right: f32, rect: Rect, text: &str, color: Color32) {
     let at = ui.painter().text(
         pos2(right, rect.center().y),
@@ -106,7 +106,7 @@ fn words(ui: &Ui, right: f32, rect: Rect, text: &str, color: Color32) {
         .text(mark, Align2::CENTER_CENTER, "!", theme::bold(9.5), color);
 }
 
-/// A name and a value; gives the place of the next.
+/// A label and a value. Returns the position of the next item.
 fn item(ui: &Ui, rect: Rect, x: f32, name: &str, value: &str, color: Color32, help: &str) -> f32 {
     let painter = ui.painter();
     let y = rect.center().y;

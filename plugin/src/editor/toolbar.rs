@@ -1,4 +1,4 @@
-//! The line above: presets, comparing, undo, and the model.
+//! The toolbar: presets, A/B comparison and undo.
 
 use egui::{Id, Popup, Pos2, Rect, Ui, pos2, vec2};
 
@@ -10,7 +10,7 @@ use super::theme;
 const TOP: f32 = 13.0;
 const HEIGHT: f32 = 26.0;
 
-/// What the toolbar keeps while the editor is closed.
+/// State that is kept while the editor is closed.
 #[derive(Default)]
 pub struct Toolbar {
     compare: Compare,
@@ -18,7 +18,7 @@ pub struct Toolbar {
 }
 
 impl Toolbar {
-    /// Shows presets, comparing and undo.
+    /// Shows presets, A/B comparison and undo.
     pub fn show(&mut self, ui: &Ui, origin: Pos2, panel: &mut Panel) {
         let place =
             |x: f32, width: f32| Rect::from_min_size(origin + vec2(x, TOP), vec2(width, HEIGHT));
@@ -92,7 +92,7 @@ impl Toolbar {
     }
 }
 
-/// A small triangle that says that there is a list behind a button.
+/// A small triangle that marks a button with a menu.
 pub fn arrow(ui: &Ui, at: Pos2) {
     let points = [(-4.0, -2.0), (4.0, -2.0), (0.0, 3.0)].map(|(x, y)| at + vec2(x, y));
     ui.painter().add(egui::Shape::convex_polygon(
