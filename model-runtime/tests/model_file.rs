@@ -1,4 +1,4 @@
-//! Model files: what is written is read again, and what is damaged is refused in words.
+//! Model files: round trips, and error messages for damaged files.
 
 mod common;
 
@@ -41,7 +41,7 @@ fn weights() -> HashMap<String, Tensor> {
         .collect()
 }
 
-/// The file with its header replaced, without the check that `to_bytes` makes.
+/// The file with another header, without the checks of `to_bytes`.
 fn with_header(header: &str, weights: &HashMap<String, Tensor>) -> Vec<u8> {
     let metadata = HashMap::from([(HEADER_KEY.to_owned(), header.to_owned())]);
     safetensors::serialize(weights, Some(metadata)).unwrap()
