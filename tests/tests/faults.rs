@@ -138,7 +138,7 @@ fn play(engine: Engine, mode: LatencyMode, fault: Fault, live: bool) -> Played {
     }
 }
 
-/// The longest span after the first remix in which only the delayed main input plays.
+/// The span after the first latency from the first to the last run in which the delayed main input plays.
 fn without_remix(played: &Played) -> Range<usize> {
     // A single sample of a remix may equal that of the main input by chance.
     const RUN: usize = 16;
