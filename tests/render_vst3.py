@@ -4,9 +4,9 @@
     python tests/render_vst3.py target/bundled/Graft.vst3 MAIN.wav SIDECHAIN.wav -o OUT.wav \
         [--harmony H] [--rhythm R] [--block N] [--compare CLAP.wav]
 
-Both inputs have the same sample rate. The reported latency is taken off, so OUT.wav lines up with
-MAIN.wav, as the output of `cargo xtask remix MAIN.wav SIDECHAIN.wav -o CLAP.wav --host` does. With
---compare the level of the difference is printed, in dB relative to CLAP.wav, and the exit code is 1
+Both inputs have the same sample rate. The reported latency is compensated, so OUT.wav is aligned with
+MAIN.wav, as is the output of `cargo xtask remix MAIN.wav SIDECHAIN.wav -o CLAP.wav --host`. With
+--compare, prints the level of the difference in dB relative to CLAP.wav, and exits with code 1
 above -80 dB.
 """
 

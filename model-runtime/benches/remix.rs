@@ -1,5 +1,5 @@
-//! Cost of the networks and of the whole remix, a second of audio at a time: a time of 10 ms is a real-time factor of
-//! 0.01. Run with `cargo bench -p model-runtime`.
+//! Cost of the networks and of the whole remix, per second of audio: 10 ms are a real-time factor of 0.01. Run with
+//! `cargo bench -p model-runtime`.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -17,7 +17,7 @@ use model_runtime::{
 };
 use no_denormals::no_denormals;
 
-/// Mel frames of a second, a multiple of the four that a step takes.
+/// Mel frames in a second, a multiple of the four that a step takes.
 const FRAMES: usize = 44;
 
 fn networks(c: &mut Criterion) {

@@ -1,11 +1,11 @@
-//! From sound at the host's rate to log-mels, in steps.
+//! Log-mel analysis of audio at the host's rate, in steps.
 
 use vocoder::{LogMel, MelConfig, MelStream};
 
 use crate::error::Result;
 use crate::resample::Resampler;
 
-/// From host samples to log-mel frames, for one channel.
+/// Computes log-mel frames from host samples, for one channel.
 pub(crate) struct Analysis {
     pub(crate) resampler: Resampler,
     mel: MelStream,
@@ -19,7 +19,8 @@ impl Analysis {
         })
     }
 
-    /// Takes one channel of a source, or the mean of both, and appends the frames that it completes to `frames`.
+    /// Takes the next samples of one channel of a source, or of the mean of both, and appends the completed frames to
+    /// `frames`.
     pub(crate) fn push(
         &mut self,
         source: [&[f32]; 2],
@@ -34,7 +35,7 @@ impl Analysis {
         self.mel.push(&samples, frames);
     }
 
-    /// Ends the clip: appends the frames at its end.
+    /// Ends the clip and appends its last frames.
     pub(crate) fn finish(&mut self, frames: &mut LogMel) {
         let mut samples = Vec::new();
         self.resampler.finish(&mut samples);

@@ -17,7 +17,7 @@ use crate::pitch_aligned::PitchAlignedConfig;
 pub enum Architecture {
     /// HARD as published.
     Hard(HardConfig),
-    /// The network that Graft ships.
+    /// The network of the built-in model.
     PitchAligned(PitchAlignedConfig),
 }
 
@@ -29,12 +29,12 @@ impl Architecture {
         }
     }
 
-    /// Reads or creates the weights of the network for this mel spectrogram; `weight_norm` splits those of HARD for
-    /// training.
+    /// Reads or creates the weights of the network for this mel spectrogram. `weight_norm` splits the weights of HARD
+    /// for training.
     ///
     /// # Errors
     ///
-    /// If a tensor is missing or has another shape, or the network cannot work on the mel spectrogram.
+    /// If a tensor is missing or has another shape, or if the network does not support the mel spectrogram.
     pub fn build(
         &self,
         mel: &MelConfig,
@@ -44,7 +44,7 @@ impl Architecture {
         self.config().build(mel, weight_norm, vb)
     }
 
-    /// Refuses sizes that no sensible model has, so that a hostile file cannot ask for any amount of memory.
+    /// Rejects unreasonable sizes, so that a malicious file cannot make the plugin allocate unlimited memory.
     pub(crate) fn validate(&self) -> std::result::Result<(), String> {
         for (name, found, range) in self.config().sizes() {
             if !range.contains(&found) {

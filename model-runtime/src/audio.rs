@@ -1,4 +1,4 @@
-//! Audio as the library takes it and gives it back.
+//! Audio clips.
 
 /// A whole clip of audio, one buffer per channel.
 #[derive(Debug, Clone, PartialEq)]

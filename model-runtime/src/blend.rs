@@ -1,4 +1,4 @@
-//! The generated voice beside the guided one, as far as the knob Voice says.
+//! Blends the guided voice with the generated voice, as set by the knob Voice.
 //!
 //! ```text
 //! guided -> crossover -> low middle, low side, high
@@ -7,8 +7,8 @@
 //! out = cos(v) low middle + sin(v) generated + low side + (1 - v + v air) high
 //! ```
 //!
-//! The generator makes one channel from the mel of the mono sum, and nothing above the model's highest frequency: it takes the
-//! place of the middle's low part. The stereo image and the air above stay the sources' own, shaped by the guided voice.
+//! The generator returns one channel, from the mel of the mono sum, and nothing above the model's highest frequency. It
+//! replaces the low band of the mid channel. The stereo image and the frequencies above come from the guided voice.
 
 use std::collections::VecDeque;
 use std::f32::consts::FRAC_PI_2;
@@ -24,27 +24,28 @@ use crate::crossover::Crossover;
 use crate::error::Result;
 use crate::resample::Resampler;
 
-/// Frames that the generator is given before those that are heard, where it was not heard before, and those that it lags.
+/// Warm-up: frames that the generator gets before the first audible frame after it was inaudible, in addition to its
+/// lag.
 const WARM_UP_FRAMES: usize = 8;
 
 /// Both voices in steps, for one or two channels.
 pub(crate) struct Blend {
     generated: GeneratedMiddle,
     crossovers: Vec<Crossover>,
-    /// Host samples of a frame.
+    /// Host samples per frame.
     hop_samples: f64,
-    /// Parts of each channel that wait for the generator.
+    /// The band of each channel that waits for the generator.
     low: Vec<Vec<f32>>,
     high: Vec<Vec<f32>>,
-    /// What waits for the guided voice.
+    /// Samples that wait for the guided voice.
     middle: Vec<f32>,
-    /// The knobs at the end of each frame that is not over, the first that of frame `first_frame - 1`.
+    /// The knobs at the end of each unfinished frame, starting with frame `first_frame - 1`.
     shares: VecDeque<Shares>,
     first_frame: usize,
     blended_samples: usize,
 }
 
-/// How much of what is heard.
+/// The blend at one point in time.
 #[derive(Clone, Copy, Default)]
 struct Shares {
     voice: f32,
@@ -52,11 +53,11 @@ struct Shares {
 }
 
 impl Blend {
-    /// For so many channels at `host_hz`.
+    /// Creates a blend for this many channels at `host_hz`.
     ///
     /// # Errors
     ///
-    /// When the rate is 0.
+    /// If the rate is 0.
     pub(crate) fn new(
         generator: &Generator,
         magnitudes: Option<&MagnitudeNetwork>,
@@ -80,21 +81,22 @@ impl Blend {
         Ok(blend)
     }
 
-    /// By how many samples the guided voice is ahead of what is blended, at most, at the host's and at the model's rate.
+    /// Largest lag of the blended samples behind the guided voice, in samples at the host's rate and at the model's
+    /// rate.
     pub(crate) fn crossover_latency_samples(&self) -> (usize, usize) {
         self.crossovers[0].latency_samples()
     }
 
-    /// By how many of the model's samples the decoded frames are ahead of what is blended, at most.
+    /// Largest lag of the blended samples behind the decoded frames, in samples at the model's rate.
     pub(crate) fn generator_latency_samples(&self) -> usize {
         self.generated.voice.look_ahead_samples() + self.generated.resampler.latency_samples()
     }
 
-    /// Takes the next decoded frames of the mono sum, with the knobs at each of them.
+    /// Takes the next decoded frames of the mono sum, with the knobs at each frame.
     ///
     /// # Errors
     ///
-    /// When the frames do not fit the generator.
+    /// If the frames do not fit the generator.
     pub(crate) fn push_mel(&mut self, decoded: &LogMel, controls: &[Controls]) -> Result<()> {
         let mut is_heard = Vec::with_capacity(controls.len());
         for controls in controls {
@@ -103,7 +105,7 @@ impl Blend {
                 voice: share(controls.generated),
                 air: share(controls.air),
             };
-            // At its beginning a clip has the knobs of its first frame.
+            // Before its first frame, a clip uses the knobs of that frame.
             if self.shares.is_empty() {
                 self.shares.push_back(shares);
             }
@@ -118,7 +120,7 @@ impl Blend {
         Ok(())
     }
 
-    /// Takes the next samples of the guided voice and empties them.
+    /// Takes the next samples of the guided voice and clears the buffers.
     pub(crate) fn push_guided(&mut self, guided: &mut [Vec<f32>]) {
         let parts = self.low.iter_mut().zip(&mut self.high);
         for ((crossover, guided), (low, high)) in self.crossovers.iter_mut().zip(guided).zip(parts)
@@ -128,12 +130,12 @@ impl Blend {
         }
     }
 
-    /// Appends all samples that are complete to `out`.
+    /// Appends all complete samples to `out`.
     pub(crate) fn pull(&mut self, out: &mut [Vec<f32>]) {
         self.blend(self.low[0].len().min(self.middle.len()), out);
     }
 
-    /// Ends the clip: appends the rest of what the guided voice gave, and starts again. The generator breaks off where it is.
+    /// Ends the clip: appends the remaining samples of the guided voice and resets. The generator stops where it is.
     pub(crate) fn finish(&mut self, out: &mut [Vec<f32>]) {
         let parts = self.low.iter_mut().zip(&mut self.high);
         for (crossover, (low, high)) in self.crossovers.iter_mut().zip(parts) {
@@ -145,7 +147,7 @@ impl Blend {
         self.reset();
     }
 
-    /// Starts again at frame 0.
+    /// Resets to frame 0.
     pub(crate) fn reset(&mut self) {
         self.generated.reset();
         self.crossovers.iter_mut().for_each(Crossover::reset);
@@ -181,7 +183,7 @@ impl Blend {
         self.middle.drain(..samples);
     }
 
-    /// The knobs at the next sample: each frame goes from those at its beginning to its own.
+    /// The knobs at the next sample, interpolated linearly between frames.
     fn next_shares(&mut self) -> Shares {
         let place = self.blended_samples as f64 / self.hop_samples;
         self.blended_samples += 1;
@@ -206,20 +208,20 @@ impl Blend {
     }
 }
 
-/// What the generator makes, at the host's rate. Where it is not heard it rests, and there is silence.
+/// Output of the generator at the host's rate. While inaudible, the generator idles and the output is silence.
 struct GeneratedMiddle {
     voice: GeneratedVoice,
     hop_length: usize,
     resampler: Resampler,
-    /// The last frames, to warm up with.
+    /// The last frames, for the warm-up.
     recent: LogMel,
     rests: bool,
-    /// For how many more frames it works though it is not heard, so that what was heard is complete.
+    /// Frames for which the generator still runs after it became inaudible, to complete its audible samples.
     tail_frames: usize,
     taken_frames: usize,
-    /// Samples at the model's rate that came out.
+    /// Samples at the model's rate that were returned.
     given_samples: usize,
-    /// Number of the next sample that the generator makes; behind `given_samples` while it warms up.
+    /// Number of the generator's next sample; less than `given_samples` during the warm-up.
     next_sample: usize,
 }
 
@@ -251,7 +253,7 @@ impl GeneratedMiddle {
         (self.taken_frames, self.given_samples, self.next_sample) = (0, 0, 0);
     }
 
-    /// Takes the next frames, and appends the samples that they complete to `out`.
+    /// Takes the next frames and appends the completed samples to `out`.
     fn push(&mut self, mut mel: LogMel, is_heard: bool, out: &mut Vec<f32>) -> Result<()> {
         let mut samples = Vec::new();
         let frames = mel.frames();
@@ -286,7 +288,7 @@ impl GeneratedMiddle {
         Ok(())
     }
 
-    /// Begins to work, with the frames before those that are heard.
+    /// Starts the generator with the frames before the first audible one.
     fn warm_up(&mut self, samples: &mut Vec<f32>) -> Result<()> {
         self.voice.reset();
         let frames = self.recent.frames();
@@ -297,7 +299,7 @@ impl GeneratedMiddle {
         Ok(())
     }
 
-    /// Runs the generator, and appends those of its samples that were not given yet.
+    /// Runs the generator and appends the samples that were not returned yet.
     fn generate(&mut self, mel: &LogMel, samples: &mut Vec<f32>) -> Result<()> {
         let mut made = Vec::new();
         self.voice.push(mel, &mut made)?;
@@ -334,8 +336,8 @@ mod tests {
         Blend::new(&generator, None, &MelConfig::default(), host_hz, 2).unwrap()
     }
 
-    /// With the network bypassed, which is to say where the generator makes just what it can of the middle, low and high bands
-    /// are the sound again.
+    /// With the network bypassed, an ideal generator returns the low band of the mid channel; low and high band then
+    /// add up to the input.
     #[test]
     fn a_perfect_generator_leaves_the_sound_as_it_was() {
         let knobs = [Controls {

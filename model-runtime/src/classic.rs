@@ -1,4 +1,4 @@
-//! The remixes without a network as what the worker runs.
+//! Runs the remixes without a network on the worker.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use crate::sketch::Sketch;
 use crate::voice::frame_controls;
 use crate::window::Window;
 
-/// Worker thread: remixes two stereo streams without a network, window by window. Transposition and what is frozen concern
-/// latents, and have no part in it.
+/// Worker thread: remixes two stereo streams without a network, window by window. Ignores transposition and freezing,
+/// which only affect latents.
 pub struct ClassicStream {
     remix: ClassicRemix,
     state: StreamState,
@@ -22,11 +22,11 @@ pub struct ClassicStream {
 }
 
 impl ClassicStream {
-    /// A stream at its beginning.
+    /// Creates a stream at its beginning.
     ///
     /// # Errors
     ///
-    /// When the rate is out of range.
+    /// If the rate is out of range.
     pub fn new(method: Method, sample_rate_hz: u32) -> Result<Self> {
         let remix = ClassicRemix::new(method, sample_rate_hz, 2)?;
         let hop_samples = remix.hop_samples() as f64;
@@ -40,17 +40,17 @@ impl ClassicStream {
         Ok(stream)
     }
 
-    /// Has log-mels of what is heard and made written into `scope` while it is watched.
+    /// Writes log-mels of the inputs and the remix to `scope` while the editor watches.
     ///
     /// # Errors
     ///
-    /// When the rate is out of range.
+    /// If the rate is out of range.
     pub fn with_scope(mut self, scope: Arc<Scope>) -> Result<Self> {
         self.sketch = Some(Sketch::new(scope, self.sample_rate_hz)?);
         Ok(self)
     }
 
-    /// Shows what was made, from sample `first` of what waits to be handed out on.
+    /// Draws the remix in the output queue, from sample `first` on.
     fn draw_remix(&mut self, first: usize) {
         if let Some(sketch) = &mut self.sketch {
             let output = self.state.output.each_ref();
@@ -205,7 +205,7 @@ mod tests {
     fn it_rests_while_the_sidechain_is_silent_and_begins_anew_wherever_windows_end() {
         let (out, frames) = play_with_a_rest(1000);
         let (cut, _) = play_with_a_rest(777);
-        // In between it falls asleep, at the end of a window; the audio thread plays the main input there.
+        // The stream goes idle in between, at the end of a window; there, the audio thread plays the main input.
         let place = |seconds: f64| (seconds * f64::from(RATE_HZ)) as usize;
         assert!(out[..place(3.0)] == cut[..place(3.0)]);
         assert!(out[place(3.5)..] == cut[place(3.5)..]);

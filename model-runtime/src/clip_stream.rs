@@ -1,5 +1,5 @@
-//! What streams have in common, with or without a network: a stream is a row of clips, each of which begins after a jump or with
-//! the sidechain's first sound after a rest.
+//! Common parts of the streams with and without a network. A stream is a sequence of clips. A clip begins after a jump,
+//! or with the first sound of the sidechain after a rest.
 
 use crate::error::{Error, Result};
 use crate::knobs::Knobs;
@@ -7,17 +7,18 @@ use crate::rest::{Rest, Step};
 use crate::window::Window;
 use crate::worker::{ProcessorError, WindowProcessor};
 
-/// What every stream keeps from clip to clip.
+/// State that a stream keeps from clip to clip.
 pub(crate) struct StreamState {
     pub(crate) knobs: Knobs,
     pub(crate) latency_samples: usize,
-    /// Stereo samples that wait to be handed out. The stream begins with as many as its latency.
+    /// Output queue, stereo. It starts with silence for the latency of the stream.
     pub(crate) output: [Vec<f32>; 2],
     rest: Rest,
 }
 
 impl StreamState {
-    /// For a stream of that latency, which has to [`ClipStream::restart`] first, that reads its knobs with each of its frames, which are `hop_samples` apart.
+    /// Creates the state of a stream with this latency that reads its knobs once per frame. Frames are `hop_samples`
+    /// apart. Call [`ClipStream::restart`] first.
     pub(crate) fn new(hop_samples: f64, latency_samples: usize, sample_rate_hz: u32) -> Self {
         Self {
             knobs: Knobs::new(hop_samples),
@@ -27,7 +28,7 @@ impl StreamState {
         }
     }
 
-    /// Moves the first samples of what waits to a window's remix.
+    /// Moves the first samples of the output queue to the remix of a window.
     pub(crate) fn hand_out(&mut self, remix: [&mut [f32]; 2]) -> Result<()> {
         for (out, ready) in remix.into_iter().zip(&mut self.output) {
             let samples = out.len();
@@ -47,19 +48,19 @@ pub(crate) trait ClipStream {
 
     fn state_mut(&mut self) -> &mut StreamState;
 
-    /// Time from one frame to the next.
+    /// Time between frames.
     fn frame_seconds(&self) -> f64;
 
-    /// Forgets the clip before and begins one, so many samples after the last jump. What waits to be handed out stays.
+    /// Begins a new clip, this many samples after the last jump, and forgets the clip before. The output queue stays.
     fn begin_clip(&mut self, position_samples: u64);
 
-    /// Ends the clip: what it has not given yet is put out.
+    /// Ends the clip and appends its remaining output.
     fn finish_clip(&mut self) -> Result<()>;
 
-    /// Takes the samples of a window from number `first` on, and puts out what they complete.
+    /// Takes the samples of a window from number `first` on, and appends the output that they complete.
     fn take(&mut self, window: &Window, first: usize) -> Result<()>;
 
-    /// Takes a window.
+    /// Processes a window.
     fn push(&mut self, window: &Window) -> Result<()> {
         if window.stream_position_samples == 0 {
             if !self.state_mut().rest.is_asleep() {
@@ -91,7 +92,7 @@ pub(crate) trait ClipStream {
         self.take(window, silent_samples)
     }
 
-    /// Goes back to the beginning.
+    /// Returns to the initial state.
     fn restart(&mut self) {
         self.fall_silent();
         let state = self.state_mut();
@@ -99,7 +100,7 @@ pub(crate) trait ClipStream {
         state.knobs.begin_stream();
     }
 
-    /// Forgets the past: silence follows.
+    /// Forgets all input, as if silence followed.
     fn fall_silent(&mut self) {
         self.begin_clip(0);
         let state = self.state_mut();

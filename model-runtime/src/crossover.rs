@@ -1,23 +1,23 @@
-//! Sound split at the highest frequency that a model can make.
+//! Splits audio at the highest frequency of a model.
 
 use crate::error::Result;
 use crate::resample::Resampler;
 
-/// Splits one channel into what survives the model's sample rate and the rest. The filters have linear phase, and both
-/// parts are in time with the input, of which they are the sum.
+/// Splits one channel into the band below the model's Nyquist frequency and the band above. The filters have linear
+/// phase. Both bands are time-aligned with the input and add up to it.
 pub(crate) struct Crossover {
     down: Resampler,
     up: Resampler,
-    /// Input whose low part is not complete.
+    /// Input whose low band is not complete.
     waiting: Vec<f32>,
 }
 
 impl Crossover {
-    /// For sound at `host_hz` and a model at `model_hz`.
+    /// Creates a crossover for audio at `host_hz` and a model at `model_hz`.
     ///
     /// # Errors
     ///
-    /// When a rate is 0.
+    /// If a rate is 0.
     pub(crate) fn new(host_hz: u32, model_hz: u32) -> Result<Self> {
         Ok(Self {
             down: Resampler::new(host_hz, model_hz)?,
@@ -26,12 +26,12 @@ impl Crossover {
         })
     }
 
-    /// By how many samples the newest input is ahead of the newest output, at most, at each of the two rates.
+    /// Largest lag of the output behind the input, in samples at each of the two rates.
     pub(crate) fn latency_samples(&self) -> (usize, usize) {
         (self.down.latency_samples(), self.up.latency_samples())
     }
 
-    /// Takes the next samples and appends those that they complete to the parts.
+    /// Takes the next samples and appends the completed samples of both bands.
     pub(crate) fn push(&mut self, samples: &[f32], low: &mut Vec<f32>, high: &mut Vec<f32>) {
         self.waiting.extend_from_slice(samples);
         let start = low.len();
@@ -41,7 +41,7 @@ impl Crossover {
         self.split(start, low, high);
     }
 
-    /// Ends the stream: appends the rest, and starts again.
+    /// Ends the stream: appends the remaining samples and resets.
     pub(crate) fn finish(&mut self, low: &mut Vec<f32>, high: &mut Vec<f32>) {
         let start = low.len();
         let mut at_model = Vec::new();
@@ -52,16 +52,16 @@ impl Crossover {
         self.split(start, low, high);
     }
 
-    /// Starts again at sample 0.
+    /// Resets to sample 0.
     pub(crate) fn reset(&mut self) {
         self.down.reset();
         self.up.reset();
         self.waiting.clear();
     }
 
-    /// Appends what the samples of `low` from number `start` on leave of the input.
+    /// Appends the high band for the samples of `low` from number `start` on: the input minus the low band.
     fn split(&mut self, start: usize, low: &mut Vec<f32>, high: &mut Vec<f32>) {
-        // Rounding of the rates may complete a sample that was not pushed yet at the end of a stream only.
+        // At the end of a stream, rounding of the rates may complete one sample more than was pushed.
         let complete = (low.len() - start).min(self.waiting.len());
         low.truncate(start + complete);
         let input = self.waiting.drain(..complete);
@@ -118,7 +118,7 @@ mod tests {
                     assert!((low + high - input).abs() < 1e-6);
                 }
                 for (part, expected_db) in [(low, low_db), (high, high_db)] {
-                    // Away from where the sine is cut off.
+                    // Ignore the ends, where the sine is truncated.
                     let found_db = level_db(&part[1000..19_000]);
                     let fits = match expected_db {
                         0.0 => found_db.abs() < 0.01,

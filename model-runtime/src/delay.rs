@@ -5,12 +5,12 @@
 pub struct Delay<T> {
     values: Vec<T>,
     next: usize,
-    /// Values pushed since the reset, up to the length of the line: older memory is not read.
+    /// Values pushed since the reset, up to the length of the line. Older memory is not read.
     filled: usize,
 }
 
 impl<T: Copy + Default> Delay<T> {
-    /// A line of `samples` values. Allocates; all else is for the audio thread.
+    /// Creates a line of `samples` values. Allocates; all other methods are real-time safe.
     pub fn new(samples: usize) -> Self {
         Self {
             values: vec![T::default(); samples],
@@ -19,13 +19,12 @@ impl<T: Copy + Default> Delay<T> {
         }
     }
 
-    /// Forgets what is in the line, in constant time.
+    /// Clears the line, in constant time.
     pub fn reset(&mut self) {
         self.filled = 0;
     }
 
-    /// Puts `value` in and takes out the one of [`Self::samples`] pushes ago, or the default when
-    /// there was none.
+    /// Pushes `value` and returns the value from [`Self::samples`] pushes ago, or the default if there was none.
     pub fn push(&mut self, value: T) -> T {
         if self.values.is_empty() {
             return value;

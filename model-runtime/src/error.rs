@@ -1,9 +1,9 @@
-//! The one error type of this crate.
+//! The error type of this crate.
 
 use std::io;
 use std::path::PathBuf;
 
-/// What can go wrong when a model is loaded or audio is remixed.
+/// An error while loading a model or remixing audio.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -12,27 +12,27 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// A file or buffer is not a model that this version can use.
+    /// A file or buffer is not a model that this version supports.
     #[error("not a usable model: {0}")]
     Model(String),
-    /// Audio or a setting is outside what the code can work with.
+    /// Audio or a setting is out of range.
     #[error("{what}: expected {expected}, found {found}")]
     Input {
         /// Name of the input.
         what: &'static str,
-        /// What is possible.
+        /// The valid range.
         expected: String,
-        /// What was given.
+        /// The given value.
         found: String,
     },
-    /// A voice or analysis refused its settings.
+    /// A voice or analysis rejected its settings.
     #[error(transparent)]
     Vocoder(#[from] vocoder::Error),
-    /// A network could not be run.
-    #[error("the network failed")]
+    /// The computation of a network failed.
+    #[error("the network computation failed")]
     Network(#[from] candle_core::Error),
 }
 

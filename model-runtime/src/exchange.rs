@@ -1,22 +1,21 @@
-//! The exchange of audio between the audio thread and the worker.
+//! Exchanges audio between the audio thread and the worker.
 //!
 //! ```text
 //! host samples -> AudioPort -> full windows -> WorkerPort -> WindowProcessor
 //! host samples <- AudioPort <- remixed windows <- WorkerPort <-'
 //! ```
 //!
-//! The audio thread gathers its input into windows, each in a [`Packet`] that was allocated
-//! beforehand, and sends them to the worker through a wait-free queue. They come back by another one
-//! with the remix in them, and are played at a constant latency ([`Geometry::latency_samples`]).
-//! Windows end on the host's beat grid where there is one ([`crate::transport`]); the latency is that
-//! of the longest. All decisions are made per sample, so as long as nothing is late the output does
-//! not depend on the host's block sizes.
+//! The audio thread collects its input into windows, each in a preallocated packet, and sends them to the worker
+//! through a wait-free queue. A second queue returns them with the remix, which is played at a constant latency
+//! ([`Geometry::latency_samples`]). Windows end on the host's beat grid if there is one ([`crate::transport`]); the
+//! latency is sized for the longest window. All decisions are made per sample: as long as no window is late, the output
+//! does not depend on the host's block sizes.
 //!
-//! A window that is not back in time is replaced by the main input, delayed by the same latency,
-//! with a short fade each way; its late part is dropped, so the latency never grows.
+//! If a window is late, the main input plays instead, delayed by the same latency, with short crossfades. The late part
+//! of the window is dropped, so the latency never grows.
 //!
-//! Where the transport starts, stops or jumps, one stream ends and the next begins, with a short fade
-//! of the remix in between: nothing from before the jump is in what sounds after it.
+//! At a jump (the transport starts, stops or relocates), one stream ends and the next begins. The remix fades out and
+//! in around it; the output after a jump uses only audio from after it.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -38,46 +37,46 @@ use crate::status::Status;
 use crate::transport::{Timeline, Transport, window_end_beats};
 use crate::window::{Window, stereo};
 
-/// Windows on the beat grid can be shorter than the limit, so that more of them are under way.
+/// Windows on the beat grid can be shorter than the maximum, so more of them may be in flight.
 const SHORT_WINDOWS: usize = 2;
 
-/// Packets beyond those that one window of lateness needs.
+/// Packets in addition to those needed when one window is late.
 const SPARE_PACKETS: usize = 4;
 
-/// Shortest stream between two jumps of the transport; jumps that come faster count as one.
+/// Shortest stream between two jumps of the transport. Jumps in faster succession count as one.
 const SHORTEST_STREAM_SECONDS: f64 = 0.1;
 
-/// How long the audio thread sleeps at a time when it may wait.
+/// How long the audio thread sleeps at a time while it waits.
 const WAIT_STEP: Duration = Duration::from_micros(200);
 
-/// One window on its way to the worker, or back.
+/// One window on its way to the worker and back.
 #[derive(Debug)]
 pub(crate) struct Packet {
     pub(crate) window: Window,
     /// The processor's output for the window, left and right, as long as the window.
     pub(crate) remix: [Vec<f32>; 2],
-    /// Counts resets. A packet of an older generation is stale.
+    /// Number of resets so far. A packet of an older generation is stale.
     pub(crate) generation: u64,
     /// Number of the window since the reset.
     pub(crate) sequence: u64,
     /// Number of its first sample since the reset.
     pub(crate) start: u64,
-    /// Whether `remix` may be heard: false after a fault and while the processor recovers from one.
+    /// Whether `remix` may be played: false after a fault and while the processor recovers from one.
     pub(crate) usable: bool,
 }
 
-/// What both ports share.
+/// State that both ports share.
 #[derive(Debug)]
 struct Shared {
     generation: AtomicU64,
     status: Arc<Status>,
 }
 
-/// Makes the two ends of an exchange. `clock` tells the audio thread how far the host is ahead.
+/// Creates the two ends of an exchange. `clock` tells the audio thread how far the host is ahead of real time.
 ///
 /// # Errors
 ///
-/// When a term of the geometry is too short to work with.
+/// If a term of the geometry is too short.
 pub fn exchange<C: Clock>(
     geometry: &Geometry,
     clock: C,
@@ -147,21 +146,21 @@ pub fn exchange<C: Clock>(
     Ok((audio, worker))
 }
 
-/// Audio thread: a sample in the dry path, with how much of the remix goes with it.
+/// Audio thread: a sample of the dry path, with the gain of the remix.
 #[derive(Clone, Copy, Debug, Default)]
 struct Dry {
     main: [f32; 2],
     remix_gain: f32,
 }
 
-/// Audio thread: a window between the first sample that went in and the last one that is played.
+/// Audio thread: a window in flight, from the first input sample to the last sample that is played.
 #[derive(Debug)]
 struct Slot {
     /// Number of its first sample since the reset.
     start: usize,
-    /// Number of the first sample after it; not known while it is being filled.
+    /// Number of the first sample after it; unknown while the window is being filled.
     end: usize,
-    /// Once it is back.
+    /// Present once it is back.
     packet: Option<Packet>,
 }
 
@@ -171,20 +170,20 @@ impl Slot {
     }
 }
 
-/// Audio thread: the window that is being filled.
+/// Audio thread: the window being filled.
 #[derive(Debug)]
 struct OpenWindow {
     start: usize,
-    /// Where it is to end, if it is to end on a beat.
+    /// Where it ends, if it ends on a beat.
     end_beats: Option<f64>,
-    /// None when there was no packet: the window is lost, and its remix will count as late.
+    /// None if no packet was free: the window is lost, and its remix counts as late.
     packet: Option<Packet>,
 }
 
 /// Audio thread: the host's end of the exchange.
 ///
-/// `Send`, so that it can be made elsewhere, but not `Sync`. Neither [`Self::process`] nor the other
-/// methods allocate, lock, log or wake a thread; they wait only as [`crate::credit`] says.
+/// `Send`, so that another thread can create it, but not `Sync`. [`Self::process`] and the other methods never
+/// allocate, lock, log or wake a thread. They wait only as described in [`crate::credit`].
 #[derive(Debug)]
 pub struct AudioPort<C: Clock> {
     geometry: Geometry,
@@ -193,20 +192,20 @@ pub struct AudioPort<C: Clock> {
     from_worker: Consumer<Packet>,
     clock: C,
     credit: Credit,
-    /// Whether to wait as long as it takes.
+    /// Whether to wait for late windows without limit.
     patient: bool,
 
-    /// Packets that hold nothing of use.
+    /// Packets that are not in use.
     free: Vec<Packet>,
-    /// Packets that are with the worker or on their way.
+    /// Packets with the worker or in a queue.
     at_worker: usize,
-    /// Windows from the one that is played to the one that is filled; the first has number `first_sequence`. There are
-    /// twice as many as packets: beyond that, windows are merged with the last, which is lost.
+    /// Windows from the one being played to the one being filled; the first has number `first_sequence`. There are
+    /// twice as many slots as packets. Beyond that, windows are merged with the last one, which is lost.
     slots: VecDeque<Slot>,
     first_sequence: u64,
     /// The first window that is not due yet.
     due_sequence: u64,
-    /// The first window that cannot be heard yet.
+    /// The first window that must not be played yet.
     ready_sequence: u64,
     open: Option<OpenWindow>,
 
@@ -214,17 +213,17 @@ pub struct AudioPort<C: Clock> {
     window_beats: Option<f64>,
     /// Samples since the stream began.
     stream_position: usize,
-    /// Where in the stream the controls are read next.
+    /// Position in the stream where the controls are read next.
     next_reading: usize,
     shortest_stream_samples: usize,
-    /// Whether the transport jumped, but the stream is too short to end.
+    /// Whether the transport jumped while the stream was still too short to end.
     jump_pending: bool,
-    /// Numbers of the first samples of streams whose remix was not heard yet, but the first one's.
+    /// Numbers of the first samples of the streams whose remix has not played yet, except the first one.
     seams: VecDeque<usize>,
 
-    /// Samples taken in since the reset.
+    /// Samples received since the reset.
     position: usize,
-    /// How many of the next samples have nothing to decide.
+    /// Number of coming samples for which no decision is due.
     quiet_samples: usize,
     /// Raised cosine from 0 to 1 in `fade_samples` steps; the two `_fade` fields are indices into it.
     fade: Vec<f32>,
@@ -237,27 +236,25 @@ pub struct AudioPort<C: Clock> {
 }
 
 impl<C: Clock> AudioPort<C> {
-    /// The lengths that this exchange was made with.
+    /// The lengths of this exchange.
     pub fn geometry(&self) -> &Geometry {
         &self.geometry
     }
 
-    /// Whether a late window is waited for as long as it takes. Only for hosts whose word that they
-    /// are rendering can be relied on; without it the port waits as long as the host is ahead of the
-    /// clock.
+    /// Sets whether to wait for a late window without limit. Only for hosts that reliably report offline rendering;
+    /// otherwise the port waits only as long as the host is ahead of real time.
     pub fn set_patient(&mut self, patient: bool) {
         self.patient = patient;
     }
 
-    /// On which beats windows end from the next one on: on multiples of so many quarter notes, or of
-    /// the largest power-of-two division of that which fits the longest window. `None` lets them run
-    /// free, as they do where the host has no beats.
+    /// Sets the grid on which windows end, from the next one on: multiples of this many quarter notes, or of the
+    /// largest power-of-two division that fits the longest window. With `None`, or if the host reports no beats,
+    /// windows run free.
     pub fn set_window_beats(&mut self, beats: Option<f64>) {
         self.window_beats = beats.filter(|&beats| beats > 0.0);
     }
 
-    /// Starts over: the next sample is the first of a new stream, and nothing of the old one will be
-    /// heard.
+    /// Resets: the next sample begins a new stream, and nothing of the old one is played.
     pub fn reset(&mut self) {
         let generation = self.shared.generation.load(Ordering::Relaxed) + 1;
         self.shared.generation.store(generation, Ordering::Release);
@@ -289,11 +286,11 @@ impl<C: Clock> AudioPort<C> {
         self.quiet_samples = 0;
     }
 
-    /// Takes samples in, at which the knobs are at `controls`, and gives as many out.
+    /// Processes samples, with constant `controls`, and returns as many.
     ///
     /// # Panics
     ///
-    /// When `outputs` is shorter than `inputs`.
+    /// If `outputs` is shorter than `inputs`.
     pub fn process(&mut self, inputs: &[Input], controls: &Controls, outputs: &mut [Output]) {
         let mut done = 0;
         while done < inputs.len() {
@@ -320,7 +317,7 @@ impl<C: Clock> AudioPort<C> {
         }
     }
 
-    /// Gives the samples that are played now, each from the dry path and the remix.
+    /// Computes the output samples from the dry path and the remix.
     fn blend(&mut self, inputs: &[Input], seam_gain: f32, outputs: &mut [Output]) {
         self.read_remix(outputs);
         for (input, output) in inputs.iter().zip(outputs) {
@@ -339,7 +336,7 @@ impl<C: Clock> AudioPort<C> {
         }
     }
 
-    /// How much of the remix is to be heard for this input: none while the sidechain is missing.
+    /// Gain of the remix for this input: 0 while the sidechain is missing.
     fn sidechain_gain(&mut self, sidechain: [f32; 2]) -> f32 {
         self.sidechain_silence_samples = match sidechain {
             [0.0, 0.0] => self.sidechain_silence_samples.saturating_add(1),
@@ -360,7 +357,7 @@ impl<C: Clock> AudioPort<C> {
         }
     }
 
-    /// Puts the input into the current window, and sends the window when it is complete.
+    /// Adds the input to the current window, and sends the window when it is complete.
     fn fill(&mut self, input: &Input, controls: &Controls) {
         if self.jump_pending
             && (self.stream_position == 0 || self.stream_position >= self.shortest_stream_samples)
@@ -383,7 +380,7 @@ impl<C: Clock> AudioPort<C> {
         self.advance(std::slice::from_ref(input));
         let next = self.timeline.beat();
         let Some(open) = &self.open else { return };
-        // The next sample is the first at or after the line, give or take rounding.
+        // Whether the next sample is the first at or after the line, up to rounding.
         let line_is_reached = |line: f64| next.position_beats + 0.5 * next.beats_per_sample > line;
         if self.position + 1 - open.start == window_samples
             || open.end_beats.is_some_and(line_is_reached)
@@ -392,7 +389,7 @@ impl<C: Clock> AudioPort<C> {
         }
     }
 
-    /// Puts the inputs into the open window.
+    /// Adds the inputs to the open window.
     fn advance(&mut self, inputs: &[Input]) {
         self.stream_position += inputs.len();
         self.timeline.advance(inputs.len());
@@ -401,8 +398,8 @@ impl<C: Clock> AudioPort<C> {
         }
     }
 
-    /// How many of the next samples of this block have nothing to decide: no window begins, ends, is due or has been played,
-    /// no knob is read, and neither the remix nor a seam fades. Nearly all samples are such, so that they are made cheap.
+    /// Number of coming samples of this block for which no decision is due: no window begins, ends, is due or finishes
+    /// playing, no knob is read, and neither the remix nor a seam fades. This is the fast path for nearly all samples.
     fn count_quiet_samples(&self) -> usize {
         let delay = self.delay_samples();
         let fade_samples = self.fade.len() - 1;
@@ -414,7 +411,7 @@ impl<C: Clock> AudioPort<C> {
         let line = open.end_beats.map_or(usize::MAX, |line| {
             let beat = self.timeline.beat();
             let samples = (line - beat.position_beats) / beat.beats_per_sample;
-            // Rather too early than one too late, whatever the rounding.
+            // Too few is safe, one too many is not.
             (samples as usize).saturating_sub(2)
         });
         let reading = self.next_reading - self.stream_position;
@@ -482,7 +479,7 @@ impl<C: Clock> AudioPort<C> {
         });
     }
 
-    /// Sends the open window, if there is one; `end` is the number of the first sample after it.
+    /// Sends the open window, if there is one. `end` is the number of the first sample after it.
     fn close_window(&mut self, end: usize) {
         let Some(open) = self.open.take() else { return };
         if let Some(slot) = self.slots.back_mut() {
@@ -496,7 +493,7 @@ impl<C: Clock> AudioPort<C> {
         }
     }
 
-    /// The gain of the remix around the seam between two streams.
+    /// Gain of the remix around the seam between two streams.
     fn seam_gain(&mut self) -> f32 {
         let latency = self.geometry.latency_samples();
         let fade_samples = self.fade.len() - 1;
@@ -514,7 +511,7 @@ impl<C: Clock> AudioPort<C> {
         }
     }
 
-    /// Sees to it that the window that is played now is the first of the slots, and moves `remix_fade` by one step.
+    /// Makes the window that plays now the first of the slots, and moves `remix_fade` by one step.
     fn play(&mut self) {
         let delay = self.delay_samples();
         let fade_samples = self.fade.len() - 1;
@@ -543,7 +540,7 @@ impl<C: Clock> AudioPort<C> {
         self.remix_fade = self.step_fade(self.remix_fade, audible);
     }
 
-    /// The samples of the remix that are played now, of one window; silence where there are none.
+    /// The samples of the remix that play now, from one window; silence if there are none.
     fn read_remix(&self, outputs: &mut [Output]) {
         let played = self.position.checked_sub(self.delay_samples());
         let remix = match (self.slots.front(), played) {
@@ -565,7 +562,7 @@ impl<C: Clock> AudioPort<C> {
         }
     }
 
-    /// From a sample of input to the same sample of the remix.
+    /// Delay from an input sample to the same sample of the remix.
     fn delay_samples(&self) -> usize {
         self.geometry.window_samples + self.geometry.compute_allowance_samples
     }
@@ -575,7 +572,7 @@ impl<C: Clock> AudioPort<C> {
         self.slots.get(index as usize)
     }
 
-    /// Whether window `sequence`, which is due, is back.
+    /// Whether window `sequence`, which is due, is back. May wait for it.
     fn wait_for(&mut self, sequence: u64) -> bool {
         let is_back = |port: &mut Self| {
             let slot = port.slot(sequence)?;
@@ -627,17 +624,17 @@ pub struct WorkerPort {
 }
 
 impl WorkerPort {
-    /// The lengths that this exchange was made with.
+    /// The lengths of this exchange.
     pub(crate) fn geometry(&self) -> &Geometry {
         &self.geometry
     }
 
-    /// What the editor reads.
+    /// Status shown by the editor.
     pub(crate) fn status(&self) -> &Status {
         &self.shared.status
     }
 
-    /// The next window to remix. Stale ones are sent back as they are.
+    /// The next window to remix. Stale windows are sent back unprocessed.
     pub(crate) fn receive(&mut self) -> Option<Packet> {
         loop {
             let packet = self.from_audio.pop().ok()?;
@@ -648,7 +645,7 @@ impl WorkerPort {
         }
     }
 
-    /// Sends a packet back. The queue holds all there are, so there is room for it.
+    /// Returns a packet. The queue has room for all packets.
     pub(crate) fn send(&mut self, packet: Packet) {
         let _room = self.to_audio.push(packet);
     }

@@ -1,7 +1,7 @@
-//! The factors that a network takes music apart into, such as harmony and rhythm.
+//! The factors into which a network separates music, such as harmony and rhythm.
 //!
-//! A network names its factors ([`Network::factors`](crate::Network::factors)). All that mixes, freezes, shows or trains
-//! latents goes over that list. [`Factor`] is the fixed list of those that the plugin has knobs for.
+//! A network names its factors ([`Network::factors`](crate::Network::factors)). The code that mixes, freezes, shows or
+//! trains latents iterates over that list. [`Factor`] is the fixed list of the factors for which the plugin has knobs.
 
 use std::fmt::{self, Display};
 use std::ops::{Index, IndexMut};
@@ -9,13 +9,13 @@ use std::ops::{Index, IndexMut};
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// What a latent describes.
+/// A property of the music that a latent represents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Factor {
-    /// What sounds: chords and notes.
+    /// Chords and notes.
     Harmony,
-    /// When it sounds: onsets and their colour.
+    /// Onsets and their timbre.
     Rhythm,
 }
 
@@ -23,10 +23,10 @@ impl Factor {
     /// Number of factors.
     pub const COUNT: usize = 2;
 
-    /// All factors, in the order in which they are shown.
+    /// All factors, in display order.
     pub const ALL: [Self; Self::COUNT] = [Self::Harmony, Self::Rhythm];
 
-    /// Its name, in lower case.
+    /// The name, in lower case.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -42,29 +42,29 @@ impl Display for Factor {
     }
 }
 
-/// How a network lays out the latent of one factor.
+/// Layout of the latent of one factor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FactorLayout {
-    /// Which factor.
+    /// The factor.
     pub factor: Factor,
-    /// Mel frames for each frame of the latent. Knobs and frozen loops follow the latent's frames.
+    /// Mel frames per frame of the latent. Knobs and frozen loops follow the frames of the latent.
     pub pool_frames: usize,
-    /// What transposition does to the latent.
+    /// How the latent is transposed.
     pub transposition: Transposition,
 }
 
-/// What transposition does to a latent (B, C, H, T).
+/// How a latent (B, C, H, T) is transposed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transposition {
-    /// Nothing: the factor has no pitch.
+    /// Not at all: the factor has no pitch.
     None,
-    /// A shift along H, one step a semitone. Notes that leave the axis are lost, those that enter are silent.
+    /// A shift along H, one step per semitone. Notes that leave the axis are lost; new ones are silent.
     ShiftNotes,
-    /// A rotation of C that wraps, one step a semitone, as in HARD.
+    /// A circular shift of C, one step per semitone, as in HARD.
     RollChannels,
 }
 
-/// A value for some of the factors, in the order of [`Factor::ALL`].
+/// One value for each of some factors, in the order of [`Factor::ALL`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct FactorMap<T>([Option<T>; Factor::COUNT]);
 
@@ -75,12 +75,12 @@ impl<T> FactorMap<T> {
         self.0[factor as usize].as_ref()
     }
 
-    /// The value of a factor, to change it, if there is one.
+    /// A mutable reference to the value of a factor, if there is one.
     pub fn get_mut(&mut self, factor: Factor) -> Option<&mut T> {
         self.0[factor as usize].as_mut()
     }
 
-    /// Sets the value of a factor and returns the one before.
+    /// Sets the value of a factor and returns the previous one.
     pub fn insert(&mut self, factor: Factor, value: T) -> Option<T> {
         self.0[factor as usize].replace(value)
     }
@@ -90,31 +90,31 @@ impl<T> FactorMap<T> {
         self.0[factor as usize].take()
     }
 
-    /// All factors that have a value, with the value.
+    /// All factors that have a value, with their values.
     pub fn iter(&self) -> impl Iterator<Item = (Factor, &T)> {
         let values = Factor::ALL.into_iter().zip(&self.0);
         values.filter_map(|(factor, value)| Some((factor, value.as_ref()?)))
     }
 
-    /// All factors that have a value, with the value, to change it.
+    /// All factors that have a value, with mutable references to their values.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (Factor, &mut T)> {
         let values = Factor::ALL.into_iter().zip(&mut self.0);
         values.filter_map(|(factor, value)| Some((factor, value.as_mut()?)))
     }
 
-    /// The values without their factors.
+    /// The values, without their factors.
     pub fn values(&self) -> impl Iterator<Item = &T> {
         self.0.iter().flatten()
     }
 
-    /// The same factors with other values.
+    /// Applies `f` to each value.
     pub fn map<'a, U>(&'a self, mut f: impl FnMut(Factor, &'a T) -> U) -> FactorMap<U> {
         self.iter()
             .map(|(factor, value)| (factor, f(factor, value)))
             .collect()
     }
 
-    /// The same factors with other values.
+    /// Applies `f` to each value.
     ///
     /// # Errors
     ///
@@ -150,7 +150,7 @@ impl<T> Index<Factor> for FactorMap<T> {
 
     /// # Panics
     ///
-    /// When there is no value for the factor.
+    /// If there is no value for the factor.
     fn index(&self, factor: Factor) -> &T {
         self.get(factor)
             .unwrap_or_else(|| panic!("no value for {factor}"))

@@ -1,5 +1,5 @@
-//! Frozen latents: the last beats of a latent, looped in time with the beat grid. Every factor freezes in this way, frame by
-//! frame of its own latent.
+//! Frozen latents: the last beats of a latent, looped in time with the beat grid. Every factor is frozen this way,
+//! frame by frame of its own latent.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,7 +13,7 @@ use crate::factor::{Factor, FactorMap};
 /// Longest loop, in quarter notes.
 pub const MAX_BEATS: f64 = 16.0;
 
-/// Frames that are remembered at most: over a minute of the rhythm latent.
+/// Longest history, in frames: over a minute of the rhythm latent.
 const MAX_FRAMES: usize = 4096;
 
 /// A loop of latent frames.
@@ -22,14 +22,14 @@ const MAX_FRAMES: usize = 4096;
 pub struct FrozenLoop {
     /// Length in quarter notes; loops begin on its multiples.
     pub beats: f64,
-    /// Number of frames, evenly spaced.
+    /// Number of evenly spaced frames.
     pub frames: usize,
-    /// The values of all frames, one frame after the other.
+    /// The values of all frames, frame by frame.
     pub values: Vec<f32>,
 }
 
 impl FrozenLoop {
-    /// Whether it can be played where frames have `width` values.
+    /// Whether the loop fits a latent with `width` values per frame.
     fn fits(&self, width: usize) -> bool {
         (1..=MAX_FRAMES).contains(&self.frames)
             && self.values.len() == self.frames * width
@@ -38,7 +38,7 @@ impl FrozenLoop {
             && self.values.iter().all(|value| value.is_finite())
     }
 
-    /// The values to play at a place in the song.
+    /// The values at a position in the song.
     fn at(&self, position_beats: f64) -> &[f32] {
         let phase = position_beats.rem_euclid(self.beats) / self.beats;
         let frame = ((phase * self.frames as f64) as usize).min(self.frames - 1);
@@ -69,24 +69,25 @@ impl<'de> Deserialize<'de> for FrozenLatents {
     }
 }
 
-/// What is frozen, between the worker that captures and plays it and the main thread that saves and loads it.
+/// The frozen loops, shared by the worker, which captures and plays them, and the main thread, which saves and loads
+/// them.
 #[derive(Debug, Default)]
 pub struct FreezeStore(Mutex<Stored>);
 
 #[derive(Debug, Default)]
 struct Stored {
     latents: FrozenLatents,
-    /// Counts loads.
+    /// Number of loads so far.
     loads: u64,
 }
 
 impl FreezeStore {
-    /// Main thread: what is frozen now.
+    /// Main thread: the current frozen loops.
     pub fn get(&self) -> FrozenLatents {
         self.0.lock().latents.clone()
     }
 
-    /// Main thread: what is to be played where a latent is frozen.
+    /// Main thread: sets the loops to play for frozen factors.
     pub fn set(&self, latents: FrozenLatents) {
         let mut stored = self.0.lock();
         stored.latents = latents;
@@ -103,11 +104,11 @@ pub(crate) struct Freezer {
     loads: u64,
 }
 
-/// The latest frames, each with its place in quarter notes.
+/// The latest frames, each with its position in quarter notes.
 #[derive(Default)]
 struct History {
     places: VecDeque<f64>,
-    /// The values of all frames, one frame after the other.
+    /// The values of all frames, frame by frame.
     values: VecDeque<f32>,
 }
 
@@ -122,13 +123,14 @@ impl Freezer {
         }
     }
 
-    /// Forgets the frames; what is frozen stays.
+    /// Clears the history; frozen loops stay.
     pub(crate) fn begin(&mut self) {
         self.history.clear();
     }
 
-    /// Takes the next frames of a latent (B, C, H, T) and returns those to play in their place. `middle(t)` is the place of
-    /// the middle of frame `t` in quarter notes, and the length of the loop if the factor is frozen there.
+    /// Takes the next frames of a latent (B, C, H, T) and returns the frames to play in their place. `middle(t)`
+    /// returns the position of the middle of frame `t` in quarter notes, and the loop length if the factor is frozen
+    /// there.
     ///
     /// # Errors
     ///
@@ -159,9 +161,9 @@ impl Freezer {
         Ok(played.reshape((batch, channels, height, frames))?)
     }
 
-    /// Takes the next frame, heard at `position_beats`, and returns the one to play in its place. `loop_beats` is the length
-    /// of the loop if the latent is frozen. A loop that was loaded is played; without one, the last `loop_beats` are
-    /// captured as soon as they have been heard.
+    /// Takes the next frame, at `position_beats`, and returns the frame to play in its place. `loop_beats` is the loop
+    /// length if the latent is frozen. A loaded loop plays at once; otherwise the last `loop_beats` are captured as
+    /// soon as the history is long enough.
     fn frame<'a>(
         &'a mut self,
         live: &'a [f32],
@@ -205,7 +207,7 @@ impl History {
     }
 
     fn push(&mut self, frame: &[f32], position_beats: f64) {
-        // Places that do not follow each other make no loop.
+        // Positions that are not consecutive do not form a loop.
         if self
             .places
             .back()
@@ -221,8 +223,8 @@ impl History {
         }
     }
 
-    /// The last `beats`, if that much was heard: from the first frame to the end of the last one, to within half a frame, so
-    /// that a loop of the host can be frozen in one pass.
+    /// The last `beats`, if the history is long enough. The length is measured from the first frame to the end of the
+    /// last one, to within half a frame, so that a loop of the host can be frozen in one pass.
     fn capture(&self, beats: f64) -> Option<FrozenLoop> {
         let beats = beats.clamp(1.0 / 64.0, MAX_BEATS);
         let (first, end) = (*self.places.front()?, *self.places.back()?);
@@ -256,7 +258,7 @@ impl History {
 mod tests {
     use super::*;
 
-    /// Frames of one value, the number of the frame, `per_beat` to a beat; frozen from frame `on` to frame `off`.
+    /// Plays frames whose value is their number, `per_beat` per beat, frozen from frame `on` to frame `off`.
     fn run(
         freezer: &mut Freezer,
         store: &FreezeStore,
@@ -313,7 +315,7 @@ mod tests {
         loaded.set(serde_json::from_str(&saved).unwrap());
         let after = run(&mut Freezer::new(Factor::Harmony), &loaded, 100, 0, 100);
         assert_eq!(after[60..], before[60..]);
-        // A load while it plays counts, too.
+        // Loading during playback works too.
         let frozen = FrozenLoop {
             beats: 1.0,
             frames: 1,

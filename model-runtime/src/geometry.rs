@@ -1,53 +1,53 @@
-//! Every term of the latency, and what decides it, in one place.
+//! All terms of the latency, and the constants that determine them.
 //!
 //! ```text
 //! latency = window + compute allowance                                      between audio thread and worker
 //!         + resampling + analysis + grouping + network + voice + rounding   in the remix itself
 //! ```
 //!
-//! All terms are constant while the plugin is active. `docs/latency.md` has their values.
+//! All terms are constant while the plugin is active. `docs/latency.md` lists their values.
 
 use serde::{Deserialize, Serialize};
 
-/// Samples that rounding to whole samples may add.
+/// Allowance for rounding to whole samples.
 const ROUNDING_SAMPLES: usize = 2;
 
-/// Length of the fades between the remix and the delayed main input.
+/// Length of the crossfades between the remix and the delayed main input.
 const FADE_SECONDS: f64 = 0.005;
 
-/// The knobs are noted a few times for each mel frame, so that each frame finds one close by.
+/// Knob readings per mel frame, so that each frame has one close by.
 const CONTROLS_PER_FRAME: f64 = 4.0;
 
-/// How much of the future the remix may wait for.
+/// How much look-ahead the remix uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LatencyMode {
-    /// As low as the model stays musical.
+    /// The lowest latency that still sounds musical.
     Live,
-    /// A compromise, below half a second.
+    /// A compromise, below 0.5 s.
     #[default]
     Default,
-    /// Every layer gets its full reach: the remix of the whole clip.
+    /// Full look-ahead of every layer: equals the remix of the whole clip.
     Full,
 }
 
 impl LatencyMode {
-    /// All modes, the fastest first.
+    /// All modes, lowest latency first.
     pub const ALL: [Self; 3] = [Self::Live, Self::Default, Self::Full];
 
-    /// How many mel frames the network looks ahead; `None` for all that it can.
+    /// Look-ahead of the network in mel frames; `None` for no limit.
     #[must_use]
     pub fn network_look_ahead_frames(self) -> Option<usize> {
         match self {
-            // The harmony's average over four frames needs three of them, whatever else is left out.
+            // The harmony latent averages four frames, so it always needs three.
             Self::Live => Some(3),
             Self::Default => Some(8),
             Self::Full => None,
         }
     }
 
-    /// Length of the median filter along time in the guided voice's separation. Half of it is look-ahead, hidden behind the
-    /// network's.
+    /// Length of the guided voice's median filter along time, in frames. Half of it is look-ahead, which overlaps that
+    /// of the network.
     #[must_use]
     pub fn median_frames(self) -> usize {
         match self {
@@ -65,13 +65,15 @@ impl LatencyMode {
         }
     }
 
-    /// Whether a model's generated voice can be heard. In Live it would delay the guided voice, too, by a fifth of the latency.
+    /// Whether the mode supports the generated voice. In Live it would add a fifth to the latency of the guided voice
+    /// as well.
     #[must_use]
     pub fn has_generated_voice(self) -> bool {
         self != Self::Live
     }
 
-    /// How many mel frames the network takes at a time. More are faster, but the first of them waits for the last.
+    /// Number of mel frames that the network processes at a time. Larger groups are faster, but the first frame waits
+    /// for the last.
     #[must_use]
     pub fn group_frames(self) -> usize {
         match self {
@@ -81,7 +83,7 @@ impl LatencyMode {
         }
     }
 
-    /// Longest window that the worker gets, in mel frames.
+    /// Longest window for the worker, in mel frames.
     fn window_frames(self) -> f64 {
         match self {
             Self::Live => 0.5,
@@ -89,8 +91,8 @@ impl LatencyMode {
         }
     }
 
-    /// What the worker may take for a window, in mel frames. Work comes in bursts, when the last of the frames that the
-    /// harmony is averaged over is there; at the end of a stream, all that the network looks ahead is one.
+    /// Time that the worker may take per window, in mel frames. The load is uneven: work is due when the last frame of
+    /// a harmony average arrives, and at the end of a stream the whole look-ahead of the network is processed at once.
     fn allowance_frames(self) -> f64 {
         match self {
             Self::Live => 1.0,
@@ -100,18 +102,18 @@ impl LatencyMode {
     }
 }
 
-/// The terms of the remix's own latency, in samples at the host's rate.
+/// The terms of the latency of the remix itself, in samples at the host's rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamLatency {
-    /// Filters of the resamplers, in and out.
+    /// Filters of the input and output resamplers.
     pub resampling_samples: usize,
-    /// From the first sample of a hop to the end of the analysis frame around it.
+    /// From the first sample of a hop to the end of its analysis window.
     pub analysis_samples: usize,
     /// From the first frame of a group to the last.
     pub grouping_samples: usize,
-    /// What the network's convolutions, its average and its interpolation see ahead.
+    /// Look-ahead of the network: convolutions, average and interpolation.
     pub network_samples: usize,
-    /// What the voice sees ahead.
+    /// Look-ahead of the voice.
     pub voice_samples: usize,
 }
 
@@ -128,7 +130,7 @@ impl StreamLatency {
     }
 }
 
-/// The lengths that the exchange between audio thread and worker is made of, in samples at the host's rate.
+/// The lengths of the exchange between audio thread and worker, in samples at the host's rate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Geometry {
     /// The host's sample rate.
@@ -137,32 +139,32 @@ pub struct Geometry {
     pub max_block_samples: usize,
     /// Longest window.
     pub window_samples: usize,
-    /// Distance of the knob readings.
+    /// Distance between knob readings.
     pub control_interval_samples: usize,
-    /// How far the processor's output lags behind its input.
+    /// Latency of the processor.
     pub processor_latency_samples: usize,
-    /// How long the worker may take from the last sample of a window to the first of its remix.
+    /// How long the worker may take, from the last sample of a window to the first sample of its remix.
     pub compute_allowance_samples: usize,
 }
 
-/// What a [`Geometry`] is made from.
+/// The inputs of [`Geometry::new`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GeometrySettings {
-    /// How much of the future the remix may wait for.
+    /// The latency mode.
     pub mode: LatencyMode,
-    /// Time from one mel frame to the next.
+    /// Time between mel frames.
     pub frame_seconds: f64,
     /// The host's sample rate.
     pub sample_rate_hz: f32,
     /// The longest block of the host.
     pub max_block_samples: usize,
-    /// How far the processor's output lags behind its input.
+    /// Latency of the processor.
     pub processor_latency_samples: usize,
 }
 
 impl Geometry {
-    /// The lengths for a mode. A host with blocks longer than the mode's allowance gets that much more time, because in such a
-    /// block whole windows come and fall due at once.
+    /// The lengths for a mode. If the host's blocks are longer than the mode's compute allowance, the allowance grows
+    /// to the block length, because whole windows then arrive and are due within one block.
     #[must_use]
     pub fn new(settings: &GeometrySettings) -> Self {
         let &GeometrySettings {
@@ -195,7 +197,7 @@ impl Geometry {
         self.max_block_samples as f64 / f64::from(self.sample_rate_hz)
     }
 
-    /// Length of the fades; a result is due by that much before its first sample is played.
+    /// Length of the crossfades. A remix is due this long before its first sample is played.
     pub(crate) fn fade_samples(&self) -> usize {
         let wanted = (FADE_SECONDS * f64::from(self.sample_rate_hz)) as usize;
         wanted.clamp(1, (self.window_samples / 2).max(1))
@@ -220,8 +222,7 @@ impl Geometry {
         )
     }
 
-    /// Windows between the one that is being filled and the one that is being played, both counted, if all are of full
-    /// length.
+    /// Windows in flight, from the one being filled to the one being played, both included, if all have full length.
     pub(crate) fn windows_in_use(&self) -> usize {
         2 + self.compute_allowance_samples.div_ceil(self.window_samples)
     }

@@ -1,8 +1,8 @@
 //! HARD as published: Yiming Wu, "Self-Supervised Disentanglement of Harmonic and Rhythmic Features in Music Audio
 //! Signals", DAFx 2023.
 //!
-//! Legend of shapes: B batch, C channels, T mel frames. With the published width of 32 channels and 128 mel bands, the
-//! encoder leaves 2 frequency positions, and each latent has 64 channels: 128 values a frame.
+//! Shapes: B batch, C channels, T mel frames. With the published width of 32 channels and 128 mel bands, the encoder
+//! leaves 2 frequency positions, and each latent has 64 channels: 128 values per frame.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::network::{Network, NetworkConfig, StreamDecoder, StreamEncoder};
 
 /// Down- and upsampling stages.
 const STAGES: usize = 3;
-/// By how much each stage divides or multiplies the mel bands.
+/// Factor by which each stage divides or multiplies the mel bands.
 const STRIDE: usize = 4;
 
 /// Both latents have one frame for each mel frame.
@@ -41,7 +41,7 @@ const FACTORS: [FactorLayout; 2] = [
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HardConfig {
-    /// Channels of the first layer (32 as published); each of three stages doubles them.
+    /// Channels of the first layer (32 as published). Each of the three stages doubles them.
     pub channels: usize,
     /// Channels of each latent (64 as published).
     pub latents: usize,
@@ -74,7 +74,7 @@ impl NetworkConfig for HardConfig {
 }
 
 impl Hard {
-    /// Reads or creates the weights, split by weight norm if `norm` holds.
+    /// Reads or creates the weights, split by weight norm if `norm` is true.
     ///
     /// # Errors
     /// If a tensor is missing or has another shape, or the mel bands cannot be divided.
@@ -82,7 +82,7 @@ impl Hard {
         let positions = STRIDE.pow(STAGES as u32);
         if !mel.n_mels.is_multiple_of(positions) || mel.n_mels / positions < 2 {
             candle_core::bail!(
-                "HARD expects a multiple of {positions} mel bands, at least {}, found {}",
+                "HARD needs mel bands in multiples of {positions}, at least {}, found {}",
                 2 * positions,
                 mel.n_mels
             );
@@ -215,14 +215,14 @@ impl Network for Hard {
 }
 
 impl Hard {
-    /// Look-ahead of the branches, which are alike.
+    /// Look-ahead of the branches, which is the same for all.
     fn branch_look_ahead_frames(&self) -> usize {
         let look_ahead = self.branches.values().map(Stack::look_ahead_frames);
         look_ahead.max().unwrap_or(0)
     }
 }
 
-/// All latents side by side along their channels: (B, 2 latents, H, T).
+/// All latents concatenated along the channels: (B, 2 latents, H, T).
 fn joined(latent: impl FnMut(Factor) -> Result<Tensor>) -> Result<Tensor> {
     let factors = FACTORS.iter().map(|layout| layout.factor);
     let latents = factors.map(latent).collect::<Result<Vec<_>>>()?;

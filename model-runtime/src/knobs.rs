@@ -1,4 +1,4 @@
-//! The controls of a stream, from the times at which the audio thread read them to the frames of the remix.
+//! Maps the controls that the audio thread read to the frames of the remix.
 
 use std::collections::VecDeque;
 
@@ -6,20 +6,20 @@ use crate::controls::Controls;
 use crate::transport::Beat;
 use crate::window::Window;
 
-/// The controls at each frame that is not yet played.
+/// The controls for the frames that have not been played yet.
 pub(crate) struct Knobs {
-    /// Host samples from one frame's centre to the next.
+    /// Host samples between frame centres.
     hop_samples: f64,
     interval_samples: usize,
     readings: VecDeque<Controls>,
-    /// Number of the first reading that is kept; reading `n` is `n` intervals after the last jump.
+    /// Number of the first stored reading. Reading `n` was taken `n` intervals after the last jump.
     first_reading: usize,
-    /// Where frame 0 begins, in samples after the last jump.
+    /// Start of frame 0, in samples after the last jump.
     clip_position_samples: u64,
 }
 
 impl Knobs {
-    /// None yet, for frames that are `hop_samples` apart, the first of them centred at half of that.
+    /// Creates an empty store for frames that are `hop_samples` apart. The first frame is centred at half a hop.
     pub(crate) fn new(hop_samples: f64) -> Self {
         Self {
             hop_samples,
@@ -36,7 +36,7 @@ impl Knobs {
         self.first_reading = 0;
     }
 
-    /// Frame 0 begins so many samples after the last jump.
+    /// Sets the start of frame 0, in samples after the last jump.
     pub(crate) fn begin_clip(&mut self, position_samples: u64) {
         self.clip_position_samples = position_samples;
     }
@@ -51,7 +51,7 @@ impl Knobs {
         self.readings.extend(&window.controls);
     }
 
-    /// The last reading before the centre of a frame, or the one that is nearest to it.
+    /// The last reading before the centre of a frame, or the nearest one.
     pub(crate) fn at(&self, frame: usize) -> Controls {
         let centre = (frame as f64 + 0.5) * self.hop_samples + self.clip_position_samples as f64;
         let reading = centre as usize / self.interval_samples;
@@ -63,12 +63,12 @@ impl Knobs {
             .unwrap_or_default()
     }
 
-    /// Where a place in frames lies on the beat grid, in quarter notes.
+    /// Converts a position in frames to quarter notes.
     pub(crate) fn beats_at(&self, frames: f64) -> f64 {
         self.beat_at(frames).position_beats
     }
 
-    /// Where a place in frames lies on the beat grid.
+    /// Converts a position in frames to a position on the beat grid.
     pub(crate) fn beat_at(&self, frames: f64) -> Beat {
         let place = frames * self.hop_samples + self.clip_position_samples as f64;
         let reading = (place as usize / self.interval_samples).max(self.first_reading);

@@ -1,10 +1,10 @@
-//! The latent sequences of a clip and what remixing does with them.
+//! Latent sequences, and the operations on them.
 
 use candle_core::{Result, Tensor};
 
 use crate::factor::FactorMap;
 
-/// Least spread, so that its logarithm stays finite.
+/// Lower limit of the spread, so that its logarithm stays finite.
 const MIN_SPREAD: f64 = 1e-3;
 
 /// A diagonal Gaussian over a latent sequence (B, C, H, T).
@@ -17,7 +17,7 @@ pub struct Latent {
 }
 
 impl Latent {
-    /// Splits (B, 2C, H, T) in the mean and, through a softplus, the spread.
+    /// Splits (B, 2C, H, T) into the mean and, through a softplus, the spread.
     pub(crate) fn from_raw(raw: &Tensor) -> Result<Self> {
         let parts = raw.chunk(2, 1)?;
         Ok(Self {
@@ -26,7 +26,7 @@ impl Latent {
         })
     }
 
-    /// A draw: `mean + spread * noise`, with standard normal `noise` of the mean's shape.
+    /// A random sample: `mean + spread * noise`, with standard normal `noise` of the mean's shape.
     ///
     /// # Errors
     /// If the shapes differ.
@@ -62,7 +62,7 @@ impl Latents {
 }
 
 /// Shifts each batch element `b` of a latent (B, C, notes, T) by `semitones[b]` along the notes. Notes that leave the
-/// axis are lost, those that enter are silent (zero, the prior's mean).
+/// axis are lost; new ones are silent (zero, the prior's mean).
 pub(crate) fn shift_notes(latent: &Tensor, semitones: &[i32]) -> Result<Tensor> {
     let (batch, _, notes, _) = latent.dims4()?;
     if semitones.len() != batch {
@@ -90,7 +90,7 @@ pub(crate) fn shift_notes(latent: &Tensor, semitones: &[i32]) -> Result<Tensor> 
     Tensor::cat(&shifted, 0)
 }
 
-/// Rolls the channels of each batch element `b` of a latent (B, C, H, T) by `semitones[b]`, wrapping, as HARD does.
+/// Shifts the channels of each batch element `b` of a latent (B, C, H, T) by `semitones[b]`, circularly, as HARD does.
 pub(crate) fn roll_channels(latent: &Tensor, semitones: &[i32]) -> Result<Tensor> {
     let (batch, channels, _, _) = latent.dims4()?;
     if semitones.len() != batch {

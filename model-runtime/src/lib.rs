@@ -1,6 +1,8 @@
-//! Remixes music: the harmony of one track with the rhythm of another, for whole clips or for streams.
+//! Remixes two tracks by harmony and rhythm: the networks, model files, clips and streams, and the exchange with a
+//! worker thread.
 //!
-//! A [`Model`] holds a [`Network`] that takes music apart into factors, and mixes them anew. [`Remixer`] remixes whole clips:
+//! A [`Model`] holds a [`Network`] that separates music into factors and decodes a mix of them. [`Remixer`] remixes
+//! whole clips:
 //!
 //! ```
 //! use model_runtime::{AudioClip, Controls, Factor, Model, RemixSettings, Remixer};
@@ -51,7 +53,7 @@
 //! # Ok::<(), model_runtime::worker::ProcessorError>(())
 //! ```
 //!
-//! In a plugin, [`exchange`] connects the audio thread with a [`worker`] thread that runs such a stream.
+//! In a plugin, [`exchange`] connects the audio thread with a [`worker`] thread that runs the stream.
 
 mod analysis;
 mod architecture;

@@ -1,4 +1,4 @@
-//! Mixes the latents of both sources, and transposes them.
+//! Mixes and transposes the latents of both sources.
 
 use candle_core::{D, Tensor};
 
@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::factor::{Factor, Transposition};
 use crate::network::Network;
 
-/// Mixes latents (2B, C, H, T), main's before the sidechain's, to (B, C, H, T); `share(t)` is the sidechain's at latent
+/// Mixes latents (2B, C, H, T), main input first, to (B, C, H, T). `share(t)` is the weight of the sidechain at latent
 /// frame `t`.
 pub(crate) fn mix(latents: &Tensor, share: impl Fn(usize) -> f32) -> Result<Tensor> {
     let frames = latents.dim(D::Minus1)?;
@@ -17,7 +17,7 @@ pub(crate) fn mix(latents: &Tensor, share: impl Fn(usize) -> f32) -> Result<Tens
     Ok((&halves[0] + difference.broadcast_mul(&share)?)?)
 }
 
-/// Transposes all batch elements of a factor's latent (B, C, H, T); `semitones(t)` is for latent frame `t`.
+/// Transposes all batch elements of a factor's latent (B, C, H, T). `semitones(t)` is the shift at latent frame `t`.
 pub(crate) fn transpose(
     network: &dyn Network,
     factor: Factor,

@@ -1,8 +1,9 @@
 //! A model in one safetensors file: network, optional HiFi-GAN generator and magnitude network, and a card.
 //!
-//! All tensors are f32 with weight norm folded; those of the network are named `network.*`, those of the generator
-//! `generator.*`, those of the magnitude network `magnitudes.*`. The metadata holds one JSON document, [`Header`], under the
-//! key [`HEADER_KEY`]. Everything is checked before anything is used: unknown fields, missing, superfluous, misshapen or non-finite tensors.
+//! All tensors are f32 with weight norm folded. Tensors of the network are named `network.*`, those of the generator
+//! `generator.*`, those of the magnitude network `magnitudes.*`. The metadata holds one JSON document, [`Header`],
+//! under the key [`HEADER_KEY`]. Loading rejects unknown fields and missing, unexpected, misshapen or non-finite
+//! tensors.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -26,16 +27,16 @@ use crate::network::Network;
 /// Key of the [`Header`] in the file's metadata.
 pub const HEADER_KEY: &str = "graft-model";
 
-/// The version of the format that is read and written.
+/// The supported version of the format.
 pub const FORMAT: u32 = 1;
 
-/// Hops that an analysis window has at least: the guided voice overlaps as many windows.
+/// Minimum length of the analysis window, in hops: the guided voice overlaps this many windows.
 const LEAST_HOPS: usize = 4;
 
-/// The model that is built in.
+/// The built-in model.
 const BUILT_IN: &[u8] = include_bytes!("../../assets/graft.safetensors");
 
-/// What a model file says of itself.
+/// Description of a model, stored in the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
@@ -43,20 +44,20 @@ pub struct Header {
     pub format: u32,
     /// The network.
     pub architecture: Architecture,
-    /// The mel spectrogram that it reads and writes.
+    /// The mel spectrogram of the network's input and output.
     pub mel: MelConfig,
-    /// Largest pitch shift, either way, that it was trained for.
+    /// Largest transposition, up or down, that the model was trained for.
     pub max_shift_semitones: u32,
-    /// The generator, if the file holds one.
+    /// The generator, if the model has one.
     pub generator: Option<GeneratorConfig>,
-    /// The magnitude network, if the file holds one.
+    /// The magnitude network, if the model has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub magnitudes: Option<MagnitudesConfig>,
-    /// For people.
+    /// The model card.
     pub card: Card,
 }
 
-/// What a person should know about a model.
+/// Information for the user.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Card {
@@ -66,13 +67,13 @@ pub struct Card {
     pub version: String,
     /// Licence of the weights.
     pub licence: String,
-    /// What it was trained on.
+    /// Description of the training data.
     pub data: String,
-    /// Training steps.
+    /// Number of training steps.
     pub steps: u64,
-    /// Time spent training.
+    /// Training time, in hours.
     pub train_hours: f64,
-    /// Measured figures, each with its name.
+    /// Measured figures.
     pub figures: Vec<Figure>,
 }
 
@@ -80,7 +81,7 @@ pub struct Card {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Figure {
-    /// What was measured, with its unit.
+    /// What was measured, with the unit.
     pub name: String,
     /// The value.
     pub value: f64,
@@ -97,11 +98,11 @@ pub struct Model {
 }
 
 impl Model {
-    /// The model that is built in. All users of it share one copy of the weights.
+    /// The built-in model. All callers share one copy of the weights.
     ///
     /// # Errors
     ///
-    /// When the built-in file is damaged.
+    /// If the built-in file is damaged.
     pub fn built_in() -> Result<Arc<Self>> {
         static MODEL: OnceLock<Arc<Model>> = OnceLock::new();
         if let Some(model) = MODEL.get() {
@@ -115,8 +116,8 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, or is not a model that this version can use; the message says what was expected
-    /// and what was found.
+    /// If the file cannot be read or is not a model that this version supports. The message says what was expected and
+    /// what was found.
     pub fn load(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|source| Error::Read {
             path: path.to_owned(),
@@ -135,9 +136,7 @@ impl Model {
     /// As [`Self::load`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let damaged = |error: &dyn std::fmt::Display| {
-            Error::Model(format!(
-                "expected a whole safetensors file, found damage: {error}"
-            ))
+            Error::Model(format!("not a valid safetensors file: {error}"))
         };
         let file = SafeTensors::deserialize(bytes).map_err(|error| damaged(&error))?;
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(&error))?;
@@ -145,13 +144,9 @@ impl Model {
             .metadata()
             .as_ref()
             .and_then(|map| map.get(HEADER_KEY))
-            .ok_or_else(|| {
-                Error::Model(format!(
-                    "expected the entry \"{HEADER_KEY}\" in its metadata, found none"
-                ))
-            })?;
+            .ok_or_else(|| Error::Model(format!("the metadata has no entry \"{HEADER_KEY}\"")))?;
         let header: Header = serde_json::from_str(header)
-            .map_err(|error| Error::Model(format!("in its metadata: {error}")))?;
+            .map_err(|error| Error::Model(format!("invalid metadata: {error}")))?;
         if header.format != FORMAT {
             return Err(Error::Model(format!(
                 "expected file format {FORMAT}, found {}",
@@ -197,7 +192,7 @@ impl Model {
         })
     }
 
-    /// What the file says of itself.
+    /// The description stored in the file.
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
@@ -213,14 +208,14 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// When the model has none.
+    /// If the model has none.
     pub fn generator(&self) -> Result<&Generator> {
         self.generator
             .as_ref()
             .ok_or_else(|| Error::input("voice", "a model with a HiFi-GAN generator", "none in it"))
     }
 
-    /// The network that guesses magnitudes from mels, if the model has one.
+    /// The network that predicts magnitudes from mels, if the model has one.
     #[must_use]
     pub fn magnitudes(&self) -> Option<&MagnitudeNetwork> {
         self.magnitudes.as_ref()
@@ -232,11 +227,11 @@ impl Model {
         &self.network
     }
 
-    /// The encoder and decoder as a mode limits their look-ahead.
+    /// The encoder and decoder with the look-ahead of a mode.
     ///
     /// # Errors
     ///
-    /// When the weights cannot be folded.
+    /// If the weights cannot be folded.
     pub fn limited_network(&self, mode: LatencyMode) -> Result<Arc<dyn Network>> {
         Ok(match mode.network_look_ahead_frames() {
             Some(frames) => self.network.with_look_ahead(frames)?,
@@ -272,22 +267,22 @@ fn load_magnitudes(
     MagnitudeNetwork::new(config, mel, builder).map_err(|error| Error::Model(root_cause(&error)))
 }
 
-/// The bytes of a model file. Tensor names carry the prefix of their part, such as `network.`.
+/// Serialises a model file. Tensor names carry the prefix of their part, such as `network.`.
 ///
 /// # Errors
 ///
-/// When the tensors and the header do not make a model that [`Model::from_bytes`] takes.
+/// If [`Model::from_bytes`] would reject the tensors and the header.
 pub fn to_bytes(header: &Header, tensors: &HashMap<String, Tensor>) -> Result<Vec<u8>> {
     let json = serde_json::to_string(header)
-        .map_err(|error| Error::Model(format!("its header cannot be written: {error}")))?;
+        .map_err(|error| Error::Model(format!("cannot write the header: {error}")))?;
     let metadata = HashMap::from([(HEADER_KEY.to_owned(), json)]);
     let bytes = safetensors::serialize(tensors, Some(metadata))
-        .map_err(|error| Error::Model(format!("its tensors cannot be written: {error}")))?;
+        .map_err(|error| Error::Model(format!("cannot write the tensors: {error}")))?;
     Model::from_bytes(&bytes)?;
     Ok(bytes)
 }
 
-/// candle wraps errors in the path of calls; users need what is at the bottom.
+/// candle wraps errors in the path of calls; users need the innermost one.
 fn root_cause(error: &candle_core::Error) -> String {
     match error {
         candle_core::Error::WithBacktrace { inner, .. }
@@ -297,7 +292,7 @@ fn root_cause(error: &candle_core::Error) -> String {
     }
 }
 
-/// The tensors of a file, with a note of those that were asked for.
+/// The tensors of a file, with a record of those that were read.
 #[derive(Clone)]
 struct Weights {
     tensors: Arc<HashMap<String, Tensor>>,
@@ -347,9 +342,7 @@ impl Weights {
             .filter(|name| !used.contains(*name))
             .min()
         {
-            Some(name) => Err(Error::Model(format!(
-                "found a tensor that nothing needs: {name}"
-            ))),
+            Some(name) => Err(Error::Model(format!("unexpected tensor {name}"))),
             None => Ok(()),
         }
     }
@@ -376,7 +369,7 @@ impl SimpleBackend for Weights {
 
     fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
         let Some(tensor) = self.tensors.get(name) else {
-            candle_core::bail!("expected a tensor {name}, found none");
+            candle_core::bail!("missing tensor {name}");
         };
         self.used
             .lock()

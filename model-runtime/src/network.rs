@@ -1,4 +1,4 @@
-//! The networks behind one trait: encode each factor, transpose, decode; whole clips or in steps.
+//! A common trait for all networks: encode, transpose and decode, for whole clips or in steps.
 
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
@@ -11,23 +11,23 @@ use vocoder::MelConfig;
 use crate::factor::{Factor, FactorLayout, FactorMap, Transposition};
 use crate::latent::{Latent, Latents, roll_channels, shift_notes};
 
-/// An encoder and decoder of log-mel spectrograms (B, 1, n_mels, T) with one latent for each of its factors.
+/// An encoder and decoder of log-mel spectrograms (B, 1, n_mels, T), with one latent per factor.
 pub trait Network: Debug + Send + Sync {
-    /// The factors and how their latents are laid out, in the order of [`Factor::ALL`].
+    /// The factors and the layouts of their latents, in the order of [`Factor::ALL`].
     fn factors(&self) -> &[FactorLayout];
 
     /// The latent of one factor of a log-mel (B, 1, n_mels, T).
     ///
     /// # Errors
     ///
-    /// If the shape is another, or the network does not have the factor.
+    /// If the shape does not fit, or the network does not have the factor.
     fn encode_factor(&self, factor: Factor, mel: &Tensor) -> Result<Latent>;
 
     /// All latents of a log-mel (B, 1, n_mels, T).
     ///
     /// # Errors
     ///
-    /// If the shape is another.
+    /// If the shape does not fit.
     fn encode(&self, mel: &Tensor) -> Result<Latents> {
         let factors = self.factors().iter().map(|layout| layout.factor);
         factors
@@ -35,37 +35,37 @@ pub trait Network: Debug + Send + Sync {
             .collect()
     }
 
-    /// Log-mel (B, 1, n_mels, T) from the latents of all factors.
+    /// The log-mel (B, 1, n_mels, T) decoded from the latents of all factors.
     ///
     /// # Errors
     ///
     /// If a latent is missing or its shape does not fit.
     fn decode(&self, latents: &FactorMap<Tensor>) -> Result<Tensor>;
 
-    /// An encoder at the beginning of a stream.
+    /// Creates an encoder for a new stream.
     fn encoder(&self) -> Box<dyn StreamEncoder>;
 
-    /// A decoder at the beginning of a stream.
+    /// Creates a decoder for a new stream.
     fn decoder(&self) -> Box<dyn StreamDecoder>;
 
-    /// Mel frames that must be known after a frame before it is encoded and decoded.
+    /// Look-ahead: mel frames after a frame that its encoding and decoding need.
     fn look_ahead_frames(&self) -> usize;
 
-    /// The same network for a stream that waits for no more than `frames`: layers beyond that take the newest frame for
-    /// all that come after. It shares the weights, and gradients reach them. A latent that averages several frames needs
-    /// all of them, whatever `frames` says.
+    /// The same network with a look-ahead of at most `frames`: layers beyond the limit repeat the newest frame in place
+    /// of the following ones. Shares the weights, including their gradients. A latent that averages several frames
+    /// always needs all of them.
     ///
     /// # Errors
     ///
     /// If the weights cannot be folded.
     fn with_look_ahead(&self, frames: usize) -> Result<Arc<dyn Network>>;
 
-    /// Each factor's latent of its own log-mel, all of the same shape, for training on several views. If all factors share
-    /// one tensor, it is encoded once.
+    /// The latent of each factor from its own log-mel, for training on several views. All log-mels have the same shape.
+    /// If all factors share one tensor, it is encoded once.
     ///
     /// # Errors
     ///
-    /// If a view is missing or has another shape.
+    /// If a view is missing or its shape does not fit.
     fn encode_views(&self, views: &FactorMap<Tensor>) -> Result<Latents> {
         let factors = || self.factors().iter().map(|layout| layout.factor);
         let first = views.expect(self.factors()[0].factor)?;
@@ -82,7 +82,7 @@ pub trait Network: Debug + Send + Sync {
             .collect()
     }
 
-    /// How the latent of a factor is laid out.
+    /// The layout of the latent of a factor.
     ///
     /// # Errors
     ///
@@ -94,11 +94,11 @@ pub trait Network: Debug + Send + Sync {
         }
     }
 
-    /// Transposes each batch element of a factor's latent by its number of semitones, if the factor has a pitch.
+    /// Transposes each batch element of a factor's latent by its own number of semitones, if the factor has a pitch.
     ///
     /// # Errors
     ///
-    /// If there is not one number for each batch element, or the network does not have the factor.
+    /// If the number of shifts is not the batch size, or the network does not have the factor.
     fn transpose(&self, factor: Factor, latent: &Tensor, semitones: &[i32]) -> Result<Tensor> {
         match self.layout(factor)?.transposition {
             Transposition::None => Ok(latent.clone()),
@@ -108,17 +108,17 @@ pub trait Network: Debug + Send + Sync {
     }
 }
 
-/// The encoder of a network in steps. It keeps the past that the next step needs.
+/// The encoder of a network in steps. It keeps the past frames that the next step needs.
 pub trait StreamEncoder: Send {
-    /// Takes the next log-mel frames (B, 1, n_mels, n) and returns the means of the latents that they complete.
+    /// Takes the next log-mel frames (B, 1, n_mels, n) and returns the means of the latent frames that they complete.
     ///
     /// # Errors
     ///
-    /// If the shape is another.
+    /// If the shape does not fit.
     fn step(&mut self, mel: &Tensor) -> Result<FactorMap<Tensor>>;
 }
 
-/// The decoder of a network in steps. It keeps the past that the next step needs.
+/// The decoder of a network in steps. It keeps the past frames that the next step needs.
 pub trait StreamDecoder: Send {
     /// Takes the next frames of some latents and returns the log-mel frames (B, 1, n_mels, t) that they complete.
     ///
@@ -130,10 +130,10 @@ pub trait StreamDecoder: Send {
 
 /// The sizes of one kind of network.
 pub(crate) trait NetworkConfig {
-    /// Sizes by name, with the range that a sensible model has.
+    /// Sizes by name, each with its valid range.
     fn sizes(&self) -> Vec<(&'static str, usize, RangeInclusive<usize>)>;
 
-    /// Checks what is no size.
+    /// Checks the values that are not sizes.
     fn validate_values(&self) -> std::result::Result<(), String> {
         Ok(())
     }

@@ -1,10 +1,10 @@
-//! The network that Graft ships: HARD (Wu, DAFx 2023) with its harmony latent laid out on the pitch axis.
+//! The network of the built-in model: HARD (Wu, DAFx 2023) with its harmony latent laid out on the pitch axis.
 //!
-//! Rotating the harmony latent is then a shift along real semitones, and a translation of the music becomes a
-//! translation of the latent because everything above it is a convolution along pitch. The harmony is averaged over a
-//! few frames, so that no rhythm fits through it; the rhythm latent is narrow and has no pitch axis.
+//! A shift of the harmony latent is a shift by semitones. Because its encoder convolves along pitch, transposing the
+//! music shifts the latent by the same amount. The harmony is averaged over a few frames, so that it cannot carry the
+//! rhythm. The rhythm latent is narrow and has no pitch axis.
 //!
-//! Legend of shapes: B batch, C channels, T mel frames, P = T / `pool_frames` pooled frames (rounded up).
+//! Shapes: B batch, C channels, T mel frames, P = T / `pool_frames` pooled frames (rounded up).
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -24,10 +24,10 @@ use crate::network::{Network, NetworkConfig, StreamDecoder, StreamEncoder};
 const LOWEST_NOTE: f64 = 36.0;
 /// Notes of the harmony latent: MIDI 36 to 123.
 pub const NOTES: usize = 88;
-/// Stages of the rhythm encoder, and by how much each divides the mel bands.
+/// Stages of the rhythm encoder, and the factor by which each divides the mel bands.
 const RHYTHM_STAGES: u32 = 3;
 const RHYTHM_STRIDE: usize = 4;
-/// Convolutions along pitch that see an octave.
+/// Kernel of the convolutions along pitch: an octave.
 const OCTAVE: (usize, usize) = (13, 1);
 
 /// Sizes of the network.
@@ -36,13 +36,13 @@ const OCTAVE: (usize, usize) = (13, 1);
 pub struct PitchAlignedConfig {
     /// Channels of the harmony encoder and of the harmony side of the decoder.
     pub harmony_channels: usize,
-    /// Latents a note.
+    /// Harmony latents per note.
     pub harmony_latents: usize,
-    /// Mel frames that one harmony frame averages.
+    /// Mel frames per pooled frame.
     pub pool_frames: usize,
-    /// Channels of the rhythm encoder's first layer; each of its three stages doubles them.
+    /// Channels of the rhythm encoder's first layer. Each of its three stages doubles them.
     pub rhythm_channels: usize,
-    /// Latents a frame.
+    /// Rhythm latents per frame.
     pub rhythm_latents: usize,
     /// Channels of the rhythm side of the decoder on the mel axis.
     pub rhythm_planes: usize,
@@ -62,7 +62,7 @@ pub struct PitchAligned {
     n_mels: usize,
     mel_to_rows: Tensor,
     note_to_mel: Tensor,
-    /// Whether the pooled harmony is interpolated with the frame after.
+    /// Whether the pooled harmony is interpolated with the next pooled frame.
     stretches_ahead: bool,
     harmony_encoder: Stack,
     rhythm_encoder: Stack,
@@ -89,7 +89,7 @@ impl NetworkConfig for PitchAlignedConfig {
         match mean.is_finite() && deviation.is_finite() && deviation > 0.0 {
             true => Ok(()),
             false => Err(format!(
-                "mel_mean and mel_deviation: expected finite numbers, the second above 0, found {mean} and {deviation}"
+                "mel_mean must be finite and mel_deviation finite and above 0, found {mean} and {deviation}"
             )),
         }
     }
@@ -171,12 +171,12 @@ impl PitchAlignedConfig {
     }
 }
 
-/// The convolution with this number in its part.
+/// Convolution `number` of its part.
 fn conv(config: ConvConfig, vb: &VarBuilder, number: usize) -> Result<Block> {
     Conv::new(config, &vb.pp(number)).map(Block::Conv)
 }
 
-/// The residual block with this number in its part.
+/// Residual block `number` of its part.
 fn residual(channels: usize, vb: &VarBuilder, number: usize) -> Result<Block> {
     Block::residual(ConvConfig::same(channels, channels, (3, 3)), &vb.pp(number))
 }
@@ -230,7 +230,7 @@ impl PitchAligned {
     /// Log-mel (B, 1, n_mels, T) to the harmony latent (B, harmony_latents, [`NOTES`], P).
     ///
     /// # Errors
-    /// If the shape is another.
+    /// If the shape does not fit.
     fn encode_harmony(&self, mel: &Tensor) -> Result<Latent> {
         let (batch, _, n_mels, frames) = mel.dims4()?;
         let pool = self.config.pool_frames;
@@ -242,7 +242,7 @@ impl PitchAligned {
         Latent::from_raw(&self.harmony_encoder.forward(&self.pitch_rows(&pooled)?)?)
     }
 
-    /// Pooled log-mel (B, 1, n_mels, P), its level taken off, on the half-semitone grid (B, 1, 2 * NOTES, P).
+    /// Pooled log-mel (B, 1, n_mels, P), with its level removed, on the half-semitone grid (B, 1, 2 * NOTES, P).
     fn pitch_rows(&self, pooled: &Tensor) -> Result<Tensor> {
         let (batch, _, n_mels, frames) = pooled.dims4()?;
         let x = self.standardise(pooled)?;
@@ -258,7 +258,7 @@ impl PitchAligned {
     /// Log-mel (B, 1, n_mels, T) to the rhythm latent (B, rhythm_latents, 1, T).
     ///
     /// # Errors
-    /// If the shape is another.
+    /// If the shape does not fit.
     fn encode_rhythm(&self, mel: &Tensor) -> Result<Latent> {
         Latent::from_raw(&self.rhythm_encoder.forward(&self.standardise(mel)?)?)
     }
@@ -276,8 +276,9 @@ impl PitchAligned {
             .contiguous()
     }
 
-    /// Linear interpolation in time, as PyTorch's `interpolate` (`align_corners=False`): (B, C, H, 1 + P + 1), whose first
-    /// and last frames are context only, to (B, C, H, P * pool_frames). Without look-ahead there is no last one.
+    /// Linear interpolation in time, as PyTorch's `interpolate` (`align_corners=False`): (B, C, H, 1 + P + 1), whose
+    /// first and last frames are only context, to (B, C, H, P * pool_frames). Without look-ahead, the last context
+    /// frame is missing.
     fn stretch(&self, x: &Tensor) -> Result<Tensor> {
         let factor = self.config.pool_frames;
         let (batch, channels, height, padded) = x.dims4()?;
@@ -362,10 +363,9 @@ impl Network for PitchAligned {
         (pool - 1 + pool * pooled).max(rhythm) + self.mel_decoder.look_ahead_frames()
     }
 
-    /// The harmony's average needs `pool_frames - 1` at the least, so this is
-    /// what is left with fewer. A part that works in pooled frames takes what it can of them, in the order
-    /// interpolation, decoder, encoder, the mel decoder what remains; the rhythm side looks as far ahead as the harmony
-    /// side.
+    /// The harmony average always needs `pool_frames - 1` frames, so a lower limit has no effect. The parts that work
+    /// in pooled frames take whole pooled frames of the rest, in the order interpolation, decoder, encoder; the mel
+    /// decoder takes what remains. The rhythm side looks as far ahead as the harmony side.
     fn with_look_ahead(&self, frames: usize) -> Result<Arc<dyn Network>> {
         let pool = self.config.pool_frames;
         let spare = frames.saturating_sub(pool - 1);
@@ -377,7 +377,7 @@ impl Network for PitchAligned {
         pooled -= harmony_decoder.look_ahead_frames();
         let harmony_encoder = self.harmony_encoder.with_look_ahead(pooled)?;
         pooled -= harmony_encoder.look_ahead_frames();
-        // What the harmony side cannot use is of use after all.
+        // Give the frames that the harmony side cannot use to the mel decoder.
         let mel_decoder = match pooled {
             0 => mel_decoder,
             _ => self
@@ -491,7 +491,8 @@ fn matrix_on_height(matrix: &Tensor, x: &Tensor) -> Result<Tensor> {
     conv2d(&x.contiguous()?, &kernel, &no_bias, Conv2dSpec::default())
 }
 
-/// Interpolation matrix from `positions.len()` rows to `columns` sample points; positions beyond the ends take them.
+/// Interpolation matrix from `positions.len()` rows to `columns` sample points. Sample points beyond the ends take the
+/// end values.
 fn interpolation(
     positions: &[f64],
     columns: usize,
@@ -508,7 +509,7 @@ fn interpolation(
     Tensor::from_vec(matrix, (positions.len(), columns), device)?.to_dtype(dtype)
 }
 
-/// Half-semitone rows, a quarter below and above each note, from mel bands: (2 * NOTES, n_mels).
+/// Matrix from mel bands to half-semitone rows, a quarter tone below and above each note: (2 * NOTES, n_mels).
 fn mel_to_rows(mel: &MelConfig, dtype: DType, device: &Device) -> Result<Tensor> {
     let positions = (0..2 * NOTES)
         .map(|row| {
@@ -519,7 +520,7 @@ fn mel_to_rows(mel: &MelConfig, dtype: DType, device: &Device) -> Result<Tensor>
     interpolation(&positions, mel.n_mels, dtype, device)
 }
 
-/// Mel bands from notes: (n_mels, NOTES).
+/// Matrix from notes to mel bands: (n_mels, NOTES).
 fn note_to_mel(mel: &MelConfig, dtype: DType, device: &Device) -> Result<Tensor> {
     let positions = (0..mel.n_mels)
         .map(|band| 69.0 + 12.0 * (mel.band_centre_hz(band as f64) / 440.0).log2() - LOWEST_NOTE)

@@ -1,4 +1,4 @@
-//! The remix of whole clips: the reference for everything that runs in steps.
+//! Remixes whole clips: the reference for the streams.
 
 use std::sync::Arc;
 
@@ -18,19 +18,19 @@ use crate::resample::resample;
 use crate::tensors::{to_log_mels, to_tensor};
 use crate::voice::{Voice, frame_controls, guided_config};
 
-/// How two clips are remixed.
+/// Settings for the remix of two clips.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RemixSettings {
-    /// The knobs, for the whole clip; the transposition within the model's trained range.
+    /// The knobs, constant for the whole clip. The transposition must be within the model's trained range.
     pub controls: Controls,
-    /// What makes the sound.
+    /// The voice.
     pub voice: Voice,
-    /// How far ahead network and voice look.
+    /// The look-ahead of network and voice.
     pub mode: LatencyMode,
 }
 
 impl Default for RemixSettings {
-    /// Main's harmony with the sidechain's rhythm, with the model's full reach.
+    /// Harmony of the main input, rhythm of the sidechain, full look-ahead.
     fn default() -> Self {
         Self {
             controls: Controls {
@@ -50,20 +50,20 @@ pub struct Remixer {
 }
 
 impl Remixer {
-    /// A remixer with this model.
+    /// Creates a remixer for this model.
     #[must_use]
     pub fn new(model: Arc<Model>) -> Self {
         Self { model }
     }
 
-    /// Remixes `main` with `sidechain`, each mono or stereo at any rate. The result has the rate, channels and length of
-    /// `main`; a shorter sidechain is followed by silence.
+    /// Remixes `main` with `sidechain`, each mono or stereo, at any sample rate. The result has the rate, channels and
+    /// length of `main`. A shorter sidechain is padded with silence.
     ///
     /// # Errors
     ///
-    /// When a clip has no or more than two channels, unequal channels, or samples that are not finite; when a knob is
-    /// outside 0 to 1, the transposition outside the model's range, or the generator, if it is to be heard, not in the
-    /// model or the mode.
+    /// If a clip has no channels or more than two, channels of different lengths, or samples that are not finite; if a
+    /// knob is outside 0 to 1 or the transposition outside the model's range; if the generated voice is requested but
+    /// the model has no generator or the mode does not support it.
     pub fn remix(
         &self,
         main: &AudioClip,
@@ -108,8 +108,8 @@ impl Remixer {
         })
     }
 
-    /// The decoded log-mels of the remix, one for each channel of the remix. `sources` holds the channels of main, then as
-    /// many of the sidechain.
+    /// The decoded log-mels of the remix, one per channel of the remix. `sources` holds the channels of the main input,
+    /// then as many of the sidechain.
     fn decode(
         &self,
         sources: &[Vec<f32>],
@@ -218,7 +218,7 @@ fn check_clip(what: &'static str, clip: &AudioClip) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a transposition that the model was not trained for.
+/// Rejects a transposition that the model was not trained for.
 fn check_transpose(model: &Model, semitones: i32) -> Result<()> {
     let most = model.header().max_shift_semitones;
     if semitones.unsigned_abs() > most {
@@ -231,7 +231,7 @@ fn check_transpose(model: &Model, semitones: i32) -> Result<()> {
     Ok(())
 }
 
-/// The sidechain with the rate, number of channels and length of main.
+/// Converts the sidechain to the rate, number of channels and length of the main input.
 fn fit(sidechain: &AudioClip, main: &AudioClip) -> Result<Vec<Vec<f32>>> {
     let channels = match (sidechain.channels.as_slice(), main.channels.len()) {
         ([channel], 2) => vec![channel.clone(), channel.clone()],

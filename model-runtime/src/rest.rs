@@ -1,36 +1,36 @@
-//! When a stream rests. Where the sidechain is silent for so long that it counts as missing, nothing of the remix is heard;
-//! nothing is computed, then, until the sidechain's first sound.
+//! Detects when a stream can rest. A sidechain that is silent long enough counts as missing, and the main input plays.
+//! Until the sidechain's next sound, the stream computes nothing.
 
 use crate::window::Window;
 
-/// A sidechain that was digitally silent for this long counts as missing. Hosts fill an unused
-/// sidechain with zeros, so silence is the only sign; shorter rests belong to the music.
+/// A sidechain that is digitally silent for this long counts as missing. Hosts fill an unused sidechain with zeros, so
+/// silence is the only sign; shorter silences are part of the music.
 pub(crate) const SIDECHAIN_HOLD_SECONDS: f64 = 2.0;
 
-/// A sidechain that was silent for the latency and this much more has no part in what is to be heard: the audio thread
-/// plays the main input by then. A tenth of a second is more than the longest window, at whose start the rest begins.
+/// A stream rests after the sidechain was silent for the latency plus this time: by then the audio thread plays the
+/// main input. The extra tenth of a second is longer than the longest window, at whose start the rest begins.
 const REST_AFTER_SECONDS: f64 = SIDECHAIN_HOLD_SECONDS + 0.1;
 
-/// What a stream has to do with a window.
+/// What the stream does with a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Play all of it.
+    /// Process all of it.
     Play,
-    /// Rest for its first `silent_samples`, then begin a clip with the others, if there are any.
+    /// Rest for the first `silent_samples`, then begin a clip with the remaining samples, if any.
     Rest { silent_samples: usize },
 }
 
-/// Watches the sidechain of a stream.
+/// Tracks the silence of the sidechain.
 #[derive(Debug)]
 pub(crate) struct Rest {
     after_samples: usize,
     asleep: bool,
-    /// Silent samples of the sidechain at the end of what was heard.
+    /// Silent samples of the sidechain at the end of the input so far.
     silent_samples: usize,
 }
 
 impl Rest {
-    /// Asleep, for a stream of that latency.
+    /// Creates the tracker, resting, for a stream with this latency.
     pub(crate) fn new(latency_samples: usize, sample_rate_hz: u32) -> Self {
         let after_samples = REST_AFTER_SECONDS * f64::from(sample_rate_hz);
         Self {
@@ -44,18 +44,18 @@ impl Rest {
         self.asleep
     }
 
-    /// Falls asleep.
+    /// Returns to rest.
     pub(crate) fn reset(&mut self) {
         self.asleep = true;
         self.silent_samples = 0;
     }
 
-    /// A jump: what was heard before does not count.
+    /// Handles a jump: forgets the input before it.
     pub(crate) fn begin_stream(&mut self) {
         self.silent_samples = 0;
     }
 
-    /// Listens to the next window. Where the silence ends, and not where the window does, decides what is heard.
+    /// Takes the next window. The result depends on where the silence ends, not on where the window ends.
     pub(crate) fn listen(&mut self, window: &Window) -> Step {
         let samples = window.samples();
         let leading = leading_silence(window);

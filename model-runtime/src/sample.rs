@@ -1,6 +1,6 @@
-//! Single samples of both inputs and of the output, and what makes them safe.
+//! Single samples of inputs and output, and their sanitising.
 
-/// Audio thread: one sample of both inputs. What is not finite is taken as zero.
+/// Audio thread: one sample of both inputs. Values that are not finite count as zero.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Input {
     /// The main input, left and right.
@@ -9,12 +9,12 @@ pub struct Input {
     pub sidechain: [f32; 2],
 }
 
-/// Audio thread: one sample of output, [`crate::geometry::Geometry::latency_samples`] after its input.
+/// Audio thread: one output sample, [`crate::geometry::Geometry::latency_samples`] after its input.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Output {
     /// The main input, delayed.
     pub dry: [f32; 2],
-    /// The remix; the same as `dry` where the remix is late or the sidechain is missing.
+    /// The remix; equal to `dry` while the remix is late or the sidechain is missing.
     pub remix: [f32; 2],
 }
 

@@ -1,7 +1,7 @@
-//! What the worker hears and makes, frame by frame, for an editor to draw.
+//! Inputs, latents and output of the worker, frame by frame, for display in an editor.
 //!
-//! The worker writes only while somebody watches. The lock is between the worker and the editor alone, and neither holds it
-//! for longer than it takes to copy some frames; the audio thread never touches it.
+//! The worker writes only while an editor watches. Only the worker and the editor share the lock, and both hold it only
+//! to copy a few frames; the audio thread never touches it.
 
 use std::mem;
 use std::ops::Range;
@@ -16,24 +16,24 @@ use crate::error::Result;
 use crate::factor::Factor;
 use crate::transport::Beat;
 
-/// Log-mels from -8 to 2 nepers become 0 to 255.
+/// Range of log-mels, in nepers, that maps to 0 to 255.
 const SOFTEST: f32 = -8.0;
 const LOUDEST: f32 = 2.0;
 
-/// A latent of this size becomes 255. The latents' prior has the standard deviation 1.
+/// Latent value that maps to 255. The latents' prior has the standard deviation 1.
 const LARGEST_LATENT: f32 = 3.0;
 
-/// Frames that wait at most. An editor that comes too late sees the newest.
+/// Longest queue, in frames. A slow editor gets only the newest frames.
 const MOST_FRAMES: usize = 1024;
 
-/// What a column is a frame of.
+/// The kind of data in a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
     /// The main input's log-mel.
     Main,
     /// The sidechain's log-mel.
     Sidechain,
-    /// The remix's log-mel, as the network decoded it if there is one.
+    /// The log-mel of the remix, as decoded by the network if there is one.
     Remix,
     /// The mixed latent of a factor.
     Latent(Factor),
@@ -42,42 +42,42 @@ pub enum Lane {
 /// One frame of a lane.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Column {
-    /// What it is a frame of.
+    /// The lane.
     pub lane: Lane,
-    /// Number of the first frame that it stands for. All lanes count the same frames.
+    /// Number of the column's first mel frame. All lanes count the same frames.
     pub frame: u64,
-    /// How many frames it stands for.
+    /// Number of mel frames that the column covers.
     pub frames: u64,
-    /// From low to high, 0 to 255.
+    /// The values, from low to high frequency, 0 to 255.
     pub values: Vec<u8>,
 }
 
-/// What became known since the last [`Scope::take`].
+/// New data since the last [`Scope::take`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct News {
-    /// In the order in which they were made.
+    /// Columns in the order in which they were computed.
     pub columns: Vec<Column>,
-    /// The place on the beat grid at the start of frames of the inputs.
+    /// Positions on the beat grid at the start of input frames.
     pub beats: Vec<(u64, Beat)>,
 }
 
-/// Where the worker leaves frames for the editor.
+/// Passes frames from the worker to the editor.
 #[derive(Debug, Default)]
 pub struct Scope {
     watched: AtomicBool,
-    /// Number of the next frame of the inputs.
+    /// Number of the next input frame.
     next_frame: AtomicU64,
     news: Mutex<News>,
 }
 
 impl Scope {
-    /// Editor: begins or ends to watch.
+    /// Editor: starts or stops watching.
     pub fn watch(&self, watched: bool) {
         *self.news.lock() = News::default();
         self.watched.store(watched, Ordering::Relaxed);
     }
 
-    /// Editor: what became known since the last call.
+    /// Editor: the new data since the last call.
     pub fn take(&self) -> News {
         mem::take(&mut self.news.lock())
     }
@@ -94,7 +94,7 @@ pub(crate) struct ScopeWriter {
 }
 
 impl ScopeWriter {
-    /// Goes on counting frames where the last writer ended.
+    /// Continues the frame count of the last writer.
     pub(crate) fn new(scope: Arc<Scope>) -> Self {
         Self {
             clip_start: scope.next_frame.load(Ordering::Relaxed),
@@ -103,18 +103,19 @@ impl ScopeWriter {
         }
     }
 
-    /// Whether somebody watches.
+    /// Whether an editor watches.
     pub(crate) fn is_watched(&self) -> bool {
         self.scope.watched.load(Ordering::Relaxed)
     }
 
-    /// A clip begins, whose frames count from 0 again.
+    /// Begins a clip, whose frames count from 0 again.
     pub(crate) fn begin_clip(&mut self) {
         self.clip_start += self.clip_frames;
         self.clip_frames = 0;
     }
 
-    /// The inputs have these frames of the clip, the first of `mels`; `beat` says where a frame begins.
+    /// Writes frames of the inputs; `first` is the number of the first frame in the clip, `beat` returns the position
+    /// at the start of a frame.
     pub(crate) fn inputs(
         &mut self,
         clip_frames: Range<usize>,
@@ -138,7 +139,7 @@ impl ScopeWriter {
         news.beats.drain(..excess);
     }
 
-    /// The remix has frames from number `first` of the clip on.
+    /// Writes frames of the remix from number `first` of the clip on.
     pub(crate) fn remix(&self, first: usize, mel: &LogMel) {
         if self.is_watched() {
             let clip_frames = first..first + mel.frames();
@@ -146,8 +147,8 @@ impl ScopeWriter {
         }
     }
 
-    /// A latent (B, C, H, T), of which the first of the batch is shown, has frames from number `first` of the clip on, each of
-    /// which stands for `pool_frames`.
+    /// Writes frames of a latent (B, C, H, T), from number `first` of the clip on, for the first batch element. Each
+    /// frame covers `pool_frames` mel frames.
     pub(crate) fn latent(
         &self,
         lane: Lane,
@@ -159,7 +160,7 @@ impl ScopeWriter {
             return Ok(());
         }
         let (_, channels, height, frames) = latent.dims4()?;
-        // Along an axis of notes, a note's latents are shown as one; else each is shown.
+        // On a note axis, show one value per note; otherwise show each latent.
         let rows = if height > channels {
             height
         } else {
@@ -207,7 +208,7 @@ impl ScopeWriter {
     }
 }
 
-/// 0 to 1 as 0 to 255.
+/// Maps 0 to 1 to 0 to 255.
 fn to_byte(share: f32) -> u8 {
     (255.0 * share.clamp(0.0, 1.0)).round() as u8
 }
@@ -291,7 +292,8 @@ mod tests {
     fn the_latents_of_a_note_are_one() {
         let (scope, writer) = writer();
         scope.watch(true);
-        // Two latents of three notes, in two frames: only the middle note sounds, in the second frame, with 3 and 4 tenths.
+        // Two latents of three notes, in two frames. Only the middle note sounds, in the second frame, with the values
+        // 0.3 and 0.4.
         let values = [
             0.0_f32, 0.0, 0.0, 0.9, 0.0, 0.0, 0.0, 0.0, 0.0, 1.2, 0.0, 0.0,
         ];

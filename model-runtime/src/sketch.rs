@@ -1,5 +1,5 @@
-//! Log-mels of what a stream without a network hears and makes, for an editor to draw. While nobody watches, nothing is
-//! computed.
+//! Log-mels of the inputs and output of a stream without a network, for display in an editor. Computes nothing while no
+//! editor watches.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::resample::Resampler;
 use crate::scope::{Scope, ScopeWriter};
 use crate::transport::Beat;
 
-/// Worker thread: draws a stream into a [`Scope`].
+/// Worker thread: writes the log-mels of a stream to a [`Scope`].
 pub(crate) struct Sketch {
     scope: ScopeWriter,
     samples_per_frame: f64,
@@ -33,14 +33,14 @@ impl Sketch {
         })
     }
 
-    /// A clip begins.
+    /// Begins a clip.
     pub(crate) fn begin_clip(&mut self) {
         self.scope.begin_clip();
         self.heard.begin_clip();
         self.made.begin_clip();
     }
 
-    /// The clip's next samples of main and sidechain; `beat` says what lies at a sample of the clip.
+    /// Takes the clip's next samples of both inputs. `beat` returns the position at a sample of the clip.
     pub(crate) fn hear(&mut self, sources: [[&[f32]; 2]; 2], beat: impl Fn(f64) -> Beat) {
         if let Some((first, mels)) = self
             .heard
@@ -52,7 +52,7 @@ impl Sketch {
         }
     }
 
-    /// The clip's next samples of the remix.
+    /// Takes the clip's next samples of the remix.
     pub(crate) fn make(&mut self, remix: [&[f32]; 2]) {
         if let Some((first, mels)) = self
             .made
@@ -63,13 +63,13 @@ impl Sketch {
     }
 }
 
-/// Stereo sounds that are drawn together.
+/// Stereo signals that are drawn together.
 struct Track {
     analyses: Vec<Analysis>,
     n_mels: usize,
-    /// Samples of the clip so far.
+    /// Number of samples of the clip so far.
     samples: usize,
-    /// Number of the next frame in the clip; none while nobody watches.
+    /// Number of the next frame in the clip; none while no editor watches.
     next_frame: Option<usize>,
 }
 
@@ -88,7 +88,7 @@ impl Track {
         self.next_frame = None;
     }
 
-    /// The number of the first frame that the samples complete, and the frames.
+    /// Returns the frames that the samples complete, and the number of the first.
     fn push(
         &mut self,
         sounds: &[[&[f32]; 2]],

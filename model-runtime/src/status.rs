@@ -1,10 +1,10 @@
-//! What the editor shows of a running exchange.
+//! Status of a running exchange, for display in an editor.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-/// Counters that all threads may read and write, and the last fault, which only the worker and the
+/// Counters that all threads may read and write, and the last fault, which only the worker, the main thread and the
 /// editor touch.
 #[derive(Debug, Default)]
 pub struct Status {
@@ -15,7 +15,7 @@ pub struct Status {
 }
 
 impl Status {
-    /// Any thread: windows that were replaced by the main input because they came late.
+    /// Any thread: windows that were late and replaced by the main input.
     pub fn late_windows(&self) -> u64 {
         self.late_windows.load(Ordering::Relaxed)
     }
@@ -25,18 +25,17 @@ impl Status {
         self.faults.load(Ordering::Relaxed)
     }
 
-    /// Any thread: the worker's time for a window over the window's duration, averaged over about
-    /// ten windows.
+    /// Any thread: the worker's time per window relative to the window's duration, averaged over about ten windows.
     pub fn real_time_factor(&self) -> f32 {
         f32::from_bits(self.real_time_factor_bits.load(Ordering::Relaxed))
     }
 
-    /// Editor: what went wrong last.
+    /// Editor: the last fault.
     pub fn last_fault(&self) -> Option<String> {
         self.last_fault.lock().clone()
     }
 
-    /// Worker or main thread: notes that something failed, and logs it.
+    /// Worker or main thread: records and logs a fault.
     pub fn report_fault(&self, fault: String) {
         log::error!("{fault}");
         self.faults.fetch_add(1, Ordering::Relaxed);

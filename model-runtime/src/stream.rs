@@ -1,16 +1,16 @@
-//! The remix in steps: what the worker runs for the plugin.
+//! Remixes streams in steps. The plugin runs this on the worker.
 //!
 //! ```text
 //! main, sidechain at the host's rate -> resample -> log-mel -> encode -> mix -> decode -> voice -> remix at the host's rate
 //! ```
 //!
-//! Every layer keeps its past, so that every frame is computed once and the stream equals [`crate::Remixer`] in the same
-//! [`LatencyMode`] wherever that does not feel the ends of the clip. The network runs on groups of frames that lie on an
-//! absolute grid, so that the output is the same, bit for bit, wherever windows end.
+//! Every layer keeps the past frames that it needs, so each frame is computed once. Away from the ends of the clip, the
+//! stream equals [`crate::Remixer`] in the same [`LatencyMode`]. The network runs on groups of frames on an absolute
+//! grid, so the output is the same, bit for bit, wherever windows end.
 //!
-//! A window may begin a new stream: the old one is ended as a clip would be, and the new one follows it in the output
-//! without a gap. Where the sidechain is silent for so long that it counts as missing, nothing of the remix is heard, and the
-//! stream rests; it begins anew with the sidechain's first sound.
+//! A window may begin a new stream. The old stream then ends like a clip, and the output continues with the new one
+//! without a gap. While the sidechain is silent long enough to count as missing, the stream rests; it restarts with the
+//! sidechain's next sound.
 
 use std::sync::Arc;
 
@@ -34,14 +34,14 @@ use crate::tensors::{to_log_mels, to_tensor};
 use crate::voice::{Decoded, Voice, VoiceStream};
 use crate::window::Window;
 
-/// What a [`RemixStream`] is made for.
+/// Settings of a [`RemixStream`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StreamSettings {
     /// The host's sample rate.
     pub sample_rate_hz: u32,
-    /// What makes the sound.
+    /// The voice.
     pub voice: Voice,
-    /// How far ahead network and voice look.
+    /// The look-ahead of network and voice.
     pub mode: LatencyMode,
 }
 
@@ -53,29 +53,29 @@ pub struct RemixStream {
     most_semitones: i32,
     settings: StreamSettings,
     state: StreamState,
-    /// One for each channel that the model hears: all of main's, then the sidechain's.
+    /// One per analysed channel: all channels of the main input, then those of the sidechain.
     analyses: Vec<Analysis>,
-    /// For each of them, frames that wait until their group is complete.
+    /// For each of them, the frames of the incomplete group.
     waiting: Vec<LogMel>,
     encoder: Box<dyn StreamEncoder>,
     decoder: Box<dyn StreamDecoder>,
     freeze_store: Arc<FreezeStore>,
     scope: ScopeWriter,
     factors: FactorMap<FactorStream>,
-    /// Mel frames for each frame of the latent that is transposed.
+    /// Mel frames per frame of the transposed latent.
     transposed_frames: usize,
     decoded_frames: usize,
     voice: VoiceStream,
-    /// Frames that the encoder was given.
+    /// Frames that were passed to the encoder.
     taken_frames: usize,
 }
 
 impl RemixStream {
-    /// A stream at its beginning.
+    /// Creates a stream at its beginning.
     ///
     /// # Errors
     ///
-    /// When a setting is out of range.
+    /// If a setting is out of range.
     pub fn new(model: &Model, settings: StreamSettings) -> Result<Self> {
         let mel = model.header().mel.clone();
         let network = model.limited_network(settings.mode)?;
@@ -92,7 +92,7 @@ impl RemixStream {
         let hop_samples = mel.hop_length as f64 * f64::from(settings.sample_rate_hz)
             / f64::from(mel.sample_rate_hz);
         let mut stream = Self {
-            // Until the latency is known.
+            // The latency is not known yet.
             state: StreamState::new(hop_samples, 0, settings.sample_rate_hz),
             encoder: network.encoder(),
             decoder: network.decoder(),
@@ -142,21 +142,21 @@ impl RemixStream {
         }
     }
 
-    /// Has what is frozen kept in `store`, from which it can be saved and to which it can be loaded.
+    /// Keeps the frozen loops in `store`, so that they can be saved and loaded.
     #[must_use]
     pub fn with_freeze_store(mut self, store: Arc<FreezeStore>) -> Self {
         self.freeze_store = store;
         self
     }
 
-    /// Has what is heard and made written into `scope` while it is watched.
+    /// Writes inputs, latents and output to `scope` while the editor watches.
     #[must_use]
     pub fn with_scope(mut self, scope: Arc<Scope>) -> Self {
         self.scope = ScopeWriter::new(scope);
         self
     }
 
-    /// Remixes the complete groups among the frames that wait, and hands the decoded frames before number `end` to the voice.
+    /// Remixes the complete groups of waiting frames, and passes the decoded frames before number `end` to the voice.
     fn remix_groups(&mut self, end: usize) -> Result<()> {
         let group_frames = self.settings.mode.group_frames();
         while self.waiting[0].frames() >= group_frames {
@@ -177,7 +177,7 @@ impl RemixStream {
         Ok(())
     }
 
-    /// Shows a group of the inputs' frames, but for those from number `end` on.
+    /// Shows a group of input frames, up to number `end`.
     fn show_inputs(&mut self, group: &[LogMel], end: usize) {
         let first = self.taken_frames;
         let frames = end.saturating_sub(first).min(group[0].frames());
@@ -188,11 +188,12 @@ impl RemixStream {
         });
     }
 
-    /// Log-mel frames of all sources to decoded frames, one log-mel for each channel of the remix, and the knobs at them.
+    /// Remixes log-mel frames of all sources. Returns the decoded frames, one log-mel per channel of the remix, with
+    /// their knobs.
     fn remix(&mut self, mels: &[LogMel]) -> Result<Option<Decoded>> {
         let most = self.most_semitones;
         let knobs = &self.state.knobs;
-        // The transposition of a latent frame is that in its middle.
+        // A latent frame is transposed as set at its middle.
         let semitones = |pool: usize, pooled: usize| {
             let middle = knobs.at(pooled * pool + pool / 2);
             middle.transpose_semitones.clamp(-most, most)
@@ -217,12 +218,13 @@ impl RemixStream {
         let pool = self.transposed_frames;
         let controls = (first..self.decoded_frames)
             .map(|frame| Controls {
-                // The pitch of the sources moves with that of the latent.
+                // The guided voice shifts the pitch of the inputs as the latent is shifted.
                 transpose_semitones: semitones(pool, frame / pool),
                 ..knobs.at(frame)
             })
             .collect();
-        // Each factor reads the knobs of whole latent frames, the voice those of the frame of the transposition.
+        // Each factor reads the knobs of whole latent frames. The voice reads those of the frames of the transposed
+        // latent.
         let encoded_frames = self.factors.values().map(FactorStream::mel_frames);
         let needed = encoded_frames.fold(self.decoded_frames / pool * pool, usize::min);
         self.state.knobs.forget_before(needed);
@@ -263,7 +265,7 @@ impl ClipStream for RemixStream {
         }
         let group_frames = self.settings.mode.group_frames();
         let frames = self.taken_frames + self.waiting[0].frames();
-        // Beyond the end, the last frame goes on for as long as the network looks ahead.
+        // After the end, repeat the last frame for the look-ahead of the network.
         let beyond = self.network.look_ahead_frames();
         let wanted = (frames + beyond).next_multiple_of(group_frames);
         for waiting in &mut self.waiting {
@@ -295,7 +297,7 @@ impl ClipStream for RemixStream {
     }
 }
 
-/// Mel frames for each frame of the latent that is transposed; 1 if none is.
+/// Mel frames per frame of the transposed latent; 1 if no latent is transposed.
 fn transposed_frames(factors: &[FactorLayout]) -> usize {
     let has_pitch = |layout: &&FactorLayout| layout.transposition != Transposition::None;
     let transposed = factors.iter().find(has_pitch);
@@ -319,19 +321,19 @@ impl FactorStream {
         }
     }
 
-    /// A clip begins.
+    /// Begins a clip.
     fn begin(&mut self) {
         self.freezer.begin();
         self.frames = 0;
     }
 
-    /// Mel frames of the clip that were encoded.
+    /// Number of mel frames of the clip that were encoded.
     fn mel_frames(&self) -> usize {
         self.frames * self.layout.pool_frames
     }
 
-    /// Mixes and freezes the next latents (2B, C, H, T), main's before the sidechain's, and returns the number of the first
-    /// frame and the frames (B, C, H, T).
+    /// Mixes and freezes the next latents (2B, C, H, T), main input first. Returns the number of the first frame, and
+    /// the frames (B, C, H, T).
     fn mix(
         &mut self,
         latents: &Tensor,
@@ -346,7 +348,7 @@ impl FactorStream {
         let first = self.frames;
         self.frames += latents.dim(D::Minus1)?;
         let mel_frames = |frame: usize| (first + frame) * pool..(first + frame + 1) * pool;
-        // A latent frame takes the mean of its mel frames' knobs.
+        // A latent frame uses the mean of the knobs at its mel frames.
         let share = |frame: usize| {
             let shares = mel_frames(frame).map(|frame| knobs.at(frame)[factor].share);
             shares.sum::<f32>() / pool as f32

@@ -1,15 +1,15 @@
-//! Between log-mels and tensors.
+//! Converts between log-mels and tensors.
 
 use candle_core::{Device, Tensor};
 use vocoder::LogMel;
 
 use crate::error::{Error, Result};
 
-/// Log-mels of the same length as one tensor (B, 1, n_mels, T).
+/// Stacks log-mels of the same length into one tensor (B, 1, n_mels, T).
 ///
 /// # Errors
 ///
-/// When there are none, or their lengths or numbers of bands differ.
+/// If there are none, or if their lengths or numbers of bands differ.
 pub fn to_tensor(mels: &[LogMel]) -> Result<Tensor> {
     let Some(first) = mels.first() else {
         return Err(Error::input("log-mels", "at least one", 0));
@@ -24,11 +24,11 @@ pub fn to_tensor(mels: &[LogMel]) -> Result<Tensor> {
     Ok(by_frame.transpose(2, 3)?.contiguous()?)
 }
 
-/// The batch elements of a tensor (B, 1, n_mels, T).
+/// Splits a tensor (B, 1, n_mels, T) into its batch elements.
 ///
 /// # Errors
 ///
-/// When the shape is another.
+/// If the shape does not fit.
 pub fn to_log_mels(mels: &Tensor) -> Result<Vec<LogMel>> {
     let (batch, _, n_mels, _) = mels.dims4()?;
     let by_frame = mels.transpose(2, 3)?.contiguous()?;

@@ -1,36 +1,36 @@
-//! Where the host's transport is, sample by sample, and where it jumps.
+//! Tracks the host's transport, sample by sample, and detects jumps.
 
-/// A position that is off by more than this is a jump. Less is rounding: hosts differ in how they report tempo changes
+/// A position error above this is a jump. Smaller errors are rounding: hosts differ in how they report tempo changes
 /// inside a block.
 const JUMP_SECONDS: f64 = 0.02;
 
-/// What counts as a tempo.
+/// Valid tempos.
 const TEMPO_BPM: std::ops::RangeInclusive<f64> = 1.0..=2000.0;
 
-/// The tempo of the beats that are counted while the host has none.
+/// Tempo of the internal beat counter, used if the host reports none.
 const FREE_TEMPO_BPM: f64 = 120.0;
 
-/// What the host says of its transport at the start of a block.
+/// The host's transport at the start of a block.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Transport {
-    /// Whether it rolls.
+    /// Whether it is rolling.
     pub playing: bool,
-    /// The tempo in quarter notes a minute.
+    /// The tempo in quarter notes per minute.
     pub tempo_bpm: Option<f64>,
-    /// The place in the song in quarter notes; negative in a count-in.
+    /// The song position in quarter notes; negative in a count-in.
     pub position_beats: Option<f64>,
-    /// The place in the song in samples.
+    /// The song position in samples.
     pub position_samples: Option<i64>,
 }
 
-/// A place on the beat grid.
+/// A position on the beat grid.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Beat {
-    /// The place in quarter notes.
+    /// The position in quarter notes.
     pub position_beats: f64,
-    /// How far it moves with each sample.
+    /// Quarter notes per sample.
     pub beats_per_sample: f64,
-    /// Whether it is the host's: otherwise beats are counted freely, at 120 a minute from 0 on.
+    /// Whether the host reports the beats. Otherwise they are counted from 0 at 120 BPM.
     pub is_host: bool,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Timeline {
     /// At the first sample of the block.
     beat: Beat,
     block_samples: usize,
-    /// Samples of the block that are over.
+    /// Samples of the block that have passed.
     offset: usize,
     position_samples: Option<i64>,
 }
@@ -68,12 +68,12 @@ impl Timeline {
         }
     }
 
-    /// Starts over: the next block is the first one.
+    /// Resets: the next block is the first one.
     pub(crate) fn reset(&mut self) {
         *self = Self::new(self.sample_rate_hz);
     }
 
-    /// Takes what the host says at the start of a block. Says whether the transport started, stopped or jumped there.
+    /// Takes the host's transport at the start of a block. Returns whether it started, stopped or jumped there.
     pub(crate) fn begin_block(&mut self, transport: &Transport, block_samples: usize) -> bool {
         let expected_beat = self.beat.after(self.block_samples);
         let expected_samples = self
@@ -112,20 +112,20 @@ impl Timeline {
         jumped || was_playing.is_some_and(|was| was != transport.playing)
     }
 
-    /// The place of the next sample.
+    /// The position of the next sample.
     pub(crate) fn beat(&self) -> Beat {
         self.beat.after(self.offset)
     }
 
-    /// Goes on by some samples.
+    /// Advances by some samples.
     pub(crate) fn advance(&mut self, samples: usize) {
         self.offset += samples;
     }
 }
 
-/// Where a window that begins at `beat` is to end, on the grid of `length_beats`: at the next multiple of the largest
-/// power-of-two division of it that is at most `limit_samples` long. `None` where windows run free: without the host's
-/// beats, and where the whole length is less than a quarter of the limit.
+/// Where a window that begins at `beat` ends, on the grid of `length_beats`: at the next multiple of its largest
+/// power-of-two division that is at most `limit_samples` long. `None` if windows run free: if the host reports no
+/// beats, or if the whole length is less than a quarter of the limit.
 pub(crate) fn window_end_beats(
     beat: Beat,
     length_beats: Option<f64>,
@@ -141,7 +141,7 @@ pub(crate) fn window_end_beats(
         division /= 2.0;
     }
     let next = ((beat.position_beats / division).floor() + 1.0) * division;
-    // A window that begins where rounding put it just before a line ends at the line after.
+    // If rounding put the start of a window just before a line, the window ends at the line after it.
     let half_sample = 0.5 * beat.beats_per_sample;
     let at_once = next - beat.position_beats < half_sample;
     Some(if at_once { next + division } else { next })
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn the_largest_division_that_fits_ends_the_window() {
-        // 120 beats a minute: a beat is 24,000 samples.
+        // 120 BPM: a beat is 24,000 samples.
         for (length, limit, at, end) in [
             (1.0, 24_001, 0.0, 1.0),
             (1.0, 24_000, 0.0, 0.5),

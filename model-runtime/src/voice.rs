@@ -1,4 +1,4 @@
-//! The voices: what turns the decoded mel into sound, in steps.
+//! The voices, in steps: they turn the decoded mel into sound.
 
 use std::mem;
 
@@ -15,19 +15,19 @@ use crate::geometry::LatencyMode;
 use crate::model_file::Model;
 use crate::resample::Resampler;
 
-/// What turns the decoded mel into sound.
+/// Turns the decoded mel into sound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Voice {
-    /// The sources' own sound, shaped to the decoded mel, at the host's rate; with the model's HiFi-GAN generator beside it or in
-    /// its place, as [`Controls::generated`] says.
+    /// Filters the inputs to match the decoded mel, at the host's rate. Blended with the model's HiFi-GAN generator as
+    /// set by [`Controls::generated`].
     #[default]
     Guided,
-    /// Phase reconstruction, from the decoded mel alone.
+    /// Reconstructs phases, from the decoded mel alone.
     GriffinLim,
 }
 
-/// The guided voice as a mode limits it.
+/// The configuration of the guided voice for a mode.
 pub(crate) fn guided_config(
     mel: &MelConfig,
     sample_rate_hz: u32,
@@ -41,7 +41,7 @@ pub(crate) fn guided_config(
     }
 }
 
-/// What the guided voice needs of the controls.
+/// The controls that the guided voice uses.
 pub(crate) fn frame_controls(controls: &Controls) -> FrameControls {
     FrameControls {
         harmony: controls[Factor::Harmony].share,
@@ -52,7 +52,7 @@ pub(crate) fn frame_controls(controls: &Controls) -> FrameControls {
 
 /// Decoded frames on their way to the voice.
 pub(crate) struct Decoded {
-    /// One for each channel.
+    /// One per channel.
     pub(crate) mels: Vec<LogMel>,
     /// The knobs at each frame.
     pub(crate) controls: Vec<Controls>,
@@ -76,11 +76,11 @@ pub(crate) enum VoiceStream {
     GriffinLim(Vec<GriffinLimChannel>),
 }
 
-/// The guided voice, with the generated one where the model has it.
+/// The guided voice, blended with the generated one if the model has a generator.
 pub(crate) struct GuidedStream {
     voice: GuidedVoice,
     blend: Option<Blend>,
-    /// What the guided voice gives to the blend.
+    /// Output of the guided voice, input of the blend.
     guided: [Vec<f32>; 2],
 }
 
@@ -155,7 +155,7 @@ impl VoiceStream {
         }
     }
 
-    /// Channels of each source that the model hears: the guided voice keeps the stereo image of the sources itself.
+    /// Number of channels of each source to analyse. The guided voice keeps the stereo image of the sources itself.
     pub(crate) fn channels(&self) -> usize {
         match self {
             Self::Guided(_) => 1,
@@ -163,8 +163,8 @@ impl VoiceStream {
         }
     }
 
-    /// What the voice sees ahead, in host samples, beyond a network that looks `network_frames` ahead; `to_host` converts from
-    /// the model's samples.
+    /// Look-ahead of the voice, in host samples, in addition to a network that looks `network_frames` ahead. `to_host`
+    /// converts from the model's samples.
     pub(crate) fn latency_samples(
         &self,
         mel: &MelConfig,
@@ -173,7 +173,8 @@ impl VoiceStream {
     ) -> usize {
         match self {
             Self::Guided(guided) => {
-                // A hop begins half a hop before its centre. The separation looks ahead while the network does.
+                // A hop begins half a hop before its centre. The look-ahead of the separation overlaps that of the
+                // network.
                 let separation_frames = guided
                     .voice
                     .look_ahead_frames()
@@ -216,7 +217,7 @@ impl VoiceStream {
         }
     }
 
-    /// Left and right of both sources.
+    /// Takes left and right of both sources.
     pub(crate) fn push_audio(&mut self, main: [&[f32]; 2], sidechain: [&[f32]; 2]) -> Result<()> {
         if let Self::Guided(guided) = self {
             guided.voice.push_audio(&main, &sidechain)?;
@@ -224,7 +225,7 @@ impl VoiceStream {
         Ok(())
     }
 
-    /// Ends the clip. Griffin-Lim, which makes its sound from mels alone, breaks off where it is.
+    /// Ends the clip. Griffin-Lim, which uses mels alone, stops where it is.
     pub(crate) fn finish(&mut self, output: &mut [Vec<f32>; 2]) -> Result<()> {
         match self {
             Self::Guided(guided) => guided.finish(output),

@@ -3,19 +3,18 @@
 use crate::controls::Controls;
 use crate::sample::{Input, finite_or_zero};
 
-/// Input of one window: what a [`crate::worker::WindowProcessor`] works on.
+/// Input of one window, processed by a [`crate::worker::WindowProcessor`].
 #[derive(Debug)]
 pub struct Window {
     /// The main input, left and right.
     pub main: [Vec<f32>; 2],
-    /// The sidechain, left and right, as long as main; zeros when it is missing.
+    /// The sidechain, left and right, as long as the main input; zeros if it is missing.
     pub sidechain: [Vec<f32>; 2],
-    /// Samples before this window since its stream began: where it is 0, a new stream begins, in which nothing from before
-    /// has a part.
+    /// Samples of the stream before this window. At 0, a new stream begins, which uses no earlier audio.
     pub stream_position_samples: u64,
-    /// The controls where the stream's position is a multiple of `control_interval_samples`.
+    /// The controls at stream positions that are multiples of `control_interval_samples`.
     pub controls: Vec<Controls>,
-    /// Distance of the entries of `controls`.
+    /// Distance between the entries of `controls`.
     pub control_interval_samples: usize,
 }
 
@@ -36,7 +35,7 @@ impl Window {
         self.main[0].len()
     }
 
-    /// Audio thread: empties the window; its memory stays.
+    /// Audio thread: clears the window and keeps its memory.
     pub(crate) fn begin(&mut self, stream_position_samples: u64) {
         for channel in self.main.iter_mut().chain(&mut self.sidechain) {
             channel.clear();
@@ -45,7 +44,7 @@ impl Window {
         self.stream_position_samples = stream_position_samples;
     }
 
-    /// Audio thread: appends samples. There is memory for `window_samples` of them.
+    /// Audio thread: appends samples. The window has memory for `window_samples` of them.
     pub(crate) fn extend(&mut self, inputs: &[Input]) {
         for channel in 0..2 {
             let main = inputs.iter().map(|input| input.main[channel]);

@@ -1,4 +1,4 @@
-//! The latency as `docs/latency.md` has it.
+//! Checks the latencies listed in `docs/latency.md`.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ const PAGE: &str = include_str!("../../docs/latency.md");
 
 const RATES_HZ: [u32; 3] = [44_100, 48_000, 96_000];
 
-/// A host's block that is not longer than any mode's allowance.
+/// A host block that is no longer than any mode's compute allowance.
 const BLOCK_SAMPLES: usize = 512;
 
 fn stream(sample_rate_hz: u32, mode: LatencyMode) -> RemixStream {
@@ -80,7 +80,7 @@ fn the_modes_keep_their_limits() {
     let [live, default, full] = LatencyMode::ALL.map(total);
     assert!(default <= 20_480, "{default}");
     assert!(live < default && default < full);
-    // The plugin of HARD's authors is later than Graft is live by more than half.
+    // The latency of Live is less than half that of the plugin of HARD's authors.
     assert!(2 * live < 20_480, "{live}");
 }
 

@@ -1,4 +1,4 @@
-//! Both networks against PyTorch. `data/networks.py` made the reference numbers.
+//! Both networks compared with PyTorch. `data/networks.py` computes the reference values.
 
 mod common;
 
@@ -24,7 +24,7 @@ struct Formula;
 
 impl SimpleBackend for Formula {
     fn get(&self, shape: Shape, name: &str, init: Init, _: DType, _: &Device) -> Result<Tensor> {
-        // The bound of the initial values is one over the root of the fan-in.
+        // The initial values are bounded by one over the square root of the fan-in.
         let Init::Uniform { up, .. } = init else {
             bail!("{name}: unexpected {init:?}")
         };

@@ -1,4 +1,4 @@
-//! The remix of whole clips.
+//! Remixes of whole clips.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! The remix in steps against the remix of the whole clip.
+//! The remix in steps compared with the remix of the whole clip.
 
 mod common;
 
@@ -131,7 +131,7 @@ fn with_voice(generator: Option<GeneratorConfig>) -> Arc<Model> {
     Arc::new(Model::from_bytes(&to_bytes(&header, &tensors).unwrap()).unwrap())
 }
 
-/// Whether a generator is causal, and whether it hears a template: as published, and as the recipe for music has it.
+/// Whether a generator is causal, and whether it uses a template: as published, and as in the recipe for music.
 const GENERATORS: [(bool, bool); 3] = [(false, false), (true, false), (true, true)];
 
 const fn share(share: f32) -> FactorControls {
@@ -161,7 +161,7 @@ fn guided(sample_rate_hz: u32, mode: LatencyMode) -> StreamSettings {
     }
 }
 
-/// The whole stream's output, its latency taken off.
+/// The output of a whole stream, with its latency compensated.
 fn stream(
     model: &Arc<Model>,
     main: &AudioClip,
@@ -198,7 +198,7 @@ fn stream(
     out
 }
 
-/// The remix of two clips, whole and in steps, without the end that is within the model's reach.
+/// The remix of two clips, whole and in steps, without the end that is within the model's look-ahead.
 fn both_ways(
     model: &Arc<Model>,
     stream_settings: StreamSettings,
@@ -319,7 +319,7 @@ fn a_voice_that_was_turned_up_sounds_as_if_it_always_had() {
     let sidechain = stereo(rate, &music(rate, 5.0, 2));
     let settings = guided(rate, LatencyMode::Default);
     let turned_at = 2 * rate as usize;
-    // Before that it is turned up and down, with a rest that is shorter than what the generator is warmed up with.
+    // Before that it is turned up and down, with a gap that is shorter than the generator's warm-up.
     let heard = [22_050..35_000, 38_000..44_100, turned_at..usize::MAX];
     for (causal, template) in GENERATORS {
         let model = with_generator(causal, template);
@@ -341,10 +341,10 @@ fn a_voice_that_was_turned_up_sounds_as_if_it_always_had() {
         };
         let before = error(&turned, &guided, 0..22_050 - 1024);
         assert!(before < -100.0, "{before:.1} dB before");
-        // The generator sees some 26 frames of the past, of which it was given eight.
+        // The generator uses about 26 past frames, of which the warm-up gave it eight.
         let after = turned_at + 30 * 1024..5 * rate as usize / 2 + 30 * 1024;
         if template {
-            // The phases of a template depend on where it began, its levels do not.
+            // The phases of a template depend on where it began; its levels do not.
             let distance = mel_distance(&turned[0][after.clone()], &always[0][after]);
             assert!(distance < 0.3, "{distance:.2} nepers after");
         } else {
@@ -368,7 +368,7 @@ fn mel_distance(a: &[f32], b: &[f32]) -> f32 {
     distances.sum::<f32>() / a.values().len() as f32
 }
 
-/// Both reconstruct phases of their own, so only their mels can agree.
+/// Each reconstructs its own phases, so only their mels can agree.
 #[test]
 fn griffin_lim_audio_in_steps_has_the_mel_of_the_whole_clip() {
     let settings = StreamSettings {
@@ -421,9 +421,9 @@ fn a_voice_adds_the_crossover_and_what_it_sees_of_the_future_to_the_latency() {
             continue;
         }
         assert_eq!(added(true, false), 256);
-        // A template waits for 1055 samples at 22,050 Hz.
+        // The template has a latency of 1055 samples at 22,050 Hz.
         assert_eq!(added(true, true), 702);
-        // What a published generator sees ahead is 287 ms; of that, the guided voice had waited for up to 35.
+        // A published generator looks 287 ms ahead; the guided voice already waits for up to 35 ms of that.
         assert!(added(false, false) > 10_000);
     }
 }
@@ -506,7 +506,7 @@ fn silence_stays_silence_and_a_restart_forgets() {
 
 #[test]
 fn knobs_land_where_they_were_drawn() {
-    // The sidechain is silent and the main sounds, so the remix fades out where the knobs turn to the sidechain.
+    // The sidechain is silent and the main input sounds, so the remix fades out where the knobs turn to the sidechain.
     let rate = 44_100;
     let main = stereo(rate, &music(rate, 5.0, 1));
     let settings = guided(rate, LatencyMode::Default);
@@ -520,7 +520,7 @@ fn knobs_land_where_they_were_drawn() {
         input.stream_position_samples = position as u64;
         for channel in 0..2 {
             input.main[channel].copy_from_slice(&main.channels[channel][position..][..window]);
-            // A silent sidechain would let the stream rest.
+            // With a digitally silent sidechain, the stream would rest.
             input.sidechain[channel].fill(1e-12);
         }
         for (i, controls) in input.controls.iter_mut().enumerate() {
@@ -537,7 +537,7 @@ fn knobs_land_where_they_were_drawn() {
     let rms = |samples: &[f32]| {
         (samples.iter().map(|s| s * s).sum::<f32>() / samples.len() as f32).sqrt()
     };
-    // The guided voice mixes analysis frames of 93 ms, so a turn is over half a frame on either side of its place.
+    // The guided voice mixes analysis windows of 93 ms, so a turn takes effect within half a window on either side.
     let half_frame = 2048 + 1024;
     let before = rms(&out[turn - half_frame - rate as usize / 4..turn - half_frame]);
     let after = rms(&out[turn + half_frame..turn + half_frame + rate as usize / 4]);
@@ -547,8 +547,8 @@ fn knobs_land_where_they_were_drawn() {
     );
 }
 
-/// Plays stereo `main` and `sidechain` in windows of the given lengths, in turn; streams begin at `starts`. The latency is
-/// not taken off.
+/// Plays stereo `main` and `sidechain` in windows of the given lengths, in turn; streams begin at `starts`. The latency
+/// is not compensated.
 fn play(
     stream: &mut RemixStream,
     [main, sidechain]: [&AudioClip; 2],
@@ -592,7 +592,7 @@ fn a_new_stream_has_no_part_in_the_old_one() {
     for mode in LatencyMode::ALL {
         let new = || RemixStream::new(&Model::built_in().unwrap(), guided(rate, mode)).unwrap();
         let alone = play(&mut new(), [&b, &a], &[], &[1024]);
-        // A jump in the middle of a hop, after which the sources have changed places.
+        // A jump in the middle of a hop, after which the sources are swapped.
         let jump = 50_001;
         let join = |first: &AudioClip, second: &AudioClip| AudioClip {
             sample_rate_hz: rate,
@@ -612,7 +612,7 @@ fn a_new_stream_has_no_part_in_the_old_one() {
             out == play(&mut new(), joined, &[jump], &[500, 1, 977]),
             "{mode:?}: windows"
         );
-        // Up to the jump, it is a clip that ends there.
+        // Up to the jump, the output is that of a clip that ends there.
         let cut = |clip: &AudioClip| AudioClip {
             sample_rate_hz: rate,
             channels: clip.channels.iter().map(|c| c[..jump].to_vec()).collect(),
@@ -650,7 +650,7 @@ fn after_a_rest_the_first_sound_of_the_sidechain_begins_anew_wherever_windows_en
     let new = || RemixStream::new(&Model::built_in().unwrap(), settings).unwrap();
     let reference = play(&mut new(), [&main, &sidechain], &[], &[1024]);
     let latency = new().latency_samples();
-    // In between, the stream falls asleep, at the end of a window; the audio thread plays the main input there.
+    // The stream rests in between, from the end of a window; there, the audio thread plays the main input.
     let heard = sound + 2 * rate as usize + latency;
     let asleep = sound + 5 * rate as usize / 2 + 4000;
     for windows in [&[64][..], &[1111, 3, 900], &[4000]] {

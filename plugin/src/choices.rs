@@ -1,9 +1,9 @@
-//! Parameters with a few values, as the host sees them. The ids are in sessions; `words` are for where there is little room.
+//! Enum parameters as the host sees them. Their ids are stored in sessions; `words` are the short labels.
 
 use model_runtime::LatencyMode;
 use nice_plug::prelude::Enum;
 
-/// Length of the loop that a frozen latent plays.
+/// Length of a frozen loop.
 #[derive(Clone, Copy, Debug, PartialEq, Enum)]
 pub enum FreezeLength {
     /// One beat.
@@ -25,7 +25,7 @@ pub enum FreezeLength {
 }
 
 impl FreezeLength {
-    /// In quarter notes.
+    /// The length in quarter notes.
     pub fn beats(self) -> f64 {
         match self {
             Self::One => 1.0,
@@ -35,13 +35,13 @@ impl FreezeLength {
         }
     }
 
-    /// Numbers of beats.
+    /// Labels: numbers of beats.
     pub fn words() -> &'static [&'static str] {
         &["1", "2", "4", "8"]
     }
 }
 
-/// Where the worker's windows end.
+/// The grid on which the worker's windows end.
 #[derive(Clone, Copy, Debug, PartialEq, Enum)]
 pub enum WindowLength {
     /// On quarters of a beat.
@@ -66,7 +66,7 @@ pub enum WindowLength {
 }
 
 impl WindowLength {
-    /// In quarter notes; none when windows run free.
+    /// Grid spacing in quarter notes; none if windows run free.
     pub fn beats(self) -> Option<f64> {
         match self {
             Self::QuarterBeat => Some(0.25),
@@ -77,7 +77,7 @@ impl WindowLength {
         }
     }
 
-    /// Numbers of beats.
+    /// Labels: numbers of beats.
     pub fn words() -> &'static [&'static str] {
         &["¼", "½", "1", "2", "Free"]
     }

@@ -1,48 +1,48 @@
-//! The parameters as the editor sees them, whatever their type: values are normalised, from 0 to 1.
+//! The parameters as the editor sees them, whatever their type. Values are normalised to 0 to 1.
 
 use nice_plug::context::gui::ParamSetter;
 use nice_plug::prelude::Param;
 
-/// What the editor shows of a parameter. Places are in points, from the upper left corner of the group.
+/// How the editor shows a parameter. Positions are in points, from the upper left corner of the group.
 #[derive(Clone, Copy)]
 pub struct Shown {
-    /// Its name on the face, where the group says the rest.
+    /// Short label on the face; the group provides the context.
     pub name: &'static str,
-    /// What it does, for the tooltip.
+    /// Tooltip text, without the name.
     pub help: &'static str,
-    /// Where it is.
+    /// The group that contains it.
     pub group: Group,
-    /// As what.
+    /// The widget.
     pub widget: Widget,
-    /// What else sets it.
+    /// What may set it, apart from its widget.
     pub set_by: SetBy,
 }
 
 /// A group on the face.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
-    /// The line above.
+    /// The toolbar.
     Toolbar,
-    /// What the remix is made of.
+    /// Controls of the remix.
     Remix,
-    /// What is frozen.
+    /// Controls for freezing.
     Freeze,
-    /// How the remix is made.
+    /// Latency, window and engine.
     Processing,
-    /// How loud it is.
+    /// Gains and mix.
     Levels,
 }
 
-/// What a parameter is moved with.
+/// The widget of a parameter.
 #[derive(Clone, Copy)]
 pub enum Widget {
     /// A knob.
     Knob {
-        /// Its middle.
+        /// Its centre.
         center: [f32; 2],
-        /// Of its track.
+        /// Radius of its track.
         radius: f32,
-        /// Where the track begins to fill.
+        /// Where its track starts to fill.
         origin: Origin,
         /// Its colour.
         tint: Tint,
@@ -53,26 +53,26 @@ pub enum Widget {
         corner: [f32; 2],
         /// Width and height.
         size: [f32; 2],
-        /// Its colour where it is on.
+        /// Its colour when on.
         tint: Tint,
     },
-    /// One of a few words, as wide as the group.
+    /// A choice between a few words, as wide as the group.
     Choice {
         /// Top of the name.
         name_top: f32,
         /// Top of the words.
         top: f32,
-        /// What to choose from.
+        /// The words.
         words: fn() -> &'static [&'static str],
     },
 }
 
-/// Where the track of a knob begins to fill.
+/// Where the track of a knob starts to fill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// At its left end.
     Zero,
-    /// Where the parameter is at first.
+    /// At the default value.
     Default,
 }
 
@@ -85,22 +85,22 @@ pub enum Tint {
     Sidechain,
     /// Of the remix.
     Remix,
-    /// From the main input's, at 0, to the sidechain's.
+    /// Blends from the main input's colour at 0 to the sidechain's at 1.
     Sources,
-    /// Of the remix, where the model's voice can be heard.
+    /// As the remix; dimmed while the model's voice has no effect.
     Voice,
-    /// Of what needs attention.
+    /// A warning colour.
     Warning,
 }
 
-/// What sets a parameter, other than its widget.
+/// What may set a parameter, apart from its widget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetBy {
-    /// Presets, and comparing: what the remix is.
+    /// Presets and the A/B comparison: what defines the remix.
     Presets,
-    /// Comparing alone: what belongs to the session.
+    /// Only the A/B comparison: what belongs to the session.
     Comparing,
-    /// Nothing: what takes effect with a restart, or silences the rest.
+    /// Nothing: what needs a restart, or bypasses everything.
     Nothing,
 }
 
@@ -108,25 +108,25 @@ pub enum SetBy {
 pub trait Control {
     /// Its name.
     fn label(&self) -> &str;
-    /// Where it is, modulation not counted.
+    /// Its value, without modulation.
     fn value(&self) -> f32;
-    /// Where it is at first.
+    /// Its default value.
     fn default_value(&self) -> f32;
-    /// Steps from one end to the other, if it has steps.
+    /// Number of steps of its range, if it is stepped.
     fn steps(&self) -> Option<usize>;
-    /// The nearest value that it can take.
+    /// The nearest valid value.
     fn snap(&self, value: f32) -> f32;
-    /// A small step up or down from a value; a tenth of that where it is to be fine and can be.
+    /// The value one small step up or down; a tenth of that if `fine` and possible.
     fn step(&self, from: f32, up: bool, fine: bool) -> f32;
-    /// A value as the user reads it, with its unit.
+    /// A value as text, with its unit.
     fn text(&self, value: f32) -> String;
-    /// What the user typed as a value, if it is one.
+    /// Parses a value that the user typed.
     fn parse(&self, text: &str) -> Option<f32>;
-    /// Tells the host that the user takes hold of it.
+    /// Begins a gesture in the host.
     fn begin(&self, setter: &ParamSetter);
-    /// Moves it.
+    /// Sets the value.
     fn set(&self, setter: &ParamSetter, value: f32);
-    /// Tells the host that the user lets go of it.
+    /// Ends the gesture in the host.
     fn end(&self, setter: &ParamSetter);
 }
 

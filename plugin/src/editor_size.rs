@@ -1,4 +1,4 @@
-//! The size of the editor's window, which the session keeps.
+//! The size of the editor window, saved in the session.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -37,7 +37,7 @@ impl Shared {
 #[derive(Debug)]
 pub struct EditorScale {
     scale: Shared,
-    /// Pixels for each logical one, as the system said last.
+    /// Pixels per logical pixel, as last reported by the system.
     system: Shared,
 }
 
@@ -71,12 +71,12 @@ impl EditorScale {
         self.scale.get()
     }
 
-    /// The size of the window in the units of the host.
+    /// The size of the window in the host's units.
     pub fn native_size(&self) -> NativeSize<u32> {
         NativeSize::from_size(logical_size(self.get()), f64::from(self.system.get()))
     }
 
-    /// The window has a new size.
+    /// Records the new size of the window.
     pub fn note(&self, size: WindowSize) {
         self.system.set(size.scale_factor as f32);
         let logical = vec2(size.logical.width as f32, size.logical.height as f32);
@@ -84,7 +84,7 @@ impl EditorScale {
             .set(scale_of(logical).clamp(MIN_SCALE, MAX_SCALE));
     }
 
-    /// The size that the window had last, in logical pixels.
+    /// The last size of the window, in logical pixels.
     pub fn size(&self) -> Size {
         logical_size(self.get())
     }
@@ -98,7 +98,7 @@ pub fn logical_size(scale: f32) -> Size {
     })
 }
 
-/// The scale at which the face fits into a window, however small.
+/// The largest scale at which the face fits into a window of this size.
 pub fn scale_of(size: Vec2) -> f32 {
     (size / FACE).min_elem().max(0.1)
 }

@@ -1,4 +1,4 @@
-//! What the parameter Engine chooses between, and how each of them makes its remix.
+//! The engines: the values of the parameter Engine, and their processors.
 
 use std::sync::Arc;
 
@@ -9,45 +9,45 @@ use model_runtime::{ClassicStream, LatencyMode, Model, RemixStream, StreamSettin
 use nice_plug::prelude::Enum;
 use vocoder::classic::Method;
 
-/// What makes the remix.
+/// An engine makes the remix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 pub enum Engine {
     /// The network of the model.
     #[id = "network"]
     Network,
-    /// [`Method::Separation`]: harmonic parts with percussive parts.
+    /// [`Method::Separation`]: the harmonic part of one input with the percussive part of the other.
     #[id = "split"]
     Split,
-    /// [`Method::Morphing`]: spectra multiplied.
+    /// [`Method::Morphing`]: the product of the spectra.
     #[id = "morph"]
     Morph,
 }
 
-/// What there is to know of an engine.
+/// Properties of an engine.
 struct Facts {
-    /// Whether it can wait for more of the future, and makes latents to look at.
+    /// Whether it uses the model's network: then it supports all latency modes and has latents.
     is_network: bool,
     processor: fn(Parts) -> Result<Box<dyn WindowProcessor>, ProcessorError>,
 }
 
-/// What a processor is made of.
+/// The inputs of [`Engine::processor`].
 pub struct Parts<'a> {
-    /// The model to play.
+    /// The model to use.
     pub model: &'a Model,
     /// The host's sample rate.
     pub sample_rate_hz: u32,
-    /// How much of the future to wait for.
+    /// The latency mode.
     pub mode: LatencyMode,
-    /// Keeps what is frozen.
+    /// Stores the frozen loops.
     pub frozen: Arc<FreezeStore>,
-    /// Shows what the processor hears and makes.
+    /// Receives inputs, latents and output for display.
     pub scope: Arc<Scope>,
 }
 
 impl Engine {
-    /// The tooltip of the parameter, which names them.
-    pub const HELP: &'static str = "the network, or one of two old ways to remix that cost next to nothing. Takes effect \
-                                    when the host restarts the plugin.";
+    /// The tooltip of the parameter.
+    pub const HELP: &'static str = "the network, or Split or Morph, which use very little CPU. Takes effect when \
+                                    the host restarts the plugin.";
 
     const fn facts(self) -> Facts {
         match self {
@@ -66,8 +66,7 @@ impl Engine {
         }
     }
 
-    /// The latency mode where the user wants `wanted`: only the network has a choice, the others look no further ahead than they
-    /// must.
+    /// The mode to use if the user wants `wanted`: the network supports all modes, the other engines only Live.
     pub fn mode(self, wanted: LatencyMode) -> LatencyMode {
         match self.facts().is_network {
             true => wanted,
@@ -75,22 +74,22 @@ impl Engine {
         }
     }
 
-    /// Whether it has latents to look at.
+    /// Whether it has latents to display.
     pub fn has_latents(self) -> bool {
         self.facts().is_network
     }
 
-    /// Mel frames a second, as they are shown.
+    /// Displayed mel frames per second.
     pub fn frames_hz(model: &Model) -> f64 {
         let mel = &model.header().mel;
         f64::from(mel.sample_rate_hz) / mel.hop_length as f64
     }
 
-    /// Makes the processor that a worker runs at the host's rate.
+    /// Creates the processor for the worker, at the host's rate.
     ///
     /// # Errors
     ///
-    /// When the model cannot be used.
+    /// If the model cannot be used.
     pub fn processor(self, parts: Parts) -> Result<Box<dyn WindowProcessor>, ProcessorError> {
         (self.facts().processor)(parts)
     }

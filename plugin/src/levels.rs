@@ -1,4 +1,4 @@
-//! Audio thread: from the parameters to what steers the sound: levels, each on its ramp, and the controls of the remix.
+//! Audio thread: what the parameters set: levels, each with its ramp, and the controls of the remix.
 
 use model_runtime::{Controls, Factor};
 use nice_plug::prelude::BoolParam;
@@ -6,17 +6,17 @@ use nice_plug::prelude::BoolParam;
 use crate::params::GraftParams;
 use crate::ramp::Ramp;
 
-/// Makes [`Levels`] and [`Ramps`] of a table.
+/// Generates [`Levels`] and [`Ramps`] from a table.
 macro_rules! levels {
     ($($name:ident: $target:expr;)+) => {
-        /// Where these parameters are at a sample; switches are 0 or 1.
+        /// Values of these parameters at a sample; switches are 0 or 1.
         #[derive(Clone, Copy, Default)]
         pub struct Levels {
             $(pub $name: f32,)+
         }
 
         impl Levels {
-            /// Where the parameters go to.
+            /// The current values of the parameters, as targets of the ramps.
             pub fn targets(params: &GraftParams) -> Self {
                 let target = |target: fn(&GraftParams) -> f32| target(params);
                 Self {
@@ -31,25 +31,25 @@ macro_rules! levels {
         }
 
         impl Ramps {
-            /// Ramps that stand at 0.
+            /// Creates ramps at 0.
             pub fn new(sample_rate_hz: f32) -> Self {
                 Self {
                     $($name: Ramp::new(sample_rate_hz),)+
                 }
             }
 
-            /// Goes to where the parameters are at once.
+            /// Jumps to the current values of the parameters.
             pub fn settle(&mut self, params: &GraftParams) {
                 let targets = Levels::targets(params);
                 $(self.$name.settle(targets.$name);)+
             }
 
-            /// Whether all are where the last targets were.
+            /// Whether all ramps have reached their last targets.
             pub fn are_settled(&self) -> bool {
                 true $(&& self.$name.is_settled())+
             }
 
-            /// Moves all towards their targets by one sample.
+            /// Moves all ramps towards their targets by one sample.
             pub fn next(&mut self, targets: &Levels) -> Levels {
                 Levels {
                     $($name: self.$name.next(targets.$name),)+
@@ -75,14 +75,14 @@ fn switched(switch: &BoolParam) -> f32 {
 }
 
 impl Levels {
-    /// Sets the controls that change from sample to sample: where each factor comes from.
+    /// Sets the controls that change per sample: the source of each factor.
     pub fn set_factors(&self, controls: &mut Controls) {
         controls[Factor::Harmony].share = self.harmony;
         controls[Factor::Rhythm].share = self.rhythm * (1.0 - self.link) + self.harmony * self.link;
     }
 }
 
-/// The controls that change from block to block.
+/// The controls that change per block.
 pub fn block_controls(params: &GraftParams) -> Controls {
     let mut controls = Controls {
         generated: params.voice.value(),

@@ -1,7 +1,6 @@
 //! Graft: a CLAP and VST3 plugin that remixes two tracks in real time.
 //!
-//! This file has the plugin's lifecycle and wires its parts together; [`signal_path`] is what runs on the
-//! audio thread.
+//! This file contains the plugin's lifecycle and connects its parts; [`signal_path`] runs on the audio thread.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -37,7 +36,7 @@ use signal_path::SignalPath;
 pub struct Graft {
     params: Arc<GraftParams>,
     readout: Arc<Readout>,
-    /// While activated.
+    /// Present while the plugin is active.
     path: Option<SignalPath>,
     metering: Metering,
 }
@@ -70,8 +69,9 @@ impl Plugin for Graft {
     const EMAIL: &'static str = "";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 
-    // For VST3 hosts nice-plug compares the sidechain of each layout with the main input that the host asks for. A mono layout
-    // with a mono sidechain would be granted to a host that asks for a stereo sidechain, so there is none.
+    // For VST3 hosts, nice-plug compares the sidechain of each layout with the main input that the host asks for. With
+    // a mono layout with a mono sidechain, a host that asks for a stereo sidechain would get the mono one. Therefore
+    // there is none.
     const AUDIO_IO_LAYOUTS: &'static [AudioIOLayout] = &[
         layout("Stereo", 2, STEREO),
         layout("Stereo, mono sidechain", 2, MONO),
@@ -103,7 +103,7 @@ impl Plugin for Graft {
     ) -> bool {
         // Joins the last worker before the next one starts.
         self.path = None;
-        // Waits for a model that is being loaded, so that a render begins with the model that its session names.
+        // Waits for a model that is still loading, so that a render starts with the model of its session.
         let (model, model_version) = self.params.model.0.settled();
         let setup = Setup::with_model(&self.params, model_version);
         let last = self.readout.activation();
@@ -112,7 +112,7 @@ impl Plugin for Graft {
             fade_in: last.is_some_and(|last| last.setup != setup),
             sample_rate_hz: buffer_config.sample_rate,
             max_block_samples: buffer_config.max_buffer_size as usize,
-            // VST3 hosts' word comes one render late through nice-plug, so it counts for nothing.
+            // nice-plug passes on the offline flag of VST3 hosts one render late, so only CLAP hosts are trusted.
             patient: context.plugin_api() == PluginApi::Clap
                 && buffer_config.process_mode == ProcessMode::Offline,
         };
@@ -190,14 +190,14 @@ impl Plugin for Graft {
     }
 }
 
-/// Audio thread: what of the host's transport counts.
+/// Audio thread: converts the host's transport.
 fn transport(host: &nice_plug::prelude::Transport) -> Transport {
     let seconds_to_samples = |seconds: f64| (seconds * f64::from(host.sample_rate)).round() as i64;
     Transport {
         playing: host.playing,
         tempo_bpm: host.tempo,
         position_beats: host.pos_beats,
-        // Not the framework's guess from beats and tempo, which would jump with every tempo change.
+        // Not nice-plug's estimate from beats and tempo, which would jump with every tempo change.
         position_samples: host
             .pos_samples
             .or(host.pos_seconds.map(seconds_to_samples)),

@@ -1,21 +1,21 @@
-//! How loud things are: measured on the audio thread, read by the editor.
+//! Level metering: measured on the audio thread, read by the editor.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-/// How fast a shown peak falls.
+/// How fast displayed peaks fall.
 const FALL_DB_PER_SECOND: f32 = 24.0;
 
-/// Time constant of the loudness.
+/// Time constant of the loudness measurement.
 const LOUDNESS_SECONDS: f32 = 2.0;
 
-/// Blocks that are softer than this, as a mean square, are a rest and no part of the loudness: -60 dB.
+/// Blocks with a mean square below this (-60 dB) do not count for the loudness.
 const REST_MEAN_SQUARE: f32 = 1e-6;
 
-/// Below this a peak counts as silence: -80 dB.
+/// Peaks below this (-80 dB) count as silence.
 const SILENCE: f32 = 1e-4;
 
-/// Any thread: a number that one thread writes and others read.
+/// Any thread: a number written by one thread and read by others.
 #[derive(Debug, Default)]
 struct Figure(AtomicU32);
 
@@ -37,12 +37,12 @@ pub struct Level {
 }
 
 impl Level {
-    /// The peaks of left and right, falling by themselves.
+    /// The decaying peaks of left and right.
     pub fn peaks(&self) -> [f32; 2] {
         [self.peaks[0].get(), self.peaks[1].get()]
     }
 
-    /// The mean square over the last seconds in which there was sound; 0 while there was none yet.
+    /// The mean square over the last seconds with sound; 0 before the first sound.
     pub fn mean_square(&self) -> f32 {
         self.mean_square.get()
     }
@@ -63,28 +63,28 @@ pub struct Meters {
 }
 
 impl Meters {
-    /// Any thread, the audio thread too: asks an open editor to look again.
+    /// Any thread, including the audio thread: asks an open editor to refresh.
     pub fn ask_to_look(&self) {
         self.changed.store(true, Ordering::Relaxed);
     }
 
-    /// Editor: whether it was asked to look since the last call.
+    /// Editor: whether a refresh was requested since the last call.
     pub fn take_asked(&self) -> bool {
         self.changed.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether the host offers a sidechain at all.
+    /// Whether the host provides a sidechain.
     pub fn has_sidechain(&self) -> bool {
         self.has_sidechain.load(Ordering::Relaxed)
     }
 
-    /// A count of blocks: while it stands still, there is no audio.
+    /// Number of processed blocks. It stops when the host sends no audio.
     pub fn blocks(&self) -> u32 {
         self.blocks.load(Ordering::Relaxed)
     }
 }
 
-/// Editor: notices when the host sends no audio.
+/// Editor: detects when the host sends no audio.
 #[derive(Debug, Default)]
 pub struct Pulse {
     blocks: u32,
@@ -92,7 +92,7 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    /// For how many seconds there was no block, as far as one saw by looking now and then.
+    /// Time since the last block in seconds, as far as polling shows.
     pub fn pause_seconds(&mut self, meters: &Meters, now_seconds: f64) -> f64 {
         if meters.blocks() != self.blocks {
             self.blocks = meters.blocks();
@@ -110,7 +110,7 @@ struct Probe {
 }
 
 impl Probe {
-    /// Measures a block of one or two channels; says whether the peaks changed.
+    /// Measures a block of one or two channels. Returns whether the peaks changed.
     fn measure(&mut self, level: &Level, channels: &[&mut [f32]], seconds: f32) -> bool {
         let fall = 10_f32.powf(-FALL_DB_PER_SECOND / 20.0 * seconds);
         let before = self.peaks;
@@ -139,7 +139,7 @@ impl Probe {
     }
 }
 
-/// Audio thread: measures what goes in and what comes out. It only writes atomics.
+/// Audio thread: measures inputs and output. Only writes atomics.
 #[derive(Debug, Default)]
 pub struct Metering {
     meters: Arc<Meters>,
@@ -152,7 +152,7 @@ pub struct Metering {
 }
 
 impl Metering {
-    /// Measures for `meters` at a sample rate.
+    /// Writes to `meters`, at this sample rate.
     pub fn new(meters: Arc<Meters>, sample_rate_hz: f32) -> Self {
         Self {
             meters,
@@ -161,7 +161,7 @@ impl Metering {
         }
     }
 
-    /// Before a block is processed in place: its inputs.
+    /// Measures the inputs, before a block is processed in place.
     pub fn input(&mut self, main: &[&mut [f32]], sidechain: &[&mut [f32]]) {
         let seconds = self.seconds(main);
         let meters = &self.meters;
@@ -176,7 +176,7 @@ impl Metering {
             .measure(&meters.sidechain, sidechain, seconds);
     }
 
-    /// After it was processed: the output.
+    /// Measures the output, after the block was processed.
     pub fn output(&mut self, main: &[&mut [f32]]) {
         let seconds = self.seconds(main);
         self.changed |= self.output.measure(&self.meters.output, main, seconds);

@@ -1,4 +1,4 @@
-//! The model that an instance plays: the built-in one, or a file of the user's.
+//! The model of an instance: the built-in one, or a file of the user.
 
 pub mod folder;
 
@@ -15,56 +15,56 @@ use nice_plug::params::persist::PersistentField;
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 
-/// A model file, as a session remembers it.
+/// A model file, as stored in a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelFile {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
     /// SHA-256 of its contents when it was chosen, in hexadecimal.
     pub sha256: String,
 }
 
-/// The model in use, and the one that is being loaded. Files are read on a thread of their own; the model in use stays until
-/// its successor is ready, and for good if that is none.
+/// The model in use, and the one being loaded. Files are read on their own thread. The model in use stays until the
+/// next one is ready; if loading fails, it stays for good.
 #[derive(Default)]
 pub struct ModelStore {
     shared: Arc<Shared>,
-    /// Joined when the store is dropped, which happens off the audio thread: they run the plugin's code, which the host may
-    /// unload then.
+    /// Joined when the store is dropped, off the audio thread: these threads run code of the plugin, which the host may
+    /// unload afterwards.
     loaders: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// What the store and its threads share.
+/// State shared by the store and its threads.
 #[derive(Default)]
 struct Shared {
     inner: Mutex<Inner>,
     /// Signalled when a load ends.
     loaded: Condvar,
-    /// Counts the models that were in use.
+    /// Incremented when another model comes into use.
     version: AtomicU64,
 }
 
 #[derive(Default)]
 struct Inner {
-    /// What the session remembers; none for the built-in model. It may name a file that is missing today.
+    /// The file stored in the session; none for the built-in model. The file may be missing.
     chosen: Option<ModelFile>,
     /// None for the built-in model.
     in_use: Option<Arc<Model>>,
-    /// What the user should know of the last choice.
+    /// A message to the user about the last choice.
     note: Option<String>,
-    /// Number of the last choice: a load that is not the last one's counts for nothing.
+    /// Number of the last choice. Results of earlier loads are dropped.
     choice: u64,
     is_loading: bool,
 }
 
 impl ModelStore {
-    /// Main thread: begins to load a file, which becomes the model in use and what the session remembers if it is one.
+    /// Main thread: starts to load a file. On success, it becomes the model in use and is stored in the session.
     pub fn load(&self, path: PathBuf) {
         self.begin(None, move || read(path));
     }
 
-    /// Main thread: begins to look for the file that the session remembers, by its contents, in some folders and those in them.
+    /// Main thread: starts a search for the session's model file, by contents, in some folders and their subfolders.
     pub fn find(&self, folders: Vec<PathBuf>) {
         if let Some(file) = self.chosen() {
             self.begin(Some(file.clone()), move || search(&file, &folders));
@@ -82,8 +82,8 @@ impl ModelStore {
         self.shared.loaded.notify_all();
     }
 
-    /// Main thread: the model to play and its [`Self::version`], once nothing is being loaded. An error when the built-in
-    /// model is damaged.
+    /// Main thread: the model in use and its [`Self::version`], after waiting for a load to finish. Returns an error if
+    /// the built-in model is damaged.
     pub fn settled(&self) -> (model_runtime::Result<Arc<Model>>, u64) {
         let mut inner = self.shared.inner.lock();
         while inner.is_loading {
@@ -97,23 +97,23 @@ impl ModelStore {
     ///
     /// # Errors
     ///
-    /// When the built-in model is damaged.
+    /// If the built-in model is damaged.
     pub fn in_use(&self) -> model_runtime::Result<Arc<Model>> {
         let in_use = self.shared.inner.lock().in_use.clone();
         in_use.map_or_else(Model::built_in, Ok)
     }
 
-    /// Editor: the file that the session remembers, if it is not the built-in model.
+    /// Editor: the file stored in the session, if it is not the built-in model.
     pub fn chosen(&self) -> Option<ModelFile> {
         self.shared.inner.lock().chosen.clone()
     }
 
-    /// Editor: what the user should know of the last choice, a failure above all.
+    /// Editor: a message to the user about the last choice, in particular a failure.
     pub fn note(&self) -> Option<String> {
         self.shared.inner.lock().note.clone()
     }
 
-    /// Editor: whether another model plays than the one that the session remembers.
+    /// Editor: whether the model in use differs from the one stored in the session.
     pub fn is_lost(&self) -> bool {
         let inner = self.shared.inner.lock();
         let in_use = inner.in_use.as_ref().map(|model| model.sha256());
@@ -128,13 +128,13 @@ impl ModelStore {
         self.shared.inner.lock().is_loading
     }
 
-    /// Any thread, the audio thread too: changes when another model comes into use.
+    /// Any thread, including the audio thread: changes when another model comes into use.
     pub fn version(&self) -> u64 {
         self.shared.version.load(Ordering::Relaxed)
     }
 
-    /// Has a thread `read` a file. `remembered` is what a session says of it: then it stays the session's choice, whatever
-    /// becomes of the load.
+    /// Starts a thread that runs `read`. `remembered` is the choice stored in a session; it stays the session's choice
+    /// even if loading fails.
     fn begin(&self, remembered: Option<ModelFile>, read: impl FnOnce() -> Read + Send + 'static) {
         let builder = thread::Builder::new().name("graft-model".to_owned());
         self.begin_on(builder, remembered, read);
@@ -164,7 +164,9 @@ impl ModelStore {
             Ok(loader) => loaders.push(loader),
             Err(error) => {
                 inner.is_loading = false;
-                inner.note = Some(format!("no thread to load a model: {error}"));
+                inner.note = Some(format!(
+                    "cannot start the thread that loads the model: {error}"
+                ));
                 self.shared.loaded.notify_all();
             }
         }
@@ -179,7 +181,7 @@ impl Drop for ModelStore {
 
 fn join(loaders: Vec<JoinHandle<()>>) {
     for loader in loaders {
-        // A load that panicked left the model in use.
+        // If loading panicked, the model in use stays.
         let _panicked = loader.join();
     }
 }
@@ -214,14 +216,14 @@ impl Shared {
     }
 }
 
-/// A model and where it is, or why there is none.
+/// A model and its path, or an error message.
 type Read = Result<(PathBuf, Model), String>;
 
 fn read(path: PathBuf) -> Read {
     load(&path).map(|model| (path, model))
 }
 
-/// Looks for a file with the contents of one that is gone.
+/// Searches for a file with the same contents as a missing one.
 fn search(lost: &ModelFile, folders: &[PathBuf]) -> Read {
     for path in folder::model_files(folders) {
         let is_it = |model: &Model| model.sha256() == lost.sha256;
@@ -235,24 +237,26 @@ fn search(lost: &ModelFile, folders: &[PathBuf]) -> Read {
         .collect();
     let (name, places) = (lost.path.display(), places.join(" and "));
     Err(format!(
-        "{name} is gone, and no file in {places} is the same"
+        "{name} is missing, and no file in {places} has the same contents"
     ))
 }
 
 fn load(path: &Path) -> Result<Model, String> {
-    // A session is text.
+    // Sessions store paths as text.
     if path.to_str().is_none() {
-        return Err(format!(
-            "expected a path that is Unicode, found {}",
-            path.display()
-        ));
+        return Err(format!("expected a Unicode path, found {}", path.display()));
     }
-    // A file that someone made may hold what nobody thought of.
+    // A malformed file may cause a panic.
     let loaded = catch_unwind(|| Model::load(path).map_err(|error| in_words(&error)));
-    loaded.unwrap_or_else(|_| Err(format!("not a usable model: {}: it panics", path.display())))
+    loaded.unwrap_or_else(|_| {
+        Err(format!(
+            "not a usable model: {}: reading it caused a panic",
+            path.display()
+        ))
+    })
 }
 
-/// An error with its causes.
+/// An error and its causes as text.
 fn in_words(error: &dyn std::error::Error) -> String {
     let mut words = error.to_string();
     let mut source = error.source();
@@ -273,14 +277,14 @@ impl fmt::Debug for ModelStore {
     }
 }
 
-/// The choice of the model, saved with the plugin's state.
+/// The chosen model, saved with the plugin's state.
 #[derive(Default)]
 pub struct ModelChoice(pub Arc<ModelStore>);
 
 impl PersistentField<'_, Option<ModelFile>> for ModelChoice {
     fn set(&self, file: Option<ModelFile>) {
         match file {
-            // Most states that are loaded have the model that is playing.
+            // Most loaded states name the model that is already in use.
             Some(file) if self.0.chosen().as_ref() == Some(&file) && self.0.note().is_none() => {}
             Some(file) => {
                 let path = file.path.clone();
@@ -371,7 +375,7 @@ mod tests {
         let (go_on, wait) = unbounded::<()>();
         let store = ModelStore::default();
         store.begin(None, move || {
-            // Until the other end is dropped.
+            // Blocks until the other end is dropped.
             let _dropped = wait.recv();
             Err("no model".to_owned())
         });
@@ -379,13 +383,13 @@ mod tests {
             let (settled, is_settled) = unbounded();
             let store = &store;
             scope.spawn(move || settled.send(store.settled().1));
-            // The waiter is to be at it; if it is not, the test still holds.
+            // Gives the waiter time to start; the test holds without it, too.
             thread::sleep(Duration::from_millis(100));
             let no_thread = thread::Builder::new().stack_size(usize::MAX / 4);
             store.begin_on(no_thread, None, || Err("no model".to_owned()));
             let settled = is_settled.recv_timeout(Duration::from_secs(5));
             drop(go_on);
-            // Whatever came of it, nobody waits any longer.
+            // Afterwards nobody waits any longer.
             store.use_built_in();
             assert!(settled.is_ok(), "the wait goes on");
             assert!(store.note().is_none());

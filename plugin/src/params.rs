@@ -1,4 +1,4 @@
-//! The plugin's parameters: one row for each, with what the host sees and what the editor shows.
+//! The plugin's parameters: one row each, with its definition for the host and its appearance in the editor.
 
 use std::sync::Arc;
 
@@ -13,25 +13,24 @@ use crate::editor_size::EditorScale;
 use crate::engines::Engine;
 use crate::models::ModelChoice;
 
-/// Largest transposition either way that the host knows. A host's range cannot follow the model: how far that one goes, its
-/// header says.
+/// Largest transposition, up or down, in the host's range. It is fixed; the limit of a model is in its header.
 const HOST_SEMITONES: i32 = 8;
 
-/// Radius of a knob that comes first.
+/// Radius of the main knobs.
 const LARGE: f32 = 30.0;
-/// Of the others.
+/// Radius of the other knobs.
 const SMALL: f32 = 21.0;
 
-/// Makes [`GraftParams`] and [`ParamId`] of a table.
+/// Generates [`GraftParams`] and [`ParamId`] from a table.
 macro_rules! parameters {
     ($($(#[$doc:meta])+ $id:ident, $field:ident, $key:tt: $kind:ty = $new:expr => $shown:expr;)+) => {
-        /// All that the host automates and saves.
+        /// All parameters and saved state.
         #[derive(Params)]
         pub struct GraftParams {
             /// Scale of the editor's window.
             #[persist = "editor-scale"]
             pub editor_scale: EditorScale,
-            /// What is frozen.
+            /// The frozen loops.
             #[persist = "frozen"]
             pub frozen: Frozen,
             /// The model.
@@ -51,24 +50,24 @@ macro_rules! parameters {
             }
         }
 
-        /// A parameter's name in the editor.
+        /// Identifies a parameter in the editor.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum ParamId {
             $($(#[$doc])+ $id,)+
         }
 
         impl ParamId {
-            /// All of them, in the host's order.
+            /// All parameters, in the host's order.
             pub const ALL: &[Self] = &[$(Self::$id),+];
 
-            /// The parameter of this name.
+            /// The parameter with this id.
             pub fn of(self, params: &GraftParams) -> &dyn Control {
                 match self {
                     $(Self::$id => &params.$field,)+
                 }
             }
 
-            /// What the editor shows of it.
+            /// Its appearance in the editor.
             pub fn shown(self) -> Shown {
                 match self {
                     $(Self::$id => $shown,)+
@@ -78,20 +77,20 @@ macro_rules! parameters {
     };
 }
 
-// Ids and their order are in sessions and automation.
+// Ids and order are stored in sessions and automation: do not change them.
 parameters! {
-    /// Where the harmony comes from: 0 main, 1 sidechain.
+    /// Source of the harmony: 0 main input, 1 sidechain.
     Harmony, harmony, "harmony": FloatParam = amount("Harmony", 0.0) => Shown {
         name: "Harmony",
-        help: "where chords and notes come from; 0 is the main input, 1 the sidechain.",
+        help: "source of chords and notes. 0 is the main input, 1 the sidechain.",
         group: Group::Remix,
         widget: knob([48.0, 86.0], LARGE, Origin::Zero, Tint::Sources),
         set_by: SetBy::Presets,
     };
-    /// Where the rhythm comes from: 0 main, 1 sidechain.
+    /// Source of the rhythm: 0 main input, 1 sidechain.
     Rhythm, rhythm, "rhythm": FloatParam = amount("Rhythm", 1.0) => Shown {
         name: "Rhythm",
-        help: "where the beats come from; 0 is the main input, 1 the sidechain.",
+        help: "source of the rhythm. 0 is the main input, 1 the sidechain.",
         group: Group::Remix,
         widget: knob([134.0, 86.0], LARGE, Origin::Zero, Tint::Sources),
         set_by: SetBy::Presets,
@@ -99,15 +98,15 @@ parameters! {
     /// Whether Rhythm follows Harmony.
     Link, link, "link": BoolParam = BoolParam::new("Link", false) => Shown {
         name: "Link",
-        help: "Rhythm follows Harmony, so that one knob goes from one track to the other.",
+        help: "Rhythm follows Harmony, so that one knob morphs from one track to the other.",
         group: Group::Remix,
         widget: switch([67.0, 146.0], [48.0, 24.0], Tint::Remix),
         set_by: SetBy::Presets,
     };
-    /// By how many semitones the harmony is transposed.
+    /// Transposition of the harmony, in semitones.
     Transpose, transpose, "transpose": IntParam = semitones("Transpose") => Shown {
         name: "Transpose",
-        help: "moves the harmony by semitones.",
+        help: "shifts the harmony by semitones.",
         group: Group::Remix,
         widget: knob([218.0, 86.0], LARGE, Origin::Default, Tint::Remix),
         set_by: SetBy::Presets,
@@ -115,7 +114,7 @@ parameters! {
     /// Whether the harmony is frozen.
     FreezeHarmony, freeze_harmony, "freeze-harmony": BoolParam = BoolParam::new("Freeze Harmony", false) => Shown {
         name: "Harmony",
-        help: "the last beats of the harmony play over and over.",
+        help: "loops the last beats of the harmony.",
         group: Group::Freeze,
         widget: switch([12.0, 36.0], [112.0, 26.0], Tint::Remix),
         set_by: SetBy::Presets,
@@ -123,52 +122,52 @@ parameters! {
     /// Whether the rhythm is frozen.
     FreezeRhythm, freeze_rhythm, "freeze-rhythm": BoolParam = BoolParam::new("Freeze Rhythm", false) => Shown {
         name: "Rhythm",
-        help: "the last beats of the rhythm play over and over.",
+        help: "loops the last beats of the rhythm.",
         group: Group::Freeze,
         widget: switch([12.0, 70.0], [112.0, 26.0], Tint::Remix),
         set_by: SetBy::Presets,
     };
-    /// Length of the loop that a frozen latent plays.
+    /// Length of a frozen loop.
     FreezeLength, freeze_length, "freeze-length": EnumParam<FreezeLength> = EnumParam::new("Freeze Length", FreezeLength::Four) => Shown {
         name: "Length in beats",
-        help: "how many beats are frozen.",
+        help: "length of the frozen loop, in beats.",
         group: Group::Freeze,
         widget: choice(110.8, 129.5, FreezeLength::words),
         set_by: SetBy::Presets,
     };
-    /// From the sources' own sound, 0, to that of the model's generator, 1.
+    /// Blend of guided voice, 0, and generated voice, 1.
     Voice, voice, "voice": FloatParam = amount("Voice", 0.0) => Shown {
         name: "Voice",
-        help: "from the sound of the inputs, 0, to the voice of the model, 1.",
+        help: "0 filters the sound of the inputs, 1 uses the model’s own voice.",
         group: Group::Remix,
         widget: knob([284.0, 66.0], SMALL, Origin::Zero, Tint::Voice),
         set_by: SetBy::Comparing,
     };
-    /// How much of the sources is heard above what the generator can make.
+    /// Level of the inputs above the highest frequency of the generator.
     Air, air, "air": FloatParam = amount("Air", 1.0) => Shown {
         name: "Air",
-        help: "how much of the inputs is heard above 11 kHz, where the voice of the model ends.",
+        help: "level of the inputs above 11 kHz, where the model’s voice ends.",
         group: Group::Remix,
         widget: knob([284.0, 146.0], SMALL, Origin::Zero, Tint::Voice),
         set_by: SetBy::Comparing,
     };
-    /// On which beats windows end.
+    /// Grid on which windows end.
     Window, window, "window": EnumParam<WindowLength> = EnumParam::new("Window", WindowLength::OneBeat) => Shown {
         name: "Window in beats",
-        help: "on which beats the work is bundled. The latency stays the same.",
+        help: "processing grid, in beats. Inaudible; the latency does not change.",
         group: Group::Processing,
         widget: choice(32.0, 47.0, WindowLength::words),
         set_by: SetBy::Comparing,
     };
-    /// How much of the future the remix waits for. Takes effect when the host restarts the plugin.
+    /// How much look-ahead the remix uses. Takes effect when the host restarts the plugin.
     Latency, latency, "latency": EnumParam<Latency> = EnumParam::new("Latency", Latency(LatencyMode::Default)).non_automatable() => Shown {
         name: "Latency",
-        help: "Live is soonest, Full sounds best. Takes effect when the host restarts the plugin.",
+        help: "Live has the lowest latency, Full the best sound. Takes effect when the host restarts the plugin.",
         group: Group::Processing,
         widget: choice(84.0, 99.0, Latency::variants),
         set_by: SetBy::Nothing,
     };
-    /// What makes the remix. Takes effect when the host restarts the plugin.
+    /// The engine. Takes effect when the host restarts the plugin.
     Engine, engine, "engine": EnumParam<Engine> = EnumParam::new("Engine", Engine::Network).non_automatable() => Shown {
         name: "Engine",
         help: Engine::HELP,
@@ -192,10 +191,10 @@ parameters! {
         widget: knob([108.0, 136.0], SMALL, Origin::Default, Tint::Sidechain),
         set_by: SetBy::Comparing,
     };
-    /// Dry or wet: 0 the delayed main input, 1 the remix.
+    /// Mix of the delayed main input, 0, and the remix, 1.
     Mix, mix, "mix": FloatParam = amount("Mix", 1.0) => Shown {
         name: "Mix",
-        help: "0 is the main input as it is, in time with the remix; 1 the remix.",
+        help: "0 is the dry main input, 1 the remix. Both are time-aligned.",
         group: Group::Levels,
         widget: knob([176.0, 136.0], SMALL, Origin::Zero, Tint::Remix),
         set_by: SetBy::Presets,
@@ -203,15 +202,15 @@ parameters! {
     /// Gain of the output.
     OutputGain, output_gain, "output-gain": FloatParam = gain("Output Gain") => Shown {
         name: "Output",
-        help: "gain of what comes out.",
+        help: "output gain.",
         group: Group::Levels,
         widget: knob([244.0, 136.0], SMALL, Origin::Default, Tint::Remix),
         set_by: SetBy::Comparing,
     };
-    /// Whether the main input passes as it is, delayed.
+    /// Whether the delayed main input passes unprocessed.
     Bypass, bypass, "bypass": BoolParam = BoolParam::new("Bypass", false).make_bypass() => Shown {
         name: "Bypass",
-        help: "the main input passes as it is, in time with the remix.",
+        help: "passes the main input unprocessed, delayed by the reported latency.",
         group: Group::Toolbar,
         widget: switch([872.0, 13.0], [76.0, 26.0], Tint::Warning),
         set_by: SetBy::Nothing,

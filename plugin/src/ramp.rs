@@ -1,10 +1,10 @@
-//! Audio thread: short ramps, so that nothing clicks.
+//! Audio thread: short ramps that prevent clicks.
 
-/// How long a value takes to where it is moved.
+/// Duration of a ramp.
 const RAMP_SECONDS: f32 = 0.02;
 
-/// Audio thread: a value that goes to where a parameter is in a short ramp, whoever moves the parameter: automation, the editor
-/// or a state that is loaded.
+/// Audio thread: follows the value of a parameter with a short ramp, whether automation, the editor or a loaded state
+/// changes it.
 pub struct Ramp {
     length_samples: u32,
     value: f32,
@@ -14,7 +14,7 @@ pub struct Ramp {
 }
 
 impl Ramp {
-    /// A ramp that stands at 0.
+    /// Creates a ramp at 0.
     pub fn new(sample_rate_hz: f32) -> Self {
         Self {
             length_samples: ((RAMP_SECONDS * sample_rate_hz) as u32).max(1),
@@ -25,19 +25,19 @@ impl Ramp {
         }
     }
 
-    /// Goes to a value at once.
+    /// Jumps to a value.
     pub fn settle(&mut self, value: f32) {
         self.value = value;
         self.target = value;
         self.samples_left = 0;
     }
 
-    /// Where it is.
+    /// The current value.
     pub fn value(&self) -> f32 {
         self.value
     }
 
-    /// Whether it is where it was moved last.
+    /// Whether it has reached its last target.
     pub fn is_settled(&self) -> bool {
         self.samples_left == 0
     }

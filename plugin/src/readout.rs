@@ -1,4 +1,4 @@
-//! What the running plugin leaves for the editor to read.
+//! Data that the running plugin provides to the editor.
 
 use std::sync::Arc;
 
@@ -9,25 +9,25 @@ use parking_lot::Mutex;
 use crate::meters::Meters;
 use crate::setup::Activation;
 
-/// What the running plugin leaves for the editor to read.
+/// Data that the running plugin provides to the editor.
 #[derive(Default)]
 pub struct Readout {
-    /// Of the exchange with the worker.
+    /// Status of the exchange with the worker.
     pub status: Arc<Status>,
-    /// How loud things are.
+    /// Levels of inputs and output.
     pub meters: Arc<Meters>,
-    /// What the worker hears and makes.
+    /// Inputs, latents and output of the worker.
     pub scope: Arc<Scope>,
     activation: Mutex<Option<Activation>>,
 }
 
 impl Readout {
-    /// Main thread: the host activated the plugin.
+    /// Main thread: records that the host activated the plugin.
     pub fn set_activation(&self, activation: Activation) {
         *self.activation.lock() = Some(activation);
     }
 
-    /// Main thread and editor: what the host activated the plugin for last; none before the first time.
+    /// Main thread and editor: the last activation; none before the first.
     pub fn activation(&self) -> Option<Activation> {
         *self.activation.lock()
     }

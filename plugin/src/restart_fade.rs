@@ -1,9 +1,9 @@
-//! Audio thread: the fade out of one setup and into the next. The host restarts the plugin in between.
+//! Audio thread: fades out the old setup and fades in the new one, around the restart by the host.
 
 use crate::ramp::Ramp;
 use crate::setup::{Restart, Setup, Wish};
 
-/// How long the sound stays away at most when a restart was asked for: a host may not grant it.
+/// Longest silence after a restart request, because a host may refuse it.
 const RESTART_SECONDS: f32 = 0.5;
 
 /// Audio thread: the gain around a restart.
@@ -12,14 +12,14 @@ pub struct RestartFade {
     setup: Setup,
     restart: Restart,
     gain: Ramp,
-    /// How long the sound stays away.
+    /// Remaining samples of silence.
     silent_samples: usize,
     longest_samples: usize,
     fades_in: bool,
 }
 
 impl RestartFade {
-    /// Begins with the sound there, unless `fades_in` says that it faded out before the restart.
+    /// Starts with sound, unless `fades_in` says that the sound faded out before the restart.
     pub fn new(setup: Setup, sample_rate_hz: f32, fades_in: bool) -> Self {
         let mut gain = Ramp::new(sample_rate_hz);
         gain.settle(1.0);
@@ -33,7 +33,7 @@ impl RestartFade {
         }
     }
 
-    /// Starts over, `latency_samples` before the first sound.
+    /// Resets; the first sound comes after `latency_samples`.
     pub fn reset(&mut self, latency_samples: usize) {
         if self.fades_in {
             self.gain.settle(0.0);
@@ -49,7 +49,7 @@ impl RestartFade {
         self.gain.next(if silent { 0.0 } else { 1.0 })
     }
 
-    /// Whether to ask the host for a restart now: once for each setup, when the sound has faded out.
+    /// Whether to request a restart from the host now: once per setup, after the sound has faded out.
     pub fn is_due(&mut self, wanted: Setup) -> bool {
         match self.restart.note(self.setup, wanted) {
             Wish::Same => {}

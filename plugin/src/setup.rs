@@ -1,4 +1,4 @@
-//! What the plugin is activated for, and when the host has to restart it for something else.
+//! The setup for which the host activates the plugin, and the requests for a restart with another one.
 
 use model_runtime::LatencyMode;
 use nice_plug::context::PluginApi;
@@ -6,24 +6,24 @@ use nice_plug::context::PluginApi;
 use crate::engines::Engine;
 use crate::params::GraftParams;
 
-/// What stays the same while the plugin is active: to change it, the host has to restart the plugin.
+/// Settings that are constant while the plugin is active. To change them, the host has to restart the plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setup {
-    /// What makes the remix.
+    /// The engine.
     pub engine: Engine,
-    /// How much of the future the remix waits for.
+    /// The latency mode.
     pub mode: LatencyMode,
     /// [`crate::models::ModelStore::version`] of the model.
     pub model_version: u64,
 }
 
 impl Setup {
-    /// Any thread, the audio thread too: the setup that the parameters ask for.
+    /// Any thread, including the audio thread: the setup that the parameters ask for.
     pub fn wanted(params: &GraftParams) -> Self {
         Self::with_model(params, params.model.0.version())
     }
 
-    /// The same with another version of the model.
+    /// The setup that the parameters ask for, with another version of the model.
     pub fn with_model(params: &GraftParams, model_version: u64) -> Self {
         let engine = params.engine.value();
         Self {
@@ -34,7 +34,7 @@ impl Setup {
     }
 }
 
-/// What the host activated the plugin for, and what it was told.
+/// The setup of an activation, and the latency reported to the host.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Activation {
     /// The setup in force.
@@ -43,7 +43,7 @@ pub struct Activation {
     pub sample_rate_hz: f32,
     /// The latency of the plugin.
     pub latency_samples: u32,
-    /// Mel frames a second; 0 where nothing makes any.
+    /// Mel frames per second; 0 if there are none.
     pub frames_hz: f64,
 }
 
@@ -54,7 +54,7 @@ impl Activation {
     }
 }
 
-/// Who asks the host for a restart.
+/// Who requests a restart from the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asker {
     /// The audio thread, once the sound has faded out.
@@ -64,8 +64,9 @@ pub enum Asker {
 }
 
 impl Asker {
-    /// Who asks the host of an API. CLAP hosts take the request from any thread; in VST3 it would go through nice-plug's
-    /// background thread, and the standalone program cannot restart the plugin.
+    /// Who requests a restart with this plugin API. CLAP hosts accept the request from any thread. In VST3, a request
+    /// of the audio thread would go through nice-plug's background thread. The standalone program cannot restart the
+    /// plugin.
     pub fn of(api: PluginApi) -> Option<Self> {
         match api {
             PluginApi::Clap => Some(Self::AudioThread),
@@ -75,18 +76,18 @@ impl Asker {
     }
 }
 
-/// How the setup that is wanted compares with the one in force since the last look.
+/// How the wanted setup changed since the last call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
-    /// As before.
+    /// No change.
     Same,
-    /// Another setup is wanted.
+    /// Another setup than that in force is wanted.
     New,
-    /// The setup in force will do again.
+    /// The setup in force is wanted again.
     Withdrawn,
 }
 
-/// Asks once for each setup that is wanted in place of the one in force.
+/// Requests a restart once per wanted setup.
 #[derive(Debug, Default)]
 pub struct Restart {
     wanted: Option<Setup>,
@@ -94,7 +95,7 @@ pub struct Restart {
 }
 
 impl Restart {
-    /// Notes which setup is in force and which is wanted.
+    /// Records the setup in force and the wanted one.
     pub fn note(&mut self, in_force: Setup, wanted: Setup) -> Wish {
         let wanted = (wanted != in_force).then_some(wanted);
         if wanted == self.wanted {
@@ -108,7 +109,7 @@ impl Restart {
         }
     }
 
-    /// Whether to ask the host now, where `is_ready` says that it may be asked.
+    /// Whether to request a restart now; `is_ready` says whether a request is allowed yet.
     pub fn take_due(&mut self, is_ready: bool) -> bool {
         let due = self.wanted.is_some() && !self.asked && is_ready;
         self.asked |= due;

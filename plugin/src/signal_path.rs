@@ -1,4 +1,4 @@
-//! What runs on the audio thread: gains, the exchange with the worker, and the mix of its output.
+//! The audio-thread processing: gains, the exchange with the worker, and the mix.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,31 +19,31 @@ use crate::params::GraftParams;
 use crate::restart_fade::RestartFade;
 use crate::setup::Setup;
 
-/// Samples that are worked on together where no parameter moves.
+/// Number of samples that are processed together while no parameter moves.
 const RUN_SAMPLES: usize = 64;
 
-/// What a signal path is made for.
+/// Settings of a signal path.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Latency and model.
+    /// Engine, mode and model version.
     pub setup: Setup,
     /// The host's sample rate.
     pub sample_rate_hz: f32,
-    /// The longest block that the host will ask for.
+    /// The longest block of the host.
     pub max_block_samples: usize,
-    /// Whether to wait for late windows as long as it takes.
+    /// Whether to wait for late windows without limit.
     pub patient: bool,
-    /// Whether the sound is to fade in, because it faded out before.
+    /// Whether to fade in, because the sound faded out before.
     pub fade_in: bool,
 }
 
-/// Audio thread: everything between the host's buffers, but the parameters.
+/// Audio thread: all processing between the host's buffers.
 pub struct SignalPath {
     port: AudioPort<SystemClock>,
-    /// Joined when the path is dropped, which happens off the audio thread.
+    /// Joined when the path is dropped, off the audio thread.
     _worker: Option<Worker>,
     ramps: Ramps,
-    /// What is to happen to a sample when it comes out, so that automation lands where it was drawn.
+    /// How to finish each sample when it is played, delayed so that automation is aligned with the audio.
     pending: Delay<Finish>,
     restart: RestartFade,
 }
@@ -58,11 +58,11 @@ struct Finish {
 }
 
 impl SignalPath {
-    /// Makes the exchange and starts the worker. Without a processor the main input passes.
+    /// Creates the exchange and starts the worker. Without a processor, the main input passes through.
     ///
     /// # Errors
     ///
-    /// When the host's sample rate is of no use.
+    /// If the host's sample rate is not supported.
     pub fn new(
         config: &Config,
         processor: Option<Box<dyn WindowProcessor>>,
@@ -85,7 +85,7 @@ impl SignalPath {
         let spawn = |processor| match Worker::spawn(worker_port, processor) {
             Ok(worker) => Some(worker),
             Err(error) => {
-                status.report_fault(format!("no thread for the worker: {error}"));
+                status.report_fault(format!("cannot start the worker thread: {error}"));
                 None
             }
         };
@@ -98,18 +98,18 @@ impl SignalPath {
         })
     }
 
-    /// Whether to ask the host for a restart now, because `wanted` is not what the path was made for: once, when the sound
-    /// has faded out. To be called after each block.
+    /// Whether to request a restart from the host now, because `wanted` differs from the path's setup: once, after the
+    /// sound has faded out. Call this after each block.
     pub fn restart_is_due(&mut self, wanted: Setup) -> bool {
         self.restart.is_due(wanted)
     }
 
-    /// Delay of the whole plugin. Constant.
+    /// Latency of the whole plugin, in samples. Constant.
     pub fn latency_samples(&self) -> u32 {
         self.pending.samples() as u32
     }
 
-    /// Starts over with silence and settled parameters.
+    /// Resets to silence and settled parameters.
     pub fn reset(&mut self, params: &GraftParams) {
         self.port.reset();
         self.pending.reset();
@@ -117,8 +117,8 @@ impl SignalPath {
         self.restart.reset(self.pending.samples());
     }
 
-    /// Processes a block in place, while the host's transport is at `transport`: one or two channels, and up to two of
-    /// sidechain. A sidechain channel that is missing or too short counts as silence.
+    /// Processes a block in place, with one or two channels and up to two sidechain channels. `transport` is the host's
+    /// transport at the start of the block. A sidechain channel that is missing or too short counts as silence.
     pub fn process(
         &mut self,
         params: &GraftParams,
@@ -131,7 +131,7 @@ impl SignalPath {
         };
         self.port.set_window_beats(params.window.value().beats());
         self.port.begin_block(block_samples, transport);
-        // Constant within the block: it is cut wherever a parameter changes.
+        // Constant within the block: nice-plug splits blocks at parameter changes.
         let targets = Levels::targets(params);
         let mut controls = block_controls(params);
         let mut levels = Levels::default();

@@ -1,4 +1,4 @@
-//! Counts what a piece of code asks of the allocator.
+//! Counts allocations in a piece of code.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -18,7 +18,7 @@ pub fn allocations(work: impl FnOnce()) -> usize {
     COUNT.get()
 }
 
-/// The system's allocator, which counts for the threads that are watched.
+/// The system allocator, with a counter for the watched threads.
 pub struct CountingAllocator;
 
 impl CountingAllocator {
@@ -29,23 +29,23 @@ impl CountingAllocator {
     }
 }
 
-// SAFETY: all work is the system allocator's; counting allocates nothing.
+// SAFETY: forwards everything to the system allocator; counting does not allocate.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         Self::count();
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller upholds the contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         Self::count();
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller upholds the contract.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         Self::count();
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller upholds the contract.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }

@@ -1,4 +1,4 @@
-//! A screen of one's own: an X server without a monitor, a host's window on it, a mouse and a keyboard.
+//! A virtual desktop: an X server without a monitor, a host window on it, a mouse and a keyboard.
 
 use std::env;
 use std::io::{BufRead, BufReader};
@@ -19,27 +19,27 @@ use x11rb::protocol::xtest::ConnectionExt as _;
 use x11rb::rust_connection::RustConnection;
 use x11rb::wrapper::ConnectionExt as _;
 
-/// Time that a server and a plugin get to take in what the mouse did.
+/// Time for a server and a plugin to process mouse events.
 const MOUSE_PAUSE: Duration = Duration::from_millis(30);
 
-/// A running X server. It ends when this is dropped.
+/// A running X server. Dropping this stops it.
 pub struct Desktop {
     server: Child,
 }
 
 impl Desktop {
-    /// Starts Xvfb with a screen of a size in pixels, and makes it the display of this process.
+    /// Starts Xvfb with a screen of this size in pixels, and makes it the display of this process.
     ///
     /// # Errors
     ///
-    /// When Xvfb is not installed or does not start.
+    /// If Xvfb is not installed or does not start.
     ///
     /// # Safety
     ///
-    /// It sets an environment variable: no other thread may run.
+    /// Sets an environment variable: no other thread may run.
     pub unsafe fn start(width: u32, height: u32) -> Result<Self> {
         let mut server = Command::new("Xvfb")
-            // Without -noreset it would start over whenever the last window closes.
+            // Without -noreset, the server would reset whenever the last window closes.
             .args([
                 "-displayfd",
                 "1",
@@ -58,7 +58,7 @@ impl Desktop {
         let mut number = String::new();
         BufReader::new(stdout).read_line(&mut number)?;
         ensure!(!number.trim().is_empty(), "Xvfb did not start");
-        // SAFETY: the caller says that there is no other thread.
+        // SAFETY: the caller ensures that there is no other thread.
         unsafe { env::set_var("DISPLAY", format!(":{}", number.trim())) };
         Ok(Self { server })
     }
@@ -71,7 +71,7 @@ impl Drop for Desktop {
     }
 }
 
-/// A host's window on the display of this process.
+/// A host window on the display of this process.
 pub struct HostWindow {
     connection: RustConnection,
     root: u32,
@@ -79,22 +79,22 @@ pub struct HostWindow {
     size: (u16, u16),
 }
 
-/// What is seen on a window.
+/// The visible contents of a window.
 pub struct Screenshot {
-    /// In pixels.
+    /// Width in pixels.
     pub width: u32,
-    /// In pixels.
+    /// Height in pixels.
     pub height: u32,
-    /// Red, green and blue of each pixel, line by line.
+    /// Red, green and blue of each pixel, row by row.
     pub rgb: Vec<u8>,
 }
 
-/// A button of the mouse.
+/// A mouse button.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Button {
-    /// The one that drags.
+    /// For clicks and drags.
     Left = 1,
-    /// The one for menus.
+    /// For menus.
     Right = 3,
     /// One notch of the wheel away from the user.
     WheelUp = 4,
@@ -103,11 +103,11 @@ pub enum Button {
 }
 
 impl HostWindow {
-    /// Opens a window of a size in pixels in the upper left corner.
+    /// Opens a window of this size in pixels in the upper left corner.
     ///
     /// # Errors
     ///
-    /// When there is no display.
+    /// If there is no display.
     pub fn open(width: u16, height: u16) -> Result<Self> {
         let (connection, screen) = x11rb::connect(None).context("no display")?;
         let root = connection.setup().roots[screen].root;
@@ -139,7 +139,7 @@ impl HostWindow {
         })
     }
 
-    /// The number of the window, into which a plugin can be embedded.
+    /// The id of the window, in which a plugin can be embedded.
     pub fn id(&self) -> u32 {
         self.window
     }
@@ -149,11 +149,11 @@ impl HostWindow {
         self.size
     }
 
-    /// Gives the window another size in pixels.
+    /// Resizes the window, in pixels.
     ///
     /// # Errors
     ///
-    /// When the display is gone.
+    /// If the display is gone.
     pub fn resize(&mut self, width: u16, height: u16) -> Result<()> {
         let size = ConfigureWindowAux::new()
             .width(u32::from(width))
@@ -165,11 +165,11 @@ impl HostWindow {
         Ok(())
     }
 
-    /// What is seen on the window.
+    /// Takes a screenshot of the window.
     ///
     /// # Errors
     ///
-    /// When the display is gone, or has other than 24 bits for a pixel.
+    /// If the display is gone, or does not have 24 bits per pixel.
     pub fn screenshot(&self) -> Result<Screenshot> {
         let (width, height) = self.size;
         let image = self
@@ -193,51 +193,51 @@ impl HostWindow {
     ///
     /// # Errors
     ///
-    /// When the display is gone.
+    /// If the display is gone.
     pub fn move_to(&self, x: i16, y: i16) -> Result<()> {
         self.fake(MOTION_NOTIFY_EVENT, 0, (x, y))?;
         thread::sleep(MOUSE_PAUSE);
         Ok(())
     }
 
-    /// Presses a button of the mouse and keeps it down.
+    /// Presses a mouse button and holds it.
     ///
     /// # Errors
     ///
-    /// When the display is gone.
+    /// If the display is gone.
     pub fn press(&self, button: Button) -> Result<()> {
         self.fake(BUTTON_PRESS_EVENT, button as u8, (0, 0))?;
         thread::sleep(MOUSE_PAUSE);
         Ok(())
     }
 
-    /// Releases a button of the mouse.
+    /// Releases a mouse button.
     ///
     /// # Errors
     ///
-    /// When the display is gone.
+    /// If the display is gone.
     pub fn release(&self, button: Button) -> Result<()> {
         self.fake(BUTTON_RELEASE_EVENT, button as u8, (0, 0))?;
         thread::sleep(MOUSE_PAUSE);
         Ok(())
     }
 
-    /// Clicks with the mouse at a pixel of the window.
+    /// Clicks at a pixel of the window.
     ///
     /// # Errors
     ///
-    /// When the display is gone.
+    /// If the display is gone.
     pub fn click(&self, button: Button, x: i16, y: i16) -> Result<()> {
         self.move_to(x, y)?;
         self.press(button)?;
         self.release(button)
     }
 
-    /// Types letters, digits and what else lies on a key alone.
+    /// Types letters, digits and other characters that need no modifier key.
     ///
     /// # Errors
     ///
-    /// When the display is gone, or has no such key.
+    /// If the display is gone, or has no such key.
     pub fn type_text(&self, text: &str) -> Result<()> {
         for letter in text.chars() {
             // Latin-1 characters are their own key symbols.
@@ -246,11 +246,11 @@ impl HostWindow {
         Ok(())
     }
 
-    /// Strikes a key, such as 0xff0d for Return.
+    /// Presses and releases a key, such as 0xff0d for Return.
     ///
     /// # Errors
     ///
-    /// When the display is gone, or has no such key.
+    /// If the display is gone, or has no such key.
     pub fn strike(&self, key_symbol: u32) -> Result<()> {
         self.hold(key_symbol, true)?;
         self.hold(key_symbol, false)?;
@@ -258,11 +258,11 @@ impl HostWindow {
         Ok(())
     }
 
-    /// Presses a key, such as 0xffe1 for Shift, or releases it.
+    /// Presses or releases a key, such as 0xffe1 for Shift.
     ///
     /// # Errors
     ///
-    /// When the display is gone, or has no such key.
+    /// If the display is gone, or has no such key.
     pub fn hold(&self, key_symbol: u32, down: bool) -> Result<()> {
         let setup = self.connection.setup();
         let first = setup.min_keycode;
@@ -287,11 +287,11 @@ impl HostWindow {
         self.fake(kind, first + position as u8, (0, 0))
     }
 
-    /// Drags a file from this window onto the middle of the one that is embedded in it, and drops it there (XDND).
+    /// Drags a file from this window onto the middle of the embedded window, and drops it there (XDND).
     ///
     /// # Errors
     ///
-    /// When the display is gone, nothing is embedded, or what is does not ask for the file.
+    /// If the display is gone, nothing is embedded, or the embedded window does not request the file.
     pub fn drop_file(&self, path: &Path) -> Result<()> {
         let connection = &self.connection;
         let atom = |name: &str| -> Result<u32> {
@@ -360,7 +360,7 @@ impl HostWindow {
     }
 }
 
-/// A path in a URI.
+/// A path, percent-encoded for a URI.
 fn percent_encoded(path: &Path) -> String {
     let bytes = path.as_os_str().as_encoded_bytes().iter();
     let encoded = bytes.map(|&byte| match byte {

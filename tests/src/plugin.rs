@@ -1,4 +1,4 @@
-//! Loading the plugin, and what it says about itself.
+//! Loads the plugin and queries its properties.
 
 use std::env;
 use std::ffi::CString;
@@ -22,41 +22,41 @@ pub struct Plugin {
     host: HostInfo,
 }
 
-/// A parameter as the host sees it. Values are in the host's numbers.
+/// A parameter as the host sees it, with values in the host's units.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameter {
-    /// What sessions and automation know it by.
+    /// Its id in sessions and automation.
     pub id: u32,
     /// Display name.
     pub name: String,
-    /// Least value.
+    /// Minimum value.
     pub min: f64,
-    /// Greatest value.
+    /// Maximum value.
     pub max: f64,
-    /// Value in a new instance.
+    /// Default value.
     pub default: f64,
-    /// Whether it takes whole numbers only.
+    /// Whether it only takes whole numbers.
     pub is_stepped: bool,
     /// Whether the host may automate it.
     pub is_automatable: bool,
     /// The current value.
     pub value: f64,
-    /// The current value as the plugin shows it.
+    /// The current value as text.
     pub text: String,
 }
 
 impl Parameter {
-    /// Whether it has two steps, whose text may be any.
+    /// Whether it has two steps, with any texts.
     fn is_switch(&self) -> bool {
         self.is_stepped && self.max - self.min == 1.0
     }
 }
 
-/// The plugin library that cargo built for the test that runs now.
+/// The plugin library that cargo built for the running test.
 ///
 /// # Errors
 ///
-/// When it is not beside the test binary.
+/// If it is not next to the test binary.
 pub fn built_library() -> Result<PathBuf> {
     let name = format!(
         "{}graft{}",
@@ -78,20 +78,20 @@ impl Plugin {
     ///
     /// # Errors
     ///
-    /// When there is no such file, or no plugin in it.
+    /// If there is no such file, or no plugin in it.
     pub fn load(path: &Path) -> Result<Self> {
         let library = library_of(path)?;
-        // SAFETY: loading a plugin runs its code; the caller asks for just that.
+        // SAFETY: loading a plugin runs its code, as the caller requests.
         let entry = unsafe { PluginEntry::load(&library) }
             .with_context(|| format!("{} is not a CLAP plugin", library.display()))?;
         Self::from_entry(entry)
     }
 
-    /// The plugin behind an entry point, such as one that is linked into the program.
+    /// Loads the plugin of an entry point, such as one that is linked into the program.
     ///
     /// # Errors
     ///
-    /// When there is no plugin behind it.
+    /// If it has no plugin.
     pub fn from_entry(entry: PluginEntry) -> Result<Self> {
         let factory = entry
             .get_plugin_factory()
@@ -109,7 +109,7 @@ impl Plugin {
     ///
     /// # Errors
     ///
-    /// When the plugin cannot be made, or has no parameters.
+    /// If the plugin cannot be created, or has no parameters.
     pub fn parameters(&self) -> Result<Vec<Parameter>> {
         Instance::new(self)?.parameters()
     }
@@ -118,7 +118,7 @@ impl Plugin {
     ///
     /// # Errors
     ///
-    /// When the plugin cannot be made, or offers no choice.
+    /// If the plugin cannot be created, or offers no choice.
     pub fn layouts(&self) -> Result<Vec<String>> {
         Ok(Instance::new(self)?
             .layouts()?
@@ -202,7 +202,7 @@ impl Instance {
             .collect()
     }
 
-    /// The id of the parameter called `name`, and the host's number for `value` as a user writes it.
+    /// The id of the parameter called `name`, and the host's value for `value` in the user's units.
     pub(crate) fn parameter(&mut self, name: &str, value: f64) -> Result<(ClapId, f64)> {
         let listed = self.parameters()?;
         let Some(parameter) = listed.iter().find(|listed| listed.name == name) else {
@@ -220,13 +220,13 @@ impl Instance {
         let host_value = self
             .extension::<PluginParams>("params")?
             .text_to_value(&self.inner.plugin_handle(), id, &text)
-            // The text of a choice is a word; its steps are numbered from 0.
+            // The steps of a choice have words as text; they are numbered from 0.
             .or(parameter.is_stepped.then_some(value))
             .with_context(|| format!("the parameter \"{name}\" does not take {value}"))?;
         Ok((id, host_value))
     }
 
-    /// Sets a parameter while the plugin is not active, to a value in its own words.
+    /// Sets a parameter of the inactive plugin, as text.
     pub(crate) fn set_parameter_text(&mut self, name: &str, text: &str) -> Result<()> {
         let listed = self.parameters()?;
         let parameter = listed.iter().find(|listed| listed.name == name);
@@ -239,7 +239,7 @@ impl Instance {
         self.flush(id, value)
     }
 
-    /// Sets a parameter while the plugin is not active.
+    /// Sets a parameter of the inactive plugin.
     pub(crate) fn set_parameter(&mut self, name: &str, value: f64) -> Result<()> {
         let (id, value) = self.parameter(name, value)?;
         self.flush(id, value)
@@ -257,13 +257,13 @@ impl Instance {
         Ok(())
     }
 
-    /// How often the plugin asked to be restarted.
+    /// How many times the plugin requested a restart.
     pub(crate) fn restart_requests(&self) -> usize {
         self.inner
             .access_shared_handler(|shared: &Shared| shared.restarts.load(Ordering::Acquire))
     }
 
-    /// The size that the editor asked for since the last call.
+    /// The size that the editor requested since the last call.
     #[cfg(target_os = "linux")]
     pub(crate) fn take_wanted_size(&self) -> Option<GuiSize> {
         let packed = self
@@ -321,7 +321,7 @@ impl Instance {
         Ok(state)
     }
 
-    /// Does on the main thread what the plugin asked for.
+    /// Runs the plugin's pending callbacks on the main thread.
     pub(crate) fn run_callbacks(&mut self) {
         let take_request = |shared: &Shared| shared.callback.swap(false, Ordering::AcqRel);
         while self.inner.access_shared_handler(take_request) {
@@ -330,14 +330,14 @@ impl Instance {
     }
 }
 
-/// What the host does for a plugin: next to nothing.
+/// The host side of the plugin, with hardly any features.
 pub(crate) struct Headless;
 
 #[derive(Default)]
 pub(crate) struct Shared {
     callback: AtomicBool,
     restarts: AtomicUsize,
-    /// The size that the editor last asked for, packed; 0 for none.
+    /// The size that the editor requested last, packed; 0 for none.
     wanted_size: AtomicU64,
     editor_closed: AtomicBool,
 }

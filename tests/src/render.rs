@@ -1,4 +1,4 @@
-//! Rendering audio through the plugin.
+//! Renders audio through the plugin.
 
 use std::time::Instant;
 
@@ -13,29 +13,29 @@ use clack_host::process::StartedPluginAudioProcessor;
 use crate::plugin::{Headless, Instance, Plugin};
 use crate::song::Song;
 
-/// What to render, and how.
+/// Settings of a render.
 #[derive(Clone, Debug)]
 pub struct RenderJob {
     /// Sample rate of all audio.
     pub sample_rate_hz: u32,
-    /// Lengths of the blocks in samples, used in turn, over and over.
+    /// Block lengths in samples, used in turn.
     pub blocks: Vec<usize>,
-    /// The longest block that the host announces; without it, the longest of `blocks`.
+    /// The longest block that the host announces; by default, the longest of `blocks`.
     pub max_block_samples: Option<usize>,
-    /// Whether the host says that it is not in real time.
+    /// Whether the host renders offline.
     pub offline: bool,
     /// The main input: one or two channels of equal length.
     pub main: Vec<Vec<f32>>,
-    /// The sidechain: one or two channels, cut or filled with zeros to the length of the main input.
-    /// Without it, the host offers the sidechain with no channels.
+    /// The sidechain: one or two channels, cut or zero-padded to the length of the main input. Without it, the host
+    /// offers a sidechain without channels.
     pub sidechain: Option<Vec<Vec<f32>>>,
     /// Parameters set before the plugin is activated, as in [`Self::parameters`].
     pub before_activation: Vec<(String, f64)>,
     /// Parameters from the first sample on, by name: gains in dB, switches 0 or 1.
     pub parameters: Vec<(String, f64)>,
-    /// Where the host's transport is; without it, the host has none.
+    /// The host's transport, if it has one.
     pub transport: Option<Song>,
-    /// Changes of parameters on the way, in order of time.
+    /// Parameter changes in the course of the render, in order of time.
     pub automation: Vec<Automation>,
     /// A state to load first.
     pub state: Option<Vec<u8>>,
@@ -59,10 +59,10 @@ impl Default for RenderJob {
     }
 }
 
-/// A parameter that takes a new value.
+/// A change of a parameter.
 #[derive(Clone, Debug)]
 pub struct Automation {
-    /// When, in samples from the start.
+    /// Its position in samples.
     pub position_samples: usize,
     /// Name of the parameter.
     pub parameter: String,
@@ -73,20 +73,20 @@ pub struct Automation {
 /// The plugin's output.
 #[derive(Clone, Debug)]
 pub struct Rendered {
-    /// As many channels as the main input has, longer than it by `latency_samples`.
+    /// As many channels as the main input, longer than it by `latency_samples`.
     pub channels: Vec<Vec<f32>>,
     /// The latency that the plugin reported.
     pub latency_samples: usize,
-    /// How long the processing took.
+    /// Duration of the processing.
     pub wall_seconds: f64,
-    /// The plugin's state after it.
+    /// The plugin's state afterwards.
     pub state: Vec<u8>,
-    /// How often the plugin asked to be restarted.
+    /// How many times the plugin requested a restart.
     pub restart_requests: usize,
 }
 
 impl Rendered {
-    /// The output without its latency: as long as the main input, and in line with it.
+    /// The output with its latency compensated: aligned with the main input, and as long.
     pub fn aligned(&self) -> Vec<Vec<f32>> {
         let after_latency = |channel: &Vec<f32>| channel[self.latency_samples..].to_vec();
         self.channels.iter().map(after_latency).collect()
@@ -94,22 +94,21 @@ impl Rendered {
 }
 
 impl Plugin {
-    /// Renders a job through a new instance, with silence after the input until all of it is out.
+    /// Renders a job through a new instance, followed by silence until all of it is out.
     ///
     /// # Errors
     ///
-    /// When the job is inconsistent, or the plugin refuses any part of it.
+    /// If the job is inconsistent, or the plugin rejects any part of it.
     pub fn render(&self, job: &RenderJob) -> Result<Rendered> {
         self.render_with(job, |_, process| process())
     }
 
-    /// The same, with `around` called on the audio thread for each block. It is given the position
-    /// after the block and has to call its second argument, which is the plugin's `process()` and
-    /// nothing else.
+    /// As [`Self::render`], with `around` called on the audio thread for each block. Its arguments are the position
+    /// after the block and a closure that it must call: the plugin's `process()` and nothing else.
     ///
     /// # Errors
     ///
-    /// Those of [`Self::render`].
+    /// As [`Self::render`].
     pub fn render_with(
         &self,
         job: &RenderJob,
@@ -178,7 +177,7 @@ impl Plugin {
 }
 
 impl RenderJob {
-    /// Checks the job, and gives the length of the main input.
+    /// Checks the job and returns the length of the main input.
     fn validate(&self) -> Result<usize> {
         let channels = |name: &str, audio: &[Vec<f32>]| {
             ensure!(
@@ -238,7 +237,7 @@ impl RenderJob {
     }
 }
 
-/// The audio thread: pushes `samples` through the plugin, block by block.
+/// Audio thread: processes `samples` samples, block by block.
 fn run(
     processor: &mut StartedPluginAudioProcessor<Headless>,
     job: &RenderJob,
@@ -320,7 +319,7 @@ fn run(
     Ok(output)
 }
 
-/// Copies a block of `audio` from `position` on, with zeros where it has ended.
+/// Copies a block of `audio` from `position` on, zero-padded at its end.
 fn copy_block(audio: &[Vec<f32>], position: usize, length: usize, block: &mut [Vec<f32>]) {
     for (channel, block) in audio.iter().zip(block) {
         let start = position.min(channel.len());

@@ -1,4 +1,4 @@
-//! A host's session with one instance of the plugin, step by step.
+//! A host session with one instance of the plugin, step by step.
 
 use std::collections::HashMap;
 
@@ -19,36 +19,36 @@ use clack_host::utils::ClapId;
 use crate::desktop::HostWindow;
 use crate::plugin::{Headless, Instance, Parameter, Plugin};
 
-/// An instance that is activated, played and deactivated as the caller says. Everything happens on the caller's thread.
+/// An instance that the caller activates, plays and deactivates. Everything runs on the caller's thread.
 pub struct Session {
     instance: Instance,
     processor: Option<StartedPluginAudioProcessor<Headless>>,
     restarts_seen: usize,
     position_samples: u64,
     names: HashMap<u32, String>,
-    /// What the plugin did to its parameters by itself.
+    /// Parameter changes by the plugin itself.
     events: Vec<ParameterEvent>,
 }
 
-/// What the plugin tells the host of a parameter that the user moves in the editor.
+/// An event from the plugin about a parameter that the user changes in the editor.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ParameterEvent {
-    /// The user takes hold of the parameter of this name.
+    /// A gesture begins on the parameter of this name.
     Begin(String),
-    /// It has a new value, in the host's numbers.
+    /// Its new value, in the host's units.
     Value(String, f64),
-    /// The user lets go.
+    /// The gesture ends.
     End(String),
 }
 
-/// How a [`Session`] is activated.
+/// Settings for the activation of a [`Session`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Activation {
     /// Sample rate of all audio.
     pub sample_rate_hz: u32,
     /// The longest block.
     pub max_block_samples: usize,
-    /// Whether the host says that it is not in real time.
+    /// Whether the host renders offline.
     pub offline: bool,
 }
 
@@ -58,18 +58,18 @@ pub struct Block<'a> {
     pub main: [&'a [f32]; 2],
     /// The sidechain.
     pub sidechain: [&'a [f32]; 2],
-    /// Parameters that change, with the sample in the block, their name and value; in order of time.
+    /// Parameter changes in order of time: sample in the block, name and value.
     pub events: &'a [(usize, String, f64)],
-    /// Where the transport is.
+    /// The host's transport.
     pub transport: Option<TransportEvent>,
 }
 
 impl Session {
-    /// A new instance with stereo ports, not active.
+    /// Creates an inactive instance with stereo ports.
     ///
     /// # Errors
     ///
-    /// When the plugin cannot be made.
+    /// If the plugin cannot be created.
     pub fn new(plugin: &Plugin) -> Result<Self> {
         let mut instance = Instance::new(plugin)?;
         instance.select_layout("Stereo")?;
@@ -85,11 +85,11 @@ impl Session {
         })
     }
 
-    /// Activates the plugin and starts processing; gives the latency that it reports.
+    /// Activates the plugin and starts processing. Returns the reported latency.
     ///
     /// # Errors
     ///
-    /// When it is active, or refuses.
+    /// If it is active already, or refuses.
     pub fn activate(&mut self, activation: &Activation) -> Result<usize> {
         ensure!(self.processor.is_none(), "the plugin is active");
         let mode = match activation.offline {
@@ -111,7 +111,7 @@ impl Session {
             .activate(|_, _| (), configuration)
             .context("the plugin cannot be activated")?;
         self.instance.run_callbacks();
-        // The plugin asks for another restart when the latency is new; the host has just done so.
+        // The plugin requests another restart if the latency changed; this activation is that restart.
         self.restarts_seen = self.instance.restart_requests();
         let started = processor
             .start_processing()
@@ -129,20 +129,20 @@ impl Session {
         }
     }
 
-    /// Sets a parameter to a value in its own words, while the plugin is not active.
+    /// Sets a parameter of the inactive plugin, as text.
     ///
     /// # Errors
     ///
-    /// When there is no such parameter, or it does not understand the words.
+    /// If there is no such parameter, or the text is invalid.
     pub fn set_parameter_text(&mut self, name: &str, text: &str) -> Result<()> {
         self.instance.set_parameter_text(name, text)
     }
 
-    /// Sets a parameter while the plugin is not active.
+    /// Sets a parameter of the inactive plugin.
     ///
     /// # Errors
     ///
-    /// When it is active, or has no such parameter.
+    /// If it is active, or has no such parameter.
     pub fn set_parameter(&mut self, name: &str, value: f64) -> Result<()> {
         self.instance.set_parameter(name, value)
     }
@@ -151,28 +151,28 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// When the plugin does not tell.
+    /// If the plugin does not report them.
     pub fn parameters(&mut self) -> Result<Vec<Parameter>> {
         self.instance.parameters()
     }
 
-    /// Whether the plugin asked for a restart since it was activated.
+    /// Whether the plugin requested a restart since it was activated.
     pub fn wants_restart(&self) -> bool {
         self.instance.restart_requests() > self.restarts_seen
     }
 
-    /// Tells the active plugin to forget the past.
+    /// Resets the active plugin.
     pub fn reset(&mut self) {
         if let Some(processor) = &mut self.processor {
             processor.reset();
         }
     }
 
-    /// Plays a block; the time that `process` took is measured by `watch`, which has to call its argument.
+    /// Processes a block. `watch` measures `process`, and must call its argument.
     ///
     /// # Errors
     ///
-    /// When the plugin is not active, or fails.
+    /// If the plugin is not active, or fails.
     pub fn process(
         &mut self,
         block: &Block,
@@ -238,7 +238,7 @@ impl Session {
         Ok(out)
     }
 
-    /// What the plugin did to its parameters by itself since the last call.
+    /// Parameter changes by the plugin itself since the last call.
     pub fn take_events(&mut self) -> Vec<ParameterEvent> {
         std::mem::take(&mut self.events)
     }
@@ -258,11 +258,11 @@ impl Session {
         }
     }
 
-    /// Makes the plugin's editor without a window to be in, and gives its size in pixels.
+    /// Makes the plugin's editor without a parent window and returns its size in pixels.
     ///
     /// # Errors
     ///
-    /// When the plugin has no editor, or refuses, as it does without a display.
+    /// If the plugin has no editor, or refuses, as it does without a display.
     #[cfg(target_os = "linux")]
     pub fn create_editor(&mut self) -> Result<(u32, u32)> {
         let gui = self.instance.extension::<PluginGui>("gui")?;
@@ -276,11 +276,11 @@ impl Session {
         Ok((size.width, size.height))
     }
 
-    /// Opens the plugin's editor in a window, which takes the editor's size.
+    /// Opens the plugin's editor in a window, which is resized to the editor.
     ///
     /// # Errors
     ///
-    /// Those of [`Self::create_editor`], and when the display is gone.
+    /// Those of [`Self::create_editor`], or if the display is gone.
     #[cfg(target_os = "linux")]
     pub fn open_editor(&mut self, window: &mut HostWindow) -> Result<()> {
         use clack_extensions::gui::Window;
@@ -289,7 +289,7 @@ impl Session {
         let gui = self.instance.extension::<PluginGui>("gui")?;
         let handle = self.instance.inner.plugin_handle();
         let parent = Window::from_x11_handle(u64::from(window.id()));
-        // SAFETY: the window is there until the editor is closed, or the display is gone.
+        // SAFETY: the window exists until the editor is closed, or the display is gone.
         unsafe { gui.set_parent(&handle, parent)? };
         gui.show(&handle)?;
         Ok(())
@@ -299,7 +299,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// When the plugin has none.
+    /// If the plugin has none.
     #[cfg(target_os = "linux")]
     pub fn close_editor(&mut self) -> Result<()> {
         let gui = self.instance.extension::<PluginGui>("gui")?;
@@ -313,11 +313,11 @@ impl Session {
         self.instance.editor_closed()
     }
 
-    /// Does what a host does now and then for an open editor: what it asked for on the main thread, and its size.
+    /// Does what a host does regularly for an open editor: runs its main-thread requests and applies its size.
     ///
     /// # Errors
     ///
-    /// When the display is gone.
+    /// If the display is gone.
     #[cfg(target_os = "linux")]
     pub fn attend_editor(&mut self, window: &mut HostWindow) -> Result<()> {
         self.instance.run_callbacks();
@@ -327,11 +327,11 @@ impl Session {
         Ok(())
     }
 
-    /// The size in pixels that the editor would take rather than another.
+    /// The nearest size in pixels that the editor accepts.
     ///
     /// # Errors
     ///
-    /// When the plugin has no editor open.
+    /// If the plugin has no editor open.
     #[cfg(target_os = "linux")]
     pub fn fitting_size(&mut self, (width, height): (u32, u32)) -> Result<(u32, u32)> {
         let gui = self.instance.extension::<PluginGui>("gui")?;
@@ -342,11 +342,11 @@ impl Session {
         Ok((size.width, size.height))
     }
 
-    /// Gives the window and the editor in it a size in pixels, whether it fits or not.
+    /// Resizes the window and the editor in it, in pixels, whether the size fits or not.
     ///
     /// # Errors
     ///
-    /// When the plugin refuses.
+    /// If the plugin refuses.
     #[cfg(target_os = "linux")]
     pub fn resize_editor(
         &mut self,
@@ -363,7 +363,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// When it cannot be saved.
+    /// If it cannot be saved.
     pub fn save_state(&mut self) -> Result<Vec<u8>> {
         self.instance.save_state()
     }
@@ -372,7 +372,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// When the plugin refuses it.
+    /// If the plugin rejects it.
     pub fn load_state(&mut self, state: &[u8]) -> Result<()> {
         self.instance.load_state(state)
     }

@@ -4,30 +4,30 @@ use clack_host::events::event_types::{TransportEvent, TransportFlags};
 use clack_host::events::{EventFlags, EventHeader};
 use clack_host::utils::BeatTime;
 
-/// A song: where the transport is at each sample.
+/// The position of the transport at each sample.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Song {
-    /// Stretches that follow each other. The transport is stopped after the last one.
+    /// Consecutive sections. The transport is stopped after the last one.
     pub stretches: Vec<Stretch>,
 }
 
 /// A part of a [`Song`] without a jump.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stretch {
-    /// How long it lasts.
+    /// Length in samples.
     pub samples: usize,
     /// Whether the transport rolls.
     pub playing: bool,
-    /// The place in the song where it begins, in quarter notes.
+    /// The song position at its start, in quarter notes.
     pub start_beats: f64,
-    /// The tempo at its beginning; in between, the tempo changes in proportion to time.
+    /// The tempo at its start; it changes linearly in time.
     pub start_bpm: f64,
     /// The tempo at its end.
     pub end_bpm: f64,
 }
 
 impl Stretch {
-    /// Place in quarter notes and tempo at a sample of the stretch.
+    /// Song position in quarter notes, and tempo, at a sample of the stretch.
     fn at(&self, sample: usize, sample_rate_hz: f64) -> (f64, f64) {
         let share = sample as f64 / self.samples as f64;
         let bpm = self.start_bpm + share * (self.end_bpm - self.start_bpm);
@@ -41,7 +41,7 @@ impl Stretch {
 }
 
 impl Song {
-    /// One tempo from the first beat to the end.
+    /// A song with a constant tempo from the first beat to the end.
     pub fn steady(bpm: f64, samples: usize) -> Self {
         Self {
             stretches: vec![Stretch {
@@ -54,7 +54,7 @@ impl Song {
         }
     }
 
-    /// Samples until the next stretch after a sample.
+    /// Number of samples from a sample to the next stretch.
     pub fn samples_to_jump(&self, sample: usize) -> usize {
         let mut start = 0;
         for stretch in &self.stretches {
@@ -66,7 +66,7 @@ impl Song {
         usize::MAX
     }
 
-    /// What the host says at a sample.
+    /// The transport that the host reports at a sample.
     pub fn at(&self, sample: usize, sample_rate_hz: f64) -> TransportEvent {
         let mut start = 0;
         let found = self.stretches.iter().find(|stretch| {

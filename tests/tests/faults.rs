@@ -1,4 +1,4 @@
-//! The signal path with a processor that fails: the sound goes on, the fault is counted, and the remix comes back.
+//! The signal path with a processor that fails: audio continues, the fault is counted, and the remix comes back.
 
 use std::f32::consts::TAU;
 use std::ops::Range;
@@ -19,7 +19,7 @@ const RATE_HZ: u32 = 44_100;
 const BLOCK: usize = 64;
 /// The window in which the fault lies: at about 2.3 s.
 const FAULTY_WINDOW: usize = 50;
-/// A step between samples that would be heard, as the second difference; the inputs' own is below a tenth of it.
+/// An audible step between samples, as the second difference; that of the inputs is below a tenth of it.
 const CLICK: f32 = 0.01;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -84,7 +84,7 @@ fn main_sample(n: usize) -> f32 {
     sine(220.0, n)
 }
 
-/// Plays seven seconds; in real time, or as fast as it goes.
+/// Plays seven seconds, in real time or as fast as possible.
 fn play(engine: Engine, mode: LatencyMode, fault: Fault, live: bool) -> Played {
     let model = Model::built_in().unwrap();
     let parts = Parts {
@@ -138,9 +138,9 @@ fn play(engine: Engine, mode: LatencyMode, fault: Fault, live: bool) -> Played {
     }
 }
 
-/// For how long after the first remix nothing but the delayed main input is heard.
+/// The span after the first latency from the first to the last run in which the delayed main input plays.
 fn without_remix(played: &Played) -> Range<usize> {
-    // A single sample of a remix may be main's by chance.
+    // A single sample of a remix may equal that of the main input by chance.
     const RUN: usize = 16;
     let main = |n: usize| main_sample(n - played.latency_samples);
     let is_dry = |n: &usize| (*n..n + RUN).all(|n| played.left[n] == main(n));
@@ -152,7 +152,7 @@ fn without_remix(played: &Played) -> Range<usize> {
 
 fn assert_no_click(samples: &[f32], what: &str) {
     let step = |three: &[f32]| (three[2] - 2.0 * three[1] + three[0]).abs();
-    // The tones' own start is one.
+    // Skips the onset of the tones, which is a step itself.
     let steps = samples[RATE_HZ as usize / 2..].windows(3).map(step);
     let largest = steps.fold(0.0, f32::max);
     assert!(largest < CLICK, "{what}: {largest}");

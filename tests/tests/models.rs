@@ -1,4 +1,4 @@
-//! The user's model files in the plugin: kept with the session, replaced while it plays, survived when they are gone.
+//! The user's model files in the plugin: saved with the session, replaced during playback, and missing.
 
 mod common;
 
@@ -102,7 +102,7 @@ fn a_model_that_is_missing_or_none_leaves_the_built_in_one_and_stays_the_session
 
 #[test]
 fn a_model_is_replaced_while_it_plays() {
-    /// A step between samples that would be heard, as the second difference; the inputs' own is a tenth of it.
+    /// An audible step between samples, as the second difference; that of the inputs is a tenth of it.
     const CLICK: f32 = 0.01;
     let folder = folder("replaced");
     let file = write_small_model(&folder.join("other.safetensors"));

@@ -1,4 +1,4 @@
-//! The factory presets as files that VST3 hosts list: `assets/presets`. `GRAFT_WRITE_PRESETS=1` writes them anew.
+//! The factory presets as files for VST3 hosts, in `assets/presets`. `GRAFT_WRITE_PRESETS=1` rewrites them.
 
 mod common;
 
@@ -33,7 +33,7 @@ fn key(name: &str) -> String {
     name.to_lowercase().replace(' ', "-")
 }
 
-/// A state in VST3 that has the parameters which presets set, and nothing else: gains and the model stay what they are.
+/// A VST3 state with only the parameters that presets set: gains and the model stay unchanged.
 fn state(plugin: &Plugin, preset: &Preset) -> Vec<u8> {
     let mut session = Session::new(plugin).unwrap();
     for (name, word) in preset.words() {
@@ -96,7 +96,7 @@ fn a_preset_sets_its_parameters_and_leaves_the_others() {
         let file = fs::read(path(preset)).unwrap();
         let state = state(&plugin, preset);
         assert!(file[HEADER_BYTES..].starts_with(&state));
-        // CLAP's states begin with their length.
+        // CLAP states begin with their length.
         let length = (state.len() as u64).to_le_bytes();
         session.load_state(&[&length[..], &state].concat()).unwrap();
         let after = json(&session.save_state().unwrap());

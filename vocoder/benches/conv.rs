@@ -1,5 +1,5 @@
-//! The convolution in the shapes of training and of streaming, one thread. Throughput is multiplications and additions:
-//! read "Gelem/s" as GFLOP/s.
+//! Convolutions in the shapes of training and streaming, with one thread. Throughput counts multiplications and
+//! additions: read "Gelem/s" as GFLOP/s.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -38,13 +38,13 @@ fn training(name: &'static str, channels: usize, rows: usize) -> Shape {
     conv(name, input, weight, (1, 1), (1, 1))
 }
 
-/// A 3x3 convolution of a few frames and the two that a stream keeps of its past.
+/// A 3x3 convolution of a few frames and the two past frames that a stream keeps.
 fn streaming(name: &'static str, channels: usize, rows: usize, frames: usize) -> Shape {
     let (input, weight) = ([1, channels, rows, frames + 2], [channels, channels, 3, 3]);
     conv(name, input, weight, (1, 1), (1, 0))
 }
 
-/// A convolution along the time.
+/// A convolution along time.
 fn along_time(name: &'static str, channels: usize, samples: usize, kernel: usize) -> Shape {
     let (input, weight) = ([1, channels, 1, samples], [channels, channels, 1, kernel]);
     conv(name, input, weight, (1, 1), (0, kernel / 2))

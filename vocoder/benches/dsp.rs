@@ -1,5 +1,5 @@
-//! Cost of the signal processing: each benchmark handles one second of audio, so that its time in milliseconds over ten is
-//! the share of one core in percent.
+//! Cost of the signal processing. Each benchmark processes one second of audio, so its time in milliseconds divided by
+//! ten is the load of one core in percent.
 
 use std::hint::black_box;
 

@@ -1,5 +1,5 @@
-//! The HiFi-GAN generators, mono and stereo, as whole clips and in steps, one thread. Throughput is samples per channel:
-//! 22,050 samples a second are real time.
+//! The HiFi-GAN generators, mono and stereo, as whole clips and in steps, with one thread. Throughput is samples per
+//! channel: 22,050 samples per second are real time.
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{VarBuilder, VarMap};
@@ -22,7 +22,7 @@ fn benches(criterion: &mut Criterion) {
     }
 }
 
-/// The one of the recipe `vocoder-music.toml`.
+/// The generator of the recipe `vocoder-music.toml`.
 fn music() -> GeneratorConfig {
     GeneratorConfig {
         causal: true,
@@ -35,13 +35,13 @@ fn generator(config: GeneratorConfig) -> Result<Generator> {
     with_random_weights(|vb| Generator::new(config.clone(), false, &vb))
 }
 
-/// The one of the recipe `magnitudes-music.toml`.
+/// The network of the recipe `magnitudes-music.toml`.
 fn magnitudes(mel: &MelConfig) -> Result<MagnitudeNetwork> {
     let config = MagnitudesConfig { channels: 256 };
     with_random_weights(|vb| MagnitudeNetwork::new(&config, mel, &vb))
 }
 
-/// A network with weights that are stored as those of a model file are.
+/// A network with random weights, stored as those of a model file.
 fn with_random_weights<T>(build: impl Fn(VarBuilder) -> Result<T>) -> Result<T> {
     let (dtype, device) = (DType::F32, Device::Cpu);
     let weights = VarMap::new();
@@ -88,7 +88,7 @@ fn bench(criterion: &mut Criterion, name: &str, config: GeneratorConfig) -> Resu
     Ok(())
 }
 
-/// The generated voice whole, and its template alone.
+/// The whole generated voice, and its template alone.
 fn generated(criterion: &mut Criterion) {
     let mel = MelConfig::default();
     let generator = generator(music()).expect("the shapes fit");

@@ -1,7 +1,7 @@
-//! Remixes without a network: parts exchanged, or spectra morphed. They are what the method of this project is measured
-//! against (Wu, DAFx 2023, table 2), and serve machines that have no time for a network.
+//! Remixes without a network: by swapping harmonic and percussive parts, or by spectral morphing. They are the
+//! baselines of the evaluation (Wu, DAFx 2023, table 2), and an option for machines too slow for a network.
 //!
-//! A *frame* is a window of about 46 ms at the audio's own rate; four of them overlap.
+//! A *frame* is an analysis window of about 46 ms at the audio's own rate; four of them overlap.
 
 mod envelope;
 
@@ -17,27 +17,27 @@ use crate::stft::{FrameTransform, OverlapAdd, magnitude_of};
 
 use envelope::Envelope;
 
-/// Length of a frame at most.
+/// Longest frame.
 const FRAME_SECONDS: f64 = 0.0465;
-/// Frames that overlap.
+/// Number of overlapping frames.
 const OVERLAP: usize = 4;
-/// Length of the median filters, along time in frames and along frequency in bins.
+/// Length of the median filters, in frames along time and in bins along frequency.
 const MEDIAN_FRAMES: usize = 13;
 const MEDIAN_BINS: usize = 31;
 
-/// How two spectra become one.
+/// How two spectra are combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// The harmonic part of one source with the percussive part of the other (D. Fitzgerald, "Harmonic/Percussive Separation
-    /// Using Median Filtering", DAFx 2010). With both knobs on one source it is that source again.
+    /// The harmonic part of one source with the percussive part of the other (D. Fitzgerald, "Harmonic/Percussive
+    /// Separation Using Median Filtering", DAFx 2010). With both knobs on one source, the output is that source.
     Separation,
-    /// Cross-synthesis as in IRCAM's ASAP: the spectrum of the source of the harmony, whose phases stay, is multiplied by the
-    /// magnitudes of the source of the rhythm, and then takes that one's spectral envelope.
+    /// Cross-synthesis as in IRCAM's ASAP: the spectrum of the harmony source, with its phases, is multiplied by the
+    /// magnitudes of the rhythm source. The product then gets the spectral envelope of the rhythm source.
     Morphing,
 }
 
-/// A remix without a network as a stream. The output is the same, bit for bit, however the audio is cut into pushes, and
-/// sample `n` belongs to input sample `n`.
+/// A remix without a network, as a stream. The output is the same, bit for bit, however the audio is split into pushes.
+/// Output sample `n` is aligned with input sample `n`.
 pub struct ClassicRemix {
     method: Method,
     grid: Grid,
@@ -47,7 +47,7 @@ pub struct ClassicRemix {
     pushed_samples: usize,
 }
 
-/// Where frames lie.
+/// Positions of the frames.
 #[derive(Clone, Copy)]
 struct Grid {
     hop_samples: usize,
@@ -58,7 +58,7 @@ impl Grid {
         frame * self.hop_samples + self.hop_samples / 2
     }
 
-    /// First sample of a frame, before the clip for the first ones.
+    /// First sample of a frame; negative for the first frames.
     fn start(self, frame: usize) -> isize {
         self.centre(frame) as isize - (OVERLAP * self.hop_samples / 2) as isize
     }
@@ -69,13 +69,13 @@ impl Grid {
     }
 }
 
-/// From separated frames to sound.
+/// Converts separated frames to sound.
 struct Synthesis {
     grid: Grid,
     mixer: Mixer,
-    /// Of the frames that were analysed, but not played.
+    /// Controls of the frames that were analysed but not played.
     controls: VecDeque<FrameControls>,
-    /// Frames that were played.
+    /// Number of frames that were played.
     frames: usize,
     window_power: Vec<f32>,
     output: OverlapAdd,
@@ -101,11 +101,11 @@ impl Synthesis {
 }
 
 impl ClassicRemix {
-    /// A remix at its beginning, for sources and an output of 1 or 2 channels.
+    /// Creates a remix at its beginning, for sources and an output of 1 or 2 channels.
     ///
     /// # Errors
     ///
-    /// When rate or channels are out of range.
+    /// If the rate or the number of channels is out of range.
     pub fn new(method: Method, sample_rate_hz: u32, channels: usize) -> Result<Self> {
         if !(8_000..=768_000).contains(&sample_rate_hz) {
             let expected = "8000 to 768000";
@@ -124,7 +124,7 @@ impl ClassicRemix {
                 median_bins: MEDIAN_BINS,
                 ..HpssConfig::default()
             },
-            // Nothing is separated.
+            // Morphing needs no separation.
             Method::Morphing => HpssConfig {
                 median_frames: 1,
                 median_bins: 1,
@@ -164,17 +164,17 @@ impl ClassicRemix {
         })
     }
 
-    /// From one frame's centre to the next; the first lies half of it after the first sample.
+    /// Distance between frame centres. The first centre is half a hop after the first sample.
     pub fn hop_samples(&self) -> usize {
         self.grid.hop_samples
     }
 
-    /// Frames of this clip whose controls were asked for.
+    /// Number of frames of this clip whose controls were read.
     pub fn frames(&self) -> usize {
         self.sources[0].analysed_frames
     }
 
-    /// By how many samples the newest input is ahead of the newest final output, at most.
+    /// Largest lag of the final output behind the input, in samples.
     pub fn latency_samples(&self) -> usize {
         let look_ahead = match self.method {
             Method::Separation => MEDIAN_FRAMES / 2,
@@ -183,12 +183,12 @@ impl ClassicRemix {
         (OVERLAP + look_ahead) * self.grid.hop_samples
     }
 
-    /// Takes the next samples of both sources, one slice per channel, all of the same length; `controls` says what steers
-    /// a frame. Appends the samples that are final to `out`, one vector per channel.
+    /// Takes the next samples of both sources, one slice per channel, all of the same length. `controls` returns the
+    /// controls of a frame. Appends the final samples to `out`, one vector per channel.
     ///
     /// # Errors
     ///
-    /// When the number of channels or a length differs; nothing is taken then.
+    /// If the number of channels or a length differs; nothing is taken then.
     pub fn push(
         &mut self,
         sources: [&[&[f32]]; 2],
@@ -225,11 +225,12 @@ impl ClassicRemix {
         Ok(())
     }
 
-    /// Ends the clip: appends the rest, so that as many samples came out as were pushed, and starts again for another one.
+    /// Ends the clip: appends the remaining samples, so that the output is as long as the input, and resets for the
+    /// next clip.
     ///
     /// # Errors
     ///
-    /// When the number of channels differs.
+    /// If the number of channels differs.
     pub fn finish(
         &mut self,
         controls: impl Fn(usize) -> FrameControls,
@@ -254,7 +255,7 @@ impl ClassicRemix {
         Ok(())
     }
 
-    /// Forgets everything pushed so far.
+    /// Resets the stream.
     pub fn reset(&mut self) {
         self.sources.iter_mut().for_each(Source::reset);
         self.synthesis.controls.clear();
@@ -263,7 +264,7 @@ impl ClassicRemix {
         self.pushed_samples = 0;
     }
 
-    /// Analyses the next frame of both sources and plays the one whose separation that completes.
+    /// Analyses the next frame of both sources, and plays the frame whose separation becomes complete.
     fn analyse_frame(&mut self, controls: impl Fn(usize) -> FrameControls) {
         let frame = self.sources[0].analysed_frames;
         self.synthesis.controls.push_back(controls(frame));
@@ -283,17 +284,17 @@ impl ClassicRemix {
     }
 }
 
-/// The spectra of the frame in work, and what is needed to make them.
+/// The spectra of the current frame, and the buffers to compute them.
 struct Mixer {
     method: Method,
     n_bins: usize,
     channels: usize,
-    /// Channels one after the other.
+    /// Channel by channel.
     mixed: Vec<Complex32>,
     magnitude: Vec<f32>,
-    /// What a morphed bin may reach: the stronger of both sources.
+    /// Limit of the morphed magnitude per bin: the larger of both sources.
     largest: Vec<f32>,
-    /// The envelope that a morphed frame is to have, and the one that it has.
+    /// The target envelope of a morphed frame, and its current envelope.
     wanted: Envelope,
     found: Envelope,
 }
@@ -354,7 +355,7 @@ impl Mixer {
             }
             let found = self.found.of(&self.magnitude);
             for (bin, mixed) in mixed.iter_mut().enumerate() {
-                // Between lone tones both envelopes are next to nothing, and their ratio is anything.
+                // Between isolated partials both envelopes are almost zero, and their ratio is meaningless.
                 let most = self.largest[bin] / self.magnitude[bin].max(f32::MIN_POSITIVE);
                 *mixed *= (wanted[bin] / found[bin]).min(most);
             }
@@ -449,7 +450,7 @@ mod tests {
     fn morphing_sounds_the_tone_where_the_other_sounds() {
         let samples = 60_000;
         let a = tone(440.0, samples);
-        // Noise for a second half only.
+        // Noise in the second half only.
         let mut b = noise(3, samples);
         b[..samples / 2].fill(0.0);
         let out = remix(Method::Morphing, &a, &b, [0.0, 1.0], 512);

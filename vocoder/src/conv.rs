@@ -1,11 +1,10 @@
-//! The one convolution of the project: 2-D (a 1-D signal is a plane of height one), strided and dilated per axis,
-//! with its padding, bias and LeakyReLU in the same pass, and its transpose.
+//! The 2-D convolution used throughout the project (a 1-D signal is a plane of height one), with stride and dilation
+//! per axis. Padding, bias and LeakyReLU are fused. Also its transpose.
 //!
-//! On the CPU a convolution is one accumulating matrix product per kernel tap, on shifted views of a plane that
-//! carries its own halo. A stride is handled while the plane is written: rows and columns are sorted by their phase
-//! (position modulo stride), after which every tap reads a contiguous run again. The same few kernels (`taps`) serve the
-//! convolution, its transpose, and the gradients of both.
-//! On other devices the same is composed of candle's own operations ([`conv2d_composed`]).
+//! On the CPU, a convolution is one accumulating matrix product per kernel tap, on shifted views of a padded plane. For
+//! strides, the rows and columns of the plane are sorted by phase (position modulo stride), so that every tap reads
+//! contiguous runs. The same few kernels (`taps`) serve the convolution, its transpose, and the gradients of both. On
+//! other devices, the convolution is composed of candle's own operations ([`conv2d_composed`]).
 
 mod composed;
 mod geometry;
@@ -22,14 +21,14 @@ pub use composed::{conv_transpose2d_composed, conv2d_composed};
 use geometry::Geometry;
 use taps::{Taps, Wanted, leaky, sum, through_leaky};
 
-/// What lies beyond the edge of the input.
+/// Values beyond the edge of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PadMode {
     /// Zeros.
     Zero,
     /// The edge value, repeated.
     Replicate,
-    /// The mirror image without the edge value itself, as PyTorch's `reflect`.
+    /// The mirror image without the edge value itself, as in PyTorch's `reflect`.
     Reflect,
 }
 
@@ -42,11 +41,11 @@ pub struct Conv2dSpec {
     pub dilation: (usize, usize),
     /// Positions added on either side.
     pub padding: (usize, usize),
-    /// What the added positions hold.
+    /// Values of the added positions.
     pub pad_mode: PadMode,
-    /// Negative slope (above zero) of a LeakyReLU on the input, if there is one.
+    /// Negative slope (above zero) of a LeakyReLU on the input, if any.
     pub input_slope: Option<f64>,
-    /// Negative slope (above zero) of a LeakyReLU on the output, if there is one.
+    /// Negative slope (above zero) of a LeakyReLU on the output, if any.
     pub output_slope: Option<f64>,
 }
 
@@ -64,11 +63,11 @@ impl Default for Conv2dSpec {
 }
 
 impl Conv2dSpec {
-    /// Checks what holds for the convolution and its transpose alike.
+    /// Checks the conditions common to the convolution and its transpose.
     fn validate(&self, input: &[usize], weight: &[usize]) -> Result<()> {
         if input.len() != 4 || weight.len() != 4 || input.contains(&0) || weight.contains(&0) {
             bail!(
-                "convolution expects rank 4 and no empty axis, found input {input:?}, weight {weight:?}"
+                "convolution needs non-empty tensors of rank 4, found input {input:?}, weight {weight:?}"
             );
         }
         let steps = [
@@ -80,7 +79,7 @@ impl Conv2dSpec {
         if steps.contains(&0) {
             bail!("convolution expects strides and dilations of at least one, found {self:?}");
         }
-        // The backward pass tells from an output's sign which side of the LeakyReLU it was on.
+        // The backward pass derives the side of the LeakyReLU from the sign of its output.
         let slopes = [self.input_slope, self.output_slope];
         if slopes.into_iter().flatten().any(|s| s <= 0.0 || s.is_nan()) {
             bail!("convolution expects LeakyReLU slopes above zero, found {self:?}");
@@ -103,13 +102,13 @@ pub fn conv2d(input: &Tensor, weight: &Tensor, bias: &Tensor, spec: Conv2dSpec) 
         .apply_op3(weight, &bias.contiguous()?, Conv2d(spec))
 }
 
-/// The transpose of [`conv2d`] as PyTorch's `ConvTranspose2d`: `input` (batch, in, height, width), `weight` (in, out,
-/// kernel height, kernel width), `bias` (out). `spec.padding` is cut from the result and `spec.pad_mode` must be
+/// The transpose of [`conv2d`], as in PyTorch's `ConvTranspose2d`: `input` (batch, in, height, width), `weight` (in,
+/// out, kernel height, kernel width), `bias` (out). `spec.padding` is cut from the result, and `spec.pad_mode` must be
 /// [`PadMode::Zero`]. An output axis has `(n - 1) * stride - 2 * padding + kernel` positions.
 ///
 /// # Errors
-/// If ranks, channel counts or types disagree, if dilation is not one or the padding mode not zero, or if the padding
-/// leaves nothing.
+/// If ranks, channel counts or types disagree, if the dilation is not one or the padding mode not zero, or if the
+/// output would be empty.
 pub fn conv_transpose2d(
     input: &Tensor,
     weight: &Tensor,
@@ -134,13 +133,14 @@ fn slice<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<&
     Ok(&storage.as_slice::<T>()?[start..end])
 }
 
-/// The values of a weight (out, in, kernel height, kernel width) as (tap, out, in), in place if they lie so.
+/// The values of a weight (out, in, kernel height, kernel width) as (tap, out, in), without a copy if they are already
+/// stored that way.
 fn tap_major<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<Cow<'a, [T]>> {
     let (out, input, kernel_h, kernel_w) = layout.shape().dims4()?;
     let values = &storage.as_slice::<T>()?[layout.start_offset()..];
     let stride = layout.stride();
     let tap_first = [input, 1, kernel_w * out * input, out * input];
-    // Where there is one index, its stride says nothing.
+    // The stride of an axis of length one does not matter.
     let in_place = |axis: usize| layout.dims()[axis] == 1 || stride[axis] == tap_first[axis];
     if (0..4).all(in_place) {
         return Ok(Cow::Borrowed(&values[..layout.shape().elem_count()]));
@@ -156,7 +156,7 @@ fn tap_major<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Resu
     Ok(Cow::Owned(sorted))
 }
 
-/// Lends the storages of tensors on the CPU.
+/// The CPU storage of a tensor.
 fn cpu(storage: &Storage) -> Result<&CpuStorage> {
     match storage {
         Storage::Cpu(storage) => Ok(storage),

@@ -1,31 +1,31 @@
-//! The one error type of this crate.
+//! The error type of this crate.
 
-/// What can go wrong when a voice or an analysis is set up or fed.
+/// An error while setting up or running a voice or an analysis.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A setting is outside what the code can work with.
+    /// A setting is out of range.
     #[error("{setting}: expected {expected}, found {found}")]
     Setting {
         /// Name of the setting.
         setting: &'static str,
-        /// What is possible.
+        /// The valid range.
         expected: String,
-        /// What was given.
+        /// The given value.
         found: String,
     },
-    /// Two pieces of data that belong together have different sizes.
+    /// Two inputs that belong together have different sizes.
     #[error("{what}: expected a length of {expected}, found {found}")]
     Length {
-        /// Which piece of data.
+        /// Name of the input.
         what: &'static str,
-        /// The length that fits.
+        /// The expected length.
         expected: usize,
-        /// The length given.
+        /// The given length.
         found: usize,
     },
-    /// A network could not be run.
-    #[error("the network failed")]
+    /// The computation of a network failed.
+    #[error("the network computation failed")]
     Network(#[from] candle_core::Error),
 }
 
@@ -46,7 +46,7 @@ impl Error {
     }
 }
 
-/// An error unless `found` is the length that fits.
+/// Returns an error unless `found` is the expected length.
 pub(crate) fn check_length(what: &'static str, expected: usize, found: usize) -> Result<()> {
     if expected == found {
         Ok(())

@@ -1,13 +1,14 @@
-//! The generated voice: sound from a mel spectrogram alone, by a HiFi-GAN [`Generator`], for whole clips and as a stream.
+//! The generated voice: sound from a mel spectrogram alone, with a HiFi-GAN [`Generator`], for whole clips and as a
+//! stream.
 //!
 //! ```text
 //! log-mel -+----------------------------> generator -> samples
 //!          +-> Griffin-Lim -> template -^
 //! ```
 //!
-//! For a generator that corrects a template, a short Griffin-Lim makes it: it has steady tones and the levels that the mel asks
-//! for, but its strokes have little grain. One frame of look-ahead is nearly as good as three, and with none it is clearly
-//! worse. `docs/architecture.md` has figures.
+//! If the generator corrects a template, a short Griffin-Lim makes it. The template has steady tones and the levels of
+//! the mel, but little detail in transients. One frame of look-ahead is nearly as good as three; without look-ahead it
+//! is clearly worse. `docs/architecture.md` has figures.
 
 use candle_core::{Device, Tensor};
 
@@ -17,17 +18,17 @@ use crate::griffin_lim::GriffinLimStream;
 use crate::magnitudes::MagnitudeNetwork;
 use crate::mel::{LogMel, MelConfig};
 
-/// Of the template.
+/// Look-ahead of the template.
 const LOOK_AHEAD_FRAMES: usize = 1;
 
-/// Frames before a frame after which the template no longer depends on where it began, as far as one hears.
+/// Number of earlier frames after which the start of the template has no audible effect.
 pub const TEMPLATE_CONTEXT_FRAMES: usize = 6;
 
-/// Makes templates of log-mel frames, from magnitudes guessed by a network if there is one.
+/// Creates the stream that makes templates from log-mel frames, with magnitudes predicted by a network if there is one.
 ///
 /// # Errors
 ///
-/// When `mel` is not [valid](MelConfig::validate).
+/// If `mel` is not [valid](MelConfig::validate).
 pub fn template_stream(
     mel: &MelConfig,
     magnitudes: Option<&MagnitudeNetwork>,
@@ -36,11 +37,11 @@ pub fn template_stream(
     Ok(stream.with_network(magnitudes))
 }
 
-/// The template of a whole clip, from a stream at its beginning; the stream starts again afterwards.
+/// The template of a whole clip, from a stream at its beginning. Resets the stream afterwards.
 ///
 /// # Errors
 ///
-/// When `log_mel` has another number of bands than the stream.
+/// If `log_mel` has a different number of bands than the stream.
 pub fn whole_template(stream: &mut GriffinLimStream, log_mel: &LogMel) -> Result<Vec<f32>> {
     let mut samples = Vec::new();
     stream.push(log_mel, &mut samples)?;
@@ -48,8 +49,9 @@ pub fn whole_template(stream: &mut GriffinLimStream, log_mel: &LogMel) -> Result
     Ok(samples)
 }
 
-/// A generator with what it needs to play: mel frames in, samples out, [`look_ahead_samples`](Self::look_ahead_samples) later.
-/// Output does not depend on how the mel frames are cut into pushes, but for rounding.
+/// A generator and its template: takes mel frames and returns samples, with a lag of
+/// [`look_ahead_samples`](Self::look_ahead_samples). Except for rounding, the output does not depend on how the mel
+/// frames are split into pushes.
 pub struct GeneratedVoice {
     generator: Generator,
     state: GeneratorState,
@@ -57,12 +59,12 @@ pub struct GeneratedVoice {
 }
 
 impl GeneratedVoice {
-    /// A voice at the beginning of a clip, for mel spectrograms of `mel`. The magnitudes of its template, if it has one, are
-    /// guessed by the network, if there is one.
+    /// Creates a voice at the beginning of a clip, for mel spectrograms of `mel`. If there is a network, it predicts
+    /// the magnitudes for the template.
     ///
     /// # Errors
     ///
-    /// When `mel` is not [valid](MelConfig::validate).
+    /// If `mel` is not [valid](MelConfig::validate).
     pub fn new(
         generator: &Generator,
         magnitudes: Option<&MagnitudeNetwork>,
@@ -77,7 +79,7 @@ impl GeneratedVoice {
         })
     }
 
-    /// Samples by which the voice lags the frames that it has been given.
+    /// Lag of the voice behind its input frames, in samples.
     #[must_use]
     pub fn look_ahead_samples(&self) -> usize {
         let template = self.template.as_ref();
@@ -85,11 +87,11 @@ impl GeneratedVoice {
         self.generator.look_ahead_samples(lag)
     }
 
-    /// Takes the next frames and appends the samples that they complete to `out`.
+    /// Takes the next frames and appends the completed samples to `out`.
     ///
     /// # Errors
     ///
-    /// When `log_mel` has another number of bands than the generator.
+    /// If `log_mel` has a different number of bands than the generator.
     pub fn push(&mut self, log_mel: &LogMel, out: &mut Vec<f32>) -> candle_core::Result<()> {
         if log_mel.frames() == 0 {
             return Ok(());
@@ -113,7 +115,7 @@ impl GeneratedVoice {
         Ok(())
     }
 
-    /// Forgets everything pushed so far.
+    /// Resets the voice.
     pub fn reset(&mut self) {
         self.state = GeneratorState::default();
         if let Some(template) = &mut self.template {
@@ -121,11 +123,11 @@ impl GeneratedVoice {
         }
     }
 
-    /// A whole clip: as many samples as its frames stand for. Whatever was pushed before is forgotten.
+    /// Converts a whole clip. Returns as many samples as its frames cover. Resets the voice first.
     ///
     /// # Errors
     ///
-    /// When `log_mel` has another number of bands than the generator.
+    /// If `log_mel` has a different number of bands than the generator.
     pub fn samples(&mut self, log_mel: &LogMel) -> candle_core::Result<Vec<f32>> {
         self.reset();
         let template = match &mut self.template {

@@ -1,15 +1,15 @@
 //! The HiFi-GAN generator: Kong, Kim and Bae, "HiFi-GAN: Generative Adversarial Networks for Efficient and High
-//! Fidelity Speech Synthesis", NeurIPS 2020. A convolution widens the mel, stages of a transposed convolution and a
-//! multi-receptive-field fusion bring it to the sample rate, and a last convolution makes it sound.
+//! Fidelity Speech Synthesis", NeurIPS 2020. A convolution widens the mel. Stages of a transposed convolution and a
+//! multi-receptive-field fusion upsample it to the sample rate, and a last convolution outputs the sound.
 //!
-//! A generator may be given a *template* besides the mel: a first guess at the sound, which it corrects (the idea of
-//! Xu, Zhao and Guo, "RefineGAN: Universally Generating Waveform Better than Ground Truth with Highly Accurate Pitch and
-//! Intensity Responses", 2021). Every stage hears it, and what comes out at the end weights its bands, sample by sample. From
-//! the mel alone, a steady chord is out of reach: the same frame again and again gives convolutions nothing to count time by,
-//! so whatever they make repeats with every frame, 43 times a second. Weights were learnt faster than a sound to add, and
-//! leave silence silent.
+//! A generator may get a *template* in addition to the mel: a rough version of the sound, which it corrects (the idea
+//! of Xu, Zhao and Guo, "RefineGAN: Universally Generating Waveform Better than Ground Truth with Highly Accurate Pitch
+//! and Intensity Responses", 2021). The template is an input of every stage, and the output of the last convolution
+//! weights its bands, sample by sample. A generator without a template cannot sustain a steady chord: if the mel frame
+//! repeats, the convolutions have no time reference, so their output repeats with every frame, 43 times per second.
+//! Weights train faster than an added signal, and they keep silence silent.
 //!
-//! Legend of shapes: B batch, M mel bands, T frames, H hop length.
+//! Shapes: B batch, M mel bands, T frames, H hop length.
 
 use std::f64::consts::PI;
 
@@ -23,25 +23,25 @@ use crate::layers::{
     TimeUpsampleState,
 };
 
-/// Slope of every LeakyReLU but the last.
+/// Slope of every LeakyReLU except the last.
 const LEAKY_SLOPE: f64 = 0.1;
-/// Slope of the LeakyReLU before the last convolution: the published code leaves it at PyTorch's default.
+/// Slope of the LeakyReLU before the last convolution: PyTorch's default, as in the published code.
 const LAST_LEAKY_SLOPE: f64 = 0.01;
-/// Kernel of the first and the last convolution, and of those that bring the template into the stages.
+/// Kernel of the first and the last convolution, and of those that feed the template into the stages.
 const OUTER_KERNEL: usize = 7;
-/// Frames that the first convolution of a causal generator with a template sees ahead: they are there anyway, since the
+/// Look-ahead of the first convolution of a causal generator with a template. These frames are available, because the
 /// template needs them.
 const TEMPLATE_LOOK_AHEAD_FRAMES: usize = 2;
-/// Log-mels are held within this (nepers), so that no input overflows. That of sound is well inside.
+/// Limit of the log-mels, up and down (nepers), so that no input overflows. Log-mels of sound are well within it.
 const MEL_LIMIT: f64 = 100.0;
 
-/// Which residual block the multi-receptive-field fusion is made of.
+/// The kind of residual block in the multi-receptive-field fusion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ResBlock {
     /// Every dilated convolution is followed by an undilated one, inside one skip connection.
     #[serde(rename = "1")]
     Type1,
-    /// One dilated convolution a skip connection.
+    /// One dilated convolution per skip connection.
     #[serde(rename = "2")]
     Type2,
 }
@@ -52,7 +52,7 @@ pub enum ResBlock {
 pub struct GeneratorConfig {
     /// Mel bands.
     pub n_mels: usize,
-    /// How many times longer each stage makes the signal. Their product is the hop length.
+    /// Upsampling factor of each stage. Their product is the hop length.
     pub upsample_rates: Vec<usize>,
     /// Kernel of each stage's transposed convolution: a multiple of its rate, of the same parity.
     pub upsample_kernel_sizes: Vec<usize>,
@@ -64,11 +64,11 @@ pub struct GeneratorConfig {
     pub resblock_kernel_sizes: Vec<usize>,
     /// Dilations inside each of these blocks.
     pub resblock_dilation_sizes: Vec<Vec<usize>>,
-    /// Whether the convolutions see the past alone, for streams that cannot wait. Published generators see as far ahead as
-    /// back, which is a quarter of a second.
+    /// Whether the convolutions use only the past, for streams with low latency. Published generators look ahead as far
+    /// as back: a quarter of a second.
     #[serde(default)]
     pub causal: bool,
-    /// Whether the generator corrects a template instead of making the sound from the mel alone.
+    /// Whether the generator corrects a template instead of generating the sound from the mel alone.
     #[serde(default)]
     pub template: bool,
 }
@@ -111,16 +111,17 @@ impl GeneratorConfig {
         }
     }
 
-    /// Samples that one frame becomes.
+    /// Samples per frame.
     #[must_use]
     pub fn hop_length(&self) -> usize {
         self.upsample_rates.iter().product()
     }
 
-    /// Checks that a generator can be built so.
+    /// Checks that the configuration is valid.
     ///
     /// # Errors
-    /// If a list is empty or longer than its partner, a size is zero or too large, or the channels do not halve.
+    /// If a list is empty or the lists differ in length, a size is zero or too large, or the channels cannot be halved
+    /// at every stage.
     pub fn validate(&self) -> crate::Result<()> {
         let check = |holds: bool, setting: &'static str, expected: &str, found: String| {
             if holds {
@@ -150,14 +151,14 @@ impl GeneratorConfig {
                     fits(kernel) && kernel % rate == 0 && (kernel - rate) % 2 == 0
                 }),
             "upsample_kernel_sizes",
-            "a multiple of each rate, of the same parity",
+            "for each rate, a multiple of it with the same parity",
             format!("{kernels:?} for rates {rates:?}"),
         )?;
         let channels = self.upsample_initial_channel;
         check(
             fits(channels) && channels.is_multiple_of(1 << rates.len()),
             "upsample_initial_channel",
-            "a number up to 4096 that halves at every stage",
+            "up to 4096 and divisible by two at every stage",
             format!("{channels} with {} stages", rates.len()),
         )?;
         let (kernels, dilations) = (&self.resblock_kernel_sizes, &self.resblock_dilation_sizes);
@@ -179,18 +180,18 @@ impl GeneratorConfig {
     }
 }
 
-/// Mean and standard deviation of log-mels of music (nepers), and the level of music: what a generator with a template hears is
-/// brought to about 0 and 1 by them.
+/// Mean and standard deviation of log-mels of music (nepers), and the level of music. They normalise the inputs of a
+/// generator with a template to a mean of about 0 and a deviation of about 1.
 pub(crate) const MEL_MEAN: f64 = -4.5;
 pub(crate) const MEL_DEVIATION: f64 = 2.2;
 const TEMPLATE_LEVEL: f64 = 0.2;
-/// Bands that the template is split into, all of the same width.
+/// Number of bands of the template, all of the same width.
 const TEMPLATE_BANDS: usize = 16;
-/// Samples that a band's filter reaches to either side.
+/// Reach of a band's filter, up and down, in samples.
 const BAND_REACH: usize = 2 * TEMPLATE_BANDS - 1;
 
-/// Splits a template into [`TEMPLATE_BANDS`] bands whose sum it is: cosine-modulated Hann windows with linear phase. Over a
-/// window's length, the cosines of all bands cancel but for its middle.
+/// The filters that split a template into [`TEMPLATE_BANDS`] bands that add up to it: cosine-modulated Hann windows
+/// with linear phase. The cosines of all bands cancel except at the middle of the window.
 fn template_bands(device: &Device, dtype: DType) -> Result<Conv> {
     let bands = TEMPLATE_BANDS as f64;
     let tap = |band: usize, tap: usize| {
@@ -209,14 +210,14 @@ fn template_bands(device: &Device, dtype: DType) -> Result<Conv> {
     Ok(Conv::from_tensors(weight.to_dtype(dtype)?, bias, config))
 }
 
-/// Weights each band of a template, `bands` (B, bands, 1, n), by one plus its `corrections` (B, bands, 1, n). Gives samples
-/// (B, 1, n).
+/// Weights each band of a template, `bands` (B, bands, 1, n), by one plus its `corrections` (B, bands, 1, n). Returns
+/// samples (B, 1, n).
 fn correct(corrections: &Tensor, bands: &Tensor) -> Result<Tensor> {
     let weighted = (bands + (bands * corrections)?)?.sum_keepdim(1)?;
     weighted.squeeze(D::Minus2)?.clamp(-1.0, 1.0)
 }
 
-/// A transposed convolution and the residual blocks whose mean follows it.
+/// A transposed convolution, followed by the mean of its residual blocks.
 #[derive(Clone, Debug)]
 struct Stage {
     upsample: TimeUpsample,
@@ -232,10 +233,10 @@ struct StageState {
     blocks: Vec<(StackState, FrameQueue)>,
 }
 
-/// Brings the template into a stage: the samples of one position become channels of one convolution.
+/// Feeds the template into a stage: a convolution that takes the samples of one position as channels.
 #[derive(Clone, Debug)]
 struct TemplateInput {
-    /// Samples of one position of the stage's output.
+    /// Samples per position of the stage's output.
     block_samples: usize,
     conv: Conv,
 }
@@ -269,7 +270,7 @@ impl TemplateInput {
         self.conv.forward(&self.fold(template)?)
     }
 
-    /// Takes the next samples; what they complete waits in the state.
+    /// Takes the next samples; the completed positions wait in the state.
     fn step(&self, state: &mut TemplateInputState, template: &Tensor) -> Result<()> {
         state.samples.push(template)?;
         let blocks = state.samples.frames() / self.block_samples;
@@ -293,7 +294,7 @@ impl TemplateInput {
             .unsqueeze(2)
     }
 
-    /// Positions by which what is ready lags the frames.
+    /// Lag of the completed positions behind the frames.
     fn lag(&self, template_lag_samples: usize) -> usize {
         template_lag_samples.div_ceil(self.block_samples) + self.conv.look_ahead_frames()
     }
@@ -403,7 +404,7 @@ impl Stage {
         }
     }
 
-    /// Given the look-ahead before this stage, that behind it, in positions of its output.
+    /// The look-ahead after this stage, in positions of its output, given the look-ahead before it.
     fn look_ahead(&self, before: usize, template_lag_samples: usize) -> usize {
         let blocks = self.blocks.iter().map(Stack::look_ahead_frames).max();
         let upsampled = before * self.upsample.rate() + self.upsample.padding();
@@ -413,7 +414,7 @@ impl Stage {
     }
 }
 
-/// As many positions as wait on both sides, if any.
+/// Takes as many positions as are available in both queues, if any.
 fn take_ready(a: &mut FrameQueue, b: &mut FrameQueue) -> Result<Option<(Tensor, Tensor)>> {
     match a.frames().min(b.frames()) {
         0 => Ok(None),
@@ -430,7 +431,7 @@ fn mean(parts: impl ExactSizeIterator<Item = Result<Tensor>>) -> Result<Tensor> 
     }
 }
 
-/// A 1-D convolution of shape (in, out, kernel) that keeps the length, zero-padded, with LeakyReLU on its input.
+/// A length-preserving, zero-padded 1-D convolution of shape (in, out, kernel), with LeakyReLU on its input.
 fn time_conv(
     (input, output, kernel): (usize, usize, usize),
     dilation: usize,
@@ -448,7 +449,7 @@ fn time_conv(
     config
 }
 
-/// Log-mel frames to samples, for whole clips and in steps.
+/// Converts log-mel frames to samples, for whole clips and in steps.
 #[derive(Clone, Debug)]
 pub struct Generator {
     config: GeneratorConfig,
@@ -458,7 +459,7 @@ pub struct Generator {
     template_bands: Option<Conv>,
 }
 
-/// What a [`Generator`] remembers between steps.
+/// State of a [`Generator`] between steps.
 #[derive(Clone, Debug, Default)]
 pub struct GeneratorState {
     first: Past,
@@ -470,11 +471,11 @@ pub struct GeneratorState {
 }
 
 impl Generator {
-    /// Reads or creates the weights, by their published names: `conv_pre`, `ups.N`, `resblocks.N.convs1.M` and so on, and
-    /// `templates.N` if there is a template, each with `weight` and `bias`, or with `weight_g`, `weight_v` and `bias` if
-    /// `weight_norm` holds (training), but for the `conv_post` of one with a template.
-    /// A weight has the published shape with a height of one before the kernel's length: (out, in, 1, kernel), and
-    /// (in, out, 1, kernel) in `ups`.
+    /// Reads or creates the weights, by their published names: `conv_pre`, `ups.N`, `resblocks.N.convs1.M` and so on,
+    /// and `templates.N` if there is a template. Each has `weight` and `bias`, or `weight_g`, `weight_v` and `bias` if
+    /// `weight_norm` is true (training); the `conv_post` of a generator with a template has no weight norm. A weight
+    /// has the published shape with a height of one before the kernel's length: (out, in, 1, kernel), and (in, out, 1,
+    /// kernel) in `ups`.
     ///
     /// # Errors
     /// If the configuration is not valid, or a tensor is missing or has another shape.
@@ -496,7 +497,7 @@ impl Generator {
             .template
             .then(|| template_bands(vb.device(), vb.dtype()));
         let last = time_conv(shape, 1, LAST_LEAKY_SLOPE, config.causal);
-        // A correction begins as none, and weight norm cannot leave zero: its direction has no gradient there.
+        // Corrections start at zero, and weight norm cannot leave zero: its direction has no gradient there.
         let norm_last = weight_norm && !config.template;
         Ok(Self {
             first: Conv::new(first.weight_norm(weight_norm), &vb.pp("conv_pre"))?,
@@ -507,17 +508,17 @@ impl Generator {
         })
     }
 
-    /// Sizes.
+    /// The configuration.
     #[must_use]
     pub fn config(&self) -> &GeneratorConfig {
         &self.config
     }
 
-    /// A whole clip: log-mel (B, M, T) and, if the generator corrects one, the template (B, 1, T * H) to samples
-    /// (B, 1, T * H) in -1..1.
+    /// Converts a whole clip: log-mel (B, M, T) and, if the generator corrects one, the template (B, 1, T * H) to
+    /// samples (B, 1, T * H) in -1..1.
     ///
     /// # Errors
-    /// If the input does not fit, or a template is missing or not asked for.
+    /// If the input does not fit, or the template is missing or unexpected.
     pub fn forward(&self, mel: &Tensor, template: Option<&Tensor>) -> Result<Tensor> {
         self.check_template(template)?;
         let mut x = self.first.forward(&self.input(mel)?)?;
@@ -531,12 +532,12 @@ impl Generator {
         }
     }
 
-    /// Takes the next frames (B, M, t) and the next samples (B, 1, n) of the template, each of them if there are some, and
-    /// gives the samples (B, 1, m) that they complete, if any. In all, T frames give `T * H - look_ahead_samples` samples,
-    /// equal to the first ones of [`Self::forward`].
+    /// Takes the next frames (B, M, t) and the next samples (B, 1, n) of the template, if any, and returns the
+    /// completed samples (B, 1, m), if any. In total, T frames yield `T * H - look_ahead_samples` samples, equal to the
+    /// first ones of [`Self::forward`].
     ///
     /// # Errors
-    /// If the input does not fit, or has another batch size than before, or a template is not asked for.
+    /// If the input does not fit, the batch size changes, or a template is unexpected.
     pub fn step(
         &self,
         state: &mut GeneratorState,
@@ -579,8 +580,8 @@ impl Generator {
         correct(&corrections, &bands).map(Some)
     }
 
-    /// Samples by which a stream lags the frames that it has been given: sample n needs the frames up to the one that
-    /// holds sample `n + look_ahead_samples`. The template, if there is one, lags them by `template_lag_samples`.
+    /// Lag of a stream behind its input frames, in samples: sample n needs the frames up to the one that contains
+    /// sample `n + look_ahead_samples`. `template_lag_samples` is the lag of the template, if there is one.
     #[must_use]
     pub fn look_ahead_samples(&self, template_lag_samples: usize) -> usize {
         let first = self.first.look_ahead_frames();
@@ -606,7 +607,7 @@ impl Generator {
         Ok(())
     }
 
-    /// Mel (B, M, T) as a plane of height one (B, M, 1, T), within bounds.
+    /// Mel (B, M, T) as a plane of height one (B, M, 1, T), clamped.
     fn input(&self, mel: &Tensor) -> Result<Tensor> {
         let (_, n_mels, _) = mel.dims3()?;
         if n_mels != self.config.n_mels {

@@ -1,17 +1,18 @@
-//! The Griffin-Lim voice: sound from a mel spectrogram alone, by finding phases that fit its magnitudes.
+//! The Griffin-Lim voice: sound from a mel spectrogram alone, with reconstructed phases.
 //!
 //! - Whole clips: [`GriffinLim`], the fast variant of N. Perraudin, P. Balazs and P. L. Søndergaard, "A Fast Griffin-Lim
 //!   Algorithm", WASPAA 2013.
-//! - Streams: [`GriffinLimStream`], RTISI-LA of X. Zhu, G. T. Beauregard and L. L. Wyse, "Real-Time Signal Estimation from
-//!   Modified Short-Time Fourier Transform Magnitude Spectra", IEEE TASLP 15(5), 2007, with the momentum of the former, and
-//!   with one change: it holds the sound to the mel, and only loosely to the magnitudes that one guesses from the mel.
+//! - Streams: [`GriffinLimStream`], RTISI-LA of X. Zhu, G. T. Beauregard and L. L. Wyse, "Real-Time Signal Estimation
+//!   from Modified Short-Time Fourier Transform Magnitude Spectra", IEEE TASLP 15(5), 2007, with the momentum of the
+//!   former. One change: the sound must match the mel, but only loosely the magnitudes predicted from it.
 //!
-//! A mel says how loud each band is, not how loud each bin is. The guess spreads a band over its bins as smoothly as it can,
-//! and few sounds have such spectra. So the stream lets a frame keep its own magnitudes, scaled band by band until the
-//! mel is right, and draws them towards the guess by a tenth. With a frame of look-ahead its spectra and its mel are closer to those
-//! of music than what 100 passes of Griffin-Lim over the whole clip find (`docs/architecture.md`).
+//! A mel gives the level of each band, not of each bin. The smooth prediction spreads each band over its bins as evenly
+//! as possible, which few sounds match. Therefore the stream keeps a frame's own magnitudes, scales them band by band
+//! to match the mel, and moves them towards the prediction by a tenth. With a frame of look-ahead, its spectra and its
+//! mel are closer to those of music than the result of 100 Griffin-Lim iterations over the whole clip
+//! (`docs/architecture.md`).
 //!
-//! Both give `hop_length` samples per mel frame, mono, at the mel spectrogram's sample rate.
+//! Both return `hop_length` samples per mel frame, mono, at the mel spectrogram's sample rate.
 
 use std::collections::VecDeque;
 use std::f32::consts::TAU;
@@ -23,42 +24,44 @@ use crate::magnitudes::{MagnitudeNetwork, MagnitudeState};
 use crate::mel::{LogMel, MEL_FLOOR, MelConfig, MelFilterBank};
 use crate::stft::{FrameTransform, OverlapAdd, magnitude_of};
 
-/// Passes over the clip that are enough for most music; the paper's figures level off there.
+/// Default number of iterations, enough for most music; the paper's figures level off there.
 pub const DEFAULT_ITERATIONS: usize = 32;
 
-/// Of fast Griffin-Lim; the paper's advice.
+/// Momentum of fast Griffin-Lim, as recommended in the paper.
 const MOMENTUM: f32 = 0.99;
 
-/// The same in the stream: on twenty excerpts of music it came closer to the mel than 0.5 and 0.9.
+/// Momentum of the stream. On twenty excerpts of music, it came closer to the mel than 0.5 and 0.9.
 const STREAM_MOMENTUM: f32 = 0.7;
 
-/// Future frames that the voice's stream takes into account: all that overlap the frame at hand when the hop is a quarter of
-/// the window.
+/// Default look-ahead of the stream, in frames: all that overlap the current frame if the hop is a quarter of the
+/// analysis window.
 const LOOK_AHEAD_FRAMES: usize = 3;
 
-/// Passes of the stream over its open frames for each new one. On twenty excerpts of music, twice as many gained little.
+/// Iterations of the stream over its open frames per new frame. On twenty excerpts of music, twice as many gained
+/// little.
 const STREAM_ITERATIONS: usize = 16;
 
-/// How much of a frame's magnitudes in the stream is what one guesses from the mel; the rest are the frame's own,
-/// scaled. Without the guess, tones and noise come where chance put them first.
+/// Weight of the magnitudes predicted from the mel in a frame of the stream; the rest are the frame's own, scaled.
+/// Without the prediction, tones and noise stay where the random initial phases put them.
 const GUESS_SHARE: f32 = 0.1;
 
-/// The most by which a pass raises a band.
+/// Largest gain of a band per iteration.
 const SCALE_LIMIT: f32 = 3.0;
 
-/// Partial sums of frames are divided by the window power that is there, but by no less than this (where all frames are, it is
-/// 1.5 for a hop of a quarter of the window): beyond, the edge of the newest frame would drown the rest. On twenty excerpts of
-/// music, 0.5 brought streams with 1 and 3 frames of look-ahead closer to the mel than no limit did, by 23 and 10 %.
+/// Partial sums of frames are divided by the sum of the squared windows so far, but at least by this (with all frames
+/// it is 1.5, if the hop is a quarter of the analysis window). Below, the edge of the newest frame would dominate. On
+/// twenty excerpts of music, 0.5 brought streams with 1 and 3 frames of look-ahead closer to the mel than no limit, by
+/// 23 and 10 %.
 const LEAST_POWER: f32 = 0.5;
 
-/// Mel values beyond this are no sound.
+/// Upper limit of mel values; no sound exceeds it.
 const MAGNITUDE_LIMIT: f32 = 1e6;
 
-/// From log-mel frames back to magnitudes of the Fourier transform.
+/// Estimates the magnitudes of the Fourier transform from log-mel frames.
 ///
-/// Solves the non-negative least-squares problem `filter_bank * magnitude = mel` by multiplicative updates (D. D. Lee and
-/// H. S. Seung, "Algorithms for Non-Negative Matrix Factorization", NIPS 2000), which stay non-negative and never increase the
-/// error; they start from the smooth solution that spreads every band over its bins.
+/// Solves the non-negative least-squares problem `filter_bank * magnitude = mel` by multiplicative updates (D. D. Lee
+/// and H. S. Seung, "Algorithms for Non-Negative Matrix Factorization", NIPS 2000), which stay non-negative and never
+/// increase the error. They start from the smooth solution, which spreads every band over its bins.
 pub struct MelInverse {
     filter_bank: MelFilterBank,
     /// Sum of every band's weights.
@@ -75,11 +78,11 @@ impl MelInverse {
     /// Multiplicative updates per frame.
     const UPDATES: usize = 30;
 
-    /// Prepares for frames of `config`.
+    /// Prepares the inverse for frames of `config`.
     ///
     /// # Errors
     ///
-    /// When `config` is not [valid](MelConfig::validate).
+    /// If `config` is not [valid](MelConfig::validate).
     pub fn new(config: &MelConfig) -> Result<Self> {
         let filter_bank = MelFilterBank::new(config)?;
         let (n_bins, n_mels) = (filter_bank.n_bins(), filter_bank.n_mels());
@@ -102,7 +105,7 @@ impl MelInverse {
     ///
     /// # Panics
     ///
-    /// When a slice has another length.
+    /// If a slice has the wrong length.
     pub fn magnitude(&mut self, log_mel: &[f32], magnitude: &mut [f32]) {
         from_log(log_mel, &mut self.mel);
         let levels = self.mel.iter().zip(&self.band_weights);
@@ -128,12 +131,12 @@ impl MelInverse {
         }
     }
 
-    /// Brings `magnitude` closer to the mel of one log-mel frame: scales each bin by what its bands lack, raising none
-    /// more than `limit` times.
+    /// Scales the bins of `magnitude` to match the mel of one log-mel frame more closely: each bin by the mean ratio of
+    /// its bands, at most by `limit`.
     ///
     /// # Panics
     ///
-    /// When a slice has another length.
+    /// If a slice has the wrong length.
     fn scale(&mut self, log_mel: &[f32], magnitude: &mut [f32], limit: f32) {
         from_log(log_mel, &mut self.mel);
         self.filter_bank.apply(magnitude, &mut self.estimated_mel);
@@ -149,7 +152,7 @@ impl MelInverse {
     }
 }
 
-/// Mel values from log-mel values, within bounds.
+/// Converts log-mel values to mel values, clamped.
 fn from_log(log_mel: &[f32], mel: &mut [f32]) {
     assert_eq!(log_mel.len(), mel.len(), "mel bands");
     for (mel, log_mel) in mel.iter_mut().zip(log_mel) {
@@ -157,7 +160,7 @@ fn from_log(log_mel: &[f32], mel: &mut [f32]) {
     }
 }
 
-/// `numerator / denominator`, or 0 where there is nothing to divide by.
+/// `numerator / denominator`, or 0 if the denominator is 0.
 fn ratio(numerator: f32, denominator: f32) -> f32 {
     if denominator > f32::MIN_POSITIVE {
         numerator / denominator
@@ -175,11 +178,12 @@ pub struct GriffinLim {
 }
 
 impl GriffinLim {
-    /// For mel spectrograms of `mel_config`, with `iterations` passes over the clip ([`DEFAULT_ITERATIONS`] as a rule).
+    /// Creates the voice for mel spectrograms of `mel_config`, with `iterations` passes over the clip (usually
+    /// [`DEFAULT_ITERATIONS`]).
     ///
     /// # Errors
     ///
-    /// When `mel_config` is not [valid](MelConfig::validate).
+    /// If `mel_config` is not [valid](MelConfig::validate).
     pub fn new(mel_config: &MelConfig, iterations: usize) -> Result<Self> {
         Ok(Self {
             mel_inverse: MelInverse::new(mel_config)?,
@@ -189,11 +193,11 @@ impl GriffinLim {
         })
     }
 
-    /// The `frames * hop_length` samples of a clip; always the same for the same mel.
+    /// Returns the `frames * hop_length` samples of a clip. Deterministic.
     ///
     /// # Errors
     ///
-    /// When `log_mel` has another number of mel bands.
+    /// If `log_mel` has a different number of mel bands.
     pub fn samples(&mut self, log_mel: &LogMel) -> Result<Vec<f32>> {
         check_length("mel bands", self.mel_config.n_mels, log_mel.n_mels())?;
         let n_bins = self.mel_config.n_bins();
@@ -206,7 +210,7 @@ impl GriffinLim {
         let mut previous = vec![Complex32::default(); spectrum.len()];
         for _ in 0..self.iterations {
             let padded = self.inverse(&mut spectrum);
-            // `spectrum` becomes that of a sound; momentum carries it on from the one of the pass before.
+            // `spectrum` becomes consistent; momentum extrapolates it from that of the previous iteration.
             for (frame, spectrum) in spectrum.chunks_exact_mut(n_bins).enumerate() {
                 let samples = &padded[frame * self.mel_config.hop_length..];
                 self.transform
@@ -227,7 +231,7 @@ impl GriffinLim {
         Ok(samples)
     }
 
-    /// The sound of all frames, padding included; `spectrum` is overwritten.
+    /// The inverse transform of all frames, including the padding. Overwrites `spectrum`.
     fn inverse(&mut self, spectrum: &mut [Complex32]) -> Vec<f32> {
         let mut sum = OverlapAdd::new(1);
         let power: Vec<f32> = self.transform.window().iter().map(|w| w * w).collect();
@@ -248,28 +252,29 @@ impl GriffinLim {
     }
 }
 
-/// Griffin-Lim for streams (RTISI-LA): mel frames in, samples out, [`look_ahead_frames`](Self::look_ahead_frames) later.
+/// Griffin-Lim for streams (RTISI-LA): takes mel frames and returns samples,
+/// [`look_ahead_frames`](Self::look_ahead_frames) later.
 ///
-/// Frames once played stay as they are; the frames after them, up to the look-ahead, are estimated together anew with every
-/// frame that comes in. Partial sums of frames are divided by the window power that is there, so that the newest frame, which
-/// lacks its later neighbours, is not taken for a fading one. Output does not depend on how the mel frames are cut into
+/// Played frames are final. The frames after them, up to the look-ahead, are re-estimated together with every new
+/// frame. Partial sums of frames are divided by the sum of the squared windows so far, so that the newest frame, which
+/// lacks its later neighbours, does not appear to fade. The output does not depend on how the mel frames are split into
 /// pushes.
 pub struct GriffinLimStream {
     mel_config: MelConfig,
     mel_inverse: MelInverse,
-    /// Makes the guess at the magnitudes, instead of `mel_inverse` alone.
+    /// Predicts the magnitudes, instead of `mel_inverse` alone.
     network: Option<(MagnitudeNetwork, MagnitudeState)>,
     transform: FrameTransform,
     phases: StartPhases,
-    /// Sum of the played frames from the start of the first open one on, and of their squared windows.
+    /// Sum of the played frames from the start of the first open frame on, and sum of their squared windows.
     played: Vec<f32>,
     played_power: Vec<f32>,
-    /// Frames not played yet, the oldest first.
+    /// Frames that were not played yet, oldest first.
     open: VecDeque<OpenFrame>,
     look_ahead_frames: usize,
-    /// How many of the first samples of `played` were given already: those that the frame after them hardly changes.
+    /// How many of the first samples of `played` were already returned: those that the next frame hardly changes.
     early_samples: usize,
-    /// Samples of the padding before the clip that are still to be dropped.
+    /// Samples of the padding before the clip that remain to be dropped.
     padding_samples: usize,
     segment: Vec<f32>,
     segment_power: Vec<f32>,
@@ -277,34 +282,34 @@ pub struct GriffinLimStream {
     magnitude: Vec<f32>,
 }
 
-/// A frame whose sound may still change.
+/// A frame that is not final.
 struct OpenFrame {
     log_mel: Vec<f32>,
-    /// The magnitudes that one guesses from it.
+    /// The magnitudes predicted from its mel.
     guess: Vec<f32>,
-    /// The spectrum of the sound at the last pass.
+    /// The spectrum of the sound in the last iteration.
     spectrum: Vec<Complex32>,
-    /// The present estimate, windowed.
+    /// The current estimate, windowed.
     samples: Vec<f32>,
 }
 
 impl GriffinLimStream {
-    /// A stream at its beginning, for mel spectrograms of `mel_config`, which takes all frames into account that overlap the
-    /// one at hand.
+    /// Creates a stream at its beginning, for mel spectrograms of `mel_config`, with a look-ahead of all frames that
+    /// overlap the current one.
     ///
     /// # Errors
     ///
-    /// When `mel_config` is not [valid](MelConfig::validate).
+    /// If `mel_config` is not [valid](MelConfig::validate).
     pub fn new(mel_config: &MelConfig) -> Result<Self> {
         Self::with_look_ahead(mel_config, LOOK_AHEAD_FRAMES, 0)
     }
 
-    /// The same with fewer frames of look-ahead, and with samples given away by `early_samples` before they are final. With half a
-    /// hop, what they lack is the first eighth of a window, 1.4 % of the power of all.
+    /// As [`Self::new`], with fewer frames of look-ahead, and with samples returned `early_samples` before they are
+    /// final. With half a hop, they lack the first eighth of an analysis window: 1.4 % of the total power.
     ///
     /// # Errors
     ///
-    /// When `mel_config` is not [valid](MelConfig::validate), or `early_samples` exceeds a hop or the padding.
+    /// If `mel_config` is not [valid](MelConfig::validate), or `early_samples` exceeds a hop or the padding.
     pub fn with_look_ahead(
         mel_config: &MelConfig,
         look_ahead_frames: usize,
@@ -335,30 +340,30 @@ impl GriffinLimStream {
         })
     }
 
-    /// The same with magnitudes guessed by a network, if there is one. The stream has to be at its beginning.
+    /// Uses a network to predict the magnitudes, if there is one. The stream must be at its beginning.
     #[must_use]
     pub fn with_network(mut self, network: Option<&MagnitudeNetwork>) -> Self {
         self.network = network.map(|network| (network.clone(), MagnitudeState::default()));
         self
     }
 
-    /// Mel frames after the one being played that must be there first.
+    /// Look-ahead: mel frames needed after the one being played.
     pub fn look_ahead_frames(&self) -> usize {
         self.look_ahead_frames
     }
 
-    /// Samples by which the stream lags the frames that it has been given.
+    /// Lag of the stream behind its input frames, in samples.
     pub fn lag_samples(&self) -> usize {
         self.look_ahead_frames * self.mel_config.hop_length + self.mel_config.padding_samples()
             - self.early_samples
     }
 
-    /// Takes mel frames and appends the samples that they make final to `out`: after `f` frames, the samples before
-    /// `f * hop_length - lag_samples`.
+    /// Takes mel frames and appends the samples that become final to `out`: after `f` frames, the samples before `f *
+    /// hop_length - lag_samples`.
     ///
     /// # Errors
     ///
-    /// When `log_mel` has another number of mel bands; nothing is taken then. When the network fails.
+    /// If `log_mel` has a different number of mel bands (nothing is taken then), or if the network fails.
     pub fn push(&mut self, log_mel: &LogMel, out: &mut Vec<f32>) -> Result<()> {
         check_length("mel bands", self.mel_config.n_mels, log_mel.n_mels())?;
         let n_bins = self.mel_config.n_bins();
@@ -391,7 +396,7 @@ impl GriffinLimStream {
         Ok(())
     }
 
-    /// Ends the clip: appends the rest of its `frames * hop_length` samples and starts again for another one.
+    /// Ends the clip: appends the rest of its `frames * hop_length` samples and resets for the next clip.
     pub fn finish(&mut self, out: &mut Vec<f32>) {
         while !self.open.is_empty() {
             self.play(out);
@@ -400,7 +405,7 @@ impl GriffinLimStream {
         self.reset();
     }
 
-    /// Forgets everything pushed so far.
+    /// Resets the stream.
     pub fn reset(&mut self) {
         self.phases = StartPhases::default();
         if let Some((_, state)) = &mut self.network {
@@ -412,8 +417,8 @@ impl GriffinLimStream {
         self.padding_samples = self.mel_config.padding_samples() - self.early_samples;
     }
 
-    /// Refines all open frames, then closes the oldest one and appends the samples before the next. The newest goes first: on
-    /// music that came 2 to 6 % closer to the mel than the other way round.
+    /// Refines all open frames, then closes the oldest one and appends the samples before the next. Starts with the
+    /// newest frame: on music, that came 2 to 6 % closer to the mel than the reverse order.
     fn play(&mut self, out: &mut Vec<f32>) {
         for _ in 0..STREAM_ITERATIONS {
             for index in (0..self.open.len()).rev() {
@@ -481,7 +486,7 @@ impl GriffinLimStream {
         frame.samples.copy_from_slice(samples);
     }
 
-    /// Appends the next `samples` played samples, less the padding.
+    /// Appends the next `samples` played samples, without the padding.
     fn output(&mut self, samples: usize, out: &mut Vec<f32>) {
         let dropped = self.padding_samples.min(samples);
         self.padding_samples -= dropped;
@@ -496,19 +501,19 @@ impl GriffinLimStream {
     }
 }
 
-/// Adds as many terms as both slices have.
+/// Adds `terms` to `sums`, up to the length of the shorter slice.
 fn add(sums: &mut [f32], terms: &[f32]) {
     for (sum, term) in sums.iter_mut().zip(terms) {
         *sum += term;
     }
 }
 
-/// `direction`, brought to this magnitude.
+/// `direction`, scaled to this magnitude.
 fn with_magnitude(direction: Complex32, magnitude: f32) -> Complex32 {
     direction * ratio(magnitude, magnitude_of(&direction))
 }
 
-/// Phases to start from: spread at random, but the same every time (xorshift; G. Marsaglia, 2003).
+/// Initial phases: pseudo-random and deterministic (xorshift; G. Marsaglia, 2003).
 struct StartPhases {
     state: u32,
 }

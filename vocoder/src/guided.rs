@@ -1,9 +1,10 @@
-//! The guided voice: keeps the sources' own sound and gates it until its mel becomes the decoded mel.
+//! The guided voice: filters the sound of the sources so that its mel matches the decoded mel.
 //!
-//! Both sources are split into a harmonic and a percussive part ([`crate::hpss`]), the parts are mixed by the two knobs,
-//! and the mixture is weighted in time and frequency so that its mel spectrogram becomes the one that the model decoded. The
-//! phases stay as they were. It works at any sample rate, in mono or stereo: its frames are aligned in time with the model's
-//! mel frames, its masks and gains are common to both channels, and sound above the model's highest band follows that band.
+//! Both sources are split into a harmonic and a percussive part ([`crate::hpss`]). The parts are mixed as set by the
+//! two knobs, and the mixture is weighted in time and frequency so that its mel spectrogram matches the one that the
+//! model decoded. The phases of the sources are kept. The voice works at any sample rate, in mono or stereo. Its frames
+//! are aligned in time with the model's mel frames, its masks and gains are common to both channels, and the gain above
+//! the model's highest band is that of this band.
 //!
 //! Shapes: a frame has `n_bins` bins of the host-rate transform; spectra are kept per source and channel.
 
@@ -27,7 +28,7 @@ use mixer::{DecodedFrame, Mixer};
 pub struct GuidedConfig {
     /// Sample rate of the audio, in and out.
     pub sample_rate_hz: u32,
-    /// Channels of either source and of the output: 1 or 2.
+    /// Channels of both sources and of the output: 1 or 2.
     pub channels: usize,
     /// The mel spectrogram that the model decodes.
     pub mel: MelConfig,
@@ -35,15 +36,16 @@ pub struct GuidedConfig {
     pub median_frames: usize,
     /// Length of the separation's median filter along frequency, in bins; odd.
     pub median_bins: usize,
-    /// How many times the percussive estimate a bin must exceed to count as harmonic (Driedger et al., 2014).
+    /// Factor by which a bin's harmonic estimate must exceed the percussive one to count as harmonic (Driedger et al.,
+    /// 2014).
     pub margin_harmonic: f32,
-    /// How many times the harmonic estimate a bin must exceed to count as percussive. What is neither is heard as far as both
-    /// knobs take their source from the same input.
+    /// Factor by which a bin's percussive estimate must exceed the harmonic one to count as percussive. The residual,
+    /// which is neither, plays to the extent that both knobs select the same input.
     pub margin_percussive: f32,
-    /// Largest gain of a mel band (a factor).
+    /// Largest gain of a mel band, as a factor.
     pub gain_limit: f32,
-    /// How many hops of the output a frame counts for, 2 at least. With as many as the analysis window has, that window is
-    /// the synthesis window too; output waits for half of them.
+    /// Length of the synthesis window in hops, at least 2. With as many hops as the analysis window has, both windows
+    /// are equal; the latency includes half of the synthesis window.
     pub synthesis_hops: usize,
 }
 
@@ -95,22 +97,22 @@ impl GuidedConfig {
     }
 }
 
-/// What steers one frame.
+/// The controls of one frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct FrameControls {
-    /// Where the harmony comes from: 0 = main, 1 = sidechain.
+    /// Source of the harmony: 0 is the main input, 1 the sidechain.
     pub harmony: f32,
-    /// Where the rhythm comes from: 0 = main, 1 = sidechain.
+    /// Source of the rhythm: 0 is the main input, 1 the sidechain.
     pub rhythm: f32,
-    /// By how much all but the percussive parts are transposed. The decoded mel is expected to be so already.
+    /// Pitch shift of all parts except the percussive one, in semitones. The decoded mel must be transposed already.
     pub transpose_semitones: i32,
 }
 
-/// The guided voice as a stream; a whole clip is a stream that is finished. Output is the same, bit for bit, however
-/// audio and mel frames are cut into pushes.
+/// The guided voice as a stream; finish the stream to process a whole clip. The output is the same, bit for bit,
+/// however audio and mel frames are split into pushes.
 ///
-/// Sources are pushed as they come in, decoded mel frames as the model gives them; [`pull`](Self::pull) hands out
-/// what is final. Output sample `n` belongs to input sample `n`.
+/// Push the sources as they arrive and decoded mel frames as the model returns them; [`pull`](Self::pull) returns the
+/// final samples. Output sample `n` is aligned with input sample `n`.
 pub struct GuidedVoice {
     config: GuidedConfig,
     grid: FrameGrid,
@@ -121,7 +123,7 @@ pub struct GuidedVoice {
     pushed_samples: usize,
 }
 
-/// The second half of the voice: from separated frames to sound.
+/// The second half of the voice: converts separated frames to sound.
 struct Synthesis {
     mixer: Mixer,
     /// Decoded frames that were not played yet.
@@ -129,13 +131,13 @@ struct Synthesis {
     /// The latest frame taken from `pending`.
     current: Option<DecodedFrame>,
     frames: usize,
-    /// The product of the windows of analysis and synthesis, where it is not zero: in the middle of a frame.
+    /// The product of analysis and synthesis window, in its non-zero range: the middle of a frame.
     window: Vec<f32>,
     output: OverlapAdd,
 }
 
 impl Synthesis {
-    /// Plays the next frame, with the next decoded frame or, if there is none, the last one again.
+    /// Plays the next frame, with the next decoded frame, or with the last one if there is none.
     fn add_frame(
         &mut self,
         grid: &FrameGrid,
@@ -166,11 +168,11 @@ impl Synthesis {
 }
 
 impl GuidedVoice {
-    /// A voice at the beginning of a clip.
+    /// Creates a voice at the beginning of a clip.
     ///
     /// # Errors
     ///
-    /// Names the setting that is out of range.
+    /// If a setting is out of range; the error names it.
     pub fn new(config: &GuidedConfig) -> Result<Self> {
         config.validate()?;
         let grid = FrameGrid::new(config);
@@ -206,19 +208,19 @@ impl GuidedVoice {
         })
     }
 
-    /// Mel frames beyond the one being played whose audio the separation looks at: half its median filter along time.
+    /// Look-ahead of the separation, in mel frames after the one being played: half its median filter along time.
     pub fn look_ahead_frames(&self) -> usize {
         self.config.median_frames / 2
     }
 
-    /// Latency of this voice alone, if decoded mel frames were there at once: by how many samples the newest input is ahead of
-    /// the newest final output, at most. It is half the window of analysis, half that of synthesis, and the look-ahead.
+    /// Latency of this voice alone, if decoded mel frames were available at once: the largest lag of the final output
+    /// behind the input, in samples. It is half the analysis window, half the synthesis window, and the look-ahead.
     pub fn latency_samples(&self) -> usize {
         (self.grid.n_fft + self.grid.kept_samples) / 2 - 1
             + self.grid.hops_in_samples(self.look_ahead_frames())
     }
 
-    /// From the first output sample that a frame counts for to the frame's centre.
+    /// Distance from the first output sample of a frame to the frame's centre.
     pub fn synthesis_reach_samples(&self) -> usize {
         self.grid.kept_samples / 2
     }
@@ -239,7 +241,7 @@ impl GuidedVoice {
     ///
     /// # Errors
     ///
-    /// When the number of channels or a length differs; nothing is taken then.
+    /// If the number of channels or a length differs; nothing is taken then.
     pub fn push_audio(&mut self, main: &[&[f32]], sidechain: &[&[f32]]) -> Result<()> {
         let samples = main.first().map_or(0, |channel| channel.len());
         for (what, channels) in [
@@ -261,11 +263,11 @@ impl GuidedVoice {
         Ok(())
     }
 
-    /// Takes the next decoded mel frames, with the controls at each of them.
+    /// Takes the next decoded mel frames, with the controls of each.
     ///
     /// # Errors
     ///
-    /// When the number of mel bands or a length differs; nothing is taken then.
+    /// If the number of mel bands or a length differs; nothing is taken then.
     pub fn push_mel(&mut self, decoded: &LogMel, controls: &[FrameControls]) -> Result<()> {
         check_length("mel bands", self.config.mel.n_mels, decoded.n_mels())?;
         check_length("frames of controls", decoded.frames(), controls.len())?;
@@ -283,11 +285,11 @@ impl GuidedVoice {
         Ok(())
     }
 
-    /// Appends all samples that are final and were not pulled before to `out`, one vector per channel.
+    /// Appends all new final samples to `out`, one vector per channel.
     ///
     /// # Errors
     ///
-    /// When the number of channels differs.
+    /// If the number of channels differs.
     pub fn pull(&mut self, out: &mut [Vec<f32>]) -> Result<()> {
         check_length("channels of the output", self.config.channels, out.len())?;
         let end = self.grid.kept_start(self.synthesis.frames).max(0) as usize;
@@ -295,13 +297,14 @@ impl GuidedVoice {
         Ok(())
     }
 
-    /// Ends the clip: appends the rest, so that as many samples came out as were pushed, and starts again for another one.
+    /// Ends the clip: appends the remaining samples, so that the output is as long as the input, and resets for the
+    /// next clip.
     ///
-    /// Audio beyond the last mel frame is played as that one; without any, the rest is silent.
+    /// Audio after the last mel frame uses that frame; without any mel frame, the rest is silent.
     ///
     /// # Errors
     ///
-    /// When the number of channels differs.
+    /// If the number of channels differs.
     pub fn finish(&mut self, out: &mut [Vec<f32>]) -> Result<()> {
         check_length("channels of the output", self.config.channels, out.len())?;
         if self.synthesis.current.is_some() || !self.synthesis.pending.is_empty() {
@@ -318,7 +321,7 @@ impl GuidedVoice {
         Ok(())
     }
 
-    /// Forgets everything pushed so far and starts at sample 0 and frame 0 again.
+    /// Resets to sample 0 and frame 0.
     pub fn reset(&mut self) {
         self.main.reset();
         self.sidechain.reset();
@@ -330,8 +333,8 @@ impl GuidedVoice {
         self.pushed_samples = 0;
     }
 
-    /// Plays all frames for which both audio and mel are there. Audio waits as samples, not as spectra, until its mel
-    /// frames come.
+    /// Plays all frames whose audio and mel are available. Audio waits as samples, not as spectra, until its mel frames
+    /// arrive.
     fn advance(&mut self) {
         while !self.synthesis.pending.is_empty()
             && self.grid.end(self.main.analysed_frames) <= self.pushed_samples
@@ -340,7 +343,7 @@ impl GuidedVoice {
         }
     }
 
-    /// Analyses the next frame of both sources and plays the frame whose separation that completes.
+    /// Analyses the next frame of both sources, and plays the frame whose separation becomes complete.
     fn analyse_frame(&mut self) {
         let start = self.grid.start(self.main.analysed_frames);
         let main = self.main.analyse(start, &mut self.transform);
@@ -358,7 +361,7 @@ impl GuidedVoice {
     }
 }
 
-/// A knob's value as a share; what is no number counts as 0, the main source.
+/// Clamps a knob's value to a share; NaN counts as 0, the main input.
 #[must_use]
 pub fn share(knob: f32) -> f32 {
     if knob.is_nan() {

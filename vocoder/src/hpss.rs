@@ -1,24 +1,25 @@
 //! Harmonic/percussive separation by median filtering.
 //!
-//! D. Fitzgerald, "Harmonic/Percussive Separation Using Median Filtering", DAFx 2010; margins: J. Driedger, M. Müller and
-//! S. Disch, "Extending Harmonic-Percussive Separation of Audio", ISMIR 2014. A magnitude spectrogram is median-filtered
-//! along time, which keeps steady tones, and along frequency, which keeps broadband strokes; the two compete for every bin
-//! in soft masks of power 2. The numbers are those of `librosa.decompose.hpss` at the same settings.
+//! D. Fitzgerald, "Harmonic/Percussive Separation Using Median Filtering", DAFx 2010; margins: J. Driedger, M. Müller
+//! and S. Disch, "Extending Harmonic-Percussive Separation of Audio", ISMIR 2014. A magnitude spectrogram is
+//! median-filtered along time, which keeps steady tones, and along frequency, which keeps broadband transients. Soft
+//! masks of power 2 compare the two in every bin. The results equal those of `librosa.decompose.hpss` at the same
+//! settings.
 
 use std::collections::VecDeque;
 
 use crate::error::{Error, Result};
 
-/// Settings of a separation; the default is librosa's.
+/// Settings of a separation; the defaults are those of librosa.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HpssConfig {
     /// Length of the median filter along time; odd.
     pub median_frames: usize,
     /// Length of the median filter along frequency; odd.
     pub median_bins: usize,
-    /// How many times stronger than the percussive part the harmonic part must be to take half of a bin; 1 or more.
+    /// Factor by which the harmonic part must exceed the percussive part to get half of a bin; at least 1.
     pub margin_harmonic: f32,
-    /// How many times stronger than the harmonic part the percussive part must be to take half of a bin; 1 or more.
+    /// Factor by which the percussive part must exceed the harmonic part to get half of a bin; at least 1.
     pub margin_percussive: f32,
 }
 
@@ -59,7 +60,7 @@ impl HpssConfig {
     }
 }
 
-/// Soft masks, from 0 to 1, of one frame or of a spectrogram. With both margins at 1 they add up to 1 in every bin.
+/// Soft masks, from 0 to 1, of one frame or of a spectrogram. If both margins are 1, they add up to 1 in every bin.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HpssMasks<T> {
     /// Share of the harmonic part.
@@ -68,13 +69,13 @@ pub struct HpssMasks<T> {
     pub percussive: T,
 }
 
-/// Masks of a whole spectrogram; `magnitude[frame * n_bins + bin]`, as are the masks.
+/// Masks of a whole spectrogram. The layout of `magnitude` and of the masks is `[frame * n_bins + bin]`.
 ///
-/// At the borders the spectrogram is mirrored, border included (`mode="reflect"` of `scipy.ndimage`).
+/// At the borders the spectrogram is mirrored, including the border (`mode="reflect"` of `scipy.ndimage`).
 ///
 /// # Errors
 ///
-/// When a setting is out of range or `magnitude` does not hold whole frames.
+/// If a setting is out of range or `magnitude` does not hold whole frames.
 pub fn hpss(magnitude: &[f32], n_bins: usize, config: &HpssConfig) -> Result<HpssMasks<Vec<f32>>> {
     let mut stream = HpssStream::new(n_bins, config)?;
     if !magnitude.len().is_multiple_of(n_bins) {
@@ -100,11 +101,12 @@ pub fn hpss(magnitude: &[f32], n_bins: usize, config: &HpssConfig) -> Result<Hps
     Ok(all)
 }
 
-/// The running form of [`hpss`]: one frame in, the masks of an earlier frame out, equal to the whole clip's.
+/// The streaming form of [`hpss`]: takes one frame and returns the masks of an earlier one, equal to those of the whole
+/// clip.
 pub struct HpssStream {
     config: HpssConfig,
     n_bins: usize,
-    /// Magnitudes of the frames from number `first_frame` on, each filled up with zeros to whole [`LANES`].
+    /// Magnitudes of the frames from number `first_frame` on, each zero-padded to whole [`LANES`].
     history: VecDeque<Vec<f32>>,
     first_frame: usize,
     next_frame: usize,
@@ -115,11 +117,11 @@ pub struct HpssStream {
 }
 
 impl HpssStream {
-    /// A stream at its beginning, for frames of `n_bins` magnitudes.
+    /// Creates a stream at its beginning, for frames of `n_bins` magnitudes.
     ///
     /// # Errors
     ///
-    /// When a setting is out of range or `n_bins` is 0.
+    /// If a setting is out of range or `n_bins` is 0.
     pub fn new(n_bins: usize, config: &HpssConfig) -> Result<Self> {
         config.validate()?;
         if n_bins == 0 {
@@ -139,17 +141,17 @@ impl HpssStream {
         })
     }
 
-    /// How many frames the masks lag behind: half the median filter along time.
+    /// Lag of the masks, in frames: half the median filter along time.
     pub fn delay_frames(&self) -> usize {
         self.config.median_frames / 2
     }
 
-    /// Takes the next frame (`n_bins` magnitudes, none of them NaN) and gives the masks of the frame
+    /// Takes the next frame (`n_bins` magnitudes without NaN) and returns the masks of the frame
     /// [`delay_frames`](Self::delay_frames) before it, if there is one.
     ///
     /// # Panics
     ///
-    /// When `magnitude` has another length.
+    /// If `magnitude` has the wrong length.
     pub fn push(&mut self, magnitude: &[f32]) -> Option<HpssMasks<&[f32]>> {
         assert_eq!(magnitude.len(), self.n_bins, "magnitude bins");
         let mut frame = self.take_unneeded_frame().unwrap_or_default();
@@ -160,12 +162,12 @@ impl HpssStream {
         (self.pushed_frames() > self.next_frame + self.delay_frames()).then(|| self.next_masks())
     }
 
-    /// After the last frame was pushed: the masks of the remaining frames, one call after the other.
+    /// Returns the masks of the remaining frames after the last push, one per call.
     pub fn drain(&mut self) -> Option<HpssMasks<&[f32]>> {
         (self.pushed_frames() > self.next_frame).then(|| self.next_masks())
     }
 
-    /// Forgets everything pushed so far.
+    /// Resets the stream.
     pub fn reset(&mut self) {
         self.history.clear();
         self.first_frame = 0;
@@ -179,7 +181,7 @@ impl HpssStream {
         self.first_frame + self.history.len()
     }
 
-    /// Memory of the oldest frame, once no window reaches back to it any more.
+    /// The buffer of the oldest frame, once no filter needs it any more.
     fn take_unneeded_frame(&mut self) -> Option<Vec<f32>> {
         let leaves_next = (self.next_frame).saturating_sub(self.delay_frames() + 1);
         if self.first_frame < leaves_next {
@@ -220,7 +222,7 @@ impl HpssStream {
         }
     }
 
-    /// Moves the windows along time by one frame; frame numbers outside the clip are mirrored.
+    /// Moves the filters along time by one frame; frame numbers outside the clip are mirrored.
     fn slide_along_time(&mut self, leaving: Option<isize>, entering: isize) {
         let position = |frame: isize| mirror(frame, self.pushed_frames()) - self.first_frame;
         let (entering, _) = self.history[position(entering)].as_chunks();
@@ -240,7 +242,7 @@ impl HpssStream {
     }
 }
 
-/// `value`'s share against `reference`, power 2; `nothing` where both are zero.
+/// The share of `value` relative to `reference`, power 2; `nothing` if both are zero.
 fn soft_mask(value: f32, reference: f32, nothing: f32) -> f32 {
     let larger = value.max(reference);
     let value = (value / larger).powi(2);
@@ -253,20 +255,20 @@ fn soft_mask(value: f32, reference: f32, nothing: f32) -> f32 {
     }
 }
 
-/// Position in `0..length` of `index`, mirrored at the borders with the border repeated: `c b a | a b c | c b a`.
+/// Position in `0..length` of `index`, mirrored at the borders, including the border: `c b a | a b c | c b a`.
 fn mirror(index: isize, length: usize) -> usize {
     let length = length as isize;
     let folded = index.rem_euclid(2 * length);
     folded.min(2 * length - 1 - folded) as usize
 }
 
-/// Sliding medians that advance together, so that one instruction serves several of them.
+/// Number of sliding medians that advance together, for vector instructions.
 const LANES: usize = 16;
 
-/// What a window holds where nothing was put yet; sorts last.
+/// Placeholder for empty positions of a filter; sorts last.
 const VACANT: [f32; LANES] = [f32::INFINITY; LANES];
 
-/// The sorted windows of [`LANES`] running medians: row `k` holds every window's `k`-th smallest value.
+/// The sorted contents of [`LANES`] running medians: row `k` holds the `k`-th smallest value of each.
 #[derive(Clone)]
 struct SlidingMedians {
     sorted: Vec<[f32; LANES]>,
@@ -283,10 +285,10 @@ impl SlidingMedians {
         self.sorted.fill(VACANT);
     }
 
-    /// Takes one value, which must be in it, out of every window and puts another one in.
+    /// Replaces one value, which must be present, in each of them.
     ///
-    /// One pass without branches or searches: row `k` of the sorted window without the old value is row `k` or `k + 1` as
-    /// it was, and the new value then comes to lie between its neighbours.
+    /// A single pass without branches or searches: row `k` without the old value is the former row `k` or `k + 1`; then
+    /// the new value is inserted between its neighbours.
     fn replace(&mut self, old: &[f32; LANES], new: &[f32; LANES]) {
         let mut below = [f32::NEG_INFINITY; LANES];
         for k in 0..self.sorted.len() {
@@ -312,12 +314,12 @@ fn select(condition: bool, yes: f32, no: f32) -> f32 {
     if condition { yes } else { no }
 }
 
-/// Median filter across the bins of one frame: [`LANES`] windows, each slides over its own stretch of the bins.
+/// Median filter across the bins of one frame: [`LANES`] filters, each of which slides over its own range of bins.
 struct FrequencyMedian {
     window: usize,
     stretch: usize,
     medians: SlidingMedians,
-    /// The frame, mirrored at both ends as far as the windows reach.
+    /// The frame, mirrored at both ends as far as the filters reach.
     mirrored: Vec<f32>,
     n_bins: usize,
 }

@@ -1,17 +1,17 @@
-//! Layers shared by the networks, each in two forms: `forward` for whole clips, and `step` for a stream that keeps
-//! the past that the layer still needs. Once the clip's start and end are out of reach, both give the same frames.
+//! Layers shared by the networks. Each has two forms: `forward` for whole clips, and `step` for streams, which keeps
+//! the past frames that it needs. Away from the clip's start and end, both give the same frames.
 //!
-//! Legend of shapes: B batch, C channels, H height (frequency), T time.
+//! Shapes: B batch, C channels, H height (frequency), T time.
 
 use candle_core::{D, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
 use crate::conv::{Conv2dSpec, PadMode, conv_transpose2d, conv2d};
 
-/// Slope of every LeakyReLU in HARD (and, by the trial that it came from, in the pitch-aligned network).
+/// Slope of every LeakyReLU in HARD, and in the pitch-aligned network, which was derived from it.
 pub const LEAKY_SLOPE: f64 = 0.2;
 
-/// A weight tensor, plain or as weight norm (Salimans and Kingma, 2016) splits it.
+/// A weight tensor, plain or split by weight norm (Salimans and Kingma, 2016).
 #[derive(Clone, Debug)]
 enum Weight {
     Plain(Tensor),
@@ -22,7 +22,7 @@ enum Weight {
     },
 }
 
-/// The usual start of a layer's weights and bias: uniform up to `bound` either way.
+/// The usual initialisation of a layer's weights and bias: uniform in `±bound`.
 fn uniform(bound: f64) -> Init {
     Init::Uniform {
         lo: -bound,
@@ -50,7 +50,7 @@ impl Weight {
         })
     }
 
-    /// A weight that nobody trains is stored tap by tap once and for all: the convolution then takes it as it lies.
+    /// A weight that is not trained is stored tap by tap, so that the convolution needs no copy.
     fn plain(weight: Tensor) -> Result<Self> {
         if weight.track_op() {
             return Ok(Self::Plain(weight));
@@ -97,7 +97,7 @@ pub struct ConvConfig {
 }
 
 impl ConvConfig {
-    /// Odd kernel at unit stride whose padding keeps the size; edges replicated, LeakyReLU on the output.
+    /// Odd kernel at unit stride with size-preserving padding; edges replicated, LeakyReLU on the output.
     pub fn same(input: usize, output: usize, kernel: (usize, usize)) -> Self {
         Self {
             input,
@@ -113,36 +113,36 @@ impl ConvConfig {
         }
     }
 
-    /// The same without activation.
+    /// Removes the activation.
     #[must_use]
     pub fn linear(mut self) -> Self {
         self.spec.output_slope = None;
         self
     }
 
-    /// The same with strides (height, width).
+    /// Sets the strides (height, width).
     #[must_use]
     pub fn strided(mut self, stride: (usize, usize)) -> Self {
         self.spec.stride = stride;
         self
     }
 
-    /// The same with other padding (height, width). In time it is what comes before the first frame; as many follow the last as
-    /// keep the length, or none if none come before.
+    /// Sets the padding (height, width). In time, it is the padding before the first frame. The padding after the last
+    /// frame preserves the length; if none comes before, none comes after.
     #[must_use]
     pub fn padded(mut self, padding: (usize, usize)) -> Self {
         self.spec.padding = padding;
         self
     }
 
-    /// The same with another padding mode.
+    /// Sets the padding mode.
     #[must_use]
     pub fn pad_mode(mut self, mode: PadMode) -> Self {
         self.spec.pad_mode = mode;
         self
     }
 
-    /// The same with its weight split by weight norm if `norm` holds.
+    /// Splits the weight by weight norm if `norm` is true.
     #[must_use]
     pub fn weight_norm(mut self, norm: bool) -> Self {
         self.weight_norm = norm;
@@ -178,7 +178,7 @@ impl Conv {
         })
     }
 
-    /// A layer with given weights.
+    /// Creates a layer with given weights.
     #[must_use]
     pub fn from_tensors(weight: Tensor, bias: Tensor, config: ConvConfig) -> Self {
         Self {
@@ -202,7 +202,7 @@ impl Conv {
             (0, _, _) | (_, 0, _) => {}
             (_, ahead, PadMode::Zero) => x = x.pad_with_zeros(D::Minus1, 0, ahead)?,
             (_, _, mode) => candle_core::bail!(
-                "uneven padding in time with a look-ahead expects zeros, found {mode:?}"
+                "a layer with look-ahead and uneven time padding needs zero padding, found {mode:?}"
             ),
         }
         conv2d(
@@ -213,14 +213,14 @@ impl Conv {
         )
     }
 
-    /// Frames that the layer must see after a frame to compute it.
+    /// Look-ahead: frames after a frame that the layer needs to compute it.
     #[must_use]
     pub fn look_ahead_frames(&self) -> usize {
         self.reach() - self.config.spec.padding.1
     }
 
-    /// The same layer for a stream that cannot wait: it takes the newest frame for all that come after. Gradients reach
-    /// the layer's own weights.
+    /// The same layer without look-ahead, for streams with low latency: it repeats the newest frame in place of the
+    /// following ones. Gradients reach the original weights.
     ///
     /// # Errors
     /// If the layer has a stride or a dilation in time.
@@ -232,7 +232,7 @@ impl Conv {
         }
         if (config.spec.stride.1, config.spec.dilation.1) != (1, 1) {
             candle_core::bail!(
-                "a layer with a stride or dilation in time cannot do without look-ahead"
+                "cannot limit the look-ahead of a layer with a time stride or dilation"
             );
         }
         let weight = self.weight.tensor()?;
@@ -243,7 +243,7 @@ impl Conv {
             bias: self.bias.clone(),
             config: ConvConfig {
                 kernel: (config.kernel.0, before + 1),
-                // A reflected start would be made of frames that are still to come.
+                // Reflection at the start would need future frames.
                 spec: Conv2dSpec {
                     pad_mode: match config.spec.pad_mode {
                         PadMode::Reflect => PadMode::Replicate,
@@ -256,22 +256,19 @@ impl Conv {
         })
     }
 
-    /// Frames between the first and the last tap.
+    /// Distance between the first and the last tap, in frames.
     fn reach(&self) -> usize {
         (self.config.kernel.1 - 1) * self.config.spec.dilation.1
     }
 
-    /// Takes the next frames and gives those that they complete, if any.
+    /// Takes the next frames and returns the completed frames, if any.
     ///
     /// # Errors
     /// If the input does not fit, or the layer has a stride in time.
     pub fn step(&self, past: &mut Past, x: &Tensor) -> Result<Option<Tensor>> {
         let spec = self.config.spec;
         if spec.stride.1 != 1 {
-            candle_core::bail!(
-                "a stepped convolution expects a time stride of 1, found {}",
-                spec.stride.1
-            );
+            candle_core::bail!("step() needs a time stride of 1, found {}", spec.stride.1);
         }
         let Some(x) = past.extend(x, spec.padding.1, spec.pad_mode, self.reach())? else {
             return Ok(None);
@@ -293,8 +290,8 @@ fn without_time_padding(spec: Conv2dSpec) -> Conv2dSpec {
     }
 }
 
-/// A transposed convolution with bias that upsamples the height and keeps the time: (B, C, H, T) to
-/// (B, C', H * stride, T).
+/// A transposed convolution with bias that upsamples the height and keeps the time axis: (B, C, H, T) to (B, C', H *
+/// stride, T).
 #[derive(Clone, Debug)]
 pub struct Upsample {
     weight: Weight,
@@ -304,7 +301,7 @@ pub struct Upsample {
 }
 
 impl Upsample {
-    /// Kernel (stride, 3) with stride (stride, 1), as HARD's decoder has it.
+    /// Kernel (stride, 3) with stride (stride, 1), as in HARD's decoder.
     ///
     /// # Errors
     /// If a tensor is missing or has another shape.
@@ -351,7 +348,7 @@ impl Upsample {
     /// If the weight cannot be folded.
     pub fn without_look_ahead(&self) -> Result<Self> {
         let (before, ahead) = (self.spec.padding.1, self.look_ahead_frames());
-        // A transposed convolution meets the future with its first taps.
+        // The first taps of a transposed convolution meet the future frames.
         let weight = self.weight.tensor()?;
         let newest = weight.narrow(3, 0, ahead + 1)?.sum_keepdim(3)?;
         let known = weight.narrow(3, ahead + 1, before)?;
@@ -363,7 +360,7 @@ impl Upsample {
         })
     }
 
-    /// Those frames for which all of `x` that they need is there.
+    /// The frames whose inputs are all in `x`.
     fn known(&self, x: &Tensor) -> Result<Tensor> {
         let spec = Conv2dSpec {
             padding: (0, self.kernel.1 - 1),
@@ -392,19 +389,19 @@ pub struct TimeUpsampleConfig {
     pub input: usize,
     /// Output channels.
     pub output: usize,
-    /// Output frames for one input frame.
+    /// Output frames per input frame.
     pub rate: usize,
-    /// Kernel, in output frames: a multiple of the rate, of the same parity.
+    /// Kernel size in output frames: a multiple of the rate with the same parity.
     pub kernel: usize,
-    /// Negative slope of a LeakyReLU on the input, if there is one.
+    /// Negative slope of a LeakyReLU on the input, if any.
     pub input_slope: Option<f64>,
-    /// Whether an output frame depends on no input frame that is later than it.
+    /// Whether an output frame depends on no later input frame.
     pub causal: bool,
     /// Whether the weight is split by weight norm (while training) or plain (folded).
     pub weight_norm: bool,
 }
 
-/// A transposed convolution with bias along the time: (B, C, 1, T) to (B, C', 1, T * rate).
+/// A transposed convolution with bias along time: (B, C, 1, T) to (B, C', 1, T * rate).
 #[derive(Clone, Debug)]
 pub struct TimeUpsample {
     weight: Weight,
@@ -412,7 +409,7 @@ pub struct TimeUpsample {
     config: TimeUpsampleConfig,
 }
 
-/// What a [`TimeUpsample`] remembers between steps.
+/// State of a [`TimeUpsample`] between steps.
 #[derive(Clone, Debug, Default)]
 pub struct TimeUpsampleState {
     past: Past,
@@ -423,12 +420,12 @@ impl TimeUpsample {
     /// Reads or creates `weight` (in, out, 1, kernel) (or `weight_g`, `weight_v`) and `bias`.
     ///
     /// # Errors
-    /// If a tensor is missing or has another shape, or kernel and rate do not fit together.
+    /// If a tensor is missing or has another shape, or if kernel and rate do not fit together.
     pub fn new(config: TimeUpsampleConfig, vb: &VarBuilder) -> Result<Self> {
         let TimeUpsampleConfig { rate, kernel, .. } = config;
         if rate == 0 || kernel < rate || kernel % rate != 0 || (kernel - rate) % 2 != 0 {
             candle_core::bail!(
-                "upsampling by {rate} expects a kernel that is a multiple of it, of the same parity, found {kernel}"
+                "upsampling by {rate} needs a kernel size that is a multiple of the rate and has its parity, found {kernel}"
             );
         }
         let bound = 1.0 / ((config.output * kernel) as f64).sqrt();
@@ -440,14 +437,14 @@ impl TimeUpsample {
         })
     }
 
-    /// Output frames for one input frame.
+    /// Output frames per input frame.
     #[must_use]
     pub fn rate(&self) -> usize {
         self.config.rate
     }
 
-    /// Output frames that are cut from the beginning of the transposed convolution's result: none if it is causal, else as
-    /// many as from its end. In a stream the last output lags by as many.
+    /// Output frames that are cut from each end of the transposed convolution's result; none if it is causal. Also the
+    /// lag of a stream, in output frames.
     #[must_use]
     pub fn padding(&self) -> usize {
         match self.config.causal {
@@ -465,7 +462,7 @@ impl TimeUpsample {
         y.narrow(D::Minus1, 0, x.dim(D::Minus1)? * self.config.rate)
     }
 
-    /// Takes the next frames and gives those that they complete: T * rate, but [`Self::padding`] fewer at first.
+    /// Takes the next frames and returns the completed frames: T * rate, minus [`Self::padding`] in the first step.
     ///
     /// # Errors
     /// If the input does not fit.
@@ -496,7 +493,7 @@ impl TimeUpsample {
     }
 }
 
-/// The last frames that a layer has seen.
+/// The last input frames of a layer.
 #[derive(Clone, Debug, Default)]
 pub struct Past {
     frames: Option<Tensor>,
@@ -504,8 +501,8 @@ pub struct Past {
 }
 
 impl Past {
-    /// The kept frames followed by `x`, or nothing while they are no more than `reach`; then keeps the last `reach`.
-    /// The first frames of all are preceded by `padding` frames by `mode`.
+    /// Returns the kept frames followed by `x`, or nothing if there are at most `reach` frames; then keeps the last
+    /// `reach` frames. At the start of the stream, inserts `padding` frames according to `mode`.
     pub fn extend(
         &mut self,
         x: &Tensor,
@@ -534,7 +531,7 @@ impl Past {
     }
 }
 
-/// Puts `padding` frames by `mode` before the first.
+/// Prepends `padding` frames according to `mode`.
 fn lead_in(x: &Tensor, padding: usize, mode: PadMode) -> Result<Tensor> {
     if padding == 0 {
         return Ok(x.clone());
@@ -550,12 +547,12 @@ fn lead_in(x: &Tensor, padding: usize, mode: PadMode) -> Result<Tensor> {
     Tensor::cat(&frames, D::Minus1)
 }
 
-/// Frames waiting for those of another path.
+/// A queue of frames that wait for those of another path.
 #[derive(Clone, Debug, Default)]
 pub struct FrameQueue(Option<Tensor>);
 
 impl FrameQueue {
-    /// Frames waiting.
+    /// Number of frames in the queue.
     pub fn frames(&self) -> usize {
         self.0
             .as_ref()
@@ -565,7 +562,7 @@ impl FrameQueue {
     /// Appends frames along the last axis.
     ///
     /// # Errors
-    /// If the other axes differ from those before.
+    /// If the other axes differ from those of the earlier frames.
     pub fn push(&mut self, x: &Tensor) -> Result<()> {
         self.0 = Some(match self.0.take() {
             Some(waiting) => Tensor::cat(&[&waiting, x], D::Minus1)?,
@@ -577,7 +574,7 @@ impl FrameQueue {
     /// Takes the oldest `count` frames.
     ///
     /// # Errors
-    /// If fewer are waiting.
+    /// If there are fewer.
     pub fn take(&mut self, count: usize) -> Result<Tensor> {
         let waiting = self.frames();
         let Some(frames) = self.0.take().filter(|_| count <= waiting) else {
@@ -660,7 +657,7 @@ impl Block {
         }
     }
 
-    /// The block with the look-ahead of its first layers, as far as `frames` go; takes off what they use.
+    /// The block with look-ahead in its first layers, up to `frames`; subtracts the look-ahead that they use.
     fn with_look_ahead(&self, frames: &mut usize) -> Result<Self> {
         let mut limited = |conv: &Conv| {
             let wanted = conv.look_ahead_frames();
@@ -696,30 +693,30 @@ fn flatten(x: &Tensor) -> Result<Tensor> {
 #[derive(Clone, Debug)]
 pub struct Stack(Vec<Block>);
 
-/// What a [`Stack`] remembers between steps.
+/// State of a [`Stack`] between steps.
 #[derive(Clone, Debug, Default)]
 pub struct StackState(Vec<BlockState>);
 
 #[derive(Clone, Debug, Default)]
 struct BlockState {
     past: Past,
-    /// Of the convolutions in a residual block.
+    /// State of the convolutions in a residual block.
     inner: Vec<Past>,
     skip: FrameQueue,
 }
 
 impl Stack {
-    /// The layers in their order.
+    /// Creates a stack of layers in their order.
     #[must_use]
     pub fn new(blocks: Vec<Block>) -> Self {
         Self(blocks)
     }
 
-    /// The same stack looking no more than `frames` ahead: its first layers look ahead, the others take the newest frame
-    /// for all that come after ([`Conv::without_look_ahead`]).
+    /// The same stack with a look-ahead of at most `frames`: its first layers look ahead, the others repeat the newest
+    /// frame in place of the following ones ([`Conv::without_look_ahead`]).
     ///
     /// # Errors
-    /// If a layer cannot do without look-ahead.
+    /// If the look-ahead of a layer cannot be limited.
     pub fn with_look_ahead(&self, mut frames: usize) -> Result<Self> {
         let blocks = self.0.iter();
         blocks
@@ -738,7 +735,7 @@ impl Stack {
             .try_fold(x.clone(), |x, block| block.forward(&x))
     }
 
-    /// Takes the next frames and gives those that they complete, if any.
+    /// Takes the next frames and returns the completed frames, if any.
     ///
     /// # Errors
     /// If the input does not fit.
@@ -754,7 +751,7 @@ impl Stack {
         Ok(Some(x))
     }
 
-    /// Frames that the stack must see after a frame to compute it.
+    /// Look-ahead: frames after a frame that the stack needs to compute it.
     #[must_use]
     pub fn look_ahead_frames(&self) -> usize {
         self.0.iter().map(Block::look_ahead_frames).sum()

@@ -1,17 +1,16 @@
-//! Sound to log-mel spectrogram, and three voices that turn a log-mel spectrogram into sound again.
+//! Log-mel spectrograms of audio, and three voices that turn a log-mel spectrogram into sound.
 //!
 //! # The mel contract
 //!
-//! Every part of Graft that speaks of a *mel* means the log-mel spectrogram of HARD (Wu, DAFx 2023), fixed by
-//! [`MelConfig::default`]:
+//! A [`MelConfig`] describes the mel spectrogram. The default is that of HARD (Wu, DAFx 2023):
 //!
 //! - 22,050 Hz mono; `n_fft` = window = 2048 samples, periodic Hann; `hop_length` = 512 samples;
-//! - the signal is padded by reflection with `(n_fft - hop_length) / 2` samples on both sides, and frames are not centred:
+//! - the signal is reflection-padded with `(n_fft - hop_length) / 2` samples on both sides, and frames are not centred:
 //!   `n` samples give `n / hop_length` frames, and frame `i` is centred at sample `i * hop_length + hop_length / 2`;
 //! - magnitude (not power), 128 Slaney mel bands from 0 to 11,025 Hz with Slaney's area norm, then `ln(max(x, 1e-5))`;
-//! - stored frame after frame ([`LogMel`]): `values[frame * n_mels + mel]`.
+//! - stored frame by frame ([`LogMel`]): `values[frame * n_mels + mel]`.
 //!
-//! *Frames* are mel columns; *samples* count per channel.
+//! *Frames* are mel columns; *samples* are counted per channel.
 //!
 //! # Sound to mel and back
 //!
@@ -30,7 +29,7 @@
 //!
 //! # The guided voice
 //!
-//! Shapes the sound of two tracks to a mel, here that of the first track itself:
+//! This example filters the sound of two tracks to match a mel, here that of the first track itself:
 //!
 //! ```
 //! use vocoder::guided::{FrameControls, GuidedConfig, GuidedVoice};

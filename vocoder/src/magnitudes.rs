@@ -1,11 +1,11 @@
-//! What a mel leaves open: how the bins of a band share its loudness.
+//! Predicts magnitudes from a mel: how the energy of a band is distributed over its bins.
 //!
-//! A network that has seen enough music tells tones from noise and finds a tone's place inside its band, as the
-//! post-processing net of Wang et al., "Tacotron: Towards End-to-End Speech Synthesis", Interspeech 2017, does for speech.
-//! Griffin-Lim ([`crate::griffin_lim`]) starts from it instead of the smoothest magnitudes that fit. It sees the past alone, so
-//! that it costs no latency.
+//! The network learns to tell tones from noise and to locate a tone inside its band, as the post-processing net of Wang
+//! et al., "Tacotron: Towards End-to-End Speech Synthesis", Interspeech 2017, does for speech. Griffin-Lim
+//! ([`crate::griffin_lim`]) starts from its output instead of the smoothest magnitudes that fit. The network is causal
+//! and adds no latency.
 //!
-//! Legend of shapes: B batch, M mel bands, T frames, F bins of the Fourier transform (`n_fft / 2 + 1`).
+//! Shapes: B batch, M mel bands, T frames, F bins of the Fourier transform (`n_fft / 2 + 1`).
 
 use candle_core::{Device, Error, Result, Tensor, bail};
 use candle_nn::VarBuilder;
@@ -15,7 +15,7 @@ use crate::generator::{MEL_DEVIATION, MEL_MEAN};
 use crate::layers::{Block, Conv, ConvConfig, Stack, StackState};
 use crate::mel::{MEL_FLOOR, MelConfig, MelFilterBank};
 
-/// Largest correction either way, nepers.
+/// Largest correction, up or down, in nepers.
 const LIMIT: f64 = 10.0;
 
 /// Sizes of a [`MagnitudeNetwork`].
@@ -27,10 +27,10 @@ pub struct MagnitudesConfig {
 }
 
 impl MagnitudesConfig {
-    /// Checks that a network can be built so.
+    /// Checks that the sizes are valid.
     ///
     /// # Errors
-    /// If it has no channels, or too many.
+    /// If there are no channels, or too many.
     pub fn validate(&self) -> crate::Result<()> {
         match self.channels {
             1..=4096 => Ok(()),
@@ -39,15 +39,16 @@ impl MagnitudesConfig {
     }
 }
 
-/// Log-mel frames to magnitudes: every band spread over its bins as smoothly as it can be, and corrected.
+/// Converts log-mel frames to magnitudes: spreads every band over its bins as smoothly as possible, and corrects the
+/// result.
 #[derive(Clone, Debug)]
 pub struct MagnitudeNetwork {
-    /// The smooth magnitudes of mels of one: (F, M).
+    /// The smooth magnitudes for unit mels: (F, M).
     spread: Tensor,
     layers: Stack,
 }
 
-/// What a [`MagnitudeNetwork`] remembers between steps.
+/// State of a [`MagnitudeNetwork`] between steps.
 #[derive(Clone, Debug, Default)]
 pub struct MagnitudeState(StackState);
 
@@ -74,7 +75,7 @@ impl MagnitudeNetwork {
         })
     }
 
-    /// A whole clip: log-mels (B, M, T) to magnitudes (B, F, T).
+    /// Converts a whole clip: log-mels (B, M, T) to magnitudes (B, F, T).
     ///
     /// # Errors
     /// If the input does not fit.
@@ -83,8 +84,8 @@ impl MagnitudeNetwork {
         self.corrected(log_mel, &corrections)
     }
 
-    /// The F magnitudes of the next frame of a stream, given its M log-mels. One frame at a time, so that they do not depend on
-    /// how a stream is cut, not even by rounding: Griffin-Lim's phases would tell.
+    /// The F magnitudes of the next frame of a stream, from its M log-mels. Processes one frame at a time, so that not
+    /// even the rounding depends on how a stream is split: Griffin-Lim's phases are sensitive to it.
     ///
     /// # Errors
     /// If the frame does not fit.
@@ -97,7 +98,7 @@ impl MagnitudeNetwork {
                 .corrected(&log_mel, &corrections)?
                 .flatten_all()?
                 .to_vec1(),
-            None => bail!("a causal network expects to give a frame for each, found none"),
+            None => bail!("a causal network must return one frame per input frame, found none"),
         }
     }
 
@@ -120,8 +121,8 @@ impl MagnitudeNetwork {
     }
 }
 
-/// Shares of each band's mel in each bin's magnitude, (F, M): a band's level in all of its bins, where bands overlap a mean of
-/// theirs.
+/// Weight of each band's mel in each bin's magnitude, (F, M): the level of a band in all of its bins; where bands
+/// overlap, their weighted mean.
 fn spread(mel: &MelConfig) -> Result<Tensor> {
     let filters = MelFilterBank::new(mel).map_err(Error::wrap)?;
     let (n_bins, n_mels) = (filters.n_bins(), filters.n_mels());

@@ -1,4 +1,4 @@
-//! Log-mel spectrograms: whole clips and streams, equal bit for bit.
+//! Log-mel spectrograms of whole clips and streams, equal bit for bit.
 
 use std::ops::Range;
 
@@ -8,18 +8,18 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::stft::{FrameTransform, SampleBuffer};
 
-/// Mel magnitudes are raised to this value before the logarithm.
+/// Lower limit of the mel magnitudes before the logarithm.
 pub const MEL_FLOOR: f32 = 1e-5;
 
-/// Which mel spectrogram; the default is that of HARD (see the [crate's documentation](crate)).
+/// Settings of a mel spectrogram; the default is that of HARD (see the [crate's documentation](crate)).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MelConfig {
-    /// Sample rate of the audio that is analysed.
+    /// Sample rate of the analysed audio.
     pub sample_rate_hz: u32,
-    /// Length of the window and of the Fourier transform, in samples.
+    /// Length of the analysis window and of the Fourier transform, in samples.
     pub n_fft: usize,
-    /// Samples from one frame to the next.
+    /// Distance between frames, in samples.
     pub hop_length: usize,
     /// Number of mel bands.
     pub n_mels: usize,
@@ -43,11 +43,11 @@ impl Default for MelConfig {
 }
 
 impl MelConfig {
-    /// Checks that the settings make sense together.
+    /// Checks that the settings are valid and consistent.
     ///
     /// # Errors
     ///
-    /// Names the first setting that is out of its range.
+    /// If a setting is out of range; the error names the first one.
     pub fn validate(&self) -> Result<()> {
         if !(1_000..=768_000).contains(&self.sample_rate_hz) {
             return Err(Error::setting(
@@ -79,17 +79,17 @@ impl MelConfig {
         Ok(())
     }
 
-    /// Time from one frame to the next.
+    /// Time between frames.
     pub fn hop_seconds(&self) -> f64 {
         self.hop_length as f64 / f64::from(self.sample_rate_hz)
     }
 
-    /// Bins of the Fourier transform, from 0 Hz to half the sample rate.
+    /// Bins of the Fourier transform, from 0 Hz to the Nyquist frequency.
     pub fn n_bins(&self) -> usize {
         self.n_fft / 2 + 1
     }
 
-    /// Samples of reflection at either end of a clip.
+    /// Samples of reflection at both ends of a clip.
     pub fn padding_samples(&self) -> usize {
         (self.n_fft - self.hop_length) / 2
     }
@@ -99,14 +99,14 @@ impl MelConfig {
         samples / self.hop_length
     }
 
-    /// Centre of a band, in hertz; fractions of a band lie between on Slaney's scale.
+    /// Centre of a band, in hertz. Fractional bands are interpolated on Slaney's scale.
     #[must_use]
     pub fn band_centre_hz(&self, band: f64) -> f64 {
         let (lowest, step) = self.band_grid_mels();
         mel_to_hz(lowest + band * step)
     }
 
-    /// The band, as a fraction, whose centre is at `hz`; below zero or above `n_mels - 1` beyond the outermost centres.
+    /// The fractional band whose centre is at `hz`; below 0 or above `n_mels - 1` outside the outermost centres.
     #[must_use]
     pub fn band_at_hz(&self, hz: f64) -> f64 {
         let (lowest, step) = self.band_grid_mels();
@@ -124,7 +124,7 @@ impl MelConfig {
     }
 }
 
-/// A log-mel spectrogram: frames of `n_mels` values, one frame after the other.
+/// A log-mel spectrogram: frames of `n_mels` values, stored frame by frame.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogMel {
     n_mels: usize,
@@ -132,11 +132,11 @@ pub struct LogMel {
 }
 
 impl LogMel {
-    /// Takes the first frames away, as a spectrogram of their own.
+    /// Removes the first frames and returns them.
     ///
     /// # Panics
     ///
-    /// When there are fewer than `frames`.
+    /// If there are fewer than `frames`.
     pub fn take_first(&mut self, frames: usize) -> Self {
         Self {
             n_mels: self.n_mels,
@@ -144,7 +144,7 @@ impl LogMel {
         }
     }
 
-    /// Appends the last frame again, `times` times; does nothing without a frame.
+    /// Appends the last frame again, `times` times. Does nothing if there are no frames.
     pub fn repeat_last(&mut self, times: usize) {
         if let Some(start) = self.values.len().checked_sub(self.n_mels) {
             for _ in 0..times {
@@ -161,11 +161,11 @@ impl LogMel {
         }
     }
 
-    /// Takes `values[frame * n_mels + mel]` as they are.
+    /// Creates a spectrogram from `values[frame * n_mels + mel]`.
     ///
     /// # Errors
     ///
-    /// When the values do not fill whole frames.
+    /// If the values do not fill whole frames.
     pub fn from_values(n_mels: usize, values: Vec<f32>) -> Result<Self> {
         if n_mels == 0 || !values.len().is_multiple_of(n_mels) {
             let expected = format!("a whole number of frames of {n_mels} values");
@@ -189,7 +189,7 @@ impl LogMel {
     ///
     /// # Panics
     ///
-    /// When there is no such frame.
+    /// If there is no such frame.
     pub fn frame(&self, index: usize) -> &[f32] {
         &self.values[index * self.n_mels..][..self.n_mels]
     }
@@ -203,7 +203,7 @@ impl LogMel {
     ///
     /// # Panics
     ///
-    /// When `frame` does not hold `n_mels` values.
+    /// If `frame` does not hold `n_mels` values.
     pub fn push_frame(&mut self, frame: &[f32]) {
         assert_eq!(frame.len(), self.n_mels, "values of a log-mel frame");
         self.values.extend_from_slice(frame);
@@ -213,14 +213,14 @@ impl LogMel {
     ///
     /// # Panics
     ///
-    /// When `other` has another number of mel bands.
+    /// If `other` has a different number of mel bands.
     pub fn extend(&mut self, other: &LogMel) {
         assert_eq!(other.n_mels, self.n_mels, "mel bands");
         self.values.extend_from_slice(&other.values);
     }
 }
 
-/// Triangular filters on Slaney's mel scale with Slaney's area norm, as `librosa.filters.mel` makes them.
+/// Triangular filters on Slaney's mel scale with Slaney's area norm, as in `librosa.filters.mel`.
 ///
 /// M. Slaney, "Auditory Toolbox", Interval Research Technical Report 1998-010.
 #[derive(Clone, Debug)]
@@ -237,11 +237,11 @@ struct Filter {
 }
 
 impl MelFilterBank {
-    /// The filters that belong to `config`.
+    /// Creates the filters for `config`.
     ///
     /// # Errors
     ///
-    /// When `config` is not [valid](MelConfig::validate).
+    /// If `config` is not [valid](MelConfig::validate).
     pub fn new(config: &MelConfig) -> Result<Self> {
         config.validate()?;
         Ok(Self::for_analysis(
@@ -278,11 +278,11 @@ impl MelFilterBank {
         self.n_bins
     }
 
-    /// Adds up the magnitudes (`n_bins` values) of every band into `mel` (`n_mels` values).
+    /// Sums the weighted magnitudes (`n_bins` values) of every band into `mel` (`n_mels` values).
     ///
     /// # Panics
     ///
-    /// When either slice has another length.
+    /// If a slice has the wrong length.
     pub fn apply(&self, magnitude: &[f32], mel: &mut [f32]) {
         assert_eq!(magnitude.len(), self.n_bins, "magnitude bins");
         assert_eq!(mel.len(), self.filters.len(), "mel bands");
@@ -295,7 +295,8 @@ impl MelFilterBank {
         }
     }
 
-    /// Adds up the values of all bands (`n_mels` values), weighted, in the bins that they cover (`n_bins` values).
+    /// The transpose of [`Self::apply`]: adds the weighted values of all bands (`n_mels` values) to their bins
+    /// (`n_bins` values).
     pub(crate) fn apply_transposed(&self, mel: &[f32], bins: &mut [f32]) {
         bins.fill(0.0);
         for (value, (range, weights)) in mel.iter().zip(self.bands()) {
@@ -360,17 +361,17 @@ fn mel_to_hz(mel: f64) -> f64 {
 
 /// Log-mel spectrograms of whole clips.
 ///
-/// Samples that are not finite, or beyond any sound (1e6), count as silence; so the values always are finite.
+/// Samples that are not finite or above 1e6 count as silence, so the values are always finite.
 pub struct MelSpectrogram {
     stream: MelStream,
 }
 
 impl MelSpectrogram {
-    /// Prepares window, transform and filters.
+    /// Prepares analysis window, transform and filters.
     ///
     /// # Errors
     ///
-    /// When `config` is not [valid](MelConfig::validate).
+    /// If `config` is not [valid](MelConfig::validate).
     pub fn new(config: &MelConfig) -> Result<Self> {
         Ok(Self {
             stream: MelStream::new(config)?,
@@ -379,7 +380,7 @@ impl MelSpectrogram {
 
     /// The [`MelConfig::frames`] frames of a whole clip, mono at the configured rate.
     ///
-    /// Clips shorter than the padding are reflected as often as it takes, as `numpy.pad` does.
+    /// Clips shorter than the padding are reflected repeatedly, as in `numpy.pad`.
     pub fn log_mel(&mut self, samples: &[f32]) -> LogMel {
         let mut mel = LogMel::new(self.stream.config.n_mels);
         self.stream.push(samples, &mut mel);
@@ -390,12 +391,12 @@ impl MelSpectrogram {
 
 /// Log-mel spectrogram of a stream that is pushed in pieces of any size.
 ///
-/// Gives the values of [`MelSpectrogram::log_mel`], bit for bit. A frame appears as soon as its last sample was pushed:
-/// frame `i` after `i * hop_length + (n_fft + hop_length) / 2` samples.
+/// Returns the values of [`MelSpectrogram::log_mel`], bit for bit. A frame is returned as soon as its last sample was
+/// pushed: frame `i` after `i * hop_length + (n_fft + hop_length) / 2` samples.
 pub struct MelStream {
     config: MelConfig,
     filter_bank: MelFilterBank,
-    /// In `f64`: in `f32` the rounding of loud bins would show in quiet bands.
+    /// In `f64`: in `f32`, rounding errors of loud bins would affect quiet bands.
     transform: FrameTransform<f64>,
     input: SampleBuffer,
     next_frame: usize,
@@ -405,11 +406,11 @@ pub struct MelStream {
 }
 
 impl MelStream {
-    /// A stream at its beginning.
+    /// Creates a stream at its beginning.
     ///
     /// # Errors
     ///
-    /// When `config` is not [valid](MelConfig::validate).
+    /// If `config` is not [valid](MelConfig::validate).
     pub fn new(config: &MelConfig) -> Result<Self> {
         let filter_bank = MelFilterBank::new(config)?;
         Ok(Self {
@@ -424,11 +425,11 @@ impl MelStream {
         })
     }
 
-    /// Takes mono samples at the configured rate and appends the frames that they complete to `out`.
+    /// Takes mono samples at the configured rate and appends the completed frames to `out`.
     ///
     /// # Panics
     ///
-    /// When `out` has another number of mel bands.
+    /// If `out` has a different number of mel bands.
     pub fn push(&mut self, samples: &[f32], out: &mut LogMel) {
         self.input.push(samples);
         while self.frame_end(self.next_frame) <= self.input.end() {
@@ -437,11 +438,11 @@ impl MelStream {
         self.input.discard_before(self.frame_start(self.next_frame));
     }
 
-    /// Ends the clip: appends the frames that reach into the reflection at its end, and starts again for another one.
+    /// Ends the clip: appends the frames that reach into the reflection at its end, and resets for the next clip.
     ///
     /// # Panics
     ///
-    /// When `out` has another number of mel bands.
+    /// If `out` has a different number of mel bands.
     pub fn finish(&mut self, out: &mut LogMel) {
         while self.next_frame < self.config.frames(self.input.end()) {
             self.append_frame(out);
@@ -449,18 +450,18 @@ impl MelStream {
         self.reset();
     }
 
-    /// Forgets everything pushed so far.
+    /// Resets the stream.
     pub fn reset(&mut self) {
         self.input.clear();
         self.next_frame = 0;
     }
 
-    /// Number of the first sample of a frame; below 0 in the padding.
+    /// Number of the first sample of a frame; negative in the padding.
     fn frame_start(&self, frame: usize) -> isize {
         (frame * self.config.hop_length) as isize - self.config.padding_samples() as isize
     }
 
-    /// Samples to be pushed before a frame is complete.
+    /// Number of samples after which a frame is complete.
     fn frame_end(&self, frame: usize) -> usize {
         frame * self.config.hop_length + self.config.n_fft - self.config.padding_samples()
     }

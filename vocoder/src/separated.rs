@@ -1,4 +1,4 @@
-//! A source whose spectra are split into harmonic and percussive parts while it comes in.
+//! Splits the spectra of a source into harmonic and percussive parts, as a stream.
 
 use realfft::num_complex::Complex32;
 
@@ -8,32 +8,31 @@ use crate::stft::{FrameTransform, SampleBuffer, magnitude_of};
 
 /// A frame of one source whose masks are known.
 pub(crate) struct SeparatedFrame<'a> {
-    /// Channels one after the other.
+    /// Channel by channel.
     pub(crate) spectra: &'a [Complex32],
     pub(crate) harmonic: &'a [f32],
     pub(crate) percussive: &'a [f32],
 }
 
-/// One of the two inputs: its samples, its latest spectra and its separation.
+/// One of the two inputs: its samples, latest spectra and separation.
 pub(crate) struct Source {
     /// Per channel.
     pub(crate) input: Vec<SampleBuffer>,
     hpss: HpssStream,
-    /// Spectra of the frames that the separation still holds, at position `frame % spectra.len()`; channels one after the
-    /// other.
+    /// Spectra of the frames that the separation still needs, at position `frame % spectra.len()`; channel by channel.
     spectra: Vec<Vec<Complex32>>,
-    /// Frames that went in.
+    /// Number of frames that were analysed.
     pub(crate) analysed_frames: usize,
     separated_frames: usize,
     magnitude: Vec<f32>,
 }
 
 impl Source {
-    /// A source of so many channels at its beginning.
+    /// Creates a source with this many channels at its beginning.
     ///
     /// # Errors
     ///
-    /// Names the setting that is out of range.
+    /// If a setting is out of range; the error names it.
     pub(crate) fn new(channels: usize, n_bins: usize, hpss: &HpssConfig) -> Result<Self> {
         let hpss = HpssStream::new(n_bins, hpss)?;
         let spectra = vec![Complex32::default(); channels * n_bins];
@@ -47,7 +46,7 @@ impl Source {
         })
     }
 
-    /// Starts over.
+    /// Resets the source.
     pub(crate) fn reset(&mut self) {
         self.input.iter_mut().for_each(SampleBuffer::clear);
         self.hpss.reset();
@@ -55,7 +54,7 @@ impl Source {
         self.separated_frames = 0;
     }
 
-    /// Transforms the frame that starts at `start`; gives the one whose masks that completes.
+    /// Transforms the frame that starts at `start`. Returns the frame whose masks become complete.
     pub(crate) fn analyse(
         &mut self,
         start: isize,
@@ -80,14 +79,14 @@ impl Source {
         Some(separated(masks, &self.spectra, &mut self.separated_frames))
     }
 
-    /// After the last frame was analysed: the frames whose masks had waited for more.
+    /// Returns the remaining frames after the last frame was analysed.
     pub(crate) fn drain(&mut self) -> Option<SeparatedFrame<'_>> {
         let masks = self.hpss.drain()?;
         Some(separated(masks, &self.spectra, &mut self.separated_frames))
     }
 }
 
-/// Puts the masks that became known beside the spectra of their frame.
+/// Combines new masks with the spectra of their frame.
 fn separated<'a>(
     masks: HpssMasks<&'a [f32]>,
     spectra: &'a [Vec<Complex32>],

@@ -1,4 +1,4 @@
-//! What all short-time Fourier transforms here share: the input of frames, their transform, and their sum.
+//! Common parts of all short-time Fourier transforms: the sample buffer, the transform, and overlap-add.
 
 use std::f64::consts::TAU;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use realfft::num_complex::{Complex, Complex32};
 use realfft::{ComplexToReal, FftNum, RealFftPlanner, RealToComplex};
 
-/// Samples beyond this magnitude, or not finite, are no sound: they count as silence.
+/// Samples above this magnitude, or not finite, count as silence.
 const SAMPLE_LIMIT: f32 = 1e6;
 
 /// Periodic Hann window, as in `torch.hann_window` and `scipy.signal.get_window("hann", n)`.
@@ -17,26 +17,26 @@ fn hann_window<T: Sample>(length_samples: usize) -> Vec<T> {
         .collect()
 }
 
-/// What a transform calculates in: `f32`, or `f64` where quiet bins beside loud ones must be exact.
+/// Precision of a transform: `f32`, or `f64` where quiet bins next to loud ones must be exact.
 pub(crate) trait Sample: FftNum + From<f32> {}
 
 impl<T: FftNum + From<f32>> Sample for T {}
 
-/// Hann-windowed real Fourier transform of frames and back, with scratch memory of its own: nothing is allocated on the
-/// way.
+/// Hann-windowed real Fourier transform of frames, and its inverse. Has its own scratch memory and does not allocate
+/// while running.
 pub(crate) struct FrameTransform<T: Sample = f32> {
     forward: Arc<dyn RealToComplex<T>>,
     inverse: Arc<dyn ComplexToReal<T>>,
     forward_scratch: Vec<Complex<T>>,
     inverse_scratch: Vec<Complex<T>>,
     window: Vec<T>,
-    /// Window of the way back, scaled for the inverse transform.
+    /// Synthesis window, scaled for the inverse transform.
     synthesis: Vec<T>,
     frame: Vec<T>,
 }
 
 impl<T: Sample> FrameTransform<T> {
-    /// For frames of `n_fft` samples, an even number.
+    /// Creates a transform for frames of `n_fft` samples, an even number.
     pub(crate) fn new(n_fft: usize) -> Self {
         let mut planner = RealFftPlanner::new();
         let forward = planner.plan_fft_forward(n_fft);
@@ -78,10 +78,10 @@ impl<T: Sample> FrameTransform<T> {
 }
 
 impl FrameTransform {
-    /// With a way back whose frames count for no more than `kept_samples` around their middle, an even number below
-    /// `n_fft`: analysis and synthesis windows together are a Hann window of that length (Mauler and Martin, "A low delay,
-    /// variable resolution, perfect reconstruction spectral analysis-synthesis system", EUSIPCO 2007). Gives the transform
-    /// and that window.
+    /// Uses a short synthesis window, so that only `kept_samples` around the middle of a frame are used for the output,
+    /// an even number below `n_fft`. The product of analysis and synthesis window is a Hann window of that length
+    /// (Mauler and Martin, "A low delay, variable resolution, perfect reconstruction spectral analysis-synthesis
+    /// system", EUSIPCO 2007). Returns the transform and that product.
     pub(crate) fn with_short_synthesis(n_fft: usize, kept_samples: usize) -> (Self, Vec<f32>) {
         let mut transform = Self::new(n_fft);
         let kept = hann_window(kept_samples);
@@ -102,7 +102,7 @@ impl FrameTransform {
         self.transform_frame(spectrum);
     }
 
-    /// The windowed frame of `spectrum`, which is overwritten.
+    /// The windowed frame of `spectrum`. Overwrites `spectrum`.
     pub(crate) fn inverse(&mut self, spectrum: &mut [Complex32]) -> &[f32] {
         // The first and the last bin of a real signal are real.
         spectrum[0].im = 0.0;
@@ -117,7 +117,7 @@ impl FrameTransform {
     }
 }
 
-/// Magnitude of one bin; unlike `norm` it does not guard against overflow, and compiles to vector instructions.
+/// Magnitude of one bin. Unlike `norm`, it does not guard against overflow, and it compiles to vector instructions.
 #[inline(always)]
 pub(crate) fn magnitude_of(bin: &Complex32) -> f32 {
     bin.norm_sqr().sqrt()
@@ -127,7 +127,7 @@ pub(crate) fn magnitude_of(bin: &Complex32) -> f32 {
 #[derive(Default)]
 pub(crate) struct SampleBuffer {
     samples: Vec<f32>,
-    /// Number of the first sample that is kept.
+    /// Number of the first stored sample.
     start: usize,
 }
 
@@ -153,7 +153,7 @@ impl SampleBuffer {
         self.start + self.samples.len()
     }
 
-    /// Lets go of samples that come before the first sample of every frame to come.
+    /// Drops the samples before the first sample of the coming frames.
     pub(crate) fn discard_before(&mut self, frame_start: isize) {
         let unneeded = (frame_start.max(0) as usize).saturating_sub(self.start);
         let unneeded = unneeded.min(self.samples.len());
@@ -161,8 +161,8 @@ impl SampleBuffer {
         self.start += unneeded;
     }
 
-    /// Writes the samples from number `start` on, times `window`, to `frame`. Where the frame reaches beyond the samples
-    /// pushed so far, these are taken for the whole clip and mirrored, as often as it takes.
+    /// Writes the samples from number `start` on, times `window`, to `frame`. If the frame extends beyond the samples
+    /// pushed so far, these are treated as the whole clip and mirrored, repeatedly if necessary.
     fn read_windowed<T: Sample>(&self, start: isize, window: &[T], frame: &mut [T]) {
         let offset = start - self.start as isize;
         if offset >= 0 && offset as usize + window.len() <= self.samples.len() {
@@ -179,7 +179,7 @@ impl SampleBuffer {
     }
 }
 
-/// The sample that stands at `index` when `samples` samples are mirrored at the first and the last one.
+/// The sample at `index` if `samples` samples are mirrored at the first and the last one.
 fn reflect(index: isize, samples: usize) -> usize {
     let last = samples.saturating_sub(1) as isize;
     if last == 0 {
@@ -189,7 +189,7 @@ fn reflect(index: isize, samples: usize) -> usize {
     folded.min(2 * last - folded) as usize
 }
 
-/// Windowed frames added up, and the sum of their squared windows that this is divided by.
+/// The sum of windowed frames, and the sum of the squared windows to divide by.
 pub(crate) struct OverlapAdd {
     /// Number of the first sample that was not pulled yet.
     start: usize,
@@ -223,7 +223,7 @@ impl OverlapAdd {
         add_at(&mut self.sums[channel], offset, frame.iter().copied());
     }
 
-    /// Takes note of the product of the windows that the frames which start there were analysed and synthesised with.
+    /// Records the product of analysis and synthesis window of the frames that start there.
     pub(crate) fn add_window(&mut self, frame_start: isize, product: &[f32]) {
         let offset = frame_start - self.start as isize;
         add_at(&mut self.window_power, offset, product.iter().copied());
@@ -245,7 +245,7 @@ impl OverlapAdd {
     }
 }
 
-/// Adds `frame` to `sums` from `offset` on; what comes before the first sample is dropped.
+/// Adds `frame` to `sums` from `offset` on. Drops the part before the first sample.
 fn add_at(sums: &mut Vec<f32>, offset: isize, frame: impl ExactSizeIterator<Item = f32>) {
     let before = offset.min(0).unsigned_abs();
     let offset = offset.max(0) as usize;

@@ -1,4 +1,4 @@
-//! The convolution against PyTorch, finite differences, and candle's own operations.
+//! The convolution compared with PyTorch, finite differences, and candle's own operations.
 
 mod common;
 
@@ -8,7 +8,7 @@ use vocoder::conv::{
     Conv2dSpec, PadMode, conv_transpose2d, conv_transpose2d_composed, conv2d, conv2d_composed,
 };
 
-/// One convolution on operands that [`noise`] gives, with the result that PyTorch computed (`data/conv.py`).
+/// One convolution of operands from [`noise`], with PyTorch's result (`data/conv.py`).
 struct Case {
     name: String,
     input: Vec<usize>,
@@ -107,7 +107,7 @@ impl Case {
     }
 }
 
-/// The same values in another memory order: the two last axes stored the other way round.
+/// The same values in another memory order: with the last two axes transposed.
 fn transposed_copy(x: &Tensor) -> Result<Tensor> {
     let stored = x.transpose(2, 3)?.contiguous()?.transpose(2, 3)?;
     if x.dim(2)? > 1 && x.dim(3)? > 1 {
@@ -116,7 +116,7 @@ fn transposed_copy(x: &Tensor) -> Result<Tensor> {
     Ok(stored)
 }
 
-/// The same values as a part of a larger tensor, on every axis.
+/// The same values as a slice of a larger tensor, on every axis.
 fn narrowed_copy(x: &Tensor) -> Result<Tensor> {
     let mut large = x.clone();
     for dim in 0..x.rank() {
@@ -129,7 +129,7 @@ fn narrowed_copy(x: &Tensor) -> Result<Tensor> {
     part - 0.25
 }
 
-/// A number that depends on every output, whose gradient arrives at the convolution transposed.
+/// A scalar that depends on every output, whose gradient arrives at the convolution transposed.
 fn loss(output: &Tensor) -> Result<Tensor> {
     let output = output.transpose(2, 3)?;
     (&output * noise(output.dims(), 4, output.dtype())?)?.sum_all()
@@ -253,7 +253,7 @@ fn composed_operations_agree() -> Result<()> {
     Ok(())
 }
 
-/// Sizes as the networks have them, where tiles, phases and remainders of the fast path all occur.
+/// Sizes as in the networks, which exercise tiles, phases and remainders of the fast path.
 #[test]
 fn large_layers_equal_composed_ones() -> Result<()> {
     let same = |padding| Conv2dSpec {

@@ -1,4 +1,4 @@
-//! The HiFi-GAN generator against PyTorch, and its stream against its whole clips.
+//! The HiFi-GAN generator compared with PyTorch, and its stream with whole clips.
 
 mod common;
 
@@ -56,7 +56,7 @@ fn generator(config: GeneratorConfig, weight_norm: bool) -> Result<Generator> {
     Generator::new(config, weight_norm, &vb)
 }
 
-/// One with few channels, so that a grid of steps is quick.
+/// A generator with few channels, so that many step sizes are quick to test.
 fn small(resblock: ResBlock) -> GeneratorConfig {
     GeneratorConfig {
         n_mels: 5,
@@ -79,10 +79,10 @@ fn kinds() -> impl Iterator<Item = GeneratorConfig> {
     kinds.into_iter().flatten()
 }
 
-/// By how much the template of the generated voice lags the mel.
+/// Lag of the generated voice's template behind the mel.
 const TEMPLATE_LAG_SAMPLES: usize = 512 + 768 - 256;
 
-/// A template for a mel (B, M, T), if the generator hears one.
+/// A template for a mel (B, M, T), if the generator uses one.
 fn template(generator: &Generator, mel: &Tensor) -> Result<Option<Tensor>> {
     let (batch, _, frames) = mel.dims3()?;
     let template = || noise(&[batch, 1, frames * 512], 2, DType::F32)? * 0.2;
@@ -165,14 +165,15 @@ fn look_ahead_is_exact() -> Result<()> {
         ..GeneratorConfig::v1()
     };
     assert_eq!(look_ahead(causal.clone(), 0)?, 0);
-    // A causal generator waits for nothing but its template and the bands of it, though it uses what it has of the mel by then.
+    // A causal generator waits only for its template and the template's bands, but uses the mel frames that are known
+    // by then.
     let corrector = GeneratorConfig {
         template: true,
         ..causal
     };
     let lag = TEMPLATE_LAG_SAMPLES;
     assert_eq!(look_ahead(corrector, lag)?, lag + 31);
-    // What a frame that is not a number touches, and nothing else, is not a number either.
+    // The samples that depend on a NaN frame are NaN, and no others.
     for config in kinds().filter(|config| !config.template) {
         let generator = generator(config, false)?;
         let mel = noise(&[1, 5, 29], 1, DType::F32)?;

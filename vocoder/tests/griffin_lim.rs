@@ -1,4 +1,4 @@
-//! The Griffin-Lim voice: how close its sound comes to the given mel, and its stream against the whole clip.
+//! The Griffin-Lim voice: how close its sound comes to the given mel, and its stream compared with the whole clip.
 
 mod signals;
 
@@ -29,7 +29,7 @@ fn streamed(mel: &LogMel, push_frames: usize) -> Vec<f32> {
     out
 }
 
-/// Mean distance of two mels in nepers, where the first is less than 60 dB below its peak.
+/// Mean distance between two mels in nepers, where the first is less than 60 dB below its peak.
 fn mel_distance(a: &LogMel, b: &LogMel) -> f32 {
     assert_eq!(a.frames(), b.frames());
     let peak = a
@@ -43,7 +43,7 @@ fn mel_distance(a: &LogMel, b: &LogMel) -> f32 {
     distances.iter().sum::<f32>() / distances.len() as f32
 }
 
-/// How far the magnitudes of `samples` are from those that the mel stands for (0 = equal), without the frames at the ends.
+/// Distance of the magnitudes of `samples` from those that the mel implies (0 = equal), without the frames at the ends.
 fn spectral_convergence(mel: &LogMel, samples: &[f32]) -> f32 {
     let config = MelConfig::default();
     let fft = RealFftPlanner::<f32>::new().plan_fft_forward(config.n_fft);

@@ -1,4 +1,4 @@
-//! The guided voice: what it keeps, what it changes, and when its output is final.
+//! The guided voice: what it keeps and what it changes, and when its output is final.
 
 mod signals;
 
@@ -6,7 +6,7 @@ use signals::{error_db, music, noise, rms, tone};
 use vocoder::guided::{FrameControls, GuidedConfig, GuidedVoice};
 use vocoder::{LogMel, MelConfig, MelSpectrogram};
 
-/// Host rates with whole and with broken hops.
+/// Host rates with hops of whole and of fractional samples.
 const RATES_HZ: [u32; 6] = [22_050, 44_100, 48_000, 88_200, 96_000, 192_000];
 
 /// A clip for the voice: both sources, decoded mel and knobs.
@@ -29,12 +29,12 @@ fn refs(channels: &[Vec<f32>]) -> Vec<&[f32]> {
     channels.iter().map(Vec::as_slice).collect()
 }
 
-/// As many frames as the model makes of a clip.
+/// The number of frames that the model has for a clip.
 fn model_frames(samples: usize, sample_rate_hz: u32) -> usize {
     samples * 22_050 / sample_rate_hz as usize / 512
 }
 
-/// A mel above everything, so that every gain is at its limit.
+/// A mel above any other, so that every gain is at its limit.
 fn loud_mel(frames: usize) -> LogMel {
     LogMel::from_values(128, vec![20.0; frames * 128]).unwrap()
 }
@@ -94,7 +94,7 @@ fn one_source_at_unit_gain_comes_out_as_it_went_in() {
     }
 }
 
-/// Deterministic material in which everything moves.
+/// Deterministic audio, mels and knobs that all vary.
 fn lively_clip(rate: u32, samples: usize) -> Clip {
     let frames = model_frames(samples, rate);
     let values = noise(9, frames * 128).iter().map(|x| 2.0 * x).collect();
@@ -138,7 +138,7 @@ fn output_does_not_depend_on_how_the_input_is_cut() {
                 };
                 let (main, sidechain) = (piece(&clip.main), piece(&clip.sidechain));
                 voice.push_audio(&refs(&main), &refs(&sidechain)).unwrap();
-                // Mel frames come late, as they do from a model.
+                // Mel frames arrive late, as from a model.
                 while (next_frame + push_frames) * 2600 < end {
                     push_mel_frames(&mut voice, &clip, next_frame, next_frame + push_frames);
                     next_frame += push_frames;
@@ -190,7 +190,7 @@ fn output_is_final_exactly_when_it_says_so() {
             let (pushed, pulled) = (newest + 1, out[0].len());
             assert!(voice.samples_needed(pulled) <= pushed);
             assert!(voice.samples_needed(pulled + 1) > pushed);
-            // Output sample `pulled` is still missing now that input sample `newest` is in.
+            // Output sample `pulled` is not final although input sample `newest` was pushed.
             most_behind = most_behind.max((newest + 1).saturating_sub(pulled));
         }
         assert_eq!(most_behind, voice.latency_samples(), "{rate} Hz");
@@ -242,7 +242,7 @@ fn the_mel_of_the_output_becomes_the_decoded_mel() {
     let music = music();
     let mut analysis = MelSpectrogram::new(&config.mel).unwrap();
     let source = analysis.log_mel(&music);
-    // Louder, softer, and with every second octave or so taken back.
+    // Louder, quieter, and with about every second octave attenuated.
     let decoded: Vec<f32> = (source.values().iter().enumerate())
         .map(|(i, value)| value + [0.7, -0.7, -2.0][i % 128 / 16 % 3])
         .collect();
@@ -298,7 +298,7 @@ fn knobs_choose_tone_and_strokes_by_source() {
         } else {
             sum(&sidechain_tone, &main_strokes)
         };
-        // The ends are left out: the mirrored tone is a stroke there.
+        // Ignore the ends: the mirrored tone is a transient there.
         let inside = 8_000..samples - 8_000;
         let error = error_db(&out[inside.clone()], &expected[inside]);
         assert!(
@@ -458,7 +458,7 @@ fn a_transposed_tone_has_its_new_pitch_and_keeps_its_level() {
                 let out = &whole(&config, &clip)[0];
                 let inner = &out[samples / 4..samples * 3 / 4];
                 let expected_hz = hz * (semitones as f32 / 12.0).exp2();
-                // What a sine of the new pitch, fitted to it, leaves over.
+                // The residual after fitting a sine of the new pitch.
                 let step = std::f64::consts::TAU * f64::from(expected_hz) / f64::from(rate);
                 let project = |wave: fn(f64) -> f64| -> f64 {
                     let dot = inner

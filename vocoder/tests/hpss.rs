@@ -1,4 +1,4 @@
-//! The separation against librosa, and the stream against the whole clip.
+//! The separation compared with librosa, and the stream with the whole clip.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ fn cases() -> Vec<Case> {
     serde_json::from_str(include_str!("data/hpss_reference.json")).unwrap()
 }
 
-/// Tones, strokes, noise and holes of exact zeros.
+/// Tones, transients, noise, and gaps of exact zeros.
 fn magnitude(n_bins: usize, n_frames: usize) -> Vec<f32> {
     (0..n_bins * n_frames)
         .map(|n| {

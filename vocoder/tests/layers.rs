@@ -1,4 +1,4 @@
-//! Stepped layers against whole clips, and weight norm against PyTorch.
+//! Stepped layers compared with whole clips, and weight norm with PyTorch.
 
 mod common;
 
@@ -31,7 +31,7 @@ fn upsample(input: usize, output: usize, stride: usize) -> Result<Upsample> {
     Upsample::new(input, output, stride, false, &vb)
 }
 
-/// Steps through `x` in parts of the given sizes, over and over, and joins what comes out.
+/// Steps through `x` in parts of the given sizes, in turn, and joins the outputs.
 fn in_steps(stack: &Stack, x: &Tensor, sizes: &[usize]) -> Result<Tensor> {
     let (mut state, mut parts, mut at) = (StackState::default(), Vec::new(), 0);
     for size in sizes.iter().cycle() {
@@ -45,7 +45,8 @@ fn in_steps(stack: &Stack, x: &Tensor, sizes: &[usize]) -> Result<Tensor> {
     Tensor::cat(&parts, D::Minus1)
 }
 
-/// The stream gives all frames but those whose look-ahead has not come yet, and gives them as `forward` does.
+/// Asserts that the stream returns all frames except those whose look-ahead has not arrived, equal to those of
+/// `forward`.
 fn assert_steps_equal_forward(name: &str, stack: &Stack, x: &Tensor) -> Result<()> {
     let whole = stack.forward(x)?;
     let frames = x.dim(D::Minus1)? - stack.look_ahead_frames();
@@ -153,7 +154,7 @@ fn weight_norm_equals_pytorchs() -> Result<()> {
     let expected = Tensor::from_vec(expected.to_vec(), (2, 2, 1, 2), &Device::Cpu)?;
     assert!(max_difference(&folded, &expected)? < 1e-9);
 
-    // The layer gives the same whether it folds its weight itself or reads it folded.
+    // The layer gives the same result whether it folds its weight itself or reads it folded.
     let config = ConvConfig::same(2, 2, (1, 2)).padded((0, 0));
     let layer = |tensors: &[(&str, &Tensor)], norm: bool| -> Result<Conv> {
         let tensors = tensors

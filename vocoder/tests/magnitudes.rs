@@ -1,4 +1,4 @@
-//! The network that guesses magnitudes from mels, and Griffin-Lim with its guesses.
+//! The network that predicts magnitudes from mels, and Griffin-Lim with its predictions.
 
 mod signals;
 
@@ -9,7 +9,7 @@ use vocoder::griffin_lim::GriffinLimStream;
 use vocoder::magnitudes::{MagnitudeNetwork, MagnitudeState, MagnitudesConfig};
 use vocoder::{LogMel, MEL_FLOOR, MelConfig, MelFilterBank, MelSpectrogram};
 
-/// One with weights of no meaning, as large as those of a trained one.
+/// A network with arbitrary weights, about as large as trained ones.
 fn network() -> MagnitudeNetwork {
     let vars = VarMap::new();
     let build = |builder| {
@@ -85,7 +85,7 @@ fn griffin_lim_with_a_network_does_not_depend_on_how_the_mel_is_cut() {
     let (network, mel) = (network(), log_mel(&music()));
     let streams = [1, 7].map(|step| {
         let mut stream = stream(Some(&network));
-        // What an earlier clip leaves behind in one of them must not count.
+        // The state of an earlier clip must not matter.
         if step > 1 {
             stream.push(&mel, &mut Vec::new()).unwrap();
             stream.reset();
@@ -101,7 +101,7 @@ fn griffin_lim_with_a_network_does_not_depend_on_how_the_mel_is_cut() {
     let [a, b] = &streams;
     assert!(a == b);
 
-    // It is heard, and the mel is the given one all the same.
+    // The sound changes, but its mel is still the given one.
     let mut plain = Vec::new();
     let mut stream = stream(None);
     stream.push(&mel, &mut plain).unwrap();

@@ -1,4 +1,4 @@
-//! The log-mel front end against librosa, and the stream against the whole clip.
+//! The log-mel front end compared with librosa, and the stream with the whole clip.
 
 mod signals;
 

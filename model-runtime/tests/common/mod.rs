@@ -36,7 +36,7 @@ pub fn music(rate: u32, seconds: f32, seed: u32) -> Vec<f32> {
         .collect()
 }
 
-/// A stereo clip whose right channel is a delayed, softer left.
+/// A stereo clip whose right channel is a delayed, quieter left.
 pub fn stereo(rate: u32, left: &[f32]) -> AudioClip {
     let right = (0..left.len())
         .map(|n| if n < 20 { 0.0 } else { 0.7 * left[n - 20] })

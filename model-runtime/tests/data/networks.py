@@ -1,4 +1,4 @@
-"""Reference numbers of both networks from PyTorch: python networks.py > networks.json
+"""Reference values of both networks from PyTorch: python networks.py > networks.json
 
 Weights and input follow a formula, so that only a few outputs need to be stored.
 """

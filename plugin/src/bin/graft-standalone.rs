@@ -1,8 +1,8 @@
-//! Graft on its own: two files play in a loop into the main input and the sidechain, so that one can try Graft without a DAW.
-//! Without a sound card it runs all the same, in silence.
+//! Standalone Graft: loops two files into the main input and the sidechain, to try Graft without a DAW. Without a sound
+//! card it runs silently.
 //!
 //! ```text
-//! graft-standalone main.wav sidechain.wav [options of the audio system, see --help]
+//! graft-standalone main.wav sidechain.wav [audio options, see --help]
 //! ```
 
 use std::path::Path;
@@ -13,7 +13,7 @@ use graft::Graft;
 use nice_plug::context::process::SendEventError;
 use nice_plug::prelude::*;
 
-/// The files, read before the audio system makes the plugin.
+/// The files, read before the audio system creates the plugin.
 static CLIPS: OnceLock<[Clip; 2]> = OnceLock::new();
 
 fn main() -> ExitCode {
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         },
         _ => {
             eprintln!(
-                "error: expected two WAV files, for main input and sidechain, found {}",
+                "error: expected two WAV files (main input and sidechain), found {}",
                 files.len()
             );
             return ExitCode::FAILURE;
@@ -96,11 +96,11 @@ impl Clip {
     }
 }
 
-/// [`Graft`], fed with the files instead of the sound card's inputs.
+/// [`Graft`] with the files as inputs, in place of those of the sound card.
 #[derive(Default)]
 struct Looper {
     graft: Graft,
-    /// At the rate of the sound card.
+    /// At the sample rate of the sound card.
     clips: [[Vec<f32>; 2]; 2],
     position_samples: usize,
 }
@@ -174,7 +174,7 @@ impl Plugin for Looper {
     }
 }
 
-/// The audio thread: a part of a clip that begins anew where it ends.
+/// Audio thread: copies a part of a clip, which loops.
 fn fill(buffer: &mut Buffer, clip: &[Vec<f32>; 2], position_samples: usize) {
     for (out, clip) in buffer.as_slice().iter_mut().zip(clip) {
         for (index, sample) in out.iter_mut().enumerate() {
@@ -207,7 +207,7 @@ impl<C: ActivateContext<Looper>> ActivateContext<Graft> for Activating<'_, C> {
     }
 }
 
-/// The same while it processes. The framework's program counts samples, but no beats.
+/// The same while processing. nice-plug's standalone program counts samples, but not beats.
 struct Processing<'a, C> {
     context: &'a mut C,
     transport: Transport,

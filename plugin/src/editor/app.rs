@@ -1,4 +1,4 @@
-//! What an open window shows, and what it keeps for the next.
+//! The contents of an open window, and what is kept after it closes.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,17 +24,17 @@ use crate::params::{GraftParams, ParamId};
 use crate::readout::Readout;
 use crate::setup::{Activation, Asker, Restart, Setup};
 
-/// How often the figures are read anew.
+/// How often the figures are refreshed.
 const REFRESH_SECONDS: f64 = 0.25;
 
-/// What one window leaves for the next.
+/// State that is kept from one window to the next.
 #[derive(Default)]
 pub struct Kept {
     history: History,
     toolbar: Toolbar,
 }
 
-/// What is shown and moves by itself, as it was read last.
+/// Displayed values that change without user input, as last read.
 #[derive(Default)]
 struct Figures {
     read_seconds: f64,
@@ -48,7 +48,7 @@ struct Figures {
 }
 
 impl Figures {
-    /// Whether a window with the other figures looks the same.
+    /// Whether a window with the other figures would look the same.
     fn look_like(&self, other: &Self) -> bool {
         let all = |f: &Self| {
             let counts = (f.late_windows, f.faults, f.work_percent, f.activation);
@@ -58,7 +58,7 @@ impl Figures {
     }
 }
 
-/// What an open window shows.
+/// The contents of an open window.
 pub struct App {
     params: Arc<GraftParams>,
     readout: Arc<Readout>,
@@ -77,7 +77,7 @@ pub struct App {
 }
 
 impl App {
-    /// Shows the parameters and the readout of a plugin; goes on with what the last window kept.
+    /// Shows the parameters and the readout of a plugin, with the state that the last window kept.
     pub fn new(
         params: Arc<GraftParams>,
         readout: Arc<Readout>,
@@ -104,7 +104,7 @@ impl App {
         }
     }
 
-    /// Asks the host for a restart when another setup is wanted, unless the audio thread does.
+    /// Requests a restart from the host when the setup changed, unless the audio thread does so.
     fn request_restart(&mut self) {
         let Some(activation) = self.readout.activation() else {
             return;
@@ -224,7 +224,7 @@ impl Content for App {
 }
 
 impl Drop for App {
-    /// The host may close the window while the user holds a knob.
+    /// The host may close the window during a gesture.
     fn drop(&mut self) {
         self.readout.scope.watch(false);
         let mut panel = Panel {

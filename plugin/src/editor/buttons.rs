@@ -1,4 +1,4 @@
-//! Switches, and choices of one among a few.
+//! Switches, and choices between a few words.
 
 use egui::{Align2, Color32, Id, Rect, Response, Sense, Stroke, StrokeKind, Ui, pos2};
 
@@ -6,15 +6,15 @@ use super::panel::Panel;
 use super::theme;
 use crate::params::ParamId;
 
-/// How a switch looks.
+/// Appearance of a switch.
 pub struct Look<'a> {
-    /// Where it is.
+    /// Its position and size.
     pub rect: Rect,
-    /// What stands on it.
+    /// Its text.
     pub text: &'a str,
-    /// Its colour where it is on.
+    /// Its colour when on.
     pub color: Color32,
-    /// What it does.
+    /// Its tooltip.
     pub help: &'a str,
 }
 
@@ -52,7 +52,7 @@ pub fn button(ui: &Ui, id: Id, is_on: bool, look: &Look) -> Response {
     }
 }
 
-/// A button for something that can be done now, or not.
+/// A button for an action that may be unavailable. Returns whether it was clicked.
 pub fn action(ui: &Ui, id: Id, is_possible: bool, look: &Look) -> bool {
     let response = button(ui, id, false, look);
     if is_possible {
@@ -74,7 +74,7 @@ pub fn switch(ui: &Ui, panel: &mut Panel, id: ParamId, look: &Look) {
     }
 }
 
-/// One of a few words for a parameter that counts in steps, side by side.
+/// A row of words to choose from, for a stepped parameter.
 pub fn choice(ui: &Ui, panel: &mut Panel, id: ParamId, words: &[&str], look: &Look) {
     let last = (words.len() - 1) as f32;
     let chosen = (panel.value(id) * last).round() as usize;

@@ -1,4 +1,4 @@
-//! The sidechain doctor: what may be wrong with what goes in, and what would help.
+//! The sidechain doctor: detects problems with the inputs and suggests a remedy.
 
 use std::collections::VecDeque;
 use std::f64::consts::TAU;
@@ -11,34 +11,35 @@ use crate::meters::{Meters, Pulse};
 use crate::params::GraftParams;
 use crate::params::ParamId;
 
-/// Inputs that are silent for so long are worth a word.
+/// Inputs that are silent for longer than this are reported.
 const SILENT_SECONDS: f64 = 2.0;
 
-/// Loudness may differ by so much.
+/// Largest accepted difference in loudness.
 const LEVEL_DB: f32 = 9.0;
 
-/// How far onsets may be off the grid.
+/// Largest accepted distance of onsets from the grid.
 const GRID_MS: f64 = 18.0;
 
-/// Steps of the grid in a beat.
+/// Grid steps per beat.
 const GRID_STEPS: f64 = 4.0;
 
-/// Onsets that are looked at.
+/// Number of onsets that are analysed.
 const ONSETS: usize = 48;
 const FEWEST_ONSETS: usize = 12;
 
-/// How well onsets have to agree on a distance: length of their mean as arrows on a circle.
+/// Required agreement of the onsets on a distance from the grid: mean resultant length.
 const AGREEMENT: f64 = 0.7;
 
-/// An onset shows in the log-mel by so many frames before it is in the middle of one: the window reaches ahead.
+/// An onset appears in the log-mel this many frames before it is in the middle of a frame, because the analysis window
+/// reaches ahead.
 const ONSET_LEAD_FRAMES: f64 = 0.8;
 
-/// What the doctor says.
+/// Advice to the user.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Advice {
-    /// In words.
+    /// The text.
     pub text: String,
-    /// The parameter that would help, with its value, and what to write on the button.
+    /// The parameter to change, its new value, and the label of the button.
     pub remedy: Option<(String, ParamId, f32)>,
 }
 
@@ -51,7 +52,7 @@ impl Advice {
     }
 }
 
-/// What is known of the inputs.
+/// What is known about the inputs.
 #[derive(Default)]
 pub struct Doctor {
     pulse: Pulse,
@@ -61,12 +62,12 @@ pub struct Doctor {
 }
 
 impl Doctor {
-    /// Takes in what the worker left.
+    /// Takes the new data from the worker.
     pub fn listen(&mut self, news: &News, frames_hz: f64) {
         self.onsets.listen(news, frames_hz);
     }
 
-    /// What there is to say at a time, if anything.
+    /// The advice at a time, if any.
     pub fn advice(
         &mut self,
         params: &GraftParams,
@@ -83,7 +84,7 @@ impl Doctor {
             self.sidechain_seconds = now_seconds;
         }
         if pause_seconds > 1.0 {
-            return Some(Advice::words("The host sends no audio now."));
+            return Some(Advice::words("The host is not sending audio."));
         }
         if !meters.has_sidechain() {
             return Some(Advice::words(
@@ -92,7 +93,7 @@ impl Doctor {
         }
         if now_seconds - self.sidechain_seconds > SILENT_SECONDS {
             return Some(Advice::words(
-                "The sidechain is silent: the main input passes.",
+                "The sidechain is silent: passing the main input through.",
             ));
         }
         if now_seconds - self.main_seconds > SILENT_SECONDS {
@@ -113,7 +114,7 @@ impl Doctor {
     }
 }
 
-/// Whether one input is much louder than the other, behind their gains.
+/// Checks whether one input is much louder than the other, after their gains.
 fn levels(params: &GraftParams, meters: &Meters) -> Option<Advice> {
     let (main, sidechain) = (meters.main.mean_square(), meters.sidechain.mean_square());
     if main == 0.0 || sidechain == 0.0 {
@@ -128,7 +129,7 @@ fn levels(params: &GraftParams, meters: &Meters) -> Option<Advice> {
     }
     let which = if louder_db > 0.0 { "louder" } else { "softer" };
     let text = format!(
-        "The sidechain is {:.0} dB {which} than the main.",
+        "The sidechain is {:.0} dB {which} than the main input.",
         louder_db.abs()
     );
     let wanted_db = (sidechain_gain_db - louder_db).clamp(-60.0, 12.0);
@@ -146,15 +147,15 @@ fn levels(params: &GraftParams, meters: &Meters) -> Option<Advice> {
     })
 }
 
-/// Onsets in the sidechain, and where they lie on the host's beats.
+/// Onsets in the sidechain, with their positions on the host's beat grid.
 #[derive(Default)]
 struct Onsets {
-    /// The last frames: number, log-mel, and what of it is new.
+    /// The log-mel of the last frame.
     last_values: Vec<u8>,
-    /// The rise of the last three frames, with their beats.
+    /// The rise of the last three frames, with their positions in beats.
     rises: VecDeque<(f64, f64, f64)>,
     mean_rise: f64,
-    /// Places in beats, and the beats that pass in a second.
+    /// Positions in beats, with the beats per second there.
     onsets: VecDeque<(f64, f64)>,
     last_frame: u64,
 }
@@ -184,7 +185,7 @@ impl Onsets {
         }
     }
 
-    /// Whether the middle of the last three frames is an onset.
+    /// Checks whether the middle one of the last three frames is an onset.
     fn find(&mut self, frames_hz: f64) {
         if self.rises.len() < 3 {
             return;
@@ -198,7 +199,7 @@ impl Onsets {
         if frame_beats <= 0.0 {
             return;
         }
-        // The top of a parabola through the three.
+        // The vertex of a parabola through the three values.
         let bend = before.0 - 2.0 * now.0 + after.0;
         let top = if bend < 0.0 {
             0.5 * (before.0 - after.0) / bend
@@ -212,7 +213,7 @@ impl Onsets {
         self.onsets.push_back((place, frame_beats * frames_hz));
     }
 
-    /// How far the onsets are behind the grid, if they agree.
+    /// How late the onsets are relative to the grid, if they agree.
     fn off_grid_ms(&self) -> Option<f64> {
         if self.onsets.len() < FEWEST_ONSETS {
             return None;
@@ -247,7 +248,7 @@ mod tests {
     const RATE_HZ: u32 = 44_100;
     const BPM: f64 = 127.0;
 
-    /// What the doctor hears of 10 s of sidechain in which `onset(beats)` says how long ago the last hit was, in beats.
+    /// The result after 10 s of sidechain; `onset(beats)` returns the time since the last hit, in beats.
     fn examine(last_hit: impl Fn(f64) -> f64) -> Option<f64> {
         let settings = StreamSettings {
             sample_rate_hz: RATE_HZ,
@@ -312,7 +313,7 @@ mod tests {
 
     #[test]
     fn hits_without_a_grid_are_not_judged() {
-        // Five hits in three beats.
+        // Five hits per three beats.
         assert_eq!(examine(|at| 0.6 * (at / 0.6).rem_euclid(1.0)), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Typing values: a small box beside what was clicked.
+//! A small box next to the clicked widget, for typing values.
 
 use egui::{Area, Frame, Grid, Id, Key, Order, Pos2, Stroke, TextEdit, Ui};
 
@@ -8,14 +8,14 @@ use crate::params::ParamId;
 
 const WIDTH: f32 = 76.0;
 
-/// The box, where it is open.
+/// The box, if it is open.
 #[derive(Default)]
 pub struct Entry(Option<Open>);
 
 struct Open {
     lines: Vec<Line>,
     at: Pos2,
-    /// Not shown yet: it is to take the focus, and the click that opened it is not one beside it.
+    /// Not shown yet: it needs the focus, and must not close on the click that opened it.
     fresh: bool,
 }
 
@@ -26,7 +26,7 @@ struct Line {
 }
 
 impl Entry {
-    /// Shows the box, if it is open or asked for.
+    /// Shows the box, if it is open or requested.
     pub fn show(&mut self, ui: &Ui, panel: &mut Panel) {
         if let Some(typing) = panel.take_typing() {
             self.0 = Some(Open::new(panel, &typing));
@@ -91,11 +91,11 @@ impl Open {
             }
         });
         if self.lines.iter().any(|line| line.is_refused) {
-            ui.colored_label(theme::WARNING, "not a value");
+            ui.colored_label(theme::WARNING, "invalid value");
         }
     }
 
-    /// Sets what was typed; says whether all of it was understood.
+    /// Sets the typed values. Returns whether all of them were valid.
     fn take(&mut self, panel: &mut Panel) -> bool {
         let mut values = Vec::new();
         for line in &mut self.lines {
@@ -110,7 +110,7 @@ impl Open {
         let understood = self.lines.iter().all(|line| !line.is_refused);
         match understood {
             true => panel.set_all(&values),
-            // The box stays for another try.
+            // The box stays open for another try.
             false => self.fresh = true,
         }
         understood

@@ -1,4 +1,4 @@
-//! Where everything is on the face. Where a parameter is, its row in [`crate::params`] says.
+//! Layout of the face. The positions of the parameters are in [`crate::params`].
 
 use egui::{Align2, Color32, Pos2, Rect, Ui, pos2, vec2};
 
@@ -14,15 +14,15 @@ use crate::meters::{Level, Meters, Pulse};
 use crate::params::{GraftParams, ParamId};
 
 const PAD: Rect = rect(12.0, 52.0, 316.0, 316.0);
-/// Where the pictures are.
+/// Position of the pictures.
 pub const PICTURES: Rect = rect(336.0, 52.0, 612.0, 316.0);
-/// Where the button for models is.
+/// Position of the button for models.
 pub const MODEL: Rect = rect(664.0, 13.0, 200.0, 26.0);
-/// Where the status line is.
+/// Position of the status line.
 pub const STATUS: Rect = rect(12.0, 572.0, 920.0, 24.0);
 
 const TOOLBAR: Rect = rect(0.0, 0.0, FACE.x, 52.0);
-/// The groups that have a ground, with their names.
+/// The groups with a background, and their names.
 const GROUPS: [(Group, Rect, &str); 4] = [
     (Group::Remix, rect(12.0, 376.0, 316.0, 192.0), "Remix"),
     (Group::Freeze, rect(336.0, 376.0, 136.0, 192.0), "Freeze"),
@@ -34,7 +34,7 @@ const GROUPS: [(Group, Rect, &str); 4] = [
     (Group::Levels, rect(664.0, 376.0, 284.0, 192.0), "Levels"),
 ];
 
-/// Between the sides of a group and its choices.
+/// Distance between the sides of a group and its choices.
 const CHOICE_MARGIN: f32 = 12.0;
 const CHOICE_HEIGHT: f32 = 26.0;
 
@@ -45,15 +45,15 @@ const fn rect(x: f32, y: f32, width: f32, height: f32) -> Rect {
     }
 }
 
-/// Peaks fall by themselves while there is audio; after such a pause they are old.
+/// Peaks decay only while there is audio. After a pause of this length they are hidden.
 const OLD_PEAKS_SECONDS: f64 = 0.25;
 
-/// A meter in the group of levels.
+/// A level meter.
 struct Strip {
     left: f32,
     color: Color32,
     level: fn(&Meters) -> &Level,
-    /// The gain behind the place where it is measured.
+    /// The gain after the measuring point.
     gain: fn(&GraftParams) -> f32,
 }
 
@@ -78,7 +78,7 @@ const STRIPS: [Strip; 3] = [
     },
 ];
 
-/// The highest peaks of all meters.
+/// The held peaks of all meters.
 #[derive(Default)]
 pub struct Holds {
     pulse: Pulse,
@@ -101,7 +101,7 @@ pub fn controls(ui: &Ui, origin: Pos2, panel: &mut Panel, meters: &Meters, holds
     }
 }
 
-/// The ground of a group, with its name.
+/// The background of a group, with its name.
 pub fn ground(ui: &Ui, rect: Rect, name: &str) {
     ui.painter().rect_filled(rect, 6.0, theme::PANEL);
     ui.painter().text(
@@ -117,7 +117,7 @@ pub fn ground(ui: &Ui, rect: Rect, name: &str) {
 fn widgets(ui: &Ui, panel: &mut Panel, group: Group, rect: Rect) {
     let all = ParamId::ALL.iter().copied();
     let mut ids: Vec<ParamId> = all.filter(|id| id.shown().group == group).collect();
-    // The keyboard goes from knob to knob before it comes to a switch.
+    // The Tab key visits knobs before switches.
     ids.sort_by_key(|id| !matches!(id.shown().widget, Widget::Knob { .. }));
     for id in ids {
         let shown = id.shown();
@@ -196,22 +196,22 @@ fn look(panel: &Panel, id: ParamId) -> (String, Color32) {
     (format!("{label}: {help}"), color)
 }
 
-/// Whether another parameter holds this one.
+/// Whether another parameter controls this one.
 fn is_led(panel: &Panel, id: ParamId) -> bool {
     id == ParamId::Rhythm && panel.is_on(ParamId::Link)
 }
 
-/// Why the voice of the model is not heard, if it is not.
+/// The reason why the model's voice has no effect, if it has none.
 fn why_no_voice(params: &GraftParams) -> Option<&'static str> {
     let model = params.model.0.in_use();
     if !model.is_ok_and(|model| model.header().generator.is_some()) {
-        return Some("for models with a voice of their own, which this one has not.");
+        return Some("no effect: this model has no voice.");
     }
     let is_heard = params.latency.value().0.has_generated_voice();
-    (!is_heard).then_some("not heard at the latency Live.")
+    (!is_heard).then_some("no effect with Latency at Live.")
 }
 
-/// From the switch Link to the two knobs that it links.
+/// Lines from the switch Link to the two knobs.
 fn link_lines(ui: &Ui, rect: Rect) {
     let (
         Widget::Knob { center: first, .. },

@@ -1,25 +1,25 @@
-//! What the user changed in the editor, for undo.
+//! Undo history of the editor.
 
 use crate::params::ParamId;
 
-/// Changes that follow each other this fast belong together, such as the notches of a wheel.
+/// Changes in faster succession are merged, such as the notches of a wheel.
 const TOGETHER_SECONDS: f64 = 0.8;
 
 /// How many changes can be undone.
 const LONGEST: usize = 200;
 
-/// A parameter that moved.
+/// A change of one parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Change {
-    /// Which one.
+    /// The parameter.
     pub id: ParamId,
-    /// Where it was.
+    /// The old value.
     pub before: f32,
-    /// Where it is.
+    /// The new value.
     pub after: f32,
 }
 
-/// The changes of this session.
+/// The undo history.
 #[derive(Default)]
 pub struct History {
     done: Vec<Vec<Change>>,
@@ -28,7 +28,7 @@ pub struct History {
 }
 
 impl History {
-    /// Notes what one gesture changed, at a time. Gestures on the same parameters in quick succession count as one.
+    /// Records the changes of one gesture, at a time. Gestures on the same parameters in quick succession are merged.
     pub fn push(&mut self, changes: Vec<Change>, now_seconds: f64) {
         let changes: Vec<_> = changes
             .into_iter()
@@ -61,12 +61,12 @@ impl History {
         !self.done.is_empty()
     }
 
-    /// Whether there is something to do again.
+    /// Whether there is something to redo.
     pub fn can_redo(&self) -> bool {
         !self.undone.is_empty()
     }
 
-    /// Takes the last change back: the values to set.
+    /// Undoes the last change. Returns the values to set.
     pub fn undo(&mut self) -> Vec<(ParamId, f32)> {
         let Some(changes) = self.done.pop() else {
             return Vec::new();
@@ -78,7 +78,7 @@ impl History {
         values
     }
 
-    /// Does what was undone last again: the values to set.
+    /// Redoes the last undone change. Returns the values to set.
     pub fn redo(&mut self) -> Vec<(ParamId, f32)> {
         let Some(changes) = self.undone.pop() else {
             return Vec::new();

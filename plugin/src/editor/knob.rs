@@ -1,4 +1,4 @@
-//! Knobs, and how anything that is turned behaves.
+//! Knobs, and their handling of drag, wheel and keys.
 
 use std::f32::consts::PI;
 
@@ -11,38 +11,37 @@ use super::panel::Panel;
 use super::theme;
 use crate::params::ParamId;
 
-/// How far the pointer moves from one end of a knob to the other, in points.
+/// Pointer distance for the full range of a knob, in points.
 const TRAVEL: f32 = 170.0;
-/// How much finer it is with Shift.
+/// Factor of the fine control with Shift.
 pub const FINE: f32 = 0.1;
 
-/// Where the track begins and ends, in radians from the right, clockwise.
+/// Ends of the track, in radians from the right, clockwise.
 const FROM: f32 = 0.75 * PI;
 const TO: f32 = 2.25 * PI;
 
-/// How a knob looks.
+/// Appearance of a knob.
 pub struct Look<'a> {
-    /// What stands above it.
+    /// The label above it.
     pub name: &'a str,
-    /// Its middle.
+    /// Its centre.
     pub center: Pos2,
-    /// Of its track.
+    /// Radius of its track.
     pub radius: f32,
-    /// Of its value.
+    /// Colour of its value.
     pub color: Color32,
-    /// Where the track begins to fill.
+    /// Where its track starts to fill.
     pub origin: f32,
-    /// Where another parameter holds it, if one does.
+    /// The displayed value if another parameter controls it.
     pub held_at: Option<f32>,
-    /// What it does, for the tooltip.
+    /// Its tooltip.
     pub help: &'a str,
 }
 
-/// What all tooltips of knobs end with.
-const HINT: &str =
-    "Drag, or Shift-drag to be fine; double-click resets, right-click types a value.";
+/// The end of all tooltips of knobs.
+const HINT: &str = "Drag to change, Shift-drag for fine control, double-click to reset, right-click to type a value.";
 
-/// Shows a knob with its name above and its value below.
+/// Shows a knob with its label above and its value below.
 pub fn knob(ui: &Ui, panel: &mut Panel, id: ParamId, look: &Look) -> Response {
     let Look { center, radius, .. } = *look;
     let rect = Rect::from_center_size(center, vec2(2.0 * radius + 12.0, 2.0 * radius + 34.0));
@@ -55,12 +54,12 @@ pub fn knob(ui: &Ui, panel: &mut Panel, id: ParamId, look: &Look) -> Response {
     response.on_hover_text(format!("{} {HINT}", look.help))
 }
 
-/// Moves a parameter by drag, wheel, keys and clicks.
+/// Changes a parameter by drag, wheel, keys and clicks.
 fn turn(ui: &Ui, panel: &mut Panel, id: ParamId, response: &Response) {
     if response.drag_started_by(egui::PointerButton::Primary) {
         panel.begin(id);
     }
-    // The pointer may have moved and let go in the same frame.
+    // The pointer may move and release in the same frame.
     if (response.dragged() || response.drag_stopped()) && panel.is_held(id) {
         let fine = if ui.input(|i| i.modifiers.shift) {
             FINE
@@ -87,7 +86,8 @@ fn turn(ui: &Ui, panel: &mut Panel, id: ParamId, response: &Response) {
     }
 }
 
-/// How far the pointer dragged something since the last frame. A drag is known as one only after some pixels, which count too.
+/// How far the pointer dragged a widget since the last frame. egui detects a drag only after a few pixels; these are
+/// included.
 pub fn moved(ui: &Ui, response: &Response) -> Vec2 {
     match response.drag_started() {
         true => response.total_drag_delta().unwrap_or_default(),
@@ -95,7 +95,7 @@ pub fn moved(ui: &Ui, response: &Response) -> Vec2 {
     }
 }
 
-/// Moves a parameter by the wheel's notches.
+/// Changes a parameter by the mouse wheel.
 fn wheel(ui: &Ui, panel: &mut Panel, id: ParamId) {
     let (lines, fine) = ui.input(|input| {
         let lines = input.events.iter().map(|event| match event {
@@ -110,7 +110,8 @@ fn wheel(ui: &Ui, panel: &mut Panel, id: ParamId) {
     }
 }
 
-/// Moves a parameter by left and right, and one, perhaps the same, by up and down; Delete resets both.
+/// Changes one parameter with the left and right arrow keys, and another (or the same) with up and down. Delete resets
+/// both.
 pub fn keys(ui: &Ui, panel: &mut Panel, focused: Id, [horizontal, vertical]: [ParamId; 2]) {
     let filter = EventFilter {
         horizontal_arrows: true,

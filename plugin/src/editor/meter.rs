@@ -7,11 +7,11 @@ use super::theme;
 const BOTTOM_DB: f32 = -54.0;
 const TOP_DB: f32 = 6.0;
 
-/// How long the highest peak stays, and how fast it falls then.
+/// How long a peak is held, and how fast it falls afterwards.
 const HOLD_SECONDS: f64 = 1.5;
 const FALL_DB_PER_SECOND: f64 = 20.0;
 
-/// The highest peaks of a level, while the editor is open.
+/// The held peak of a level.
 #[derive(Default)]
 pub struct Hold {
     sides: [Held; 2],
@@ -33,7 +33,7 @@ impl Default for Held {
 }
 
 impl Held {
-    /// Takes a peak in; gives the one to show.
+    /// Takes a new peak and returns the held one.
     fn show(&mut self, peak_db: f64, now_seconds: f64) -> f64 {
         let over = (now_seconds - self.since_seconds - HOLD_SECONDS).max(0.0);
         let fallen = self.db - FALL_DB_PER_SECOND * over;
@@ -47,12 +47,12 @@ impl Held {
     }
 }
 
-/// A gain in dB.
+/// Converts a gain to dB.
 pub fn to_db(gain: f32) -> f32 {
     20.0 * gain.max(1e-9).log10()
 }
 
-/// Shows peaks of left and right, after a gain.
+/// Shows the peaks of left and right, after a gain.
 pub fn meter(ui: &Ui, rect: Rect, peaks: [f32; 2], gain: f32, hold: &mut Hold, color: Color32) {
     let painter = ui.painter();
     let now_seconds = ui.input(|input| input.time);

@@ -1,6 +1,6 @@
-//! The plugin's window.
+//! The editor window.
 //!
-//! It reads atomics and what the worker leaves for it; nothing here is ever waited for by another thread.
+//! It reads atomics and data that the worker leaves for it; no other thread ever waits for it.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ use app::{App, Kept};
 use surface::Place;
 use window::Handle;
 
-/// Makes a window each time the host opens one, at the size that was saved last.
+/// Creates a window each time the host opens one, at the last saved size.
 pub struct GraftEditor {
     params: Arc<GraftParams>,
     readout: Arc<Readout>,
@@ -48,7 +48,7 @@ pub struct GraftEditor {
 }
 
 impl GraftEditor {
-    /// An editor for these parameters.
+    /// Creates an editor for these parameters.
     pub fn new(params: Arc<GraftParams>, readout: Arc<Readout>) -> Self {
         Self {
             params,

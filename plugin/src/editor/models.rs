@@ -1,4 +1,4 @@
-//! Models: which one plays, its card, and a browser to choose another.
+//! The model in use, its card, and a browser to choose another.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use crate::models::folder::{Folder, model_folder};
 const SIZE: Vec2 = vec2(680.0, 440.0);
 const LIST_WIDTH: f32 = 320.0;
 
-/// The browser, while it is open.
+/// The browser, if it is open.
 #[derive(Default)]
 pub struct Models {
     open: Option<Browser>,
@@ -26,16 +26,16 @@ pub struct Models {
 
 struct Browser {
     folder: Folder,
-    /// What the user types as a path.
+    /// The typed path.
     typed: String,
 }
 
-/// What the user does in the browser.
+/// An action of the user in the browser.
 enum Step {
     Go(PathBuf),
     Load(PathBuf),
     BuiltIn,
-    /// Look for the session's model where it may have gone.
+    /// Search for the session's model file.
     Find,
     Close,
 }
@@ -53,7 +53,7 @@ impl Models {
             } else {
                 theme::REMIX
             },
-            help: "The model that plays. Click to choose another.",
+            help: "The current model. Click to choose another.",
         };
         if button(ui, Id::unique("model"), trouble, &look).clicked() {
             self.open = match self.open {
@@ -64,12 +64,12 @@ impl Models {
         arrow(ui, rect.right_center() - vec2(12.0, 0.0));
     }
 
-    /// A file is dragged over the window, or no longer.
+    /// Notes whether a file is being dragged over the window.
     pub fn hover(&mut self, is_over: bool) {
         self.is_hovered = is_over;
     }
 
-    /// Says that a file can be dropped.
+    /// Shows that a file can be dropped.
     pub fn show_drop(&self, ui: &Ui, face: Rect) {
         if !self.is_hovered {
             return;
@@ -83,7 +83,7 @@ impl Models {
         painter.text(
             face.center(),
             Align2::CENTER_CENTER,
-            "Drop a model file to play it",
+            "Drop the model file to load it",
             theme::bold(20.0),
             theme::TEXT,
         );
@@ -128,7 +128,7 @@ impl Models {
 
 impl Browser {
     fn new(store: &ModelStore) -> Self {
-        // Where the model in use is, or would be if it were not missing.
+        // The folder of the chosen model, or where it would be if it is missing.
         let folder = match store.chosen() {
             Some(file) => Folder::nearest(&file.path),
             None => Folder::read(&model_folder()),
@@ -170,13 +170,13 @@ impl Browser {
         let mut step = None;
         ui.horizontal(|ui| {
             if let Some(parent) = self.folder.parent()
-                && ui.button("Up").on_hover_text("The folder above.").clicked()
+                && ui.button("Up").on_hover_text("Parent folder.").clicked()
             {
                 step = Some(Step::Go(parent.to_owned()));
             }
             if ui
                 .button("My models")
-                .on_hover_text("The folder where Graft looks for models.")
+                .on_hover_text("Your model folder.")
                 .clicked()
             {
                 step = Some(Step::Go(model_folder()));
@@ -245,18 +245,18 @@ impl Browser {
     }
 }
 
-/// What became of the last choice.
+/// Shows the result of the last choice.
 fn state(ui: &mut Ui, store: &ModelStore) -> Option<Step> {
     let mut step = None;
     if store.is_loading() {
         ui.colored_label(theme::TEXT, "Loading …");
     } else if let Some(note) = store.note() {
         let plays = match store.in_use() {
-            Ok(model) => format!(" “{}” plays.", model.header().card.name),
+            Ok(model) => format!(" Playing “{}”.", model.header().card.name),
             Err(_) => String::new(),
         };
         if store.is_lost() {
-            let help = "Looks for the very same file in My models and in the folder shown above, and in the folders in them.";
+            let help = "Searches My models and the folder shown, including subfolders, for the same file under any name.";
             if ui.button("Find it").on_hover_text(help).clicked() {
                 step = Some(Step::Find);
             }
@@ -266,7 +266,7 @@ fn state(ui: &mut Ui, store: &ModelStore) -> Option<Step> {
     step
 }
 
-/// What there is to know of the model in use.
+/// Shows the card of the model in use.
 fn card(ui: &mut Ui, store: &ModelStore) {
     let model = match store.in_use() {
         Ok(model) => model,
@@ -284,9 +284,9 @@ fn card(ui: &mut Ui, store: &ModelStore) {
             "Training",
             format!("{} steps, {:.1} h", card.steps, card.train_hours),
         ),
-        ("Hears", hears(&model)),
+        ("Sample rate", hears(&model)),
         (
-            "Transposes",
+            "Transpose range",
             format!("±{} semitones", model.header().max_shift_semitones),
         ),
     ];
@@ -327,7 +327,7 @@ fn hears(model: &Model) -> String {
     format!("{:.2} kHz", f64::from(mel.sample_rate_hz) / 1000.0)
 }
 
-/// The name of the model that plays, or would if its file were there.
+/// The name of the chosen model, even if its file is missing.
 fn name(store: &ModelStore) -> String {
     if store.is_loading() {
         return "Loading …".to_owned();
@@ -346,7 +346,7 @@ fn file_name(path: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// A text that is no wider than `width`.
+/// A text, truncated to `width`.
 fn shortened(ui: &Ui, text: &str, width: f32) -> String {
     let fits = |text: &str| {
         let font = theme::font(theme::NORMAL);

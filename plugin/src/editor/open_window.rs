@@ -1,4 +1,4 @@
-//! A window whose thread ends with it.
+//! A window whose thread is joined when it closes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use baseview::Window;
 
-/// How long to wait for the window's thread at most: a screen that does not answer must not hang the host.
+/// Longest wait for the window's thread: an unresponsive display must not hang the host.
 const LONGEST: Duration = Duration::from_secs(2);
 
 /// An open window, until it is dropped.
 ///
-/// On Linux a window has a thread of its own. baseview 0.4.2 does not wait for it where its loop is quick to end: then it is
-/// still at work when the host unloads the plugin, whose code it runs. So it is told to end, and waited for, before.
+/// On Linux, a window has its own thread. baseview 0.4.2 does not always wait for it to end, so it may still run when
+/// the host unloads the plugin. Therefore dropping this value tells the thread to end and waits for it.
 pub struct OpenWindow {
     window: Option<Window>,
     closing: Arc<AtomicBool>,
@@ -39,7 +39,7 @@ impl OpenWindow {
     ///
     /// # Errors
     ///
-    /// When the window fails.
+    /// If the window fails.
     pub fn run_until_closed(mut self) -> Result<(), baseview::Error> {
         match self.window.take() {
             Some(window) => window.run_until_closed(),
@@ -53,7 +53,7 @@ impl Drop for OpenWindow {
         self.closing.store(true, Ordering::Relaxed);
         let began = Instant::now();
         let is_open = || self.window.as_ref().is_some_and(Window::is_open);
-        // Elsewhere windows live on this very thread.
+        // On other systems, windows run on this thread.
         while cfg!(target_os = "linux") && is_open() && began.elapsed() < LONGEST {
             thread::sleep(Duration::from_millis(1));
         }

@@ -1,4 +1,4 @@
-//! The pad: harmony from left to right, rhythm from bottom to top.
+//! The XY pad: harmony from left to right, rhythm from bottom to top.
 
 use egui::epaint::Vertex;
 use egui::text::LayoutJob;
@@ -17,13 +17,13 @@ const Y: ParamId = ParamId::Rhythm;
 
 /// Radius of the handle.
 const HANDLE: f32 = 10.0;
-/// Between the pad's edge and where the handle can go: the corners' names are there.
+/// Margin around the handle's range; the corners' names are there.
 const MARGIN: Vec2 = vec2(26.0, 56.0);
 
-const HELP: &str = "Where the harmony and the rhythm come from. Drag, or Shift-drag to be fine; double-click resets, \
-                    right-click types values.";
+const HELP: &str = "Source of harmony and rhythm. Drag to change, Shift-drag for fine control, \
+                    double-click to reset, right-click to type values.";
 
-/// Shows the pad. While the knobs are linked, the handle stays on the diagonal.
+/// Shows the pad. While Link is on, the handle stays on the diagonal.
 pub fn pad(ui: &Ui, panel: &mut Panel, rect: Rect) {
     let area = rect.shrink2(MARGIN);
     let linked = panel.is_on(ParamId::Link);
@@ -63,12 +63,12 @@ fn axes(linked: bool) -> &'static [ParamId] {
     if linked { &[X] } else { &[X, Y] }
 }
 
-/// The user drags the handle.
+/// Handles drags of the handle.
 fn drag(ui: &Ui, panel: &mut Panel, area: Rect, linked: bool, response: &Response) {
     if response.drag_started_by(PointerButton::Primary) {
         axes(linked).iter().for_each(|&id| panel.begin(id));
     }
-    // The pointer may have moved and let go in the same frame.
+    // The pointer may move and release in the same frame.
     if (response.dragged() || response.drag_stopped())
         && panel.is_held(X)
         && let Some(pointer) = response.interact_pointer_pos()
@@ -91,7 +91,7 @@ fn drag(ui: &Ui, panel: &mut Panel, area: Rect, linked: bool, response: &Respons
     }
 }
 
-/// The user clicks: once to move the handle there, twice to reset it, on the right to type.
+/// Handles clicks: a click moves the handle, a double-click resets it, a right-click opens the box for typing.
 fn click(panel: &mut Panel, area: Rect, linked: bool, response: &Response) {
     let axes = axes(linked);
     if response.double_clicked() {
@@ -135,7 +135,7 @@ fn place(area: Rect, x: f32, y: f32) -> Pos2 {
     )
 }
 
-/// Each corner shines in the colours of what one hears there.
+/// Fills each corner with the colours of its sources.
 fn background(ui: &Ui, rect: Rect) {
     const STEPS: usize = 16;
     let mut mesh = Mesh::default();
@@ -166,7 +166,7 @@ fn background(ui: &Ui, rect: Rect) {
         }
     }
     ui.painter().add(Shape::mesh(mesh));
-    // The frame's corners are round, the mesh's are not.
+    // Covers the square corners of the mesh with rounded ones.
     ui.painter().rect_stroke(
         rect,
         6.0,
@@ -242,7 +242,7 @@ fn corners(ui: &Ui, rect: Rect) {
             Align::Max => at.y - galley.size().y,
             _ => at.y,
         };
-        // A right-aligned galley hangs to the left of its place.
+        // The position of a right-aligned galley is its right end.
         ui.painter().galley(pos2(at.x, top), galley, theme::DIM);
     }
 }
@@ -254,7 +254,7 @@ fn handle(ui: &Ui, area: Rect, [x, y]: [f32; 2]) {
     painter.hline(area.x_range(), at.y, Stroke::new(1.0, faint));
     painter.vline(at.x, area.y_range(), Stroke::new(1.0, faint));
     painter.circle_filled(at, HANDLE, Color32::from_black_alpha(150));
-    // The left half tells of the harmony, the right one of the rhythm.
+    // The left half shows the source of the harmony, the right half that of the rhythm.
     for (value, from) in [(x, 0.25), (y, -0.25)] {
         let color = theme::blend(theme::MAIN, theme::SIDECHAIN, value);
         let points = (0..=24).map(|step| {

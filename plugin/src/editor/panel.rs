@@ -1,4 +1,4 @@
-//! Moving parameters: every move is a gesture that the host sees begin and end once.
+//! Changes of parameters: each is a gesture that begins and ends once for the host.
 
 use egui::Pos2;
 use nice_plug::context::gui::ParamSetter;
@@ -8,27 +8,27 @@ use crate::control::Control;
 use crate::params::GraftParams;
 use crate::params::ParamId;
 
-/// Gestures under way, and those of before.
+/// Gestures in progress, and past ones.
 #[derive(Default)]
 pub struct Gestures {
     held: Vec<Held>,
     finished: Vec<Change>,
-    /// What can be undone.
+    /// The undo history.
     pub history: History,
-    /// What the user wants to type, until there is a box for it.
+    /// A request for a box to type values in.
     typing: Option<Typing>,
 }
 
 /// Parameters whose values the user wants to type.
 pub struct Typing {
-    /// Which ones.
+    /// The parameters.
     pub ids: Vec<ParamId>,
     /// Where the user clicked.
     pub at: Pos2,
 }
 
 impl Gestures {
-    /// Nothing under way; what was done before can be undone.
+    /// No gesture in progress, with the given history.
     pub fn with_history(history: History) -> Self {
         Self {
             history,
@@ -37,40 +37,40 @@ impl Gestures {
     }
 }
 
-/// A parameter that the user holds.
+/// A parameter in a gesture.
 struct Held {
     id: ParamId,
     before: f32,
-    /// Where the pointer moved it, before it snaps.
+    /// The value before snapping.
     raw: f32,
     value: f32,
 }
 
-/// The parameters, for a frame.
+/// Access to the parameters during one frame.
 pub struct Panel<'a> {
     /// The parameters.
     pub params: &'a GraftParams,
-    /// The way to the host.
+    /// Sends changes to the host.
     pub setter: ParamSetter<'a>,
-    /// What the user is at.
+    /// The gestures in progress.
     pub gestures: &'a mut Gestures,
     /// The time of the frame.
     pub now_seconds: f64,
 }
 
 impl Panel<'_> {
-    /// The parameter of a name.
+    /// The parameter with this id.
     pub fn control(&self, id: ParamId) -> &dyn Control {
         id.of(self.params)
     }
 
-    /// Where a parameter is: where the user holds it, or else where the host has it.
+    /// The normalised value: that of the gesture in progress, else that of the host.
     pub fn value(&self, id: ParamId) -> f32 {
         self.held(id)
             .map_or_else(|| self.control(id).value(), |held| held.value)
     }
 
-    /// A parameter's value in words.
+    /// The value as text.
     pub fn text(&self, id: ParamId) -> String {
         self.control(id).text(self.value(id))
     }
@@ -80,7 +80,7 @@ impl Panel<'_> {
         self.value(id) >= 0.5
     }
 
-    /// Whether the user holds a parameter.
+    /// Whether the user holds the parameter.
     pub fn is_held(&self, id: ParamId) -> bool {
         self.held(id).is_some()
     }
@@ -89,7 +89,7 @@ impl Panel<'_> {
         self.gestures.held.iter().find(|held| held.id == id)
     }
 
-    /// The user takes hold of a parameter.
+    /// Begins a gesture.
     pub fn begin(&mut self, id: ParamId) {
         if self.is_held(id) {
             return;
@@ -125,7 +125,7 @@ impl Panel<'_> {
         }
     }
 
-    /// The user lets go of a parameter.
+    /// Ends a gesture.
     pub fn end(&mut self, id: ParamId) {
         let Some(index) = self.gestures.held.iter().position(|held| held.id == id) else {
             return;
@@ -143,12 +143,12 @@ impl Panel<'_> {
         }
     }
 
-    /// Sets a parameter, as a gesture of its own.
+    /// Sets a parameter, as one gesture.
     pub fn set(&mut self, id: ParamId, value: f32) {
         self.set_all(&[(id, value)]);
     }
 
-    /// Sets parameters at once: one change to undo. Those that are there already are left alone.
+    /// Sets several parameters as one undo step. Leaves unchanged values alone.
     pub fn set_all(&mut self, values: &[(ParamId, f32)]) {
         let moves = |&&(id, value): &&(ParamId, f32)| {
             let control = self.control(id);
@@ -166,18 +166,18 @@ impl Panel<'_> {
         }
     }
 
-    /// Sets a parameter to where it was at first.
+    /// Resets a parameter to its default.
     pub fn reset(&mut self, id: ParamId) {
         self.set(id, self.control(id).default_value());
     }
 
-    /// Switches a switch.
+    /// Toggles a switch.
     pub fn toggle(&mut self, id: ParamId) {
         let value = if self.is_on(id) { 0.0 } else { 1.0 };
         self.set(id, value);
     }
 
-    /// Moves parameters without a trace in the history.
+    /// Sets parameters without recording them in the history.
     pub fn restore(&mut self, values: &[(ParamId, f32)]) {
         for &(id, value) in values {
             let control = id.of(self.params);
@@ -187,7 +187,7 @@ impl Panel<'_> {
         }
     }
 
-    /// Asks for a box at a place, in which the values of these parameters can be typed.
+    /// Requests a box at a position for typing the values of these parameters.
     pub fn type_values(&mut self, ids: &[ParamId], at: Pos2) {
         self.gestures.typing = Some(Typing {
             ids: ids.to_vec(),
@@ -195,12 +195,12 @@ impl Panel<'_> {
         });
     }
 
-    /// What the user wants to type since the last call.
+    /// Takes the request made since the last call.
     pub fn take_typing(&mut self) -> Option<Typing> {
         self.gestures.typing.take()
     }
 
-    /// Lets go of everything.
+    /// Ends all gestures.
     pub fn end_all(&mut self) {
         while let Some(held) = self.gestures.held.first() {
             self.end(held.id);

@@ -1,4 +1,4 @@
-//! What goes in and what comes out: log-mels that scroll on one time axis, and the latents in between.
+//! Scrolling log-mels of inputs and remix on one time axis, and the latents in between.
 
 use std::collections::VecDeque;
 
@@ -13,29 +13,29 @@ use model_runtime::transport::Beat;
 use super::theme;
 use crate::setup::Activation;
 
-/// Frames that a texture holds; a power of two, more than are seen.
+/// Frames per texture: a power of two, more than are visible.
 const RING: usize = 512;
 
-/// Frames that are seen: about 5.5 s.
+/// Visible frames: about 5.5 s.
 const SEEN: f64 = 236.0;
 
-/// The newest frames are held back by so many, so that the picture moves evenly although frames come in groups.
+/// Number of newest frames to hold back, so that the picture scrolls smoothly although frames arrive in groups.
 const HELD_BACK: f64 = 6.0;
 
-/// A picture that is further behind than this jumps.
+/// A picture that lags by more than this skips ahead.
 const FURTHEST_BEHIND: f64 = 60.0;
 
-/// How a lane looks.
+/// Appearance of a lane.
 struct Look {
     lane: Lane,
     name: &'static str,
     height: f32,
     color: Color32,
-    /// How much of it is left out at the top.
+    /// Share of the lane to crop at the top.
     cropped: f32,
 }
 
-/// The highest bands of a log-mel say little.
+/// The highest bands of a log-mel carry little information.
 const MEL_CROPPED: f32 = 0.02;
 
 /// Lanes from top to bottom.
@@ -77,17 +77,17 @@ const LANES: [Look; 5] = [
     },
 ];
 
-/// Between two lanes.
+/// Gap between two lanes.
 const GAP: f32 = 4.0;
 
 /// The pictures, while the editor is open.
 #[derive(Default)]
 pub struct Pictures {
     strips: Vec<Strip>,
-    /// Where beats begin, in frames, with their numbers.
+    /// Positions where beats begin, in frames, with their numbers.
     beat_lines: VecDeque<(f64, i64)>,
     last_beat: Option<(u64, Beat)>,
-    /// The frame after the newest of the inputs.
+    /// The frame after the newest input frame.
     newest: u64,
     /// The frame at the right edge.
     head: f64,
@@ -97,7 +97,7 @@ pub struct Pictures {
 /// One lane.
 struct Strip {
     texture: TextureHandle,
-    /// From silence to the loudest.
+    /// Colour map from silence to the loudest.
     colors: Vec<Color32>,
     /// The frame after the newest.
     end: u64,
@@ -118,7 +118,7 @@ impl Strip {
         }
     }
 
-    /// Writes columns that follow each other, from `first` on.
+    /// Writes consecutive columns, from `first` on.
     fn write(&mut self, first: u64, columns: &[Vec<u8>]) {
         let rows = columns[0].len();
         let mut at = 0;
@@ -147,7 +147,7 @@ impl Strip {
     }
 }
 
-/// From the dark through a hue to white, for a byte.
+/// A colour map for bytes, from dark through a hue to white.
 fn colors(hue: Color32) -> Vec<Color32> {
     (0..=255)
         .map(|value| {
@@ -161,7 +161,7 @@ fn colors(hue: Color32) -> Vec<Color32> {
 }
 
 impl Pictures {
-    /// Shows the pictures; says whether they move. Some lanes are of latents, which not every engine has.
+    /// Shows the pictures. Returns whether they move. Lanes of latents are only shown for engines that have latents.
     pub fn show(
         &mut self,
         ui: &Ui,
@@ -184,7 +184,7 @@ impl Pictures {
                 ui.painter().text(
                     band.center(),
                     Align2::CENTER_CENTER,
-                    "Only the engine Network has this.",
+                    "Only with the engine Network.",
                     theme::font(theme::SMALL),
                     theme::DIM,
                 );
@@ -202,15 +202,15 @@ impl Pictures {
         }
         if self.newest == 0 {
             let lines = [
-                "Route a second track to Graft’s sidechain, and play.",
-                "What goes in and what comes out is drawn here.",
+                "Route a second track to Graft’s sidechain and start playback.",
+                "The spectrograms of inputs and remix appear here.",
             ];
             hint(ui, rect, lines);
         }
         moves
     }
 
-    /// Takes in what the worker left.
+    /// Takes the new data from the worker.
     pub fn take(&mut self, ctx: &Context, news: &News) {
         for (index, look) in LANES.iter().enumerate() {
             let columns = news.columns.iter().filter(|c| c.lane == look.lane);
@@ -237,7 +237,7 @@ impl Pictures {
         }
     }
 
-    /// Writes columns of a lane that follow each other, from `first` on.
+    /// Writes consecutive columns of a lane, from `first` on.
     fn write(&mut self, ctx: &Context, index: usize, first: u64, columns: &[Vec<u8>]) {
         while self.strips.len() <= index {
             let look = &LANES[self.strips.len()];
@@ -250,7 +250,7 @@ impl Pictures {
         self.strips[index].write(first, columns);
     }
 
-    /// Notes where a beat begins between this frame and the one before.
+    /// Records a beat that begins between this frame and the one before.
     fn beat(&mut self, frame: u64, beat: Beat) {
         if let Some((last_frame, last)) = self.last_beat
             && last_frame + 1 == frame
@@ -273,7 +273,7 @@ impl Pictures {
         }
     }
 
-    /// Moves the picture on, evenly. Says whether there is more to come.
+    /// Scrolls the picture smoothly. Returns whether it has to scroll further.
     fn scroll(&mut self, now_seconds: f64, frames_hz: f64) -> bool {
         let passed = (now_seconds - self.last_seconds).clamp(0.0, 0.2);
         self.last_seconds = now_seconds;
@@ -293,9 +293,10 @@ impl Pictures {
         egui::lerp(rect.x_range(), share as f32)
     }
 
-    /// Shows a lane as far as there are frames.
+    /// Draws the available frames of a lane.
     fn paint(&self, ui: &Ui, band: Rect, look: &Look, strip: &Strip) {
-        // A frame's middle is where its colour is; the edge of the newest is not filtered into what is not there yet.
+        // A texel's colour is at the middle of its frame. Stop there, so that filtering does not blend the newest frame
+        // with missing ones.
         let end = (strip.end as f64 - 0.5).min(self.head);
         let start = (self.head - SEEN)
             .max(strip.end as f64 - RING as f64 + 1.0)
@@ -332,7 +333,7 @@ impl Pictures {
     }
 }
 
-/// Left of it is what has been heard.
+/// Marks the playback position: everything to the left of the line has played.
 fn heard_line(ui: &Ui, rect: Rect, x: f32) {
     ui.painter()
         .vline(x, rect.y_range(), Stroke::new(1.5, theme::TEXT));
@@ -340,7 +341,7 @@ fn heard_line(ui: &Ui, rect: Rect, x: f32) {
     tag(ui, at, Align2::RIGHT_BOTTOM, "heard now", theme::TEXT);
 }
 
-/// Words on a dark ground.
+/// Text on a dark background.
 fn tag(ui: &Ui, at: Pos2, align: Align2, text: &str, color: Color32) {
     let painter = ui.painter();
     let galley = painter.layout_no_wrap(text.to_owned(), theme::bold(theme::SMALL), color);
@@ -353,7 +354,7 @@ fn tag(ui: &Ui, at: Pos2, align: Align2, text: &str, color: Color32) {
     painter.galley(place.min, galley, color);
 }
 
-/// What to do where there is no picture.
+/// A hint for the user in place of a picture.
 fn hint(ui: &Ui, rect: Rect, [first, second]: [&str; 2]) {
     let ground = Rect::from_center_size(rect.center(), vec2(380.0, 76.0));
     let painter = ui.painter();

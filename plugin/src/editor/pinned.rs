@@ -1,11 +1,11 @@
-//! Keeps the system's graphics libraries in memory once they are there.
+//! Keeps the system's graphics libraries loaded.
 //!
-//! With its last window, baseview lets go of them. Threads that end later still have something of theirs to tidy up (EGL keeps
-//! its state per thread), jump to where the library was, and take the host with them.
+//! baseview unloads them with its last window. Threads that end later run per-thread destructors of these libraries
+//! (EGL keeps state per thread); jumping into an unloaded library crashes the host.
 
 use std::ffi::CStr;
 
-/// What a window loads, and has state of threads in.
+/// Libraries with per-thread state that a window loads.
 const LIBRARIES: [&CStr; 5] = [
     c"libEGL.so.1",
     c"libGL.so.1",
@@ -14,11 +14,11 @@ const LIBRARIES: [&CStr; 5] = [
     c"libxcb.so.1",
 ];
 
-/// To be called before a window is opened.
+/// Pins the libraries. Call this before a window opens.
 pub fn pin_libraries() {
     for name in LIBRARIES {
-        // SAFETY: the names are strings, and what loading these libraries does is about to be done anyway. One that is not
-        // there is missed by whoever needs it.
+        // SAFETY: the names are C strings, and opening a window would run the libraries' initialisers anyway. A missing
+        // library is ignored here; its user reports it.
         unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NODELETE) };
     }
 }

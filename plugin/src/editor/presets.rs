@@ -1,4 +1,4 @@
-//! Presets, and comparing two settings.
+//! Factory presets and A/B comparison.
 
 use super::panel::Panel;
 use crate::control::SetBy;
@@ -7,14 +7,13 @@ use crate::params::ParamId::{
     self, FreezeHarmony, FreezeLength, FreezeRhythm, Harmony, Link, Mix, Rhythm, Transpose,
 };
 
-/// A setting with a name that says what it does.
+/// A named setting.
 pub struct Preset {
     /// The name.
     pub name: &'static str,
-    /// What it is for.
+    /// Its tooltip.
     pub help: &'static str,
-    /// What it sets, in words that the parameters understand. The others that presets
-    /// set go back to where they were at first.
+    /// Parameter values as text. All other parameters with [`SetBy::Presets`] are reset to their defaults.
     values: &'static [(ParamId, &'static str)],
 }
 
@@ -24,57 +23,57 @@ fn reset() -> impl Iterator<Item = ParamId> {
     all.filter(|id| id.shown().set_by == SetBy::Presets)
 }
 
-/// The presets that come with Graft.
+/// The factory presets.
 pub const FACTORY: [Preset; 9] = [
     Preset {
         name: "Swap the groove",
-        help: "The main’s chords in the sidechain’s rhythm. How Graft starts.",
+        help: "Chords of the main input, rhythm of the sidechain. The default.",
         values: &[],
     },
     Preset {
         name: "Swap the chords",
-        help: "The sidechain’s chords in the main’s rhythm.",
+        help: "Chords of the sidechain, rhythm of the main input.",
         values: &[(Harmony, "1"), (Rhythm, "0")],
     },
     Preset {
         name: "Borrow some groove",
-        help: "The main’s own rhythm, half way to the sidechain’s.",
+        help: "Rhythm halfway between main input and sidechain.",
         values: &[(Rhythm, "0.5")],
     },
     Preset {
         name: "Groove beneath the song",
-        help: "The main as it is, with the remix mixed in.",
+        help: "The dry main input and the remix, in equal parts.",
         values: &[(Mix, "0.5")],
     },
     Preset {
         name: "Morph with one knob",
-        help: "Harmony and rhythm linked: turn Harmony to go from one track to the other.",
+        help: "Harmony and Rhythm linked: turn Harmony to morph from one track to the other.",
         values: &[(Link, "on"), (Harmony, "0.5")],
     },
     Preset {
         name: "Freeze the groove",
-        help: "The last four beats of rhythm go on, whatever comes next.",
+        help: "Loops the last four beats of the rhythm.",
         values: &[(FreezeRhythm, "on")],
     },
     Preset {
         name: "Freeze the chord",
-        help: "The last beat of harmony stays, while the sidechain’s rhythm plays on.",
+        help: "Holds the last beat of the harmony; the sidechain’s rhythm continues.",
         values: &[(FreezeHarmony, "on"), (FreezeLength, "1 beat")],
     },
     Preset {
         name: "A fifth up",
-        help: "The remix, transposed by seven semitones.",
+        help: "The harmony, seven semitones up.",
         values: &[(Transpose, "7")],
     },
     Preset {
         name: "A fourth down",
-        help: "The remix, transposed by five semitones.",
+        help: "The harmony, five semitones down.",
         values: &[(Transpose, "-5")],
     },
 ];
 
 impl Preset {
-    /// What differs from a new instance: names of parameters, and values in words that they understand.
+    /// The differences from a new instance: parameter names, and values as text.
     pub fn words(&self) -> Vec<(String, &'static str)> {
         let params = GraftParams::default();
         let values = self.values.iter();
@@ -90,7 +89,7 @@ impl Preset {
         names.collect()
     }
 
-    /// Sets the parameters: one change to undo.
+    /// Applies the preset as one undo step.
     pub(super) fn apply(&self, panel: &mut Panel) {
         let values = reset().map(|id| {
             let control = panel.control(id);
@@ -103,21 +102,21 @@ impl Preset {
     }
 }
 
-/// Two settings to go back and forth between.
+/// The A/B comparison of two settings.
 #[derive(Default)]
 pub(super) struct Compare {
     is_b: bool,
-    /// The one that is not heard, once there is one.
+    /// The inactive setting, once there is one.
     other: Option<Vec<(ParamId, f32)>>,
 }
 
 impl Compare {
-    /// Whether the second setting is heard.
+    /// Whether setting B is active.
     pub fn is_b(&self) -> bool {
         self.is_b
     }
 
-    /// Goes to the other setting. The first time, both are the same.
+    /// Switches to the other setting. The first time, both are the same.
     pub fn switch(&mut self, panel: &mut Panel) {
         let now = values(panel);
         if let Some(other) = self.other.replace(now) {
@@ -126,13 +125,13 @@ impl Compare {
         self.is_b = !self.is_b;
     }
 
-    /// Makes the other setting the same as this one.
+    /// Copies the current setting to the other one.
     pub fn copy(&mut self, panel: &Panel) {
         self.other = Some(values(panel));
     }
 }
 
-/// Where all parameters are that one would compare.
+/// The values of all parameters that take part in the comparison.
 fn values(panel: &Panel) -> Vec<(ParamId, f32)> {
     let compared = ParamId::ALL.iter().copied();
     let compared = compared.filter(|id| id.shown().set_by != SetBy::Nothing);

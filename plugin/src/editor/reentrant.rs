@@ -1,21 +1,21 @@
-//! A value for callbacks that may come while another is at work.
+//! A value for callbacks that may be re-entered.
 //!
-//! What a window or a host is asked for in a callback, it may answer with the next callback before the first returns: on Windows
-//! and macOS a window that is to change its size says at once that it did.
+//! A window or host may answer a request with the next callback before the request returns: on Windows and macOS, a
+//! resize request triggers the resize callback at once.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
 type Work<T> = Box<dyn FnOnce(&mut T)>;
 
-/// A value that one callback at a time works on.
+/// A value that only one callback at a time can use.
 pub struct Reentrant<T> {
     value: RefCell<T>,
     waiting: RefCell<VecDeque<Work<T>>>,
 }
 
 impl<T> Reentrant<T> {
-    /// Makes it of a value.
+    /// Wraps a value.
     pub fn new(value: T) -> Self {
         Self {
             value: RefCell::new(value),
@@ -23,14 +23,14 @@ impl<T> Reentrant<T> {
         }
     }
 
-    /// Works on the value; does nothing while another callback does.
+    /// Runs `work` on the value. Does nothing if another callback is using it.
     pub fn try_with<R>(&self, work: impl FnOnce(&mut T) -> R) -> Option<R> {
         let result = work(&mut *self.value.try_borrow_mut().ok()?);
         self.catch_up();
         Some(result)
     }
 
-    /// Works on the value now, or as soon as the callback that does is done.
+    /// Runs `work` on the value now, or as soon as the callback that is using it has finished.
     pub fn when_free(&self, work: impl FnOnce(&mut T) + 'static) {
         self.waiting.borrow_mut().push_back(Box::new(work));
         self.catch_up();

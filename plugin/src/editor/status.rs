@@ -1,4 +1,4 @@
-//! The status line: what Graft is at, and what may be wrong.
+//! The status line: latency, load, late windows, and problems.
 
 use egui::{Align2, Color32, Id, Rect, Sense, Ui, pos2, vec2};
 use model_runtime::status::Status;
@@ -9,7 +9,7 @@ use super::panel::Panel;
 use super::theme;
 use crate::readout::Readout;
 
-/// A worker that needs more than this share of the time is close to its limit.
+/// A worker load above this share of real time is shown as a warning.
 const BUSY: f32 = 0.7;
 
 /// Shows the line.
@@ -21,14 +21,14 @@ pub fn line(ui: &Ui, rect: Rect, panel: &mut Panel, readout: &Readout, advice: O
             let ms = 1000.0 * activation.latency_seconds();
             format!("{ms:.0} ms · {} samples", activation.latency_samples)
         }
-        None => "not running".to_owned(),
+        None => "inactive".to_owned(),
     };
-    let help = "Latency, as the host knows it. It makes up for it.";
+    let help = "Latency as reported to the host, which compensates it.";
     x = item(ui, rect, x, "Latency", &latency, theme::TEXT, help);
 
     let factor = status.real_time_factor();
     let (work, color) = match factor {
-        0.0 => ("resting".to_owned(), theme::TEXT),
+        0.0 => ("idle".to_owned(), theme::TEXT),
         _ => {
             let spare = 100.0 * (1.0 - factor).max(0.0);
             let color = if factor > BUSY {
@@ -37,12 +37,13 @@ pub fn line(ui: &Ui, rect: Rect, panel: &mut Panel, readout: &Readout, advice: O
                 theme::TEXT
             };
             (
-                format!("{:.0} % · {spare:.0} % to spare", 100.0 * factor),
+                format!("{:.0} % · {spare:.0} % free", 100.0 * factor),
                 color,
             )
         }
     };
-    let help = "Worker: the share of the time that it takes to remix. Above 100 % the main input is heard instead.";
+    let help = "Worker: CPU load of the remix, as a share of real time. \
+                Above 100 % it misses deadlines and the main input plays instead.";
     x = item(ui, rect, x, "Worker", &work, color, help);
 
     let late = status.late_windows();
@@ -51,7 +52,8 @@ pub fn line(ui: &Ui, rect: Rect, panel: &mut Panel, readout: &Readout, advice: O
     } else {
         theme::TEXT
     };
-    let help = "Late: how often the remix was not ready in time, so that the main input was heard.";
+    let help =
+        "Late: how many times the remix missed its deadline and the main input played instead.";
     item(ui, rect, x, "Late", &late.to_string(), color, help);
 
     match (fault(status), advice) {
@@ -65,7 +67,7 @@ pub fn line(ui: &Ui, rect: Rect, panel: &mut Panel, readout: &Readout, advice: O
 
 fn fault(status: &Status) -> Option<String> {
     let fault = status.last_fault()?;
-    Some(format!("{fault} ({} in all)", status.faults()))
+    Some(format!("{fault} ({} in total)", status.faults()))
 }
 
 fn remedy(ui: &Ui, rect: Rect, panel: &mut Panel, advice: &Advice) {
@@ -79,7 +81,7 @@ fn remedy(ui: &Ui, rect: Rect, panel: &mut Panel, advice: &Advice) {
             ),
             text,
             color: theme::SIDECHAIN,
-            help: "Sets the sidechain’s gain, so that both are equally loud.",
+            help: "Sets the sidechain’s gain to match the level of the main input.",
         };
         if button(ui, Id::unique("remedy"), true, &look).clicked() {
             panel.set(*id, *value);
@@ -89,7 +91,7 @@ fn remedy(ui: &Ui, rect: Rect, panel: &mut Panel, advice: &Advice) {
     words(ui, right, rect, &advice.text, theme::SIDECHAIN);
 }
 
-/// Words that end at `right`, behind a mark.
+/// Right-aligned text that ends at `right`, with a warning mark before it.
 fn words(ui: &Ui, right: f32, rect: Rect, text: &str, color: Color32) {
     let at = ui.painter().text(
         pos2(right, rect.center().y),
@@ -104,7 +106,7 @@ fn words(ui: &Ui, right: f32, rect: Rect, text: &str, color: Color32) {
         .text(mark, Align2::CENTER_CENTER, "!", theme::bold(9.5), color);
 }
 
-/// A name and a value; gives the place of the next.
+/// A label and a value. Returns the position of the next item.
 fn item(ui: &Ui, rect: Rect, x: f32, name: &str, value: &str, color: Color32, help: &str) -> f32 {
     let painter = ui.painter();
     let y = rect.center().y;

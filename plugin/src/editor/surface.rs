@@ -1,8 +1,8 @@
-//! Between the system's window (baseview), what is drawn (egui) and how (OpenGL).
+//! Connects the system's window (baseview) with the user interface (egui) and OpenGL.
 //!
-//! This is a thin layer of our own, because egui-baseview 0.9 drops what is dragged into the window and ties the scale of what
-//! is drawn to the size of the window the wrong way round. It draws when something changed, and the face always fills the
-//! window as far as its ratio lets it.
+//! This is our own thin layer because egui-baseview 0.9 ignores files dragged into the window and inverts the relation
+//! between scale and window size. It redraws only on changes, and the face fills the window as far as its aspect ratio
+//! allows.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
@@ -31,48 +31,49 @@ use super::open_window::OpenWindow;
 use super::reentrant::Reentrant;
 use crate::editor_size::scale_of;
 
-/// How often the window looks whether there is something to draw.
+/// How often the window checks whether it has to redraw.
 const POLL: Duration = Duration::from_micros(15_625);
 
-/// Where the window is to be.
+/// Where to open the window.
 pub struct Place<'a> {
-    /// The host's window, if it said which already.
+    /// The host's window, if it is already known.
     pub parent: Option<&'a ParentWindowHandle>,
-    /// Whether the host will say later.
+    /// Whether the host sets the parent window later.
     pub wait_for_parent: bool,
-    /// Pixels for each logical one, where the system does not say.
+    /// Pixels per logical pixel, if the system does not report a value.
     pub fallback_scale_factor: Option<f64>,
-    /// At first.
+    /// Initial size.
     pub size: Size,
 }
 
-/// What a window shows.
+/// The contents of a window.
 pub trait Content: 'static {
-    /// Before the first frame.
+    /// Called before the first frame.
     fn begin(&mut self, ctx: &egui::Context);
-    /// Whether the host hides the window.
+    /// Whether the host hid the window.
     fn is_hidden(&self) -> bool;
-    /// Whether something else than the user changed what is shown.
+    /// Whether the contents changed without user input.
     fn has_changed(&mut self, now_seconds: f64) -> bool;
-    /// The window has a new size.
+    /// Called when the window has a new size.
     fn resized(&mut self, size: WindowSize);
-    /// A file is dragged over the window, or no longer.
+    /// Called when a file is dragged over the window or leaves it.
     fn hover(&mut self, is_over: bool);
-    /// A file was dropped.
+    /// Called when a file was dropped.
     fn drop_file(&mut self, file: PathBuf);
-    /// A frame.
+    /// Draws a frame.
     fn ui(&mut self, ui: &mut Ui, frame: &mut Frame);
 }
 
-/// What a frame knows of its window, and asks of it once it is drawn: a window may answer at once, with a call of its own.
+/// Properties of the window, and requests to it that are sent after the frame is drawn, because a window may answer a
+/// request at once with another callback.
 pub struct Frame {
-    /// Pixels for each logical one, as the system says.
+    /// Pixels per logical pixel, as reported by the system.
     pub scale_factor: f64,
     wanted_size: Option<Size>,
 }
 
 impl Frame {
-    /// Asks for another size.
+    /// Requests another size.
     pub fn resize(&mut self, size: Size) {
         self.wanted_size = Some(size);
     }
@@ -82,7 +83,7 @@ impl Frame {
 ///
 /// # Errors
 ///
-/// When the system has none to give.
+/// If the system cannot create a window.
 pub fn open(
     content: impl Content + Send,
     place: &Place,
@@ -122,9 +123,9 @@ struct Surface<C> {
     closing: Arc<AtomicBool>,
     poll: TimerHandle,
     started: Instant,
-    /// When to draw next, in nanoseconds after `started`.
+    /// Time of the next redraw, in nanoseconds after `started`.
     due: Arc<AtomicU64>,
-    /// Not before this: without a graphics card, drawing must leave some of the processor to the worker.
+    /// Earliest next redraw: without a graphics card, drawing must leave CPU time to the worker.
     rest_until: Cell<Duration>,
     pointer: Cell<Pos2>,
     cursor: Cell<MouseCursor>,
@@ -139,9 +140,9 @@ impl<C: Content> Surface<C> {
         let gl = opengl(&window)?;
         let painter = current(&gl, || {
             let load = |symbol: &CStr| gl.get_proc_address(symbol);
-            // SAFETY: the context is current, and the functions are its own.
+            // SAFETY: the context is current, and the loader returns its functions.
             let context = unsafe { glow::Context::from_loader_function_cstr(load) };
-            // Dithering would cost more than it shows where there is no graphics card.
+            // Dithering costs more than it gains without a graphics card.
             Painter::new(Arc::new(context), "", None, false)
         })??;
         let context = egui::Context::default();
@@ -176,7 +177,7 @@ impl<C: Content> Surface<C> {
         })
     }
 
-    /// Pixels for each point of the face.
+    /// Pixels per point of the face.
     fn pixels_per_point(&self) -> f32 {
         let pixels = self.window.size().physical;
         scale_of(egui::vec2(pixels.width as f32, pixels.height as f32))
@@ -194,7 +195,7 @@ impl<C: Content> Surface<C> {
         asked && now >= self.rest_until.get() && is_hidden() == Some(false)
     }
 
-    /// The input of a frame.
+    /// The egui input of a frame.
     fn take_input(&self) -> RawInput {
         let pixels = self.window.size().physical;
         let scale = self.pixels_per_point();
@@ -228,7 +229,7 @@ impl<C: Content> Surface<C> {
                 self.push(egui::Event::PointerMoved(self.pointer.get()));
             }
             MouseEvent::ButtonPressed { button, modifiers } => {
-                // An embedded window gets no keys unless it asks for them.
+                // An embedded window gets no keys unless it takes the focus.
                 if !self.window.has_focus() {
                     let _keys_go_elsewhere = self.window.focus();
                 }
@@ -312,7 +313,7 @@ impl<C: Content> Surface<C> {
         modifiers
     }
 
-    /// Keys that nothing in the window waits for go on to the host, so that the space bar still starts it.
+    /// Keys that no widget uses are passed to the host, so that the space bar still controls playback.
     fn key(&self, event: &KeyboardEvent) -> EventStatus {
         let modifiers = self.modifiers(event.modifiers);
         let pressed = event.state == KeyState::Down;
@@ -373,7 +374,7 @@ impl<C: Content> Surface<C> {
             if let (OutputCommand::CopyText(text), Some(clipboard)) =
                 (command, self.clipboard.borrow_mut().as_mut())
             {
-                // Without a clipboard there is nothing to copy to.
+                // Without a clipboard, copying does nothing.
                 let _nothing_to_copy_to = clipboard.set_contents(text);
             }
         }
@@ -400,7 +401,7 @@ impl<C: Content> WindowHandler for Surface<C> {
             self.window.scale_factor(),
             |output| self.paint(output),
             |size| {
-                // A host may refuse; then the window stays as it is.
+                // If the host refuses, the window keeps its size.
                 let _refused = self.window.resize(size);
             },
         )?;
@@ -457,13 +458,13 @@ impl<C> Drop for Surface<C> {
     fn drop(&mut self) {
         if let Some(gl) = self.window.gl_context() {
             let mut painter = self.painter.borrow_mut();
-            // Where the context is gone, so is what the painter has in it.
+            // Without the context, the painter's resources are gone as well.
             let _context_is_gone = current(&gl, || painter.destroy());
         }
     }
 }
 
-/// Makes a frame, paints it, and asks the window for what the frame wants, in this order.
+/// Runs a frame, paints it, and then sends its requests to the window.
 fn draw<C: Content, E>(
     content: &Reentrant<C>,
     context: &egui::Context,
@@ -488,7 +489,7 @@ fn draw<C: Content, E>(
 }
 
 fn opengl(window: &WindowContext) -> Result<GlContext, HandlerError> {
-    let missing = || HandlerError::from_boxed("the window has no OpenGL".into());
+    let missing = || HandlerError::from_boxed("the window has no OpenGL context".into());
     window.gl_context().ok_or_else(missing)
 }
 
@@ -506,7 +507,7 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The one file that is dragged.
+/// The dragged file, if it is exactly one.
 fn file(data: &DropData) -> Option<PathBuf> {
     match data {
         DropData::Files(files) => match &files[..] {
@@ -528,7 +529,7 @@ fn cursor(icon: CursorIcon) -> MouseCursor {
     }
 }
 
-/// The host, as baseview wants it.
+/// Adapts the host's methods to baseview.
 fn adapt(host: HostMethods) -> baseview::host::Host {
     struct Callbacks(Box<dyn nice_plug::editor::HostCallbacks>);
 
@@ -565,7 +566,7 @@ mod tests {
 
     use super::*;
 
-    /// Asks for a size in its first frame.
+    /// Requests a size in its first frame.
     struct Resizing {
         wanted: Option<Size>,
         events: Rc<RefCell<Vec<&'static str>>>,
@@ -610,7 +611,7 @@ mod tests {
             events.borrow_mut().push("paint");
             Ok(())
         };
-        // As Windows does: it calls `resized` and asks for another frame before it returns.
+        // As on Windows: `resized` is called, and another frame requested, before this returns.
         let resize = |size: Size| {
             events.borrow_mut().push("resize");
             let size = WindowSize::from_physical(size.to_physical(1.0), 1.0);

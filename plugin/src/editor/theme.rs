@@ -1,7 +1,7 @@
-//! Colours, typeface and style.
+//! Colours, fonts and style.
 //!
-//! Three hues tell the sources apart, also for people who see colours otherwise: blue is the main input and orange the sidechain
-//! (both from Okabe and Ito's palette), and what is made of them is near white. Nothing is told by hue alone.
+//! Three hues that colour-blind users can also tell apart: blue for the main input, orange for the sidechain (both from
+//! Okabe and Ito's palette) and near white for the remix. No information is carried by hue alone.
 
 use std::sync::Arc;
 
@@ -11,19 +11,19 @@ use egui::{
     Shadow, Stroke, TextStyle, Theme, Visuals, vec2,
 };
 
-/// Behind everything.
+/// Background of the window.
 pub const BACKGROUND: Color32 = Color32::from_rgb(0x11, 0x13, 0x17);
-/// Of a group of controls.
+/// Background of a group of controls.
 pub const PANEL: Color32 = Color32::from_rgb(0x1A, 0x1D, 0x23);
-/// Of something that can be pressed or turned.
+/// A widget that can be pressed or turned.
 pub const RAISED: Color32 = Color32::from_rgb(0x2A, 0x2F, 0x38);
 /// The same under the pointer.
 pub const HOVERED: Color32 = Color32::from_rgb(0x37, 0x3E, 0x49);
-/// Lines, and tracks that a value fills.
+/// Lines and empty tracks.
 pub const LINE: Color32 = Color32::from_rgb(0x3A, 0x41, 0x4C);
-/// Names and values.
+/// Text: names and values.
 pub const TEXT: Color32 = Color32::from_rgb(0xEC, 0xEE, 0xF2);
-/// Everything that explains.
+/// Secondary text.
 pub const DIM: Color32 = Color32::from_rgb(0xA2, 0xAB, 0xB8);
 /// The main input.
 pub const MAIN: Color32 = Color32::from_rgb(0x56, 0xB4, 0xE9);
@@ -31,33 +31,33 @@ pub const MAIN: Color32 = Color32::from_rgb(0x56, 0xB4, 0xE9);
 pub const SIDECHAIN: Color32 = Color32::from_rgb(0xF2, 0xA1, 0x2E);
 /// The remix.
 pub const REMIX: Color32 = Color32::from_rgb(0xEF, 0xE9, 0xF7);
-/// What needs attention; always beside words.
+/// Warnings; always shown together with text.
 pub const WARNING: Color32 = Color32::from_rgb(0xFF, 0x7A, 0x66);
 
-/// Height of explaining text.
+/// Height of secondary text.
 pub const SMALL: f32 = 10.5;
 /// Height of text.
 pub const NORMAL: f32 = 12.0;
 
 const SEMI_BOLD: &str = "Inter SemiBold";
 
-/// The typeface at a height in points.
+/// The font at a height in points.
 pub fn font(height: f32) -> FontId {
     FontId::proportional(height)
 }
 
-/// The heavier cut of the typeface.
+/// The bold font.
 pub fn bold(height: f32) -> FontId {
     FontId::new(height, FontFamily::Name(SEMI_BOLD.into()))
 }
 
-/// The colour between two, `share` of the way to `b`, as light adds up.
+/// Blends two colours in linear light, `share` of the way to `b`.
 pub fn blend(a: Color32, b: Color32, share: f32) -> Color32 {
     let (a, b) = (Rgba::from(a), Rgba::from(b));
     Color32::from(a * (1.0 - share) + b * share)
 }
 
-/// Sets typeface and style.
+/// Installs fonts and style.
 pub fn install(ctx: &Context) {
     ctx.set_fonts(fonts());
     ctx.set_theme(Theme::Dark);

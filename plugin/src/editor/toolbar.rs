@@ -1,4 +1,4 @@
-//! The line above: presets, comparing, undo, and the model.
+//! The toolbar: presets, A/B comparison and undo.
 
 use egui::{Id, Popup, Pos2, Rect, Ui, pos2, vec2};
 
@@ -10,7 +10,7 @@ use super::theme;
 const TOP: f32 = 13.0;
 const HEIGHT: f32 = 26.0;
 
-/// What the toolbar keeps while the editor is closed.
+/// State that is kept while the editor is closed.
 #[derive(Default)]
 pub struct Toolbar {
     compare: Compare,
@@ -18,7 +18,7 @@ pub struct Toolbar {
 }
 
 impl Toolbar {
-    /// Shows presets, comparing and undo.
+    /// Shows presets, A/B comparison and undo.
     pub fn show(&mut self, ui: &Ui, origin: Pos2, panel: &mut Panel) {
         let place =
             |x: f32, width: f32| Rect::from_min_size(origin + vec2(x, TOP), vec2(width, HEIGHT));
@@ -31,7 +31,7 @@ impl Toolbar {
                 rect: place(x, 28.0),
                 text: name,
                 color: theme::REMIX,
-                help: "Two settings to compare: A and B.",
+                help: "Compare two settings, A and B.",
             };
             if button(ui, Id::unique(("compare", name)), is_on, &look).clicked() && !is_on {
                 self.compare.switch(panel);
@@ -45,7 +45,7 @@ impl Toolbar {
                 "A to B"
             },
             color: theme::REMIX,
-            help: "Makes the other setting the same as this one.",
+            help: "Copy this setting to the other one.",
         };
         if action(ui, Id::unique("copy"), true, &look) {
             self.compare.copy(panel);
@@ -57,13 +57,13 @@ impl Toolbar {
             color: theme::REMIX,
             help,
         };
-        let undo = look(454.0, "Undo", "Takes the last change in this window back.");
+        let undo = look(454.0, "Undo", "Undo the last change made in this window.");
         let can_undo = panel.gestures.history.can_undo();
         if action(ui, Id::unique("undo"), can_undo, &undo) {
             let values = panel.gestures.history.undo();
             panel.restore(&values);
         }
-        let redo = look(514.0, "Redo", "Does again what was taken back.");
+        let redo = look(514.0, "Redo", "Redo the last undone change.");
         let can_redo = panel.gestures.history.can_redo();
         if action(ui, Id::unique("redo"), can_redo, &redo) {
             let values = panel.gestures.history.redo();
@@ -92,7 +92,7 @@ impl Toolbar {
     }
 }
 
-/// A small triangle that says that there is a list behind a button.
+/// A small triangle that marks a button with a menu.
 pub fn arrow(ui: &Ui, at: Pos2) {
     let points = [(-4.0, -2.0), (4.0, -2.0), (0.0, 3.0)].map(|(x, y)| at + vec2(x, y));
     ui.painter().add(egui::Shape::convex_polygon(

@@ -1,4 +1,4 @@
-//! The window: the grip that resizes it, and what the host does to it.
+//! The resize grip, and the window as the host controls it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,13 +13,13 @@ use super::theme;
 use crate::editor_size::{FACE, MAX_SCALE, MIN_SCALE, logical_size};
 use crate::meters::Meters;
 
-/// Scales that the grip's menu offers.
+/// Scales in the menu of the grip.
 const SCALES: [f32; 6] = [0.75, 1.0, 1.25, 1.5, 2.0, 3.0];
 
-/// Side of the grip in the corner, in points.
+/// Side length of the grip, in points.
 const GRIP: f32 = 16.0;
 
-/// How the host may resize the window. The limits are not in here, so that a host that knows better is not fought.
+/// How the host may resize the window. Contains no limits, so as not to conflict with hosts that enforce their own.
 pub const RESIZE: ResizeHint = ResizeHint {
     preserve_aspect_ratio: true,
     aspect_ratio_width: FACE.x as u32 / 120,
@@ -27,7 +27,7 @@ pub const RESIZE: ResizeHint = ResizeHint {
     ..ResizeHint::RESIZABLE
 };
 
-/// Shows the grip that resizes the window, for hosts that have none.
+/// Shows the resize grip, for hosts without one.
 pub fn grip(ui: &Ui, face: Rect, frame: &mut Frame) {
     let corner = face.right_bottom();
     let rect = Rect::from_min_max(corner - Vec2::splat(GRIP), corner);
@@ -73,17 +73,17 @@ pub fn grip(ui: &Ui, face: Rect, frame: &mut Frame) {
     response.on_hover_text("Drag to resize; right-click for sizes, double-click for 100 %.");
 }
 
-/// The scale that puts the corner where the pointer is.
+/// The scale that puts the corner of the window at the pointer.
 fn scale_at(pointer: Pos2, scale_factor: f64, pixels_per_point: f32) -> f32 {
     let logical = pointer.to_vec2() * pixels_per_point / scale_factor as f32;
     (logical / FACE).max_elem().clamp(MIN_SCALE, MAX_SCALE)
 }
 
-/// The open window, as the host sees it.
+/// The handle of the open window for the host.
 pub struct Handle {
-    /// Told when there is something new to draw.
+    /// Notified when there is something new to draw.
     pub meters: Arc<Meters>,
-    /// Whether the host hides the window.
+    /// Whether the host hid the window.
     pub hidden: Arc<AtomicBool>,
 }
 
@@ -149,7 +149,7 @@ impl EditorHandle for Handle {
     }
 }
 
-/// The size of the face's ratio that is nearest to what the host wants: the side that the user moved decides.
+/// The nearest size with the aspect ratio of the face. The side that the user moved decides.
 fn nearest_size(
     wanted: NativeSize<u32>,
     now: PhysicalSize<u32>,

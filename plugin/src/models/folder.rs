@@ -8,24 +8,24 @@ use std::path::{Path, PathBuf};
 /// Extension of model files.
 const EXTENSION: &str = "safetensors";
 
-/// A search looks into so many folders at most: someone may begin it at the root of a disk.
+/// Most folders that a search visits, in case it starts at the root of a disk.
 const MOST_FOLDERS: usize = 1000;
 
-/// What is in a folder that a model can be found in.
+/// The model files and subfolders of a folder.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Folder {
     /// The folder.
     pub path: PathBuf,
-    /// Names of the folders in it.
+    /// Names of its subfolders.
     pub folders: Vec<String>,
-    /// Names of the model files in it.
+    /// Names of its model files.
     pub models: Vec<String>,
     /// Why it cannot be read.
     pub error: Option<String>,
 }
 
 impl Folder {
-    /// Reads a folder. Hidden folders are left out, and names that are not Unicode.
+    /// Reads a folder. Skips hidden folders and names that are not Unicode.
     pub fn read(path: &Path) -> Self {
         let mut folder = Self {
             path: path.to_owned(),
@@ -57,19 +57,19 @@ impl Folder {
         folder
     }
 
-    /// The folder that holds a file, or the nearest one above it that is there.
+    /// The folder that contains a file, or its nearest ancestor that exists.
     pub fn nearest(file: &Path) -> Self {
         let above = file.ancestors().skip(1).find(|path| path.is_dir());
         Self::read(above.unwrap_or(Path::new("/")))
     }
 
-    /// The folder above this one.
+    /// The parent folder.
     pub fn parent(&self) -> Option<&Path> {
         self.path.parent()
     }
 }
 
-/// The model files in some folders and the folders in them, the nearest first.
+/// The model files in some folders and their subfolders, nearest first.
 pub fn model_files(folders: &[PathBuf]) -> Vec<PathBuf> {
     let mut waiting: VecDeque<PathBuf> = folders.iter().cloned().collect();
     let mut files = Vec::new();
@@ -91,18 +91,18 @@ pub fn model_files(folders: &[PathBuf]) -> Vec<PathBuf> {
     files
 }
 
-/// Where a user's models are looked for first. It is made if it is not there yet.
+/// The user's model folder, which is created if it does not exist.
 pub fn model_folder() -> PathBuf {
     let folder = data_folder().join(match cfg!(any(target_os = "macos", windows)) {
         true => "Graft/Models",
         false => "graft/models",
     });
-    // Where it cannot be made, the browser says that it cannot be read.
+    // If it cannot be created, the browser reports that it cannot be read.
     let _says_so_itself = fs::create_dir_all(&folder);
     folder
 }
 
-/// Where this system has the data of one user's programs.
+/// The folder for application data of the current user.
 fn data_folder() -> PathBuf {
     let variable = |name: &str| env::var_os(name).map(PathBuf::from);
     let home = env::home_dir().unwrap_or_default();

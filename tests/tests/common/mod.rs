@@ -1,4 +1,4 @@
-//! What several tests need.
+//! Helpers for several tests.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::collections::HashMap;
@@ -18,10 +18,10 @@ use vocoder::MelConfig;
 use vocoder::generator::{Generator, GeneratorConfig};
 use vocoder::magnitudes::MagnitudeNetwork;
 
-/// Length of the prefix that nice-plug puts before a CLAP state.
+/// Length of the prefix that nice-plug adds to a CLAP state.
 pub const STATE_PREFIX_BYTES: usize = 8;
 
-/// The plugin that is linked into the test, so that its code runs with the test's allocator.
+/// The plugin linked into the test, so that its code uses the test's allocator.
 pub fn linked_plugin() -> Plugin {
     // SAFETY: the entry point is that of the plugin in this program.
     let entry = unsafe { PluginEntry::load_from_raw(&graft::clap_entry, c"") };
@@ -60,7 +60,7 @@ pub fn untrained(header: &Header) -> HashMap<String, Tensor> {
         .collect()
 }
 
-/// Writes a model of a narrow, untrained network with a voice as narrow: another one each time.
+/// Writes a model of a narrow, untrained network with an equally narrow voice; each call writes a different one.
 pub fn write_small_model(path: &Path) -> ModelFile {
     let header = Header {
         format: FORMAT,
@@ -72,7 +72,8 @@ pub fn write_small_model(path: &Path) -> ModelFile {
             rhythm_latents: 2,
             rhythm_planes: 2,
             decoder_channels: 4,
-            // An untrained network asks a voice for sound at all frequencies. At the level of music, its bursts would look like clicks.
+            // The mel of an untrained network has energy at all frequencies. At the level of music, its bursts would
+            // look like clicks.
             mel_mean: -6.5,
             mel_deviation: 2.2,
         }),
@@ -91,7 +92,7 @@ pub fn write_small_model(path: &Path) -> ModelFile {
     };
     let mut tensors = untrained(&header);
     for (name, tensor) in &mut tensors {
-        // What an untrained voice makes is noise, which a test for clicks would find.
+        // An untrained voice outputs noise, which a test for clicks would find.
         if name.starts_with("generator.conv_post") {
             *tensor = (&*tensor * 0.02).unwrap();
         }
@@ -109,7 +110,7 @@ pub fn with_model(state: &[u8], file: Option<&ModelFile>) -> Vec<u8> {
     with_field(state, "model", &serde_json::to_string(&file).unwrap())
 }
 
-/// A state with other JSON in one of its fields.
+/// A state with one field replaced.
 pub fn with_field(state: &[u8], name: &str, text: &str) -> Vec<u8> {
     let mut json: Value = serde_json::from_slice(&state[STATE_PREFIX_BYTES..]).unwrap();
     json["fields"][name] = text.into();
@@ -118,7 +119,7 @@ pub fn with_field(state: &[u8], name: &str, text: &str) -> Vec<u8> {
     [&length[..], &json].concat()
 }
 
-/// The parameters of a state on which the latency depends.
+/// The parameters of a state that determine the latency.
 pub fn latency_parameters(state: &[u8]) -> String {
     let json: Value = serde_json::from_slice(&state[STATE_PREFIX_BYTES..]).unwrap();
     let parameters = ["latency", "engine"].map(|id| &json["params"][id]);

@@ -1,8 +1,7 @@
-//! The audio thread: no memory is taken or given back, no system call is made, no lock is touched.
+//! The audio thread: no allocation or release of memory, no system call, no lock.
 //!
-//! The plugin is linked into this test, so that its code runs with the allocator below, and is driven
-//! through its CLAP entry point like by any host. The checks are themselves checked with planted
-//! faults.
+//! The plugin is linked into this test, so that its code uses the allocator below, and is driven through its CLAP entry
+//! point. Planted faults test the checks themselves.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 #[path = "../common/mod.rs"]
@@ -27,14 +26,15 @@ const RATE_HZ: u32 = 44_100;
 /// none.
 const ATOMICS_PER_BLOCK: usize = 7;
 
-/// Lets one plugin process at a time. nice-plug keeps settings in `AtomicCell`s, whose sequence locks all instances share by
-/// their addresses: a thread that is single-stepped through one makes another instance's thread yield to the kernel.
+/// Lets one plugin process at a time. nice-plug keeps settings in `AtomicCell`s, whose sequence locks are shared by all
+/// instances, by address: single-stepping one thread through such a lock makes the thread of another instance yield to
+/// the kernel.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Two seconds of noise in a loop, with parameters that move: among them the latency, for which a restart is asked.
+/// Two seconds of noise in a loop with moving parameters, including the latency, which causes a restart request.
 fn job(blocks: Vec<usize>) -> RenderJob {
     let mut noise = Noise::new(1);
     let mut stereo = || vec![(0..2 * RATE_HZ).map(|_| noise.sample()).collect::<Vec<_>>(); 2];
@@ -80,8 +80,7 @@ fn job(blocks: Vec<usize>) -> RenderJob {
     }
 }
 
-/// The time of a host that is slightly slower than real time, so that the plugin is never given time
-/// to wait.
+/// The clock of a host that is slightly slower than real time, so that the plugin never gets time to wait.
 struct LiveTime {
     last_call: Instant,
     last_position_samples: usize,
@@ -129,7 +128,7 @@ fn processing_takes_no_lock() {
     let mut counts = Vec::new();
     let rendered = linked_plugin().render_with(&job(vec![8]), |_, process| {
         block += 1;
-        // Every now and then, because single steps are slow.
+        // Only in some blocks, because single steps are slow.
         if block % 500 == 0 {
             counts.push(atomics::count(process));
         } else {

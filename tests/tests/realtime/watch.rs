@@ -1,8 +1,8 @@
-//! Watches a piece of code for what must not happen on the audio thread.
+//! Detects what is forbidden on the audio thread in a piece of code.
 
 use graft_tests::allocations;
 
-/// What a watched piece of code did.
+/// The result of watching a piece of code.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Deeds {
     /// Allocations, reallocations and releases of memory.
@@ -11,7 +11,7 @@ pub struct Deeds {
     pub system_call: Option<i64>,
 }
 
-/// Runs `work` and says whether it allocated or entered the kernel.
+/// Runs `work` and reports whether it allocated or entered the kernel.
 pub fn watch(work: impl FnOnce()) -> Deeds {
     let mut system_call = None;
     let allocations = allocations(|| system_call = system_calls::watch(work));
@@ -21,8 +21,8 @@ pub fn watch(work: impl FnOnce()) -> Deeds {
     }
 }
 
-/// Finds system calls by the kernel's "syscall user dispatch": while a byte of ours says so, a system
-/// call of this thread raises SIGSYS instead.
+/// Detects system calls with the kernel's "syscall user dispatch": while a selector byte is set, a system call of this
+/// thread raises SIGSYS instead.
 mod system_calls {
     use std::cell::Cell;
     use std::ptr;
@@ -57,8 +57,7 @@ mod system_calls {
         FIRST.get()
     }
 
-    /// Notes the call, allows all that follow (this handler's own return among them) and makes the
-    /// call that was held up.
+    /// Records the call, allows all that follow (including the return of this handler) and makes the blocked call.
     extern "C" fn on_system_call(
         _signal: i32,
         _info: *mut libc::siginfo_t,
@@ -91,8 +90,8 @@ mod system_calls {
     }
 }
 
-/// Counts atomic read-modify-writes by running code one instruction at a time. Taking and leaving a
-/// lock needs one each, also when nobody else wants it.
+/// Counts atomic read-modify-writes by single-stepping the code. Taking and releasing a lock needs one each, even if it
+/// is uncontended.
 pub mod atomics {
     use std::arch::asm;
     use std::cell::Cell;
@@ -128,7 +127,7 @@ pub mod atomics {
             return;
         }
         let next = registers[libc::REG_RIP as usize] as *const u8;
-        // SAFETY: the instruction that runs next is there; bytes are read only as far as it goes.
+        // SAFETY: the next instruction is readable, and no bytes beyond it are read.
         if unsafe { is_atomic(next) } {
             COUNT.set(COUNT.get() + 1);
         }
@@ -162,8 +161,8 @@ fn handle_signal(
     signal: i32,
     handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void),
 ) {
-    // SAFETY: an all-zero action is valid, and the handlers touch only registers and thread locals
-    // that need no set-up.
+    // SAFETY: an all-zero action is valid, and the handlers only touch registers and thread locals that need no
+    // initialisation.
     let result = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = handler as usize;

@@ -5,26 +5,26 @@ use std::sync::Arc;
 use realfft::num_complex::Complex32;
 use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
 
-/// Where the cepstrum is cut: what repeats more slowly in frequency than this is the envelope, what repeats faster are the
-/// partials of tones above about 500 Hz.
+/// Quefrency of the cut. Slower variation over frequency belongs to the envelope, faster variation to the partials of
+/// tones above about 500 Hz.
 const CUT_SECONDS: f64 = 0.002;
-/// Magnitudes below this count as this.
+/// Lower limit of the magnitudes.
 const FLOOR: f32 = 1e-6;
 
-/// The smooth course of magnitudes over frequency, by the real cepstrum (A. V. Oppenheim and R. W. Schafer, "Homomorphic
-/// Analysis of Speech", IEEE Trans. Audio and Electroacoustics, 1968).
+/// The smooth spectral envelope from the real cepstrum (A. V. Oppenheim and R. W. Schafer, "Homomorphic Analysis of
+/// Speech", IEEE Trans. Audio and Electroacoustics, 1968).
 pub(super) struct Envelope {
     to_cepstrum: Arc<dyn ComplexToReal<f32>>,
     to_spectrum: Arc<dyn RealToComplex<f32>>,
     bins: Vec<Complex32>,
     cepstrum: Vec<f32>,
-    /// Half a Hann window over the quefrencies that are kept, scaled for both transforms.
+    /// Half a Hann window over the retained quefrencies, scaled for both transforms.
     lifter: Vec<f32>,
     envelope: Vec<f32>,
 }
 
 impl Envelope {
-    /// For spectra of transforms of `n_fft` samples.
+    /// Creates the analysis for transforms of `n_fft` samples.
     pub(super) fn new(n_fft: usize, sample_rate_hz: u32) -> Self {
         let mut planner = RealFftPlanner::new();
         let kept = ((CUT_SECONDS * f64::from(sample_rate_hz)) as usize).clamp(1, n_fft / 2);
@@ -42,7 +42,7 @@ impl Envelope {
         }
     }
 
-    /// The envelope of the magnitudes of one frame; above zero everywhere.
+    /// The envelope of the magnitudes of one frame; always above zero.
     pub(super) fn of(&mut self, magnitude: &[f32]) -> &[f32] {
         for (bin, &magnitude) in self.bins.iter_mut().zip(magnitude) {
             *bin = Complex32::new(magnitude.clamp(FLOOR, f32::MAX).ln(), 0.0);
@@ -77,7 +77,7 @@ mod tests {
     fn a_smooth_spectrum_is_its_own_envelope_and_a_ripple_vanishes() {
         let mut envelope = Envelope::new(2048, 44_100);
         let smooth = |bin: usize| (-3.0 * bin as f32 / 1024.0).exp();
-        // A ripple faster than the cut vanishes; what is left is the geometric mean.
+        // A ripple faster than the cut vanishes; the geometric mean remains.
         for ripple in [0.0, 1.0] {
             let rippled = |bin: usize| smooth(bin) * (ripple * (bin as f32 * 0.8).sin()).exp();
             let magnitude: Vec<f32> = (0..1025).map(rippled).collect();

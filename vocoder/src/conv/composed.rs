@@ -1,11 +1,11 @@
 //! The convolutions composed of candle's own operations, for devices other than the CPU.
 //!
-//! As on the CPU, positions are sorted by their phase (position modulo stride), after which every tap reads a rectangle
-//! of the padded plane. The rectangles of all taps, channel by channel, are stacked to one matrix for the whole batch
-//! (im2col), so that each pass is a matrix product at full size. The backward pass is written out: candle's own has
-//! slow kernels for it on GPUs.
+//! As on the CPU, positions are sorted by phase (position modulo stride), after which every tap reads a rectangle of
+//! the padded plane. The rectangles of all taps, channel by channel, are stacked into one matrix for the whole batch
+//! (im2col), so that each pass is one large matrix product. The backward pass is written out, because candle's own
+//! kernels for it are slow on GPUs.
 //!
-//! Legend of shapes: B batch, I input channels, O output channels, K taps, N = B * output height * output width.
+//! Shapes: B batch, I input channels, O output channels, K taps, N = B * output height * output width.
 
 use candle_core::backend::BackendStorage;
 use candle_core::{
@@ -15,7 +15,7 @@ use candle_core::{
 use super::geometry::{Geometry, source_index};
 use super::{Conv2dSpec, Gradients, PadMode, expect_bias};
 
-/// Most values in the matrix of stacked taps (256 MB in f32); larger batches are taken in parts.
+/// Largest matrix of stacked taps, in values (256 MB in f32). Larger batches are split.
 const MAX_STACKED_VALUES: usize = 1 << 26;
 
 /// [`conv2d`](super::conv2d) on any device.
@@ -66,16 +66,16 @@ pub fn conv_transpose2d_composed(
     op.attach(input, weight, bias)
 }
 
-/// Adds a bias (C) to (B, C, H, W), and activates.
+/// Adds a bias (C) to (B, C, H, W) and applies the activation.
 fn finish(x: &Tensor, bias: &Tensor, slope: Option<f64>) -> Result<Tensor> {
     let bias = bias.detach().reshape((1, (), 1, 1))?;
     leaky(&x.broadcast_add(&bias)?, slope)
 }
 
-/// An output that has been computed, as the operation that its gradient goes back through.
+/// A computed output, wrapped as an operation with a backward pass.
 struct Composed {
     geometry: Geometry,
-    /// That of the caller; the geometry of a transposed convolution has no slopes.
+    /// The caller's spec; the geometry of a transposed convolution has no slopes.
     spec: Conv2dSpec,
     transposed: bool,
     output: Tensor,
@@ -162,7 +162,7 @@ impl CustomOp3 for Composed {
     }
 }
 
-/// The passes of one convolution geometry, on tensors that no gradient is taken of.
+/// The passes of one convolution geometry, on detached tensors.
 struct Taps<'a>(&'a Geometry);
 
 impl Taps<'_> {
@@ -192,7 +192,7 @@ impl Taps<'_> {
         [(row % down, column % across), (row / down, column / across)]
     }
 
-    /// Starts and lengths of the parts of the batch, if a stack holds `values` for each element.
+    /// Starts and lengths of the parts of the batch, if a stack holds `values` per element.
     fn parts(&self, values: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
         let batch = self.0.batch;
         let part = (MAX_STACKED_VALUES / values).clamp(1, batch);
@@ -201,7 +201,7 @@ impl Taps<'_> {
             .map(move |start| (start, part.min(batch - start)))
     }
 
-    /// The parts of a plane with what its taps read of them, as matrices (K * I, N): start, length, matrix.
+    /// For each part of a plane, the values that its taps read as a matrix (K * I, N): start, length, matrix.
     fn stacks(&self, plane: &Tensor) -> impl Iterator<Item = Result<(usize, usize, Tensor)>> {
         let g = self.0;
         let values = g.taps() * g.in_channels * g.out_h * g.out_w;
@@ -224,7 +224,7 @@ impl Taps<'_> {
         })
     }
 
-    /// A plane by a weight (O, I, kernel height, kernel width): (B, O, output height, output width).
+    /// Multiplies a plane by a weight (O, I, kernel height, kernel width): (B, O, output height, output width).
     fn forward(&self, plane: &Tensor, weight: &Tensor) -> Result<Tensor> {
         let g = self.0;
         let weight = weight
@@ -281,7 +281,7 @@ impl Taps<'_> {
             ..
         } = g.spec;
         let (rows, columns) = g.phase;
-        // A plane position takes from the outputs that lie before it by the shifts of its taps.
+        // A plane position gets values from the outputs before it, shifted by the taps.
         let [_, reach] = self.place(g.taps() - 1);
         let x = x
             .pad_with_zeros(2, reach.0, rows - g.out_h)?
@@ -383,8 +383,8 @@ fn pad(x: &Tensor, dim: usize, padding: usize, mode: PadMode) -> Result<Tensor> 
     Tensor::cat(&pieces, dim)?.contiguous()
 }
 
-/// The transpose of [`pad`]: adds what fell on the padding of an axis to where it came from, for an axis of `size`
-/// positions. What lies beyond is left out.
+/// The transpose of [`pad`]: adds the values in the padding of an axis to the positions that they were copied from, for
+/// an axis of `size` positions. Drops values beyond.
 fn unpad(x: &Tensor, dim: usize, size: usize, padding: usize, mode: PadMode) -> Result<Tensor> {
     let inner = x.narrow(dim, padding, size)?;
     if mode == PadMode::Zero || padding == 0 {

@@ -4,7 +4,7 @@ use candle_core::{Result, bail};
 
 use super::{Conv2dSpec, PadMode};
 
-/// Where padded position `i` (0 = first real one) takes its value from; `None` is zero.
+/// The input position that padded position `i` copies (0 = first real one); `None` is zero.
 pub(super) fn source_index(i: isize, size: usize, mode: PadMode) -> Option<usize> {
     let n = size as isize;
     if (0..n).contains(&i) {
@@ -33,7 +33,9 @@ fn transposed_size(input: &[usize], weight: &[usize], spec: &Conv2dSpec) -> Resu
         axis(width, kw, spec.stride.1, spec.padding.1),
     ) {
         (Some(h), Some(w)) if h > 0 && w > 0 => Ok((h, w)),
-        _ => bail!("transposed convolution of {input:?} with {weight:?}: {spec:?} leaves nothing"),
+        _ => bail!(
+            "transposed convolution of {input:?} with {weight:?} and {spec:?} has an empty output"
+        ),
     }
 }
 
@@ -63,7 +65,10 @@ impl Geometry {
         }
         let reflects = |size: usize, pad: usize| spec.pad_mode != PadMode::Reflect || pad < size;
         if !reflects(height, spec.padding.0) || !reflects(width, spec.padding.1) {
-            bail!("cannot reflect {input:?} by {:?}", spec.padding);
+            bail!(
+                "input {input:?} is too small for reflect padding of {:?}",
+                spec.padding
+            );
         }
         let axis = |n: usize, k: usize, s: usize, d: usize, p: usize| {
             let reach = d * (k - 1) + 1;
@@ -88,7 +93,7 @@ impl Geometry {
         })
     }
 
-    /// The convolution whose transpose this one is: from the transposed convolution's output to its input, without
+    /// The convolution whose transpose this one is: from the output of the transposed convolution to its input, without
     /// activations.
     pub(super) fn transposed(input: &[usize], weight: &[usize], spec: &Conv2dSpec) -> Result<Self> {
         let (out_h, out_w) = transposed_size(input, weight, spec)?;
@@ -108,17 +113,17 @@ impl Geometry {
         (self.batch, self.in_channels, self.height, self.width)
     }
 
-    /// Values of one channel of the padded plane.
+    /// Number of values of one channel of the padded plane.
     pub(super) fn plane_len(&self) -> usize {
         self.spec.stride.0 * self.spec.stride.1 * self.phase.0 * self.phase.1
     }
 
-    /// Output columns when the output keeps the row pitch of the plane, so that every tap is one offset.
+    /// Output columns if the output keeps the row pitch of the plane, so that every tap is a constant offset.
     pub(super) fn wide_len(&self) -> usize {
         (self.out_h - 1) * self.phase.1 + self.out_w
     }
 
-    /// Where position (row, column) of the padded input lies in a channel of the plane.
+    /// Offset of position (row, column) of the padded input in a channel of the plane.
     pub(super) fn plane_offset(&self, row: usize, column: usize) -> usize {
         let (sh, sw) = self.spec.stride;
         let phase = (row % sh) * sw + column % sw;
@@ -134,7 +139,7 @@ impl Geometry {
         self.kernel.0 * self.kernel.1
     }
 
-    /// For every padded row that copies an input row: that row, and where its first position lies in the plane.
+    /// For every padded row that copies an input row: that row, and the offset of its first position in the plane.
     pub(super) fn rows(&self) -> Vec<(usize, usize)> {
         let (pad, n) = (self.spec.padding.0, self.height);
         (0..n + 2 * pad)
@@ -145,7 +150,7 @@ impl Geometry {
             .collect()
     }
 
-    /// What a row of the plane takes from a row of the input.
+    /// How a row of the plane is filled from a row of the input.
     pub(super) fn columns(&self) -> Columns {
         let (pad, n, stride) = (self.spec.padding.1, self.width, self.spec.stride.1);
         let runs = (0..stride).map(|phase| {
@@ -168,7 +173,7 @@ impl Geometry {
     }
 }
 
-/// Where the values of a plane row come from.
+/// How the values of a plane row are copied.
 pub(super) struct Columns {
     /// The input row itself, phase by phase.
     pub(super) runs: Vec<Run>,

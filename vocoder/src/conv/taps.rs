@@ -4,11 +4,11 @@ use candle_core::WithDType;
 
 use super::geometry::Geometry;
 
-/// Columns that one tile of a product covers: small enough for the tile's sums to stay in the cache.
+/// Columns per tile of a product: few enough for the tile's sums to stay in the cache.
 const TILE_COLUMNS: usize = 512;
 
-/// Values in the widest vector register. The column counts of products are multiples of it where possible, which
-/// spares the matrix product a copy of its operand.
+/// Values in the widest vector register. The column counts of products are multiples of it where possible, which saves
+/// the matrix product a copy of its operand.
 const LANES: usize = 16;
 
 /// A float that the kernels compute with.
@@ -117,13 +117,13 @@ pub(super) fn sum<T: Real>(values: &[T]) -> T {
 /// The kernels of one convolution geometry, on contiguous slices. Weights are (tap, out, in).
 pub(super) struct Taps<'a>(pub(super) &'a Geometry);
 
-/// Which gradients [`Taps::backward`] computes, beside the bias's.
+/// Which gradients [`Taps::backward`] computes, in addition to that of the bias.
 pub(super) struct Wanted {
     pub(super) input: bool,
     pub(super) weight: bool,
 }
 
-/// What [`Taps::backward`] gives, each in the shape of its operand.
+/// The gradients from [`Taps::backward`], each in the shape of its operand.
 pub(super) struct Backward<T> {
     pub(super) input: Option<Vec<T>>,
     pub(super) weight: Option<Vec<T>>,
@@ -144,7 +144,7 @@ impl Taps<'_> {
         self.0.wide_len().next_multiple_of(LANES)
     }
 
-    /// An empty plane (in, plane), and room for the columns that were rounded up.
+    /// An empty plane (in, plane), with space for the rounded-up columns.
     fn new_plane<T: Real>(&self) -> Vec<T> {
         vec![T::zero(); self.0.in_channels * self.0.plane_len() + LANES]
     }
@@ -172,8 +172,8 @@ impl Taps<'_> {
         View::rows(start + self.0.tap_offset(tap), self.0.plane_len())
     }
 
-    /// Writes one batch element (in, height, width) into its plane (in, plane), activated and padded. What is padded
-    /// with zeros stays as it is.
+    /// Writes one batch element (in, height, width) into its plane (in, plane), activated and padded. Zero padding is
+    /// not written.
     fn fill_plane<T: Real>(&self, input: &[T], plane: &mut [T]) {
         let g = self.0;
         let slope = g.spec.input_slope.map(T::from_f64);
@@ -268,7 +268,7 @@ impl Taps<'_> {
         output
     }
 
-    /// Adds the bias to a tile of sums (out, pitch), activates them, and leaves out the gap columns.
+    /// Adds the bias to a tile of sums (out, pitch), applies the activation, and skips the gap columns.
     fn store_tile<T: Real>(
         &self,
         sums: &[T],
@@ -301,8 +301,8 @@ impl Taps<'_> {
         }
     }
 
-    /// The transpose: (batch, out, out_h, out_w) to (batch, in, height, width), activated on its way in by
-    /// `input_slope`, without bias.
+    /// The transpose: (batch, out, out_h, out_w) to (batch, in, height, width), without bias. `input_slope` activates
+    /// its input.
     pub(super) fn transpose<T: Real>(
         &self,
         input: &[T],
@@ -324,7 +324,7 @@ impl Taps<'_> {
         output
     }
 
-    /// Gradients from that of the output. The signs of `output` tell where the output's activation was linear.
+    /// Gradients from that of the output. The signs of `output` select the slope of the output's activation.
     pub(super) fn backward<T: Real>(
         &self,
         input: &[T],
@@ -382,7 +382,7 @@ impl Taps<'_> {
         }
     }
 
-    /// Gradient of the weight alone, of a plain convolution of `input` with outputs' gradient `gradient`.
+    /// Gradient of the weight alone, for a plain convolution of `input`; `gradient` is that of the outputs.
     pub(super) fn weight_gradient<T: Real>(&self, input: &[T], gradient: &[T]) -> Vec<T> {
         let mut weight_gradient = WeightGradient::new(self.0);
         let (mut plane, mut wide) = (self.new_plane(), self.new_wide());
@@ -397,8 +397,8 @@ impl Taps<'_> {
         weight_gradient.finish(self.0)
     }
 
-    /// Spreads a wide output (out, wide pitch) over the plane (in, plane) that made it: the transpose of the products
-    /// in [`Self::forward`].
+    /// Adds a wide output (out, wide pitch) onto the plane (in, plane) that it was computed from: the transpose of the
+    /// products in [`Self::forward`].
     fn spread<T: Real>(&self, wide: &[T], weight: &[T], plane: &mut [T]) {
         let g = self.0;
         plane.fill(T::zero());
@@ -416,10 +416,10 @@ impl Taps<'_> {
     }
 }
 
-/// The growing gradient of a weight, as (tap, in, out), with the outputs rounded up to whole registers.
+/// Accumulates the gradient of a weight, as (tap, in, out), with the outputs rounded up to whole registers.
 struct WeightGradient<T> {
     sums: Vec<T>,
-    /// A tile of the output's gradient, position after position: (tile, out).
+    /// A transposed tile of the output's gradient: (tile, out).
     tile: Vec<T>,
     out_pitch: usize,
 }

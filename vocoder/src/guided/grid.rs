@@ -2,17 +2,17 @@
 
 use super::GuidedConfig;
 
-/// Where the model's mel frames lie on the host's time axis.
+/// Positions of the model's mel frames on the host's time axis.
 ///
-/// Where a hop is not a whole number of samples it alternates between the two nearest ones, so frames never drift.
+/// If a hop is not a whole number of samples, it alternates between the two nearest ones, so frames never drift.
 #[derive(Clone, Debug)]
 pub(super) struct FrameGrid {
     sample_rate_hz: u64,
     mel_rate_hz: u64,
     hop_length: u64,
-    /// Length of window and transform.
+    /// Length of analysis window and transform.
     pub(super) n_fft: usize,
-    /// How much of a frame, around its centre, counts for the output.
+    /// Length of the part of a frame, around its centre, that is used for the output.
     pub(super) kept_samples: usize,
 }
 
@@ -43,22 +43,22 @@ impl FrameGrid {
         (numerator / (2 * self.mel_rate_hz)) as usize
     }
 
-    /// First sample of a frame; before the clip for the first frames.
+    /// First sample of a frame; negative for the first frames.
     pub(super) fn start(&self, frame: usize) -> isize {
         self.centre(frame) as isize - (self.n_fft / 2) as isize
     }
 
-    /// First output sample that a frame counts for; before the clip for the first frames.
+    /// First output sample of a frame; negative for the first frames.
     pub(super) fn kept_start(&self, frame: usize) -> isize {
         self.centre(frame) as isize - (self.kept_samples / 2) as isize
     }
 
-    /// Samples to be pushed before a frame is complete.
+    /// Number of samples after which a frame is complete.
     pub(super) fn end(&self, frame: usize) -> usize {
         self.centre(frame) + self.n_fft / 2
     }
 
-    /// What `frames` hops are in samples, rounded up.
+    /// Length of `frames` hops in samples, rounded up.
     pub(super) fn hops_in_samples(&self, frames: usize) -> usize {
         let numerator = frames as u64 * self.hop_length * self.sample_rate_hz;
         numerator.div_ceil(self.mel_rate_hz) as usize
@@ -77,7 +77,7 @@ impl FrameGrid {
     }
 }
 
-/// The length nearest to `target` with no prime factor above 5 and a multiple of 4, which transforms fast.
+/// The length nearest to `target` that is a multiple of 4 with no prime factor above 5, which makes the transform fast.
 fn fft_length_near(target: f64) -> usize {
     let smooth = |length: &usize| {
         let mut rest = *length;

@@ -1,4 +1,4 @@
-//! The mixture of the sources' parts, and the gains that turn its mel into the decoded one.
+//! Mixes the sources' parts, and computes the gains that match the mixture's mel to the decoded one.
 
 use realfft::num_complex::Complex32;
 
@@ -8,31 +8,31 @@ use crate::mel::MelFilterBank;
 use crate::separated::SeparatedFrame;
 use crate::stft::magnitude_of;
 
-/// Added to the mixture's mel before the division, so that near silence is not raised.
+/// Added to the mixture's mel before the division, to avoid amplifying near silence.
 const MEL_OFFSET: f32 = 1e-4;
 
-/// What the model says about one frame.
+/// The model's output for one frame.
 pub(super) struct DecodedFrame {
     pub(super) log_mel: Vec<f32>,
     pub(super) controls: FrameControls,
 }
 
-/// Spectra and gains of the frame in work.
+/// Spectra and gains of the current frame.
 pub(super) struct Mixer {
     filter_bank: MelFilterBank,
     band_to_bin: BandToBin,
-    /// Brings magnitudes of the host-rate transform to those of the model's.
+    /// Scales magnitudes of the host-rate transform to those of the model's transform.
     magnitude_scale: f32,
     gain_limit: f32,
     main_weights: Weights,
     sidechain_weights: Weights,
-    /// What is transposed, where anything is; channels one after the other.
+    /// The transposed parts, if the transposition is not 0; channel by channel.
     tonal: Vec<Complex32>,
     shift: PitchShift,
-    /// Channels one after the other.
+    /// Channel by channel.
     mixture: Vec<Complex32>,
-    /// Magnitude of the mixture's mono sum, which is what the model hears. With the channels' mean magnitude in its place, the
-    /// mel of a wide stereo track gives that track back with an error of -19 dB instead of -39 dB.
+    /// Magnitude of the mixture's mono sum, which is the input of the model. With the mean magnitude of the channels
+    /// instead, a wide stereo track resynthesised from its own mel has an error of -19 dB instead of -39 dB.
     magnitude: Vec<f32>,
     band_gains: Vec<f32>,
     bin_gains: Vec<f32>,
@@ -59,12 +59,12 @@ impl Mixer {
         }
     }
 
-    /// Forgets the past.
+    /// Resets the state.
     pub(super) fn reset(&mut self) {
         self.shift.reset();
     }
 
-    /// Spectra of the output frame, channels one after the other. The frame before began `hop_samples` earlier.
+    /// Computes the spectra of the output frame, channel by channel. The frame before began `hop_samples` earlier.
     pub(super) fn mix(
         &mut self,
         decoded: &DecodedFrame,
@@ -126,12 +126,12 @@ impl Mixer {
     }
 }
 
-/// How much of each bin of a source is heard.
+/// Gain of each bin of a source.
 struct Weights {
     all: Vec<f32>,
-    /// Of `all`, what has a pitch or at least no stroke.
+    /// The share of `all` that is pitched or at least not percussive.
     tonal: Vec<f32>,
-    /// Of `all`, the strokes.
+    /// The percussive share of `all`.
     rest: Vec<f32>,
 }
 
@@ -157,7 +157,7 @@ impl Weights {
     }
 }
 
-/// The sum of both sources' spectra, channels one after the other, weighted bin by bin.
+/// The sum of both sources' spectra, weighted per bin; channel by channel.
 fn weigh(
     mixture: &mut [Complex32],
     (main, sidechain): (&[Complex32], &[Complex32]),
@@ -178,10 +178,10 @@ fn weigh(
     }
 }
 
-/// Spreads gains of mel bands to bins by the normalised transpose of the filter bank.
+/// Spreads gains of mel bands to bins, with the normalised transpose of the filter bank.
 ///
-/// No bin lies in more than two of the triangles, so that is an interpolation between neighbouring bands. Bins in no triangle
-/// follow the nearest bin below that is in one, or the first: above the model's range the top band decides.
+/// No bin is in more than two triangles, so this interpolates between neighbouring bands. Bins in no triangle follow
+/// the nearest bin below that is in one, or the first: above the model's range, the top band decides.
 struct BandToBin {
     weights: Vec<BinWeight>,
 }
@@ -232,7 +232,7 @@ impl BandToBin {
         Self { weights }
     }
 
-    /// `band_gains` holds one value more than there are bands: a neighbour for the top band.
+    /// `band_gains` has one more value than there are bands: a neighbour for the top band.
     fn spread(&self, band_gains: &[f32], bin_gains: &mut [f32]) {
         for (gain, bin) in bin_gains.iter_mut().zip(&self.weights) {
             *gain =

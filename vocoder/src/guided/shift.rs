@@ -1,7 +1,8 @@
-//! Pitch shifting of a stream of spectra.
+//! Pitch-shifts a stream of spectra.
 //!
-//! J. Laroche and M. Dolson, "New phase-vocoder techniques for pitch-shifting, harmonizing and other exotic effects", WASPAA
-//! 1999: every peak moves to its new place together with the bins around it, and turns in phase as the new frequency does.
+//! J. Laroche and M. Dolson, "New phase-vocoder techniques for pitch-shifting, harmonizing and other exotic effects",
+//! WASPAA 1999: every peak moves to its new frequency together with the bins around it, and its phase advances with the
+//! new frequency.
 
 use std::f32::consts::TAU;
 
@@ -12,10 +13,10 @@ pub(super) struct PitchShift {
     n_fft: usize,
     /// Energy of a bin over all channels.
     energy: Vec<f32>,
-    /// By how much each bin of the last output frame was turned, in radians.
+    /// Phase rotation of each bin of the last output frame, in radians.
     turns: Vec<f32>,
     next_turns: Vec<f32>,
-    /// Channels one after the other.
+    /// Channel by channel.
     shifted: Vec<Complex32>,
 }
 
@@ -23,7 +24,7 @@ pub(super) struct PitchShift {
 struct Region {
     first: usize,
     peak: usize,
-    /// First bin after it.
+    /// The bin after the last one.
     end: usize,
 }
 
@@ -39,12 +40,12 @@ impl PitchShift {
         }
     }
 
-    /// Forgets the phases of the past.
+    /// Resets the phases.
     pub(super) fn reset(&mut self) {
         self.turns.fill(0.0);
     }
 
-    /// `spectra`, channels one after the other, shifted by `semitones`; the frame before began `hop_samples` earlier.
+    /// Shifts `spectra`, channel by channel, by `semitones`. The frame before began `hop_samples` earlier.
     pub(super) fn shift(
         &mut self,
         spectra: &[Complex32],
@@ -87,7 +88,7 @@ impl PitchShift {
         &self.shifted
     }
 
-    /// The region that begins at bin `first`: it holds one peak and ends half-way to the next.
+    /// The region that begins at bin `first`. It contains one peak and ends halfway to the next.
     fn region(&self, first: usize) -> Option<Region> {
         let peak = self.peak_from(first)?;
         let next = self.peak_from(peak + 1);
@@ -95,7 +96,7 @@ impl PitchShift {
         Some(Region { first, peak, end })
     }
 
-    /// The first bin from `first` on with more energy than two bins on either side.
+    /// The first bin from `first` on with more energy than the two bins on either side.
     fn peak_from(&self, first: usize) -> Option<usize> {
         let energy = |bin: usize| self.energy.get(bin).copied().unwrap_or(0.0);
         (first.max(1)..self.energy.len()).find(|&bin| {

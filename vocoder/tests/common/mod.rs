@@ -1,8 +1,8 @@
-//! What the tests share.
+//! Helpers for the tests.
 
 use candle_core::{DType, Device, Result, Tensor};
 
-/// Numbers in -1..1 that look random and that the Python scripts in `tests/data` make in the same way.
+/// Pseudo-random numbers in -1..1, which the Python scripts in `tests/data` generate in the same way.
 pub fn noise(shape: &[usize], seed: u32, dtype: DType) -> Result<Tensor> {
     let values = (0..shape.iter().product::<usize>() as u32)
         .map(|i| {

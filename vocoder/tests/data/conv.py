@@ -1,4 +1,4 @@
-# Writes conv.json: convolutions by PyTorch, in double precision, on operands that a formula gives.
+# Writes conv.json: PyTorch convolutions in double precision, with operands from a formula.
 # python conv.py > conv.json
 import json
 

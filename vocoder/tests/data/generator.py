@@ -1,4 +1,4 @@
-# Writes generator.json: samples of HiFi-GAN generators in PyTorch, with weights that a formula gives.
+# Writes generator.json: samples of HiFi-GAN generators in PyTorch, with weights from a formula.
 # python generator.py > generator.json
 import json
 

@@ -11,7 +11,7 @@ pub fn music() -> Vec<f32> {
         .collect()
 }
 
-/// White noise from -1 to 1, always the same for a seed.
+/// White noise from -1 to 1, reproducible for a seed.
 pub fn noise(seed: u32, samples: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
     (0..samples)
@@ -37,7 +37,7 @@ pub fn rms(samples: &[f32]) -> f32 {
     (power / samples.len().max(1) as f64).sqrt() as f32
 }
 
-/// Level of `a - b` against `b`, in dB.
+/// Level of `a - b` relative to `b`, in dB.
 pub fn error_db(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     let difference: Vec<f32> = a.iter().zip(b).map(|(a, b)| a - b).collect();
