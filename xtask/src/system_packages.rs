@@ -29,7 +29,9 @@ pub fn install_missing() {
     }
     println!("      installing, for the editor: {}", missing.join(" "));
     if !install_packages(&missing) {
-        println!("      cannot install them. Graft works, but its editor does not open. To fix this, run:");
+        println!(
+            "      cannot install them. Graft works, but its editor does not open. To fix this, run:"
+        );
         println!("      sudo apt-get install {}", missing.join(" "));
     }
 }

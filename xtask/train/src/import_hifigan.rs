@@ -121,10 +121,7 @@ fn read_weights(path: &Path) -> Result<HashMap<String, Tensor>> {
         Ok(tensors) if !tensors.is_empty() => tensors,
         _ => pickle::read_all(path)?,
     };
-    ensure!(
-        !tensors.is_empty(),
-        "the checkpoint contains no generator"
-    );
+    ensure!(!tensors.is_empty(), "the checkpoint contains no generator");
     let mut weights = HashMap::new();
     for (name, tensor) in tensors {
         // Names of magnitude and direction in PyTorch's newer weight norm.

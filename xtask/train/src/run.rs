@@ -91,7 +91,10 @@ impl<T: Trainee> Run<T> {
             ),
         })?;
         if interrupted.load(Ordering::Relaxed) {
-            println!("stopped at step {}; continue with --resume", self.header.step);
+            println!(
+                "stopped at step {}; continue with --resume",
+                self.header.step
+            );
         }
         Ok(())
     }

@@ -192,9 +192,7 @@ impl Song {
 /// When the song has no clip of this length.
 pub fn arrange(song: &Song, shape: ClipShape, random: &mut StdRng) -> Result<Arrangement> {
     let starts_s = song.starts_s(shape.seconds);
-    let start_s = *starts_s
-        .choose(random)
-        .context("the song is too short")?;
+    let start_s = *starts_s.choose(random).context("the song is too short")?;
     let clock = Clock {
         start_s,
         tempo_factor: random.random_range(TEMPO_FACTOR),

@@ -84,7 +84,10 @@ impl Song {
             bail!("expected time in ticks per beat, found film frames (SMPTE)");
         };
         let ticks_per_beat = f64::from(ticks_per_beat.as_int());
-        ensure!(ticks_per_beat > 0.0, "expected at least one tick per beat, found 0");
+        ensure!(
+            ticks_per_beat > 0.0,
+            "expected at least one tick per beat, found 0"
+        );
         ensure!(
             smf.header.format != Format::Sequential,
             "expected simultaneous tracks (format 0 or 1), found tracks in sequence (format 2)"
