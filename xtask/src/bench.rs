@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what the plugin costs in real time, and whether it keeps up.
+//! `cargo xtask bench`: measures the CPU cost of the plugin in real time and its missed deadlines.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,26 +11,25 @@ use model_runtime::LatencyMode;
 
 use crate::{bundle, host};
 
-/// Play the plugin in real time and measure it
+/// Measure the plugin's cost in real time
 ///
-/// The demo loops go through one or more instances of the plugin, block by block, as fast as a sound card would ask for them.
-/// The table has the time that the first instance takes of the audio thread, the processor time of the whole process,
-/// and how many samples differ from a render of the same: none, when no window came late. Halfway between blocks, the audio
-/// thread does arithmetic that should take as long as the median block: what that takes at the 99.9th percentile is the
-/// machine's doing, not the plugin's.
+/// Plays the demo loops through one or more instances of the plugin, block by block, at the pace of a sound card. The
+/// table lists the audio-thread time of the first instance, the CPU load of the process, and the number of samples
+/// that differ from an offline render (0 if no window was late). As a control, the audio thread runs arithmetic
+/// between blocks that takes as long as the median block: its 99.9th percentile shows the machine's own jitter.
 ///
 /// Example: cargo xtask bench --block 64 --seconds 600
 #[derive(Args)]
 pub struct Bench {
-    /// Samples in each block; may be given more than once
+    /// Block size in samples; repeatable
     #[arg(long = "block", value_name = "N", default_values_t = [32, 64, 128],
           value_parser = clap::value_parser!(u32).range(1..=65536))]
     blocks: Vec<u32>,
-    /// Seconds of playback for each
+    /// Seconds of playback per block size
     #[arg(long, value_name = "S", default_value_t = 20,
           value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
-    /// Instances that play at once, in turn on one audio thread
+    /// Number of instances, processed in turn on one audio thread
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=64))]
     instances: u32,
@@ -38,43 +37,43 @@ pub struct Bench {
     #[arg(long, value_name = "HZ", default_value_t = 48_000,
           value_parser = clap::value_parser!(u32).range(8_000..=192_000))]
     rate: u32,
-    /// How much of the future the remix waits for
+    /// Latency mode
     #[arg(long, value_parser = arguments::latency(), default_value = "default")]
     latency: LatencyMode,
-    /// What makes the remix
+    /// Engine
     #[arg(long, value_enum, default_value_t = EngineName::Network)]
     engine: EngineName,
-    /// Play silence, as an idle track does
+    /// Play silence, to measure an idle track
     #[arg(long)]
     silent: bool,
 }
 
-/// The plugin's parameter Engine, as it is called on the command line, in its order.
+/// Values of the plugin's parameter Engine by their names on the command line, in the parameter's order.
 #[derive(Clone, Copy, ValueEnum)]
 enum EngineName {
     /// The model's network
     Network,
-    /// Harmonic and percussive parts exchanged
+    /// Harmonic part of one input, percussive part of the other
     Split,
-    /// Spectra multiplied
+    /// Product of the spectra
     Morph,
 }
 
-/// What is played: stereo main and sidechain.
+/// Stereo material for the main input and the sidechain.
 struct Material {
     main: Vec<Vec<f32>>,
     sidechain: Vec<Vec<f32>>,
 }
 
-/// What one run showed.
+/// Results for one block size.
 struct Figures {
     block_samples: usize,
     sample_rate_hz: u32,
-    /// Of the first instance, in order.
+    /// Times of the first instance, ascending.
     block_seconds: Vec<f64>,
-    /// Of arithmetic that should take as long as the median block, in order.
+    /// Times of the control arithmetic, ascending.
     control_seconds: Vec<f64>,
-    /// All threads of all instances, in seconds of processor time for each second, if the system says.
+    /// CPU time of all threads of all instances per second of real time, if the system reports it.
     load: Option<f64>,
     instances: usize,
     different_samples: usize,
@@ -88,7 +87,7 @@ impl Bench {
         let plugin = Plugin::load(&bundles.clap)?;
         let material = self.material()?;
         println!(
-            "| block | median | 99.9 % | worst | 99.9 % of the block | the same for arithmetic | processor per instance | samples unlike a render |"
+            "| block | median | 99.9 % | worst | 99.9 % as share of block | control | CPU per instance | samples that differ from a render |"
         );
         println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
         for &block in &self.blocks {
@@ -161,8 +160,8 @@ impl Bench {
         })
     }
 
-    /// Plays all of the material through all sessions; gives the left channel of the first. In real time where it is told how
-    /// many rounds of arithmetic to do between blocks.
+    /// Plays all of the material through all sessions and returns the left channel of the first. `in_real_time` is
+    /// the number of rounds of arithmetic between blocks; without it, plays as fast as possible.
     fn play(
         &self,
         sessions: &mut [Session],
@@ -226,12 +225,12 @@ impl Bench {
     }
 }
 
-/// Runs `work` with the priority of an audio thread, where the system lets us, as hosts do. The workers have been started
-/// before, with the priority of any thread.
+/// Runs `work` with real-time priority, if the system permits it, as hosts do. The plugin's worker threads have
+/// already been started and keep normal priority.
 fn as_audio_thread<T>(work: impl FnOnce() -> T) -> T {
     let is_real_time = set_real_time(true);
     if !is_real_time {
-        eprintln!("no real-time priority for the audio thread here");
+        eprintln!("cannot set real-time priority for the audio thread; figures will be noisier");
     }
     let result = work();
     if is_real_time {
@@ -258,13 +257,13 @@ fn set_real_time(_on: bool) -> bool {
 
 struct Played {
     out: Vec<f32>,
-    /// In order of length.
+    /// Ascending.
     block_seconds: Vec<f64>,
-    /// In order of length.
+    /// Ascending.
     control_seconds: Vec<f64>,
 }
 
-/// The time that so many rounds of arithmetic take, which hardly touch memory.
+/// Time of `rounds` rounds of arithmetic, which hardly touch memory.
 fn arithmetic_seconds(rounds: usize) -> f64 {
     let began = Instant::now();
     let sum = (0..rounds).fold(1.0, |sum: f32, round| 0.99 * sum + round as f32);
@@ -272,7 +271,7 @@ fn arithmetic_seconds(rounds: usize) -> f64 {
     began.elapsed().as_secs_f64()
 }
 
-/// How many rounds of arithmetic take `seconds`.
+/// Number of rounds of arithmetic that take `seconds`.
 fn arithmetic_rounds(seconds: f64) -> usize {
     const TRIAL_ROUNDS: usize = 100_000;
     let trials = (0..20).map(|_| arithmetic_seconds(TRIAL_ROUNDS));
@@ -280,7 +279,7 @@ fn arithmetic_rounds(seconds: f64) -> usize {
     (seconds / shortest_seconds * TRIAL_ROUNDS as f64) as usize
 }
 
-/// The value below which `share` of the values, which are in order, lie.
+/// The percentile `share` (0 to 1) of ascending values.
 fn percentile(values: &[f64], share: f64) -> f64 {
     let index = (share * values.len() as f64) as usize;
     values[index.min(values.len() - 1)]
@@ -309,11 +308,11 @@ impl std::fmt::Display for Figures {
     }
 }
 
-/// Processor time that this process has used, if the system says.
+/// CPU time that this process has used, if the system reports it.
 fn processor_seconds() -> Option<f64> {
     const TICKS_PER_SECOND: f64 = 100.0;
     let text = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The name in parentheses may hold spaces; user and system time are the 12th and 13th field after it.
+    // The name in parentheses may contain spaces; user and system time are the 12th and 13th field after it.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok();
     Some((ticks(11)? + ticks(12)?) / TICKS_PER_SECOND)

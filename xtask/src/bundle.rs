@@ -1,4 +1,4 @@
-//! `cargo xtask bundle`: the plugin files that hosts load.
+//! `cargo xtask bundle`: builds the plugin files that hosts load.
 
 use std::env;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ pub struct Bundle {
     /// Package to build
     #[arg(default_value = "graft")]
     package: String,
-    /// Further options for `cargo build`, such as --release or --target
+    /// Options for `cargo build`, such as --release or --target
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     cargo_options: Vec<String>,
 }
@@ -41,7 +41,8 @@ impl Bundle {
 ///
 /// When the build fails or a bundle cannot be written.
 pub fn release() -> Result<Bundles> {
-    // With this package, as `cargo xtask` builds them (the default members): the same features, so nothing is built twice.
+    // Same packages as `cargo xtask` builds (the default members): this gives the same features, so nothing is built
+    // twice.
     bundle(
         "graft".into(),
         ["--release", "--package", "xtask"].map(String::from).into(),
@@ -54,7 +55,7 @@ pub fn release() -> Result<Bundles> {
 }
 
 fn bundle(package: String, cargo_options: Vec<String>) -> Result<()> {
-    // The bundler works in the root of the project; paths that the user gave hold from here.
+    // The bundler works in the root of the project; paths from the user are relative to the current folder.
     let folder = env::current_dir().context("cannot find the current folder")?;
     env::set_current_dir(workspace::root()).context("cannot find the project")?;
     let arguments = ["bundle".into(), package].into_iter().chain(cargo_options);

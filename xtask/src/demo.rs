@@ -10,13 +10,13 @@ use model_runtime::{LatencyMode, RemixSettings};
 
 use crate::host::{self, HostSettings};
 
-/// What [`render`] wrote, and how it went.
+/// Output of [`render`].
 pub struct Demo {
     /// The remix, a WAV file.
     pub audio: PathBuf,
     /// The spectrograms of the loops and the remix, a PNG file.
     pub picture: PathBuf,
-    /// The latency that the plugin reported, and how fast it was, in words.
+    /// The latency that the plugin reported and its speed, as text.
     pub figures: [String; 2],
 }
 

@@ -15,33 +15,33 @@ pub struct HostSettings {
     pub sample_rate_hz: u32,
     /// Samples in each block.
     pub block_samples: usize,
-    /// Whether the host says that it renders offline.
+    /// Whether the host runs in offline mode.
     pub offline: bool,
-    /// Where the knobs stand.
+    /// Values of the parameters.
     pub controls: Controls,
-    /// How much of the future the plugin waits for.
+    /// Latency mode of the plugin.
     pub mode: LatencyMode,
 }
 
-/// What came out of the plugin.
+/// Output of the plugin.
 pub struct Rendered {
-    /// As long as the main input and in time with it: the latency is taken off.
+    /// The remix, with the length of the main input and aligned with it: the latency is compensated.
     pub clip: AudioClip,
     /// The latency that the plugin reported.
     pub latency_samples: usize,
-    /// How long the plugin took.
+    /// Time that the plugin took.
     pub wall_seconds: f64,
 }
 
 impl Rendered {
-    /// The latency in words.
+    /// The latency as text.
     pub fn latency(&self) -> String {
         let milliseconds =
             1000.0 * self.latency_samples as f64 / f64::from(self.clip.sample_rate_hz);
         format!("{} samples ({milliseconds:.0} ms)", self.latency_samples)
     }
 
-    /// How fast the plugin was.
+    /// Speed of the plugin.
     pub fn speed(&self) -> Speed {
         Speed {
             audio_seconds: audio_file::seconds(&self.clip),
@@ -50,7 +50,7 @@ impl Rendered {
     }
 }
 
-/// Plays both inputs to the plugin in the file `clap` and records it.
+/// Renders both inputs through the plugin in the file `clap`.
 ///
 /// # Errors
 ///
@@ -109,7 +109,7 @@ fn at_rate(clip: &AudioClip, sample_rate_hz: u32) -> Result<Vec<Vec<f32>>> {
         .collect()
 }
 
-/// The host's number for a mode: steps count from 0.
+/// Value of the parameter Latency for a mode: steps count from 0.
 pub fn latency_step(mode: LatencyMode) -> f64 {
     let step = LatencyMode::ALL.iter().position(|&other| other == mode);
     step.unwrap_or_default() as f64

@@ -1,4 +1,4 @@
-//! `cargo xtask`: everything that one does with Graft outside a DAW, in one program.
+//! `cargo xtask`: builds, installs, tests and runs Graft outside a DAW.
 
 mod bench;
 mod bundle;
@@ -37,13 +37,13 @@ enum Task {
     Bundle(bundle::Bundle),
     /// Train a model on your own music
     Train(Arguments),
-    /// Make a model file of a training run
+    /// Export a training run as a model file
     Export(Arguments),
-    /// Put a HiFi-GAN generator that PyTorch has trained into a model file
+    /// Import a HiFi-GAN generator trained with PyTorch into a model file
     ImportHifigan(Arguments),
-    /// Judge a model: tables, pictures and sounds in one report
+    /// Evaluate a model: a report with tables, pictures and sounds
     Evaluate(Arguments),
-    /// Measure how well voices turn mels into sound
+    /// Measure how accurately voices turn mels into sound
     EvaluateVoice(Arguments),
     Bench(bench::Bench),
     Play(play::Play),

@@ -1,4 +1,4 @@
-//! `cargo xtask play`: Graft on its own, without a DAW.
+//! `cargo xtask play`: runs Graft as a standalone program.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,26 +8,26 @@ use clap::Args;
 use graft_material::audio_file::{self, WavFormat};
 use graft_material::workspace;
 
-/// Play two files through Graft in a window of its own
+/// Play two files through Graft, without a DAW
 ///
-/// Both play in a loop, one into the main input, one into the sidechain; without files, the demo loops do. Ctrl-C or closing the
-/// window ends it. On Linux, building it takes the packages pkg-config, libasound2-dev and libjack-jackd2-dev.
+/// Plays MAIN and SIDECHAIN in a loop; without files, the demo loops. Close the window or press Ctrl-C to stop. On
+/// Linux, the build needs the packages pkg-config, libasound2-dev and libjack-jackd2-dev.
 ///
 /// Example: cargo xtask play song.ogg drums.wav
 #[derive(Args)]
 pub struct Play {
-    /// The file for the main input
+    /// File for the main input
     #[arg(requires = "sidechain")]
     main: Option<PathBuf>,
-    /// The file for the sidechain
+    /// File for the sidechain
     sidechain: Option<PathBuf>,
-    /// The tempo that Graft is told, in beats a minute
+    /// Host tempo in BPM
     #[arg(long, value_name = "BPM", default_value_t = 130.0)]
     tempo: f32,
 }
 
 impl Play {
-    /// Builds the program, gives it both files as WAV, and waits until it is closed.
+    /// Builds the program, starts it with both files as WAV, and waits until it exits.
     pub fn run(self) -> Result<()> {
         let demo = workspace::root().join("assets/demo");
         let folder = workspace::target()?.join("play");

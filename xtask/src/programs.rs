@@ -1,5 +1,5 @@
-//! `cargo xtask train`, `export`, `import-hifigan`, `evaluate` and `evaluate-voice`: tasks of programs of their own, so that
-//! installing the plugin does not build the trainer or the judge.
+//! `cargo xtask train`, `export`, `import-hifigan`, `evaluate` and `evaluate-voice`: tasks of separate programs, so
+//! that installing the plugin builds neither the trainer nor the evaluation.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,16 +9,16 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use graft_material::workspace;
 
-/// A program by the name of its package.
+/// A program in its own package.
 #[derive(Clone, Copy)]
 pub enum Program {
     /// Trains, exports and imports.
     Train,
-    /// Judges.
+    /// Evaluates.
     Evaluate,
 }
 
-/// What the program is given, `--help` too.
+/// Arguments that are passed to the program, including `--help`.
 #[derive(Args)]
 #[command(disable_help_flag = true)]
 pub struct Arguments {
@@ -34,7 +34,8 @@ impl Program {
         }
     }
 
-    /// Builds the program and has it do `task` in place of this process: exit status and Ctrl-C are the program's own.
+    /// Builds the program and replaces this process with it, to run `task`. The program sets the exit status and
+    /// handles Ctrl-C.
     ///
     /// # Errors
     ///
@@ -42,7 +43,7 @@ impl Program {
     pub fn run(self, task: &str, arguments: Arguments) -> Result<()> {
         let package = self.package();
         let mut build = workspace::cargo();
-        // With what `cargo xtask install` builds: the same features, so nothing is built twice.
+        // Same packages as `cargo xtask install`: this gives the same features, so nothing is built twice.
         build
             .args(["build", "--release", "--package", "graft"])
             .args(["--package", "xtask", "--package", package])
@@ -59,7 +60,7 @@ impl Program {
     }
 }
 
-/// Whether the arguments say `--device cuda` or `--device cuda:N`.
+/// Whether the arguments contain `--device cuda` or `--device cuda:N`.
 fn names_cuda(arguments: &[OsString]) -> bool {
     let is_cuda = |device: &str| device == "cuda" || device.starts_with("cuda:");
     let mut arguments = arguments.iter().filter_map(|argument| argument.to_str());
@@ -75,14 +76,14 @@ fn names_cuda(arguments: &[OsString]) -> bool {
     false
 }
 
-/// Puts the command in place of this process.
+/// Replaces this process with the command.
 #[cfg(unix)]
 fn become_command(mut command: Command) -> std::io::Result<()> {
     use std::os::unix::process::CommandExt;
     Err(command.exec())
 }
 
-/// Ends as the command does. Ctrl-C, which reaches all programs of a terminal, is left to it.
+/// Runs the command and exits with its status. Ignores Ctrl-C, which also reaches the command.
 #[cfg(not(unix))]
 fn become_command(mut command: Command) -> std::io::Result<()> {
     ctrlc::set_handler(|| {}).map_err(std::io::Error::other)?;

@@ -1,4 +1,4 @@
-//! `cargo xtask remix`: two audio files in, their remix out.
+//! `cargo xtask remix`: remixes two audio files.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,89 +18,90 @@ use crate::speed::Speed;
 
 /// Remix two audio files: the harmony of one with the rhythm of the other
 ///
-/// Reads WAV, FLAC, Ogg Vorbis and MP3, mono or stereo, at any sample rate, and writes a 32-bit WAV
-/// of MAIN's length. A SIDECHAIN shorter than MAIN is followed by silence, a longer one is cut.
+/// Reads WAV, FLAC, Ogg Vorbis and MP3, mono or stereo, at any sample rate. Writes a 32-bit WAV with the length of
+/// MAIN. SIDECHAIN is padded with silence or cut to that length.
 ///
 /// Example: cargo xtask remix song.ogg drums.wav -o remix.wav
 #[derive(Args)]
 pub struct Remix {
-    /// Audio file that Graft would sit on; by default it gives the harmony
+    /// Main input; source of the harmony by default
     main: PathBuf,
-    /// Audio file on the sidechain; by default it gives the rhythm
+    /// Sidechain; source of the rhythm by default
     sidechain: PathBuf,
     /// WAV file to write
     #[arg(short, long, value_name = "OUT.wav")]
     output: PathBuf,
-    /// Where the harmony comes from: 0 = MAIN, 1 = SIDECHAIN, or in between
+    /// Source of the harmony: 0 = MAIN, 1 = SIDECHAIN, or in between
     #[arg(long, default_value_t = 0.0, value_parser = share, allow_negative_numbers = true)]
     harmony: f32,
-    /// Where the rhythm comes from: 0 = MAIN, 1 = SIDECHAIN, or in between
+    /// Source of the rhythm: 0 = MAIN, 1 = SIDECHAIN, or in between
     #[arg(long, default_value_t = 1.0, value_parser = share, allow_negative_numbers = true)]
     rhythm: f32,
     /// Model file to use instead of the built-in one
     #[arg(long, conflicts_with = "host")]
     model: Option<PathBuf>,
-    /// What turns the remixed spectrogram into sound
+    /// Voice: turns the remixed spectrogram into sound
     #[arg(long, value_enum, default_value_t = SoundSource::Guided)]
     voice: SoundSource,
     /// Semitones to shift the harmony by
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     transpose: i32,
-    /// How much of the future the remix waits for, in the plugin and without it
+    /// Latency mode: how much look-ahead the remix uses, with or without --host
     #[arg(long, value_parser = arguments::latency(), default_value = "full")]
     latency: LatencyMode,
     /// Remix only the first S seconds of MAIN
     #[arg(long, value_name = "S", value_parser = above_zero, allow_negative_numbers = true)]
     seconds: Option<f64>,
-    /// Also draw the spectrograms of MAIN, SIDECHAIN and the remix
+    /// Write a picture of the spectrograms of MAIN, SIDECHAIN and the remix
     #[arg(long, value_name = "OUT.png")]
     plot: Option<PathBuf>,
-    /// Run the plugin itself, the CLAP, in a host without a window; the latency that it reports is
-    /// taken off, so that the remix lines up with MAIN
+    /// Render with the CLAP plugin in a headless host. Its reported latency is compensated, so that the remix is
+    /// aligned with MAIN
     #[arg(long)]
     host: bool,
-    /// Samples in each block of the host
+    /// Block size of the host, in samples
     #[arg(long, value_name = "N", default_value_t = 512, requires = "host",
           value_parser = clap::value_parser!(u32).range(1..=65536))]
     block: u32,
-    /// Sample rate of the host and the remix, in Hz; by default MAIN's
+    /// Sample rate of the host and the remix, in Hz [default: that of MAIN]
     #[arg(long, value_name = "HZ", requires = "host",
           value_parser = clap::value_parser!(u32).range(8_000..=192_000))]
     rate: Option<u32>,
-    /// Tell the plugin that the host renders offline
+    /// Run the host in offline mode
     #[arg(long, requires = "host")]
     offline: bool,
 }
 
-/// What makes the sound, by its name on the command line: an end of the knob Voice, or a voice that the plugin does not have.
+/// Voices by their names on the command line: either end of the knob Voice, or Griffin-Lim, which the plugin does not
+/// have.
 #[derive(Clone, Copy, ValueEnum)]
 enum SoundSource {
-    /// Filters the sound of both inputs; needs no training
+    /// Filters the sound of both inputs
     Guided,
-    /// The model's HiFi-GAN generator makes it anew; not with the latency live
+    /// The model's HiFi-GAN generator; not with --latency live
     HifiGan,
-    /// Finds phases for the spectrogram; mono and metallic, a reference
+    /// Reconstructs phases from the spectrogram; mono and metallic, for reference
     GriffinLim,
 }
 
 impl SoundSource {
-    /// The voice of a whole clip.
+    /// Voice for the remix of a whole clip.
     fn voice(self) -> Voice {
         match self {
-            // The plugin's, which its knob turns from the one to the other.
+            // The plugin blends these two with the knob Voice.
             Self::Guided | Self::HifiGan => Voice::Guided,
             Self::GriffinLim => Voice::GriffinLim,
         }
     }
 
-    /// Where the knob Voice stands.
+    /// Position of the knob Voice.
     fn knob(self) -> f32 {
         f32::from(matches!(self, Self::HifiGan))
     }
 }
 
 impl Remix {
-    /// Reads, remixes, writes, and says how long it took.
+    /// Reads both files, writes their remix and prints how long it took.
     pub fn run(self) -> Result<()> {
         check_output(&self.output, "wav")?;
         if let Some(plot) = &self.plot {
@@ -108,11 +109,11 @@ impl Remix {
         }
         ensure!(
             !(self.host && matches!(self.voice, SoundSource::GriffinLim)),
-            "--voice: expected guided or hifi-gan, which the plugin has, found griffin-lim"
+            "--voice griffin-lim does not work with --host: the plugin has only guided and hifi-gan"
         );
         ensure!(
             self.latency.has_generated_voice() || !matches!(self.voice, SoundSource::HifiGan),
-            "--voice: expected guided, or griffin-lim without --host, with --latency live, found hifi-gan"
+            "--voice hifi-gan does not work with --latency live"
         );
         let mut main = read(&self.main)?;
         let mut sidechain = read(&self.sidechain)?;
@@ -128,7 +129,7 @@ impl Remix {
         } else {
             self.whole(&main, &sidechain)?
         };
-        // First what can fail for reasons of its own, such as a clip too short for a picture.
+        // The picture first: it can fail by itself, for example if the clip is too short.
         if let Some(path) = &self.plot {
             plot::plot_remix(path, [&main, &sidechain, &remix])?;
             println!("{}", path.display());
@@ -138,7 +139,7 @@ impl Remix {
         Ok(())
     }
 
-    /// The whole clips at once, without the plugin.
+    /// Remixes the whole clips at once, without the plugin.
     fn whole(&self, main: &AudioClip, sidechain: &AudioClip) -> Result<AudioClip> {
         let start = Instant::now();
         let model = match &self.model {
@@ -161,7 +162,7 @@ impl Remix {
         Ok(remix)
     }
 
-    /// Block by block, through the plugin.
+    /// Remixes block by block, with the plugin.
     fn in_host(&self, main: &AudioClip, sidechain: &AudioClip) -> Result<AudioClip> {
         let bundles = bundle::release()?;
         let settings = HostSettings {
@@ -172,7 +173,7 @@ impl Remix {
             mode: self.latency,
         };
         let rendered = host::remix(&bundles.clap, main, sidechain, &settings)?;
-        println!("latency {}, taken off", rendered.latency());
+        println!("latency {}, compensated", rendered.latency());
         println!("{}", rendered.speed());
         Ok(rendered.clip)
     }
@@ -189,7 +190,7 @@ impl Remix {
     }
 }
 
-/// Reads a clip that Graft can take.
+/// Reads a mono or stereo clip.
 fn read(path: &Path) -> Result<AudioClip> {
     let clip = audio_file::read(path)?;
     ensure!(
@@ -201,7 +202,7 @@ fn read(path: &Path) -> Result<AudioClip> {
     Ok(clip)
 }
 
-/// Cuts the clip, or follows it with silence, to last `seconds`.
+/// Cuts the clip to `seconds` or pads it with silence.
 fn set_length(clip: &mut AudioClip, seconds: f64) {
     let samples = (seconds * f64::from(clip.sample_rate_hz)).round() as usize;
     for channel in &mut clip.channels {
@@ -209,12 +210,12 @@ fn set_length(clip: &mut AudioClip, seconds: f64) {
     }
 }
 
-/// Finds out before the work whether the result can be written.
+/// Checks before the remix starts whether the output can be written.
 fn check_output(path: &Path, extension: &str) -> Result<()> {
     ensure!(
         path.extension()
             .is_some_and(|found| found.eq_ignore_ascii_case(extension)),
-        "cannot write {}: expected a name that ends in .{extension}",
+        "cannot write {}: the name must end in .{extension}",
         path.display()
     );
     let folder = path
@@ -222,7 +223,7 @@ fn check_output(path: &Path, extension: &str) -> Result<()> {
         .filter(|folder| !folder.as_os_str().is_empty());
     ensure!(
         folder.is_none_or(Path::is_dir),
-        "cannot write {}: there is no such folder",
+        "cannot write {}: the folder does not exist",
         path.display()
     );
     ensure!(
@@ -233,7 +234,7 @@ fn check_output(path: &Path, extension: &str) -> Result<()> {
     Ok(())
 }
 
-/// A share of the sidechain, from 0 to 1.
+/// Parses a share of the sidechain, from 0 to 1.
 fn share(text: &str) -> Result<f32, String> {
     match text.parse() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),

@@ -1,13 +1,13 @@
-//! How fast audio was made.
+//! Speed of rendering.
 
 use std::fmt::{self, Display};
 
-/// How long some audio took.
+/// Duration of a rendering and of the audio that it produced.
 #[derive(Clone, Copy, Debug)]
 pub struct Speed {
     /// Duration of the audio.
     pub audio_seconds: f64,
-    /// Time that it took to make.
+    /// Time that rendering took.
     pub wall_seconds: f64,
 }
 

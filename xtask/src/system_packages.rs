@@ -3,7 +3,7 @@
 #[cfg(target_os = "linux")]
 use std::process::Command;
 
-/// Libraries that the plugin's editor opens at run time, as packages of Debian and Ubuntu.
+/// Debian and Ubuntu packages of the libraries that the plugin's editor loads at run time.
 #[cfg(target_os = "linux")]
 const PACKAGES: [&str; 6] = [
     "libegl1",
@@ -14,33 +14,35 @@ const PACKAGES: [&str; 6] = [
     "libxkbcommon-x11-0",
 ];
 
-/// Installs what is missing. Nothing here stops the installation: without these packages only the
-/// editor does not open.
+/// Installs the missing packages. A failure does not stop the installation: without these packages only the editor
+/// does not open.
 #[cfg(target_os = "linux")]
 pub fn install_missing() {
     let Some(missing) = missing_packages() else {
-        println!("      this is not Debian or Ubuntu; for the editor, install the libraries");
-        println!("      EGL, X11, X11-xcb, xcb, xkbcommon and xkbcommon-x11 if they are missing");
+        println!("      not Debian or Ubuntu: if the editor does not open, install the libraries");
+        println!("      EGL, X11, X11-xcb, xcb, xkbcommon and xkbcommon-x11");
         return;
     };
     if missing.is_empty() {
-        println!("      all there");
+        println!("      all installed");
         return;
     }
-    println!("      missing, for the editor: {}", missing.join(" "));
+    println!("      installing, for the editor: {}", missing.join(" "));
     if !install_packages(&missing) {
-        println!("      could not install them; Graft works, but its editor stays closed until:");
+        println!(
+            "      cannot install them. Graft works, but its editor does not open. To fix this, run:"
+        );
         println!("      sudo apt-get install {}", missing.join(" "));
     }
 }
 
-/// Elsewhere the system brings all that the plugin needs.
+/// Other systems include all libraries that the plugin needs.
 #[cfg(not(target_os = "linux"))]
 pub fn install_missing() {
-    println!("      none needed on this system");
+    println!("      none needed");
 }
 
-/// The packages that are not installed; `None` where dpkg does not manage the system.
+/// The packages that are not installed; `None` on systems without dpkg.
 #[cfg(target_os = "linux")]
 fn missing_packages() -> Option<Vec<&'static str>> {
     let mut missing = Vec::new();
@@ -56,7 +58,7 @@ fn missing_packages() -> Option<Vec<&'static str>> {
     Some(missing)
 }
 
-/// Whether apt-get, as root or through sudo, installed the packages.
+/// Installs the packages with apt-get, as root or through sudo. Returns whether it succeeded.
 #[cfg(target_os = "linux")]
 fn install_packages(packages: &[&str]) -> bool {
     let is_root = Command::new("id")
@@ -64,7 +66,7 @@ fn install_packages(packages: &[&str]) -> bool {
         .output()
         .is_ok_and(|output| output.stdout.trim_ascii() == b"0");
     if !is_root {
-        println!("      sudo, which may ask for your password, runs apt-get to install them");
+        println!("      running apt-get with sudo, which may ask for your password");
     }
     let apt_get = |arguments: &[&str]| {
         let mut command = if is_root {
@@ -79,7 +81,7 @@ fn install_packages(packages: &[&str]) -> bool {
             .status()
             .is_ok_and(|status| status.success())
     };
-    // An outdated index is no obstacle as long as the packages can be had.
+    // Failure is fine: an outdated index may still list the packages.
     apt_get(&["update", "--quiet=2"]);
     apt_get(
         &[

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every check that a change has to pass.
+//! `cargo xtask test`: all checks that a change must pass.
 
 use std::time::Instant;
 
@@ -6,13 +6,12 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use graft_material::workspace;
 
-/// Check the formatting, run clippy with warnings denied, then all tests
+/// Check formatting, run clippy (warnings are errors) and run all tests
 ///
-/// Some tests load the plugin into a host, as a DAW would. Everything is built in the release profile,
-/// the one that `install` uses too.
+/// Some tests load the plugin into a host, as a DAW would. Builds in the release profile, like `install`.
 #[derive(Args)]
 pub struct Test {
-    /// Drive the editor by mouse and keyboard too, on a screen without a monitor (needs Xvfb and OpenGL)
+    /// Also test the editor with mouse and keyboard, on a virtual display (needs Xvfb and OpenGL)
     #[arg(long)]
     editor: bool,
 }

@@ -8,14 +8,14 @@ pub const CLASSES: usize = 25;
 /// The class for no chord.
 pub const NO_CHORD: u32 = 24;
 
-/// Class of a stretch of time; none if its chord has no triad of its own.
+/// A time span with its chord class; none if the chord is not a major or minor triad.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Segment {
-    /// Its begin.
+    /// Start, in seconds.
     pub start_s: f64,
-    /// Its end.
+    /// End, in seconds.
     pub end_s: f64,
-    /// Its class.
+    /// Chord class.
     pub class: Option<u32>,
 }
 
@@ -23,7 +23,7 @@ pub struct Segment {
 ///
 /// # Errors
 ///
-/// When a line is not like that.
+/// When a line has another format.
 pub fn parse(text: &str) -> Result<Vec<Segment>> {
     let lines = text.lines().filter(|line| !line.trim().is_empty());
     lines
@@ -59,14 +59,14 @@ fn class(label: &str) -> Result<Option<u32>> {
         Some('G') => 7,
         Some('A') => 9,
         Some('B') => 11,
-        _ => bail!("{label:?} has no root"),
+        _ => bail!("invalid chord {label:?}: no root"),
     };
     let mut pitch: i32 = natural;
     for accidental in letters {
         pitch += match accidental {
             '#' => 1,
             'b' => -1,
-            _ => bail!("{label:?} has no root"),
+            _ => bail!("invalid chord {label:?}: no root"),
         };
     }
     let pitch = pitch.rem_euclid(12) as u32;

@@ -1,7 +1,7 @@
-//! A small classifier of artists, whose last layer before the answer gives the features of the Fréchet distance.
+//! A small classifier of artists. Its last hidden layer gives the features for the Fréchet distance.
 //!
-//! Two convolutions over time on the log-mel, mean and deviation over the clip, a layer of [`FEATURES`] values, the artists. It
-//! is trained on the artists that the model was trained on, so that it has heard none of those whose remixes it judges.
+//! Two convolutions over time on the log-mel, mean and deviation over the clip, a layer of [`FEATURES`] values, the
+//! artists. It is trained on the model's training artists, so it has not seen the artists of the remixes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -47,12 +47,12 @@ pub struct Classifier {
     artist_bias: Tensor,
     /// Number of artists.
     pub artists: usize,
-    /// Share of windows from the last quarters of tracks, which it was not trained on, whose artist it tells.
+    /// Accuracy on windows from the last quarters of tracks, which are not used for training.
     pub accuracy: f64,
 }
 
 impl Classifier {
-    /// Trains on tracks of at least two artists, evenly over artists.
+    /// Trains on tracks of at least two artists. Artists are drawn uniformly.
     ///
     /// # Errors
     ///
@@ -203,7 +203,7 @@ impl Classifier {
     /// When it is shorter than a window.
     pub fn features(&self, log_mel: &LogMel) -> Result<ClipFeatures> {
         let last = log_mel.frames().checked_sub(WINDOW_FRAMES);
-        let last = last.context("expected a clip as long as a window of features")?;
+        let last = last.context("the clip is shorter than one segment of features")?;
         let windows: Vec<&[f32]> = (0..=last)
             .step_by(WINDOW_HOP)
             .map(|start| frames(log_mel, start))

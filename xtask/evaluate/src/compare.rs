@@ -1,13 +1,13 @@
-//! What changed from one report to another.
+//! Comparison of two reports.
 
 use graft_material::report::{Measured, Report, show};
 
-/// Lists every figure that both reports have, as a Markdown table. A change counts as more than noise if it is larger than both
-/// half-widths of the intervals together make, as the root of their squares: 95 % for means and distances, and one standard
+/// Lists every figure that both reports have, as a Markdown table. A change exceeds the noise if it is larger than
+/// the root of the sum of squares of both half-widths: 95 % intervals for means and distances, and one standard
 /// deviation between seeds for the probes.
 pub fn compare(old: &Report, new: &Report) -> String {
     let mut text = String::from(
-        "| figure | before | now | change | more than noise |\n| --- | --- | --- | --- | --- |\n",
+        "| figure | before | now | change | exceeds noise |\n| --- | --- | --- | --- | --- |\n",
     );
     for table in &new.tables {
         let Some(before) = old.tables.iter().find(|other| other.title == table.title) else {

@@ -1,4 +1,4 @@
-//! `cargo xtask evaluate`: a report on one or more models.
+//! `cargo xtask evaluate`: writes a report on one or more models.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,36 +16,35 @@ use crate::judge::{Judge, Protocol};
 use crate::margins::SAMPLE_RATE_HZ;
 use crate::{compare, page};
 
-/// Judge a model: tables, pictures and sounds in one report.
+/// Evaluate a model: a report with tables, pictures and sounds.
 ///
-/// The folder OUT receives report.json, report.md, and index.html, which opens with a double-click and plays the remixes. The
-/// music is that of artists whom the model was not trained on; chords and onsets are those of MIDI songs with chord
-/// annotations (POP909) among the data, if there are some. What was done before a stop is not done again.
+/// Writes report.json, report.md and index.html (opens in a browser and plays the remixes) to OUT. Uses music by
+/// artists that the model was not trained on. Table 1 needs MIDI songs with chord annotations (POP909) in the data.
+/// An interrupted evaluation resumes where it stopped.
 #[derive(Args)]
 pub struct Evaluate {
-    /// Folders of music, and of MIDI files or archives with chord annotations.
+    /// Folders of music, and of MIDI songs with chord annotations (files or .tar.gz archives).
     #[arg(long, required = true, num_args = 1.., value_name = "DIR")]
     data: Vec<PathBuf>,
-    /// Model file, several times to compare models; without it, the built-in model is judged.
+    /// Model file; repeatable [default: the built-in model]
     #[arg(long, value_name = "MODEL.safetensors")]
     model: Vec<PathBuf>,
-    /// Folder of the models' training run, which says which artists were kept out; without it, those that the built-in model was
-    /// not trained on.
+    /// Run folder of the models, for its validation artists [default: those of the built-in model]
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
-    /// Folder for the report; by default target/evaluation.
+    /// Output folder [default: target/evaluation]
     #[arg(long, value_name = "OUT")]
     out: Option<PathBuf>,
-    /// Fewer songs, pairs and seeds: minutes instead of hours.
+    /// Use fewer songs, pairs and seeds: minutes instead of hours.
     #[arg(long)]
     quick: bool,
-    /// How much of the future the remixes wait for.
+    /// Latency mode of the remixes.
     #[arg(long, value_parser = arguments::latency(), default_value = "full")]
     latency: LatencyMode,
-    /// Which songs and pairs are drawn.
+    /// Seed for the choice of songs and pairs.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// An older report.json: say what changed since, and whether it is more than noise.
+    /// Older report.json: print what changed since, and whether it exceeds the noise.
     #[arg(long, value_name = "OLD.json")]
     compare: Option<PathBuf>,
 }
@@ -59,7 +58,7 @@ impl Evaluate {
             None => workspace::target()?.join("evaluation"),
         };
         fs::create_dir_all(&out)
-            .with_context(|| format!("cannot make the folder {}", out.display()))?;
+            .with_context(|| format!("cannot create the folder {}", out.display()))?;
         let models = load_models(&self.model)?;
         let split = match &self.run {
             Some(run) => Split::load(run)?,
@@ -67,8 +66,8 @@ impl Evaluate {
         };
         let dataset = Dataset::load(&self.data, &workspace::cache("audio"), SAMPLE_RATE_HZ)?;
         let parts = dataset.partition(&split).with_context(|| match &self.run {
-            Some(run) => format!("the data is not that of {}", run.display()),
-            None => "the data is not that of the built-in model; --run names the training run of other data".to_owned(),
+            Some(run) => format!("the data does not match the split of {}", run.display()),
+            None => "the data does not contain the artists of the built-in model; for other data, name its training run with --run".to_owned(),
         })?;
         let protocol = match self.quick {
             true => Protocol::quick(self.seed, self.latency),
@@ -92,15 +91,12 @@ impl Evaluate {
         if let Some(old) = old {
             print!("\n## Changes\n\n{}", compare::compare(&old, &report));
         }
-        println!(
-            "\nTo look at and listen to: {}",
-            out.join("index.html").display()
-        );
+        println!("\nOpen the report: {}", out.join("index.html").display());
         Ok(())
     }
 }
 
-/// Models by the names of their files; without any, the built-in model.
+/// Loads models, named after their files; without paths, the built-in model.
 pub fn load_models(paths: &[PathBuf]) -> Result<Vec<(String, Arc<Model>)>> {
     if paths.is_empty() {
         return Ok(vec![("built-in model".to_owned(), Model::built_in()?)]);

@@ -1,4 +1,4 @@
-//! The whole evaluation, part by part.
+//! The complete evaluation, stage by stage.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,37 +30,37 @@ use crate::stages::Stages;
 use crate::transposition::{self, Transposition};
 use crate::{parallel, pictures, stretch};
 
-/// Version of what is measured; a new one makes kept results unused.
+/// Version of the measurements. Stored results of other versions are not used.
 const VERSION: u32 = 1;
 
-/// Rows of Table 1 and 2 by other authors or without any features.
+/// Names of reference rows of Tables 1 and 2.
 const LOG_MEL: &str = "log-mel";
 const DEAF: &str = "without listening";
 
-/// How much is measured.
+/// Extent of the evaluation.
 #[derive(Debug, Clone, Serialize)]
 pub struct Protocol {
     /// Songs for Table 1.
     songs: usize,
-    /// Length of what is taken of each.
+    /// Length of the section of each song, in seconds.
     song_seconds: f64,
-    /// How probes are trained.
+    /// Training of the probes.
     effort: Effort,
     /// Pairs of clips to remix.
     pairs: usize,
-    /// Length of a clip at the common tempo.
+    /// Length of a clip at the common tempo, in seconds.
     clip_seconds: usize,
     /// Training steps of the classifier.
     classifier_steps: usize,
-    /// Which songs and pairs are drawn.
+    /// Seed for the choice of songs and pairs.
     seed: u64,
-    /// How far ahead networks and voices look.
+    /// Latency mode of networks and voices.
     #[serde(skip)]
     mode: LatencyMode,
 }
 
 impl Protocol {
-    /// As the tables in the docs are made.
+    /// The protocol of the tables in the docs.
     pub fn full(seed: u64, mode: LatencyMode) -> Self {
         Self {
             songs: 300,
@@ -77,7 +77,7 @@ impl Protocol {
         }
     }
 
-    /// For a look within minutes.
+    /// A reduced protocol that takes minutes.
     pub fn quick(seed: u64, mode: LatencyMode) -> Self {
         Self {
             songs: 100,
@@ -93,21 +93,21 @@ impl Protocol {
     }
 }
 
-/// Everything that an evaluation needs.
+/// Inputs of an evaluation.
 pub struct Judge<'a> {
-    /// How much is measured.
+    /// Extent of the evaluation.
     pub protocol: Protocol,
-    /// Music that the models were trained on, and music that they were not.
+    /// Training music and validation music of the models.
     pub parts: Partition,
-    /// Where MIDI files may lie.
+    /// Folders that may contain MIDI files.
     pub data: &'a [PathBuf],
     /// The models by name.
     pub models: Vec<(String, Arc<Model>)>,
-    /// Where the report goes.
+    /// Output folder.
     pub folder: &'a Path,
 }
 
-/// What the parts of an evaluation add to.
+/// Results that the stages collect.
 #[derive(Default)]
 struct Findings {
     tables: Vec<Table>,
@@ -116,7 +116,7 @@ struct Findings {
     examples: Vec<Example>,
 }
 
-/// What remixes are made of and compared with.
+/// Source clips, reference clips and the classifier for Table 2.
 struct RemixMaterial {
     classifier: Classifier,
     pairs: Vec<Pair>,
@@ -125,11 +125,11 @@ struct RemixMaterial {
 }
 
 impl Judge<'_> {
-    /// Measures everything that was not measured before.
+    /// Runs all stages that have no stored result, and makes the report.
     ///
     /// # Errors
     ///
-    /// When the data is not enough, or a file cannot be read or written.
+    /// When there is too little data, or a file cannot be read or written.
     pub fn report(&self) -> Result<Report> {
         let stages = Stages::new(&self.folder.join("stages"), self.key()?)?;
         let mut findings = Findings::default();
@@ -165,7 +165,7 @@ impl Judge<'_> {
         })
     }
 
-    /// Everything that results depend on, but for the sounds themselves.
+    /// Everything that the results depend on, except for the example sounds.
     fn key(&self) -> Result<String> {
         let tracks = self.parts.training.iter().chain(&self.parts.validation);
         let tracks = tracks.map(|track| (&track.path, &track.artist, track.pcm.samples.len()));
@@ -195,7 +195,7 @@ impl Judge<'_> {
         stages.say("Table 1: rendering songs with known chords");
         let songs = songs::load(self.data, count, song_seconds, seed)?;
         if songs.is_empty() {
-            println!("no MIDI files with chord annotations among the data: no Table 1");
+            println!("skipping Table 1: no MIDI files with chord annotations in the data");
             return Ok(());
         }
         let measure = |name: &str, make: &dyn Fn() -> Result<Representation>| {
@@ -305,7 +305,7 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// Trains the classifier, draws clips and brings them to the common tempo.
+    /// Trains the classifier, draws clips and stretches them to the common tempo.
     fn remix_material(&self) -> Result<RemixMaterial> {
         let Protocol {
             pairs: count,
@@ -339,7 +339,7 @@ impl Judge<'_> {
         })
     }
 
-    /// The baselines, and each model with each of its voices and with its knobs swapped.
+    /// The baselines, and each model with each of its voices and with harmony and rhythm swapped.
     fn methods<'a>(&self, remixers: &'a [(&str, Remixer)]) -> Vec<Method<'a>> {
         let mode = self.protocol.mode;
         let mut methods = baselines::methods();
@@ -385,7 +385,7 @@ fn untrained(model: &Model, seed: u64) -> Result<Arc<dyn Network>> {
     Ok(header.architecture.build(&header.mel, false, &vb)?)
 }
 
-/// The voices of a model, and how it remixes with each.
+/// The voices of a model and the remix settings for each.
 fn voices(model: &Model, mode: LatencyMode) -> Vec<(&'static str, RemixSettings)> {
     let settings = RemixSettings {
         mode,
@@ -414,12 +414,12 @@ fn voices(model: &Model, mode: LatencyMode) -> Vec<(&'static str, RemixSettings)
     voices
 }
 
-/// Name of the row with harmony and rhythm exchanged.
+/// Name of the row with harmony and rhythm swapped.
 fn swapped_name(model: &str) -> String {
     format!("{model}, guided voice, harmony of B with rhythm of A")
 }
 
-/// Brings excerpts to the common tempo and to one length.
+/// Stretches excerpts to the common tempo and cuts them to one length.
 fn stretch_all(excerpts: Vec<&mut Excerpt>, clip_seconds: usize) -> Result<()> {
     let stretched = parallel::map(
         "Stretching clips",
@@ -440,13 +440,12 @@ fn stretch_all(excerpts: Vec<&mut Excerpt>, clip_seconds: usize) -> Result<()> {
 
 fn disentanglement_table(rows: Vec<(String, Scores)>, songs: &[Song], effort: Effort) -> Table {
     let note = format!(
-        "Probes of two bidirectional GRU layers, trained on nine tenths of {} songs of POP909 and scored on the rest; mean of {} seeds, \
-         brackets are one standard deviation between them either way. The songs are rendered with varied instruments and mostly with \
-         drums. Chords: share of frames of 93 ms with the right one of 24 triads and none (frames whose chord has no such triad do not \
-         count). Onsets: F-measure within 50 ms, of those that a spectral-flux detector finds in the sound, and of those of the notes. \
-         \"{DEAF}\" is the commonest chord, and an onset every 46 ms. In Wu's paper, on RWC-Popular, which is other music with other \
-         annotations, chord accuracy and onset F1 are 69.61 % and 60.09 % from the harmony latents, 24.65 % and 66.04 % from the \
-         rhythm latents, 51.95 % and 65.19 % from the log-mel.",
+        "Probes with two bidirectional GRU layers, trained on nine tenths of {} POP909 songs and scored on the rest. Mean of {} seeds; \
+         brackets: one standard deviation. The songs are rendered with varied instruments, most of them with drums. Chords: share of \
+         93 ms frames with the correct one of 24 triads or none; frames with other chords do not count. Onsets: F-measure within 50 ms, \
+         for onsets found by a spectral-flux detector and for those of the notes. \"{DEAF}\": the most frequent chord, and an onset \
+         every 46 ms. For comparison, Wu's paper (RWC-Popular, other annotations) has a chord accuracy and onset F1 of 69.61 % and \
+         60.09 % from the harmony latents, 24.65 % and 66.04 % from the rhythm latents, 51.95 % and 65.19 % from the log-mel.",
         songs.len(),
         effort.seeds
     );
@@ -486,17 +485,17 @@ fn disentanglement_checks(
     };
     [
         above(
-            "the harmony latent knows more of chords than the rhythm latent",
+            "chords are recognised better from the harmony latent than from the rhythm latent",
             &harmony.chords,
             &rhythm.chords,
         ),
         above(
-            "the rhythm latent knows more of onsets than the harmony latent",
+            "onsets are recognised better from the rhythm latent than from the harmony latent",
             &rhythm.struck_onsets,
             &harmony.struck_onsets,
         ),
         above(
-            "the harmony latent knows more of chords than that of the same network with random weights",
+            "chords are recognised better from the harmony latent than from that of an untrained network",
             &harmony.chords,
             &untrained.chords,
         ),
@@ -525,10 +524,9 @@ fn distances(
 fn distance_table(rows: Vec<Row>, classifier: &Classifier, real: &[ClipFeatures]) -> Table {
     let note = format!(
         "Squared Fréchet distance between the features of remixes and those of {} real clips by the same artists, all at 120 BPM \
-             ({} windows of 3 s a clip). The features are the last layer of a classifier of {} artists whom the models were trained on; \
-         it names the artist of {:.0} % of windows from the last quarters of their tracks, which it was not trained on. Covariances \
-         are shrunk (Ledoit and Wolf), all clips are brought to one level; brackets are 95 % by bootstrap over clips. Smaller is better; \"{REAL}\" is what real \
-         clips reach.",
+         ({} segments of 3 s per clip). The features are the last layer of a classifier of {} training artists; it names the artist of \
+         {:.0} % of segments from the last quarters of their tracks, which it was not trained on. Covariances are shrunk (Ledoit and \
+         Wolf), levels are matched; brackets: 95 % bootstrap over clips. Smaller is better; \"{REAL}\" is the level of real clips.",
         real.len(),
         real.first().map_or(0, Vec::len),
         classifier.artists,
@@ -570,7 +568,7 @@ fn examples(pairs: &[Pair], methods: &[Method]) -> Vec<Example> {
 }
 
 fn purpose_table(scores: &[(&str, Vec<PairScore>)]) -> Table {
-    /// Name of a column, and what is in it.
+    /// Name and value of a column.
     type Column = (&'static str, fn(&PairScore) -> f32);
     const COLUMNS: [Column; 8] = [
         ("harmony margin", |pair| pair.margins.harmony),
@@ -615,8 +613,8 @@ fn purpose_table(scores: &[(&str, Vec<PairScore>)]) -> Table {
     let columns = COLUMNS.iter().map(|(name, _)| (*name).to_owned());
     Table {
         title: "What a remix is for".to_owned(),
-        note: "The same pairs, the harmony of A with the rhythm of B: means with 95 % intervals. A harmony margin above 0 means that \
-               chroma are more like A's than B's, a rhythm margin above 0 that onsets go more with B's than with A's."
+        note: "The same pairs, harmony of A with rhythm of B; means with 95 % intervals. Harmony margin above 0: the chroma is closer \
+               to A's than to B's. Rhythm margin above 0: the onsets correlate more with B's than with A's."
             .to_owned(),
         columns: columns.chain(["mel distance, A with A to A, nepers".to_owned()]).collect(),
         rows: rows.collect(),
@@ -634,8 +632,7 @@ fn remix_checks(findings: &Findings, remixers: &[(&str, Remixer)]) -> Vec<Check>
     let mut checks = Vec::new();
     if let (Some(real), Some(noise)) = (distance(REAL), distance(NOISE)) {
         checks.push(Check {
-            name: "real clips are nearer to other real clips than noise is, by a factor of ten"
-                .to_owned(),
+            name: "real clips are ten times closer to other real clips than noise is".to_owned(),
             found: format!("{:.3} and {:.3}", real.value, noise.value),
             holds: noise.value > 10.0 * real.value,
         });
@@ -646,7 +643,9 @@ fn remix_checks(findings: &Findings, remixers: &[(&str, Remixer)]) -> Vec<Check>
             (cell(&row, "harmony margin"), cell(&row, "rhythm margin"))
         {
             checks.push(Check {
-                name: format!("{name}: harmony and rhythm exchanged show as exchanged"),
+                name: format!(
+                    "{name}: swapping harmony and rhythm swaps the signs of both margins"
+                ),
                 found: format!("margins {:.3} and {:.3}", harmony.value, rhythm.value),
                 holds: harmony.high < 0.0 && rhythm.high < 0.0,
             });
@@ -670,7 +669,7 @@ fn transposition_table(model: &str, found: &[Transposition]) -> Table {
     );
     Table {
         title: format!("Transposition: {model}"),
-        note: "Distance of the decoded mel to that of the same music shifted, in nepers, on 3 s of each track; brackets are 95 %."
+        note: "Distance between the decoded mel and that of the pitch-shifted music, in nepers, on 3 s of each track; brackets: 95 %."
             .to_owned(),
         columns: ["harmony latent rotated by as much", "not rotated"].map(str::to_owned).to_vec(),
         rows: rows.collect(),

@@ -1,13 +1,14 @@
-//! The program behind `cargo xtask evaluate` and `evaluate-voice`: a model judged as its paper judges it (Wu, DAFx 2023), beside remixes without a network.
+//! The program behind `cargo xtask evaluate` and `evaluate-voice`: evaluates a model with the protocol of its paper
+//! (Wu, DAFx 2023), and compares it with remixes made without a network.
 //!
-//! - Table 1, what the latents know: [`songs`] with known [`chords`] and [`onsets`], [`probe`]s of two [`gru`] layers, and
-//!   [`disentanglement`], which brings them together;
-//! - Table 2, how near remixes are to music: [`pairs`] brought to one tempo ([`stretch`]), [`baselines`], a [`classifier`] for
-//!   features, and their [`frechet`] distance;
+//! - Table 1, information about chords and onsets in the latents: [`songs`] with known [`chords`] and [`onsets`],
+//!   [`probe`]s of two [`gru`] layers, combined by [`disentanglement`];
+//! - Table 2, similarity of remixes to real music: [`pairs`] stretched to one tempo ([`stretch`]), [`baselines`], a
+//!   [`classifier`] for features, and their [`frechet`] distance;
 //! - what a remix is for: [`remixes`] compared with their sources by [`margins`];
 //! - whether rotating the harmony latent transposes: [`transposition`];
-//! - [`page`], [`pictures`], and [`compare`] with an older report; [`stages`] to go on after a stop;
-//! - [`voices`]: how close the voices come to the sound of a mel, for `cargo xtask evaluate-voice`.
+//! - [`page`], [`pictures`], and [`compare`] with an older report; [`stages`] to resume after an interruption;
+//! - [`voices`]: accuracy of the voices, for `cargo xtask evaluate-voice`.
 
 mod baselines;
 mod chords;
@@ -41,7 +42,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Judge models.
+/// Evaluate models.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
 struct Cli {

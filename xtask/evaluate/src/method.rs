@@ -1,24 +1,24 @@
-//! Ways to remix.
+//! The remix methods that are compared.
 
 use anyhow::Result;
 use model_runtime::AudioClip;
 
-/// Makes a remix of a source of harmony and a source of rhythm.
+/// Remixes a source of harmony with a source of rhythm.
 type Remix<'a> = dyn Fn(&AudioClip, &AudioClip) -> Result<AudioClip> + Sync + 'a;
 
-/// A way to remix.
+/// A remix method.
 pub struct Method<'a> {
     /// Its name in the tables.
     pub name: String,
-    /// Whether it is there to compare with, and makes nothing to listen to.
+    /// Whether it serves only as a reference, without examples to listen to.
     pub is_reference: bool,
-    /// Whether A with A should give A back.
+    /// Whether the remix of A with A should reconstruct A.
     pub reconstructs: bool,
     remix: Box<Remix<'a>>,
 }
 
 impl<'a> Method<'a> {
-    /// A method that makes remixes to listen to and is not asked for reconstructions.
+    /// A method with examples to listen to and without reconstructions.
     pub fn new(
         name: &str,
         remix: impl Fn(&AudioClip, &AudioClip) -> Result<AudioClip> + Sync + 'a,
@@ -31,19 +31,19 @@ impl<'a> Method<'a> {
         }
     }
 
-    /// The same, to compare with alone.
+    /// Makes the method a reference, without examples to listen to.
     pub fn for_reference(mut self) -> Self {
         self.is_reference = true;
         self
     }
 
-    /// The same, asked for reconstructions too.
+    /// Also measures reconstructions of A from A with A.
     pub fn reconstructing(mut self) -> Self {
         self.reconstructs = true;
         self
     }
 
-    /// The remix of a source of harmony and a source of rhythm.
+    /// Remixes a source of harmony with a source of rhythm.
     ///
     /// # Errors
     ///

@@ -1,15 +1,15 @@
-//! The report as a web page that needs no server.
+//! The report as a static web page.
 
 use std::fmt::Write as _;
 
 use graft_material::report::{Check, Example, Picture, Report, Row, Table, show};
 
-/// The page; files that it names lie beside it.
+/// The page as HTML. The files that it references lie in the same folder.
 pub fn html(report: &Report) -> String {
     let mut page = String::from(HEAD);
     write_models(&mut page, report);
     if !report.examples.is_empty() {
-        page.push_str("<h2>To listen to</h2>");
+        page.push_str("<h2>Examples</h2>");
     }
     for example in &report.examples {
         write_example(&mut page, example);
@@ -86,9 +86,7 @@ fn write_table(page: &mut String, table: &Table) {
 }
 
 fn write_checks(page: &mut String, checks: &[Check]) {
-    page.push_str(
-        "<h2>Checks</h2><table><tr><th>what must hold</th><th>found</th><th>holds</th></tr>",
-    );
+    page.push_str("<h2>Checks</h2><table><tr><th>check</th><th>found</th><th>result</th></tr>");
     for check in checks {
         let holds = if check.holds { "yes" } else { "<b>no</b>" };
         let (name, found) = (escape(&check.name), escape(&check.found));

@@ -1,4 +1,4 @@
-//! The pieces of music that remixes are measured on.
+//! The excerpts of music that remixes are measured on.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const MIN_SECOND_DBFS: f32 = -40.0;
 pub struct Excerpt {
     /// File name of the track.
     pub name: String,
-    /// Where the excerpt begins in the track.
+    /// Start of the excerpt in the track.
     pub start_seconds: usize,
     /// The sound, mono, its level at [`TARGET_RMS_DBFS`](graft_material::loudness::TARGET_RMS_DBFS).
     pub clip: AudioClip,
@@ -31,18 +31,17 @@ pub struct Excerpt {
 /// Two excerpts by different artists, to be remixed: the harmony of `main` with the rhythm of `sidechain`.
 #[derive(Debug, Clone)]
 pub struct Pair {
-    /// Where harmony is to come from.
+    /// Source of the harmony.
     pub main: Excerpt,
-    /// Where rhythm is to come from.
+    /// Source of the rhythm.
     pub sidechain: Excerpt,
 }
 
-/// Draws `count` pairs of `tracks`; the same ones for the same tracks and seed.
+/// Draws `count` pairs of `tracks`. The result depends only on the tracks and the seed.
 ///
-/// All artists take turns as the source of harmony; the other artist is drawn evenly from the rest, the
-/// tracks evenly from those of an artist. Excerpts begin at a random whole second from which on every
-/// second is louder than -40 dBFS, so that nothing is measured in silence. `sample_rate_hz` is that
-/// of the tracks in memory.
+/// All artists take turns as the source of harmony; the other artist is drawn uniformly from the rest, then a track
+/// of each artist. Excerpts start at a random whole second, and each of their seconds is louder than -40 dBFS, so
+/// that silence is not measured. `sample_rate_hz` is the sample rate of the tracks.
 ///
 /// # Errors
 ///
@@ -56,7 +55,7 @@ pub fn draw(
     let mut artists = artists_with_excerpts(tracks, sample_rate_hz);
     ensure!(
         artists.len() > 1,
-        "expected tracks of {EXCERPT_SECONDS} s without a pause by at least two artists, found {}",
+        "need tracks with {EXCERPT_SECONDS} s without a pause by at least two artists, found {}",
         artists.len()
     );
     let mut random = StdRng::seed_from_u64(seed);
@@ -81,7 +80,7 @@ pub fn draw(
         .collect()
 }
 
-/// Draws `count` excerpts of `tracks` as [`draw`] does for the source of harmony.
+/// Draws `count` excerpts of `tracks`, like [`draw`] for the source of harmony.
 ///
 /// # Errors
 ///

@@ -22,7 +22,7 @@ const ROLL_KEYS: std::ops::Range<u8> = 36..124;
 /// Frames of the picture of latents: 10 s.
 const LATENT_FRAMES: usize = 430;
 
-/// Values of the brightest and darkest points of latents, whose prior has a deviation of 1.
+/// Range of latent values in the picture; their prior has a standard deviation of 1.
 const LATENT_RANGE: (f32, f32) = (-2.5, 2.5);
 
 /// Figure 1 of Wu's paper: two sources and their two remixes.
@@ -106,7 +106,7 @@ pub fn latents(folder: &Path, file: &str, network: &dyn Network, song: &Song) ->
     plot::plot_heat(&folder.join(file), &panels, frames_per_second)?;
     Ok(Picture {
         file: file.to_owned(),
-        caption: "Latents below the notes that were played".to_owned(),
+        caption: "Notes (top) and latents".to_owned(),
     })
 }
 
@@ -135,7 +135,7 @@ fn piano_roll(song: &Song, frames: usize) -> Vec<f32> {
     roll
 }
 
-/// Predicted chords by true ones, each row as shares.
+/// Confusion matrix of chords, each row as shares.
 ///
 /// # Errors
 ///
@@ -158,7 +158,7 @@ pub fn confusion(folder: &Path, file: &str, counts: &[Vec<u32>]) -> Result<Pictu
     )?;
     Ok(Picture {
         file: file.to_owned(),
-        caption: "Chords that the probe of the harmony latent predicts (columns) for true ones (rows); small letters are minor, N is none".to_owned(),
+        caption: "Confusion matrix of the harmony latent's chord probe: true chords (rows), predicted chords (columns). Lower case: minor; N: none".to_owned(),
     })
 }
 
@@ -188,13 +188,13 @@ pub fn transposition(folder: &Path, file: &str, found: &[Transposition]) -> Resu
     let axes = ["semitones", "mel distance to the shifted music, nepers"];
     plot::plot_intervals(
         &folder.join(file),
-        "Rotation against true transposition",
+        "Rotation compared with true transposition",
         axes,
         &curves,
     )?;
     Ok(Picture {
         file: file.to_owned(),
-        caption: "Distance of the decoded mel to that of the same music shifted, with 95 % intervals over tracks".to_owned(),
+        caption: "Distance between the decoded mel and that of the pitch-shifted music, with 95 % intervals over tracks".to_owned(),
     })
 }
 

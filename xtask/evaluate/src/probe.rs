@@ -1,5 +1,5 @@
-//! Classifiers that tell what a sequence of features knows: two bidirectional GRU layers and a linear one, frame by frame, as in
-//! Wu's evaluation (DAFx 2023).
+//! Classifiers that measure the information in a sequence of features: two bidirectional GRU layers and a linear one,
+//! frame by frame, as in Wu's evaluation (DAFx 2023).
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{D, Device, Tensor};
@@ -12,13 +12,13 @@ use rand::{Rng, SeedableRng};
 
 use crate::gru::BiGru;
 
-/// Units each way in each layer.
+/// Units per direction and layer.
 const HIDDEN: usize = 64;
 
 /// Crops in a step.
 const BATCH: usize = 16;
 
-/// Learning rate of the first step; it falls to nothing along a half cosine.
+/// Learning rate of the first step; it decays to 0 along a half cosine.
 const LEARNING_RATE: f64 = 5e-3;
 
 /// The label of a frame that does not count.
@@ -44,7 +44,7 @@ pub struct ProbeConfig {
     pub crop_frames: usize,
     /// Training steps.
     pub steps: usize,
-    /// Where the weights and crops come from.
+    /// Seed for weights and crops.
     pub seed: u64,
 }
 
@@ -59,8 +59,8 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Trains on songs by cross-entropy. All features are brought to mean 0 and deviation 1 together, not one by one: a feature
-    /// that hardly moves stays small.
+    /// Trains on songs by cross-entropy. All features share one normalisation to mean 0 and standard deviation 1, so
+    /// that a feature with little variation stays small.
     ///
     /// # Errors
     ///
@@ -70,7 +70,7 @@ impl Probe {
         let songs: Vec<&Example> = songs.iter().filter(long_enough).copied().collect();
         let width = songs
             .first()
-            .context("expected a song as long as a crop")?
+            .context("the song is shorter than a crop")?
             .width;
         ensure!(
             songs.iter().all(|song| song.width == width && song.features.len() == width * song.labels.len()),
@@ -184,7 +184,7 @@ fn mean_and_deviation(songs: &[&Example]) -> (f32, f32) {
     (mean as f32, variance.sqrt().max(1e-6) as f32)
 }
 
-/// The likeliest class of a frame.
+/// The most likely class of a frame.
 pub fn likeliest(probabilities: &[f32]) -> usize {
     let classes = probabilities.iter().enumerate();
     classes

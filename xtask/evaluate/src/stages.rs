@@ -1,4 +1,4 @@
-//! The parts of an evaluation, each kept on disk when it is done, so that one that was stopped goes on.
+//! The stages of an evaluation. Finished results are stored on disk, so that an interrupted evaluation can resume.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,15 +9,15 @@ use graft_material::whole_file;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Results by name in a folder.
+/// Stored results by name, in a folder.
 pub struct Stages {
     folder: PathBuf,
-    /// Everything that results depend on.
+    /// Everything that the results depend on.
     key: String,
     begun: Instant,
 }
 
-/// What a file holds.
+/// Contents of a result file.
 #[derive(Serialize, Deserialize)]
 struct Kept<T> {
     key: String,
@@ -25,14 +25,14 @@ struct Kept<T> {
 }
 
 impl Stages {
-    /// Results in `folder`, which is made if need be; those that were made with another `key` do not count.
+    /// Opens the results in `folder`, which is created if necessary. Results with another `key` are ignored.
     ///
     /// # Errors
     ///
-    /// When the folder cannot be made.
+    /// When the folder cannot be created.
     pub fn new(folder: &Path, key: String) -> Result<Self> {
         fs::create_dir_all(folder)
-            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+            .with_context(|| format!("cannot create the folder {}", folder.display()))?;
         Ok(Self {
             folder: folder.to_owned(),
             key,
@@ -40,18 +40,18 @@ impl Stages {
         })
     }
 
-    /// Seconds since the evaluation began or went on.
+    /// Seconds since the evaluation started or resumed.
     pub fn elapsed_s(&self) -> u64 {
         self.begun.elapsed().as_secs()
     }
 
-    /// Says what is being done, with the time so far.
+    /// Prints the current stage with the elapsed time.
     pub fn say(&self, what: &str) {
         let seconds = self.elapsed_s();
         println!("[{:>2}:{:02}] {what}", seconds / 60, seconds % 60);
     }
 
-    /// The result of this name if it is there, or else that of `work`, which is kept.
+    /// Returns the stored result of this name, or runs `work` and stores its result.
     ///
     /// # Errors
     ///
@@ -71,12 +71,12 @@ impl Stages {
             })
             .collect();
         let path = self.folder.join(slug + ".json");
-        // Whatever is wrong with a kept result, making it again is the cure.
+        // On any error, the result is computed again.
         let kept = fs::read(&path)
             .ok()
             .and_then(|bytes| serde_json::from_slice::<Kept<T>>(&bytes).ok());
         if let Some(kept) = kept.filter(|kept| kept.key == self.key) {
-            self.say(&format!("{name} (done before)"));
+            self.say(&format!("{name} (already done)"));
             return Ok(kept.result);
         }
         self.say(name);

@@ -1,4 +1,4 @@
-//! Analysis and synthesis: how close the sound that a voice makes of a mel comes to the sound that the mel is of.
+//! `cargo xtask evaluate-voice`: measures how accurately voices resynthesise sound from its mel.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -22,31 +22,31 @@ use crate::evaluate::load_models;
 use crate::margins::SAMPLE_RATE_HZ;
 use crate::pairs::{self, Excerpt};
 
-/// Iterations of Griffin-Lim, the reference.
+/// Iterations of Griffin-Lim, for reference.
 const GRIFFIN_LIM: [usize; 2] = [32, 100];
 
-/// Measure how well voices turn mels into sound.
+/// Measure how accurately voices turn mels into sound.
 ///
-/// Excerpts by artists that the run kept out of training are turned into mels and back into sound, by the models' HiFi-GAN
-/// voices, the templates that these correct, and Griffin-Lim: from the mels of the music, and from those that the models' networks decode. The table is
-/// Markdown; all three distances are to the excerpt itself, and smaller is better.
+/// Turns excerpts by validation artists into mels and back into sound with the models' HiFi-GAN voices, their
+/// templates, and Griffin-Lim; from the music's own mels and from mels decoded by the models' networks. Prints a
+/// Markdown table of three distances to the excerpt; smaller is better.
 #[derive(Args)]
 pub struct EvaluateVoice {
-    /// Folder of a training run; it says which artists were kept out.
+    /// Run folder, for its validation artists.
     run: PathBuf,
-    /// Folders of music that the run was given.
+    /// Folders of the run's music.
     #[arg(long, required = true, num_args = 1.., value_name = "DIR")]
     data: Vec<PathBuf>,
-    /// Model file, several times to compare models; without it, the built-in model is measured.
+    /// Model file; repeatable [default: the built-in model]
     #[arg(long, value_name = "MODEL.safetensors")]
     model: Vec<PathBuf>,
     /// Number of excerpts.
     #[arg(long, default_value_t = 20)]
     clips: usize,
-    /// Length of each, up to 20 s.
+    /// Length of an excerpt in seconds, up to 20.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=20))]
     seconds: u32,
-    /// Which excerpts are drawn.
+    /// Seed for the choice of excerpts.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -123,14 +123,14 @@ fn to_clip(samples: Vec<f32>) -> Result<Tensor> {
     Ok(Tensor::from_vec(samples, (1, 1, ()), &Device::Cpu)?)
 }
 
-/// What the network makes of a mel, from the means of its latents.
+/// Encodes a mel and decodes it from the means of the latents.
 fn decode(model: &Model, mel: &LogMel) -> Result<LogMel> {
     let network = model.network();
     let latents = network.encode(&to_tensor(slice::from_ref(mel))?)?;
     Ok(to_log_mels(&network.decode(&latents.means())?)?.remove(0))
 }
 
-/// Distances to the true sound, over all clips.
+/// Distances to the original, over all clips.
 struct Row {
     voice: String,
     mel: String,
@@ -155,7 +155,7 @@ impl Table {
         Ok(())
     }
 
-    /// Adds the row of a voice that is given `mels` for the clips.
+    /// Adds the row of a voice for `mels`, one per clip.
     fn measure(
         &mut self,
         name: &str,

@@ -1,24 +1,16 @@
-//! Arguments that several command lines take.
+//! Command-line arguments that several programs share.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use model_runtime::LatencyMode;
 
-/// Each mode, as it is called on the command line, and what it is.
+/// Each mode with its name and help text on the command line.
 const LATENCIES: [(LatencyMode, &str, &str); 3] = [
-    (
-        LatencyMode::Live,
-        "live",
-        "As low as the model stays musical",
-    ),
-    (LatencyMode::Default, "default", "A compromise"),
-    (
-        LatencyMode::Full,
-        "full",
-        "All that the model can make use of",
-    ),
+    (LatencyMode::Live, "live", "Lowest latency"),
+    (LatencyMode::Default, "default", "Compromise"),
+    (LatencyMode::Full, "full", "Full look-ahead, best sound"),
 ];
 
-/// Reads a [`LatencyMode`].
+/// Parses a [`LatencyMode`].
 pub fn latency() -> impl TypedValueParser<Value = LatencyMode> {
     let values = LATENCIES.map(|(_, name, help)| PossibleValue::new(name).help(help));
     PossibleValuesParser::new(values).map(|found| {

@@ -1,4 +1,4 @@
-//! Decoded tracks on disk, so that a second run starts at once.
+//! Cache of decoded tracks on disk.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,15 +10,15 @@ use sha2::{Digest, Sha256};
 use crate::loudness::loudness_gain;
 use crate::{audio_file, whole_file};
 
-/// First bytes of a cache file; its end is the version of this format and of the normalisation.
+/// First bytes of a cache file. The last one is the version of the format and of the normalisation.
 const MAGIC: [u8; 8] = *b"graftpc1";
 
-/// Mono samples of one track in 16 bits, with the level that they stand for.
+/// Mono samples of one track in 16 bits, with their level.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pcm {
-    /// The samples, as large as 16 bits allow.
+    /// The samples, scaled to the full range of 16 bits.
     pub samples: Vec<i16>,
-    /// Factor from `samples` to audio that is [`TARGET_RMS_DBFS`](crate::loudness::TARGET_RMS_DBFS) loud.
+    /// Factor from `samples` to audio at [`TARGET_RMS_DBFS`](crate::loudness::TARGET_RMS_DBFS).
     pub level: f32,
 }
 
@@ -36,7 +36,7 @@ impl Pcm {
         ))
     }
 
-    /// `samples`, standing for `gain` times themselves.
+    /// Stores `samples` times `gain`.
     pub fn amplified(samples: &[f32], gain: f32) -> Self {
         let peak = samples
             .iter()
@@ -51,7 +51,7 @@ impl Pcm {
         }
     }
 
-    /// The samples at their level.
+    /// The samples times their level.
     pub fn floats(&self) -> Vec<f32> {
         let samples = self.samples.iter();
         samples
@@ -62,10 +62,10 @@ impl Pcm {
     fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let rest = bytes
             .strip_prefix(&MAGIC)
-            .context("expected a cache file of this version")?;
-        let (level, samples) = rest.split_first_chunk().context("expected a level")?;
+            .context("cache file of another version")?;
+        let (level, samples) = rest.split_first_chunk().context("incomplete cache file")?;
         let (samples, odd) = samples.as_chunks();
-        ensure!(odd.is_empty(), "expected whole samples");
+        ensure!(odd.is_empty(), "incomplete cache file");
         Ok(Self {
             level: f32::from_le_bytes(*level),
             samples: samples
@@ -84,35 +84,36 @@ impl Pcm {
     }
 }
 
-/// A folder of decoded tracks, each in a file named after path, size and time of its source.
+/// A folder of decoded tracks. Each file is named after a hash of the path, size and modification time of its source,
+/// and the sample rate.
 pub struct AudioCache {
     folder: PathBuf,
     sample_rate_hz: u32,
 }
 
 impl AudioCache {
-    /// A cache of tracks at `sample_rate_hz` in `folder`, which is made if need be.
+    /// Opens a cache of tracks at `sample_rate_hz` in `folder`, which is created if necessary.
     ///
     /// # Errors
     ///
-    /// When the folder cannot be made.
+    /// When the folder cannot be created.
     pub fn new(folder: &Path, sample_rate_hz: u32) -> Result<Self> {
         fs::create_dir_all(folder)
-            .with_context(|| format!("cannot make the cache folder {}", folder.display()))?;
+            .with_context(|| format!("cannot create the cache folder {}", folder.display()))?;
         Ok(Self {
             folder: folder.to_owned(),
             sample_rate_hz,
         })
     }
 
-    /// The track of an audio file: from the cache, or decoded and then put there.
+    /// Loads the track of an audio file from the cache, or decodes the file and stores the track.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, or is silent; the cache is then left as it was.
+    /// When the file cannot be read or is silent. The cache is then unchanged.
     pub fn load(&self, path: &Path) -> Result<Pcm> {
         let cached = self.folder.join(self.file_name(path)?);
-        // Whatever is wrong with a cached track, decoding it again is the cure.
+        // On any error, the track is decoded again.
         if let Some(pcm) = fs::read(&cached)
             .ok()
             .and_then(|bytes| Pcm::from_bytes(&bytes).ok())
@@ -184,12 +185,12 @@ mod tests {
         assert_eq!(cached.len(), 1);
         assert_eq!(cache.load(&path).unwrap(), first);
 
-        // What a cached track says is what counts while its source stays the same ...
+        // A cached track is used while its source is unchanged ...
         let mut other = first.clone();
         other.samples[0] = 123;
         fs::write(cached[0].path(), other.to_bytes()).unwrap();
         assert_eq!(cache.load(&path).unwrap(), other);
-        // ... unless it is damaged, or its source is another file by now.
+        // ... unless the cached track is damaged or its source has changed.
         fs::write(cached[0].path(), b"damaged").unwrap();
         assert_eq!(cache.load(&path).unwrap(), first);
         write_sine(&path, 400.0);

@@ -1,4 +1,4 @@
-//! Audio files in and out: reading with symphonia, writing with hound.
+//! Reads audio files with symphonia and writes WAV files with hound.
 
 use std::fs::File;
 use std::path::Path;
@@ -15,13 +15,13 @@ use symphonia::core::meta::MetadataOptions;
 
 use crate::whole_file;
 
-/// File name extensions of the formats that [`read`] takes.
+/// File name extensions of the formats that [`read`] supports.
 pub const EXTENSIONS: [&str; 5] = ["wav", "flac", "ogg", "oga", "mp3"];
 
 /// How samples are stored in a WAV file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WavFormat {
-    /// 32-bit floating point: keeps every sample as it is.
+    /// 32-bit floating point: keeps every sample unchanged.
     Float32,
     /// 16-bit integers: samples are clipped at full scale and rounded.
     Pcm16,
@@ -65,7 +65,7 @@ fn decode(path: &Path) -> Result<AudioClip> {
     Ok(clip)
 }
 
-/// All samples of a track.
+/// Decodes all samples of a track.
 fn decode_packets(
     format: &mut dyn FormatReader,
     decoder: &mut dyn AudioDecoder,
@@ -82,18 +82,16 @@ fn decode_packets(
             {
                 let read_samples = clip.as_ref().map_or(0, |clip| clip.channels[0].len());
                 bail!(
-                    "the file is cut short: expected an end of stream, found the end of the file \
-                     after {read_samples} samples"
+                    "the file is cut short: it ends before its end-of-stream mark, after \
+                     {read_samples} samples"
                 );
             }
-            Err(error) => return Err(error).context("expected a further packet of audio"),
+            Err(error) => return Err(error).context("cannot read the next packet"),
         };
         if packet.track_id != track_id {
             continue;
         }
-        let buffer = decoder
-            .decode(&packet)
-            .context("expected decodable audio")?;
+        let buffer = decoder.decode(&packet).context("cannot decode the audio")?;
         let spec = buffer.spec();
         let (rate_hz, channels) = (spec.rate(), spec.channels().count());
         let clip = clip.get_or_insert_with(|| AudioClip {
@@ -102,7 +100,7 @@ fn decode_packets(
         });
         ensure!(
             rate_hz == clip.sample_rate_hz && channels == clip.channels.len(),
-            "expected {} channels at {} Hz throughout, found {channels} channels at {rate_hz} Hz",
+            "the format changes within the file: expected {} channels at {} Hz, found {channels} channels at {rate_hz} Hz",
             clip.channels.len(),
             clip.sample_rate_hz,
         );
@@ -111,7 +109,7 @@ fn decode_packets(
             channel.extend_from_slice(samples);
         }
     }
-    clip.context("expected samples, found none")
+    clip.context("the file has no samples")
 }
 
 fn ensure_finite(clip: &AudioClip) -> Result<()> {
@@ -126,21 +124,21 @@ fn ensure_finite(clip: &AudioClip) -> Result<()> {
     Ok(())
 }
 
-/// Which of the samples that a decoder gives are the music.
+/// The range of decoded samples that belongs to the music, without encoder padding.
 struct ExpectedSamples {
-    /// Whether the decoder leaves out by itself what an encoder added at the ends.
+    /// Whether the decoder removes the encoder's padding itself.
     trimmed_by_decoder: bool,
-    /// Samples at the beginning that are to be left out.
+    /// Samples of padding at the beginning.
     skipped: u64,
-    /// Samples after those, if that is known.
+    /// Samples of music after those, if known.
     length: Option<u64>,
 }
 
 impl ExpectedSamples {
     fn of(track: &Track, format: FormatId) -> Self {
         if format == FORMAT_ID_OGG {
-            // Ogg pages may carry positions that are a few hundred samples off in the middle of a
-            // stream; symphonia (0.6.1) takes what lies behind them for padding and cuts it out.
+            // Ogg pages may carry positions that are a few hundred samples off in the middle of a stream; symphonia
+            // (0.6.1) takes the samples after them for padding and removes them.
             let delay = i64::from(track.delay.unwrap_or(0));
             let start = track.start_ts.get();
             let late_start = (start + delay).max(0) as u64;
@@ -153,13 +151,13 @@ impl ExpectedSamples {
             Self {
                 trimmed_by_decoder: true,
                 skipped: 0,
-                // What symphonia says of an MP3 file may be a guess from its bit rate.
+                // For an MP3 file, symphonia may estimate the length from the bit rate.
                 length: track.num_frames.filter(|_| format != FORMAT_ID_MP3),
             }
         }
     }
 
-    /// Leaves of the samples that a decoder gave for a channel those that are the music.
+    /// Removes the padding from the decoded samples of a channel.
     fn cut_out(&self, channel: &mut Vec<f32>) -> Result<()> {
         let found = (channel.len() as u64).saturating_sub(self.skipped);
         let length = self.length.unwrap_or(found);
@@ -169,12 +167,12 @@ impl ExpectedSamples {
         );
         channel.drain(..channel.len() - found as usize);
         channel.truncate(length as usize);
-        ensure!(!channel.is_empty(), "expected samples, found none");
+        ensure!(!channel.is_empty(), "the file has no samples");
         Ok(())
     }
 }
 
-/// Opens the file and finds out its format.
+/// Opens the file and detects its format.
 fn open(path: &Path) -> Result<Box<dyn FormatReader>> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
@@ -195,10 +193,10 @@ fn open(path: &Path) -> Result<Box<dyn FormatReader>> {
             FormatOptions::default(),
             MetadataOptions::default(),
         )
-        .context("expected a WAV, FLAC, Ogg Vorbis or MP3 file, found something else or a file cut short in its header")
+        .context("expected a WAV, FLAC, Ogg Vorbis or MP3 file, found another format or an incomplete header")
 }
 
-/// Writes a clip as a WAV file, whole or not at all.
+/// Writes a clip as a WAV file, atomically.
 ///
 /// # Errors
 ///
@@ -213,7 +211,7 @@ fn write_samples(path: &Path, clip: &AudioClip, format: WavFormat) -> Result<()>
     for channel in &clip.channels {
         ensure!(
             channel.len() == samples,
-            "expected channels of {samples} samples, found one of {}",
+            "all channels must have {samples} samples, found one with {}",
             channel.len()
         );
     }
@@ -240,12 +238,12 @@ fn write_samples(path: &Path, clip: &AudioClip, format: WavFormat) -> Result<()>
     Ok(())
 }
 
-/// Full scale to 16 bits; clips, and a NaN becomes 0.
+/// Converts a sample to 16 bits. Clips at full scale; NaN becomes 0.
 pub(crate) fn to_pcm16(sample: f32) -> i16 {
     (sample * 32768.0).round() as i16
 }
 
-/// Duration of a clip that has at least one channel.
+/// Duration of a clip in seconds. The clip must have at least one channel.
 pub fn seconds(clip: &AudioClip) -> f64 {
     clip.channels[0].len() as f64 / f64::from(clip.sample_rate_hz)
 }

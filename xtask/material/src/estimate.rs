@@ -1,8 +1,8 @@
-//! Means and how sure they are.
+//! Means with standard errors.
 
 use std::fmt;
 
-/// A mean and how sure it is.
+/// A mean with its standard error.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
     /// Mean of all values.
@@ -12,7 +12,7 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// Of some values.
+    /// Mean and standard error of `values`.
     pub fn of(values: impl ExactSizeIterator<Item = f32> + Clone) -> Self {
         let count = values.len().max(1) as f32;
         let mean = values.clone().sum::<f32>() / count;

@@ -1,5 +1,5 @@
-//! What the command line, the trainer and the judge share: sound files in and out, pictures, files that are whole or not there,
-//! caches, figures.
+//! Shared code of the command line, the trainer and the evaluation: audio files, plots, atomic file writing, caches
+//! and reports.
 
 pub mod arguments;
 pub mod audio_cache;

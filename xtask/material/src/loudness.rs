@@ -1,4 +1,4 @@
-//! How loud music is, and the level that it is brought to.
+//! Loudness of music and its normalisation.
 
 use anyhow::{Context, Result};
 
@@ -11,15 +11,14 @@ const GATE_DBFS: f32 = -50.0;
 /// Length of those blocks, in seconds.
 const BLOCK_SECONDS: f32 = 0.4;
 
-/// The gain that makes `samples` as loud as every track is.
+/// The gain that normalises `samples` to [`TARGET_RMS_DBFS`].
 ///
 /// # Errors
 ///
 /// When all of them are below -50 dBFS.
 pub fn loudness_gain(samples: &[f32], sample_rate_hz: u32) -> Result<f32> {
-    let rms = gated_rms(samples, sample_rate_hz).with_context(|| {
-        format!("expected audio above {GATE_DBFS} dBFS, found silence throughout")
-    })?;
+    let rms = gated_rms(samples, sample_rate_hz)
+        .with_context(|| format!("the file is silent (below {GATE_DBFS} dBFS)"))?;
     Ok(decibels(TARGET_RMS_DBFS) / rms)
 }
 

@@ -1,10 +1,10 @@
-//! Progress on the terminal. Nothing is drawn where the output is not a terminal.
+//! Progress bars. Nothing is drawn if the output is not a terminal.
 
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A bar for a task of `length` steps, with the time that is left.
+/// A progress bar for a task of `length` steps, with the remaining time.
 pub fn bar(message: &'static str, length: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg} [{wide_bar}] {percent:>3} %, {eta} left")
         .expect("the template is valid")
@@ -14,7 +14,7 @@ pub fn bar(message: &'static str, length: u64) -> ProgressBar {
         .with_message(message)
 }
 
-/// A turning wheel with the time so far, for a task whose length is not known.
+/// A spinner with the elapsed time, for a task of unknown length.
 pub fn spinner(message: &'static str) -> ProgressBar {
     let spinner = ProgressBar::new_spinner().with_message(message);
     spinner.set_style(

@@ -1,4 +1,4 @@
-//! What an evaluation found, as `report.json` and as Markdown.
+//! Results of an evaluation, as `report.json` and as Markdown.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,10 +12,10 @@ use crate::estimate::Estimate;
 /// Half-width of a 95 % interval in standard errors.
 const NORMAL_95: f64 = 1.96;
 
-/// A figure with its interval.
+/// A measured value with its interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
-    /// The figure.
+    /// The value.
     pub value: f64,
     /// Lower end of the interval.
     pub low: f64,
@@ -33,7 +33,7 @@ impl Measured {
         Self::around(mean.into(), NORMAL_95 * f64::from(standard_error))
     }
 
-    /// Mean of values, one for each seed, with the standard deviation of a single one either way.
+    /// Mean of values, one per seed; the interval is one standard deviation of a single value on either side.
     pub fn spread(values: &[f64]) -> Self {
         let count = values.len().max(1) as f64;
         let mean = values.iter().sum::<f64>() / count;
@@ -41,7 +41,7 @@ impl Measured {
         Self::around(mean, (squares / (count - 1.0).max(1.0)).sqrt())
     }
 
-    /// A value that is not negative, with the 95 % interval that the spread of repetitions makes around it.
+    /// A value of at least 0 with its 95 % interval, from the standard deviation of bootstrap repetitions.
     pub fn bootstrapped(value: f64, repetitions: &[f64]) -> Self {
         let deviation = Self::spread(repetitions);
         let mut measured = Self::around(value, NORMAL_95 * (deviation.high - deviation.value));
@@ -63,7 +63,7 @@ impl Measured {
 pub struct Table {
     /// Heading.
     pub title: String,
-    /// How it was measured and what the brackets are.
+    /// Method of measurement and meaning of the brackets.
     pub note: String,
     /// Names of the columns, with their units.
     pub columns: Vec<String>,
@@ -74,7 +74,7 @@ pub struct Table {
 /// One row of a [`Table`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// What was measured.
+    /// Name of the row.
     pub name: String,
     /// One cell for each column.
     pub cells: Vec<Option<Measured>>,
@@ -83,11 +83,11 @@ pub struct Row {
 /// A property that must hold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Check {
-    /// What must hold.
+    /// The property.
     pub name: String,
-    /// What was found.
+    /// Measured values.
     pub found: String,
-    /// Whether it holds.
+    /// Whether the property holds.
     pub holds: bool,
 }
 
@@ -96,7 +96,7 @@ pub struct Check {
 pub struct Picture {
     /// File name.
     pub file: String,
-    /// What it shows.
+    /// Caption.
     pub caption: String,
 }
 
@@ -112,7 +112,7 @@ pub struct Example {
 /// A sound with its spectrogram.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sound {
-    /// Which one it is.
+    /// Name of the sound.
     pub name: String,
     /// The WAV file, from the report's folder.
     pub sound: String,
@@ -120,7 +120,7 @@ pub struct Sound {
     pub picture: String,
 }
 
-/// A model that was judged.
+/// An evaluated model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JudgedModel {
     /// Its name in the tables.
@@ -131,18 +131,18 @@ pub struct JudgedModel {
     pub steps: u64,
 }
 
-/// All that was found.
+/// A complete report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// How it was measured, in a line or two.
+    /// Summary of the protocol.
     pub protocol: String,
-    /// Seconds it took; a run that went on counts the time since then.
+    /// Duration in seconds; for a resumed evaluation, since the resume.
     pub seconds: u64,
     /// The models.
     pub models: Vec<JudgedModel>,
     /// The tables.
     pub tables: Vec<Table>,
-    /// What must hold.
+    /// Properties that must hold.
     pub checks: Vec<Check>,
     /// Pictures.
     pub pictures: Vec<Picture>,
@@ -155,7 +155,7 @@ impl Report {
     ///
     /// # Errors
     ///
-    /// When the file cannot be read or understood.
+    /// When the file cannot be read or parsed.
     pub fn load(path: &Path) -> Result<Self> {
         let describe = || format!("cannot read the report {}", path.display());
         let text = fs::read_to_string(path).with_context(describe)?;
@@ -187,7 +187,7 @@ impl Report {
         if !self.checks.is_empty() {
             let _ = write!(
                 text,
-                "\n## Checks\n\n| what must hold | found | holds |\n| --- | --- | --- |\n"
+                "\n## Checks\n\n| check | found | result |\n| --- | --- | --- |\n"
             );
             for Check { name, found, holds } in &self.checks {
                 let _ = writeln!(

@@ -1,4 +1,4 @@
-//! What tests need.
+//! Helpers for tests.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use crate::report::{Check, Example, JudgedModel, Measured, Picture, Report, Row,
 pub struct TestFolder(PathBuf);
 
 impl TestFolder {
-    /// Makes the folder; `name` tells the tests of one run apart.
+    /// Creates the folder. `name` must differ between the tests of one run.
     pub fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("graft-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
@@ -16,7 +16,7 @@ impl TestFolder {
         Self(path)
     }
 
-    /// Where it is.
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         &self.0
     }

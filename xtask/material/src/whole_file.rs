@@ -1,4 +1,4 @@
-//! Files that are whole or not there, whatever happens while they are written.
+//! Atomic file writing: after a failure, a file is complete or unchanged.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -6,27 +6,25 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-/// Writes `bytes` to `path`, in place of an older file.
+/// Writes `bytes` to `path`, replacing an older file.
 ///
 /// # Errors
 ///
-/// When the file cannot be written; an older one is still there then.
+/// When the file cannot be written. An older file is then unchanged.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     write_with(path, |part| Ok(fs::write(part, bytes)?))
 }
 
-/// Lets `write` make a temporary file beside `path`, with the same extension, which takes its name only when it is
-/// complete and on the disk.
+/// Lets `write` create a temporary file next to `path`, with the same extension, syncs it to disk, and renames it to
+/// `path`.
 ///
 /// # Errors
 ///
-/// When `write` fails or the file cannot take its place; an older one is still there then, and the temporary one is not.
+/// When `write` fails or the file cannot be renamed. An older file is then unchanged, and the temporary file is
+/// removed.
 pub fn write_with(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let mut name = OsString::from(format!(".part-{}-", std::process::id()));
-    name.push(
-        path.file_name()
-            .context("expected a file name, found none")?,
-    );
+    name.push(path.file_name().context("the path has no file name")?);
     let part = path.with_file_name(name);
     let place = || -> Result<()> {
         write(&part)?;
@@ -36,7 +34,7 @@ pub fn write_with(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Resul
     };
     place()
         .inspect_err(|_| {
-            // The first error is the one to report; there may be no temporary file to remove.
+            // Ignore this error: the first one is reported, and there may be no temporary file.
             let _ = fs::remove_file(&part);
         })
         .with_context(|| format!("cannot write {}", path.display()))

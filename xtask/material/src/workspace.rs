@@ -1,4 +1,4 @@
-//! Where the project and what is built from it lie, and how its own Cargo is called.
+//! Paths of the project and its build folder, and calls of its Cargo.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,16 +14,16 @@ pub fn root() -> &'static Path {
         .expect("this package lies in xtask/material")
 }
 
-/// The folder in which what is made of some `kind` of material is kept between runs.
+/// Cache folder for a `kind` of data, kept between runs.
 pub fn cache(kind: &str) -> PathBuf {
     root().join("target/cache").join(kind)
 }
 
-/// The folder that Cargo builds into: `target/`, unless the user's settings name another.
+/// Cargo's build folder: `target/`, unless the user's settings name another.
 ///
 /// # Errors
 ///
-/// When Cargo cannot be started or does not say.
+/// When Cargo cannot be started or its output has no target folder.
 pub fn target() -> Result<PathBuf> {
     let output = cargo()
         .args(["metadata", "--format-version", "1", "--no-deps"])
@@ -34,22 +34,22 @@ pub fn target() -> Result<PathBuf> {
         "cargo metadata failed: {}",
         String::from_utf8_lossy(&output.stderr).trim()
     );
-    let metadata: serde_json::Value =
-        serde_json::from_slice(&output.stdout).context("cannot read what cargo metadata says")?;
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .context("cannot parse the output of cargo metadata")?;
     let target = metadata["target_directory"]
         .as_str()
         .context("expected a target_directory from cargo metadata, found none")?;
     Ok(PathBuf::from(target))
 }
 
-/// The Cargo that runs this program, in the root folder.
+/// A command for the Cargo that runs this program, in the root folder.
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     command
 }
 
-/// Shows a path the short way: from the current folder, if it lies below it.
+/// Displays a path relative to the current folder, if it lies below that folder.
 pub fn display(path: &Path) -> std::path::Display<'_> {
     match std::env::current_dir() {
         Ok(folder) => path.strip_prefix(folder).unwrap_or(path).display(),

@@ -101,7 +101,7 @@ impl<C: Critic> Adversary<C> {
         if !state.is_empty() {
             adversary
                 .restore(&state)
-                .context("the checkpoint's discriminator is another than the recipe's")?;
+                .context("the discriminator of the checkpoint differs from the recipe's")?;
         }
         Ok(adversary)
     }

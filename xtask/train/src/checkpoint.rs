@@ -1,4 +1,4 @@
-//! A run's state on disk: one safetensors file, replaced atomically.
+//! The checkpoint of a run: one safetensors file, replaced atomically.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::recipe::Recipe;
 /// Key of the JSON header in the file's metadata.
 const HEADER: &str = "graft-checkpoint";
 
-/// What stands in a checkpoint beside the tensors.
+/// Metadata of a checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
@@ -25,12 +25,12 @@ pub struct Header {
     pub origin: Option<Origin>,
     /// Steps taken.
     pub step: u64,
-    /// Time spent training, over all sessions.
+    /// Training time over all calls.
     pub train_seconds: f64,
 }
 
 impl Header {
-    /// Of a run that has not begun.
+    /// The header of a new run.
     pub fn new(recipe: Recipe, origin: Option<Origin>) -> Self {
         Self {
             recipe,
@@ -40,12 +40,12 @@ impl Header {
         }
     }
 
-    /// Steps that the weights have been trained for, those of the origin with them.
+    /// Training steps of the weights, including those of the origin.
     pub fn total_steps(&self) -> u64 {
         self.step + self.origin.as_ref().map_or(0, |origin| origin.steps)
     }
 
-    /// Hours that the weights have been trained for, those of the origin with them.
+    /// Training hours of the weights, including those of the origin.
     pub fn total_hours(&self) -> f64 {
         self.train_seconds / 3600.0
             + self
@@ -61,18 +61,18 @@ impl Header {
 pub struct Origin {
     /// SHA-256 of the model file.
     pub sha256: String,
-    /// Steps that the model had been trained for.
+    /// Training steps of that model.
     pub steps: u64,
-    /// Time that it had been trained for.
+    /// Training time of that model, in hours.
     pub train_hours: f64,
 }
 
-/// A run's newest checkpoint.
+/// Path of a run's newest checkpoint.
 pub fn path(run: &Path) -> PathBuf {
     run.join("checkpoint.safetensors")
 }
 
-/// Writes beside the old file, then takes its place, so that one whole checkpoint exists at any time.
+/// Writes a new file and then replaces the old one with it, so that a complete checkpoint exists at any time.
 pub fn save(run: &Path, header: &Header, tensors: &HashMap<String, Tensor>) -> Result<()> {
     let metadata = HashMap::from([(HEADER.to_owned(), serde_json::to_string(header)?)]);
     let bytes = safetensors::serialize(tensors, Some(metadata))?;
@@ -83,7 +83,7 @@ pub fn save(run: &Path, header: &Header, tensors: &HashMap<String, Tensor>) -> R
 pub fn load(run: &Path) -> Result<(Header, HashMap<String, Tensor>)> {
     let path = path(run);
     let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let context = || format!("{} is not a checkpoint of a training run", path.display());
+    let context = || format!("{} is not a training checkpoint", path.display());
     let (_, metadata) = SafeTensors::read_metadata(&bytes).with_context(context)?;
     let header = metadata
         .metadata()

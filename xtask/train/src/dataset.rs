@@ -1,4 +1,4 @@
-//! The music that a network is trained on: which files, by whom, and who is kept out.
+//! Training music: files, artists, and the split into training and validation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,23 +13,23 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-/// Share of the artists that a network never hears in training.
+/// Share of the artists used for validation only.
 const VALIDATION_SHARE: f64 = 0.15;
 
-/// File with the split in a run's folder.
+/// File with the split in the run folder.
 const SPLIT_FILE: &str = "split.json";
 
-/// Table of artists that may lie beside audio files, with at least the columns `file` and `artist`.
+/// Optional table of artists in a folder of audio files, with at least the columns `file` and `artist`.
 const MANIFEST_FILE: &str = "manifest.csv";
 
-/// One piece of music, mono at the model's rate, in memory.
+/// One track in memory, mono, at the model's sample rate.
 #[derive(Debug)]
 pub struct Track {
-    /// The file that it was read from.
+    /// Path of the audio file.
     pub path: PathBuf,
-    /// Who made it: tracks of one artist are trained on together or not at all.
+    /// The artist. All tracks of an artist are either for training or for validation.
     pub artist: String,
-    /// The sound.
+    /// The samples.
     pub pcm: Pcm,
 }
 
@@ -40,7 +40,7 @@ struct Source {
     artist: String,
 }
 
-/// All usable tracks of some folders, ordered by path.
+/// All usable tracks of a list of folders, ordered by path.
 #[derive(Debug)]
 pub struct Dataset {
     tracks: Vec<Arc<Track>>,
@@ -50,10 +50,9 @@ impl Dataset {
     /// Reads every audio file below `folders`, at `sample_rate_hz`, through the cache in
     /// `cache_folder`, with a progress bar.
     ///
-    /// A file's artist is that of its row in a `manifest.csv` in its folder, or else the name of the
-    /// folder. Where that makes one artist of everything, each file is an artist of its own, so that
-    /// some can be kept for validation. Files that cannot be used are named on the terminal and
-    /// skipped.
+    /// The artist of a file comes from its row in a `manifest.csv` in its folder, or else from the name of the
+    /// folder. If this gives a single artist for all files, each file counts as a separate artist, so that some can
+    /// be used for validation. Unusable files are reported on the terminal and skipped.
     ///
     /// # Errors
     ///
@@ -70,7 +69,7 @@ impl Dataset {
         })
     }
 
-    /// The tracks to train on and those to validate with.
+    /// Splits the tracks into training and validation.
     ///
     /// # Errors
     ///
@@ -83,7 +82,7 @@ impl Dataset {
             .partition(|track| split.validation_artists.contains(&track.artist));
         ensure!(
             !training.is_empty() && !validation.is_empty(),
-            "expected tracks to train on and to validate with, found {} and {}",
+            "need at least one training and one validation track, found {} and {}",
             training.len(),
             validation.len()
         );
@@ -94,11 +93,11 @@ impl Dataset {
     }
 }
 
-/// Shorter sounds below a folder of drum loops are taken for single hits.
+/// Shorter sounds in folders of drum loops are taken for single hits and skipped.
 const SHORTEST_LOOP_SECONDS: f64 = 2.0;
 
-/// Reads the drum loops below `folders`: all audio files of at least 2 s. Files that cannot be used are named on the
-/// terminal and skipped.
+/// Reads the drum loops below `folders`: all audio files of at least 2 s. Unusable files are reported on the terminal
+/// and skipped.
 ///
 /// # Errors
 ///
@@ -144,7 +143,7 @@ fn read_sources(
     }
     bar.finish_and_clear();
     if skipped > 0 {
-        eprintln!("{skipped} files skipped, {} to use", tracks.len());
+        eprintln!("skipped {skipped} files, using {}", tracks.len());
     }
     Ok(tracks)
 }
@@ -152,22 +151,22 @@ fn read_sources(
 /// The two parts of a [`Dataset`].
 #[derive(Debug, Clone)]
 pub struct Partition {
-    /// Tracks to train on.
+    /// Training tracks.
     pub training: Vec<Arc<Track>>,
-    /// Tracks of artists that the network never hears in training.
+    /// Validation tracks, by artists without training tracks.
     pub validation: Vec<Arc<Track>>,
 }
 
-/// Who is kept out of training. It is drawn once in a run, and kept with it.
+/// The artists that are used for validation only. Drawn once per run and stored in the run folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Split {
-    /// Artists whose tracks are for validation only, in order.
+    /// Names of the validation artists, in order.
     pub validation_artists: BTreeSet<String>,
 }
 
 impl Split {
-    /// Draws about 15 % of the artists; the same ones for the same artists and seed.
+    /// Draws about 15 % of the artists. The result depends only on the artists and the seed.
     pub fn draw(dataset: &Dataset, seed: u64) -> Self {
         let artists: BTreeSet<&str> = dataset.tracks.iter().map(|track| &*track.artist).collect();
         let mut artists: Vec<&str> = artists.into_iter().collect();
@@ -181,11 +180,11 @@ impl Split {
         }
     }
 
-    /// The split that `run_folder` holds, or a new one, which is then saved there as `split.json`.
+    /// Loads the split in `run_folder`, or draws a new one and saves it there as `split.json`.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, understood or written.
+    /// When the file cannot be read, parsed or written.
     pub fn load_or_draw(run_folder: &Path, dataset: &Dataset, seed: u64) -> Result<Self> {
         let path = run_folder.join(SPLIT_FILE);
         if path.exists() {
@@ -196,7 +195,7 @@ impl Split {
         Ok(split)
     }
 
-    /// The artists that the built-in model was not trained on.
+    /// The split of the built-in model.
     ///
     /// # Errors
     ///
@@ -206,11 +205,11 @@ impl Split {
         serde_json::from_str(text).context("cannot read assets/split.json")
     }
 
-    /// The split that `run_folder` holds.
+    /// Loads the split in `run_folder`.
     ///
     /// # Errors
     ///
-    /// When the file is missing or cannot be understood.
+    /// When the file is missing or cannot be parsed.
     pub fn load(run_folder: &Path) -> Result<Self> {
         let path = run_folder.join(SPLIT_FILE);
         let describe = || format!("cannot read the split {}", path.display());
@@ -219,7 +218,7 @@ impl Split {
     }
 }
 
-/// All audio files below `folders`, each once, in order, with their artists.
+/// Finds all audio files below `folders`, each once, in order, with their artists.
 fn find_sources(folders: &[PathBuf]) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     for folder in folders {
@@ -260,13 +259,13 @@ fn is_audio(path: &Path) -> bool {
         .is_some_and(|extension| audio_file::EXTENSIONS.contains(&&*extension.to_lowercase()))
 }
 
-/// The last part of a path, as text.
+/// The last component of a path, as text.
 fn file_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or(path.as_os_str());
     name.to_string_lossy().into_owned()
 }
 
-/// Artists by file name; empty without a manifest. Case does not tell artists apart.
+/// Artists by file name, in lower case; empty without a manifest.
 fn read_manifest(path: &Path) -> Result<BTreeMap<String, String>> {
     if !path.exists() {
         return Ok(BTreeMap::new());
@@ -288,8 +287,8 @@ fn read_manifest(path: &Path) -> Result<BTreeMap<String, String>> {
         .collect())
 }
 
-/// The fields of one line of comma-separated values; a field in double quotes may hold commas, and
-/// a doubled quote stands for a quote.
+/// The fields of one line of comma-separated values; a field in double quotes may contain commas, and a doubled quote
+/// stands for one quote.
 fn csv_fields(line: &str) -> Vec<String> {
     let mut fields = vec![String::new()];
     let mut quoted = false;

@@ -1,4 +1,4 @@
-//! Where a network is trained.
+//! The device that trains a network.
 
 use std::fmt::{self, Display};
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 use candle_core::Device;
 
-/// A device by the name that it has on the command line.
+/// A device by its name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceName {
     /// `cpu`
@@ -16,11 +16,11 @@ pub enum DeviceName {
 }
 
 impl DeviceName {
-    /// Makes the device ready.
+    /// Opens the device.
     ///
     /// # Errors
     ///
-    /// When this build or this machine cannot use the device.
+    /// When this build or this machine does not support the device.
     pub fn open(self) -> Result<Device> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
@@ -32,12 +32,12 @@ impl DeviceName {
 #[cfg(not(feature = "cuda"))]
 fn open_cuda(_: usize) -> Result<Device> {
     anyhow::bail!(
-        "this build knows no GPU; \"cargo xtask train --device cuda\" builds with \"--features cuda\", which needs the CUDA toolkit"
+        "this build has no CUDA support; \"cargo xtask train --device cuda\" builds the trainer with \"--features cuda\", which needs the CUDA toolkit"
     )
 }
 
-/// Products of f32 matrices may round their factors to 11 bits (TF32), as is usual in training. Memory that is freed is
-/// kept for the next step, which by default CUDA hands back to the system whenever it is waited for.
+/// Enables TF32 for f32 matrix products (operands rounded to 11 bits), as is usual in training. Keeps freed memory
+/// for the next step; by default, CUDA returns it to the system at every synchronisation.
 #[cfg(feature = "cuda")]
 fn open_cuda(number: usize) -> Result<Device> {
     use candle_core::cuda::cudarc::driver::{result, sys::CUmemPool_attribute};
@@ -49,7 +49,8 @@ fn open_cuda(number: usize) -> Result<Device> {
     if context.has_async_alloc() {
         let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
         let mut threshold_bytes = u64::MAX;
-        // SAFETY: the device is that of a living context, the pool is its own, and this attribute's value is a u64.
+        // SAFETY: the device belongs to a live context, the pool to the device, and the value of this attribute is a
+        // u64.
         unsafe {
             let pool = result::device::get_default_mem_pool(context.cu_device())?;
             result::mem_pool::set_attribute(pool, attribute, (&raw mut threshold_bytes).cast())?;
@@ -58,7 +59,7 @@ fn open_cuda(number: usize) -> Result<Device> {
     Ok(device)
 }
 
-/// Runs some matrix products without rounding their factors, whatever the device is set to.
+/// Runs matrix products without TF32 rounding, whatever the setting of the device.
 pub fn exactly<T>(products: impl FnOnce() -> T) -> T {
     use candle_core::cuda::{gemm_reduced_precision_f32, set_gemm_reduced_precision_f32};
 

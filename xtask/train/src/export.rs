@@ -13,33 +13,33 @@ use crate::assemble::{BaseModel, MAGNITUDES, VOICE, card, fold, network_bytes, p
 use crate::checkpoint;
 use crate::recipe::Recipe;
 
-/// Make a model file of a training run.
+/// Export a training run as a model file.
 ///
-/// The averaged weights of the newest checkpoint are written, with a card that says what they are. A voice or a magnitude network
-/// needs the model that it is to speak for, --network: the new file is that model with this part in it.
+/// Writes the averaged weights of the newest checkpoint and a model card. For a run that trained a voice or a
+/// magnitude network, name the model to add it to with --network.
 #[derive(Args)]
 pub struct Export {
-    /// Folder of the run.
+    /// Run folder.
     run: PathBuf,
-    /// The model file to write.
+    /// Model file to write.
     #[arg(short, long, value_name = "MODEL.safetensors")]
     output: PathBuf,
-    /// For a voice or a magnitude network: the model that stands beside it in the new file. One that it has is replaced.
+    /// For a voice or magnitude network: model to add it to. Replaces the one that the model has.
     #[arg(long, value_name = "MODEL.safetensors")]
     network: Option<PathBuf>,
-    /// Licence of the weights. That of the music decides.
+    /// Licence of the weights (usually that of the training music).
     #[arg(long)]
     licence: Option<String>,
-    /// What the model was trained on, in words.
+    /// Description of the training data.
     #[arg(long)]
     data: Option<String>,
-    /// Version of the model.
+    /// Model version.
     #[arg(long, default_value = "1")]
     model_version: String,
-    /// A measured figure for the card, such as one from `cargo xtask evaluate`; may be given several times.
+    /// A measured figure for the card; repeatable.
     #[arg(long = "figure", value_name = "NAME=VALUE", value_parser = figure)]
     figures: Vec<Figure>,
-    /// A report.json of `cargo xtask evaluate` on this model alone: all its figures go into the card.
+    /// report.json of an evaluation of this model only; adds all its figures to the card.
     #[arg(long, value_name = "REPORT.json")]
     report: Option<PathBuf>,
 }
@@ -56,7 +56,7 @@ fn figure(text: &str) -> Result<Figure, String> {
 }
 
 impl Export {
-    /// Writes the file, or nothing.
+    /// Writes the model file. On an error, writes nothing.
     pub fn run(&self) -> Result<()> {
         let (run, tensors) = checkpoint::load(&self.run)?;
         let reported = match &self.report {
@@ -76,7 +76,7 @@ impl Export {
                 network_bytes(recipe, &averages, self.card(card(&run), reported))?
             }
             (Recipe::Network(_), Some(_)) => {
-                bail!("--network is for voices: the run trained a network of its own")
+                bail!("--network works only with runs that trained a voice or a magnitude network")
             }
             (Recipe::Voice(recipe), Some(network)) => {
                 let mut base = BaseModel::load(network)?;
@@ -90,7 +90,7 @@ impl Export {
                 base.with_magnitudes(&recipe.magnitudes, &averages)?
             }
             (Recipe::Voice(_) | Recipe::Magnitudes(_), None) => bail!(
-                "the run trained a part of a model, which needs the rest of it: expected --network MODEL.safetensors"
+                "the run trained only a part of a model: name the model to add it to with --network MODEL.safetensors"
             ),
         };
         whole_file::write(&self.output, &bytes)?;
@@ -103,7 +103,7 @@ impl Export {
         Ok(())
     }
 
-    /// As if given on the command line.
+    /// Parses command-line arguments.
     #[cfg(test)]
     pub fn parse_from_arguments(arguments: Vec<std::ffi::OsString>) -> Self {
         use clap::FromArgMatches;
@@ -112,7 +112,7 @@ impl Export {
         Self::from_arg_matches(&matches).expect("the arguments are valid")
     }
 
-    /// `card` with what the command line and a report say.
+    /// Adds the values from the command line and a report to `card`.
     fn card(&self, card: Card, reported: Vec<Figure>) -> Card {
         let given = |text: &Option<String>, other: String| match (text, other.as_str()) {
             (Some(text), _) => text.clone(),
@@ -132,18 +132,18 @@ impl Export {
     }
 }
 
-/// The figures of a report's one model, rounded to a thousandth: all rows that begin with its name.
+/// The figures of a report on one model, rounded to 0.001: all rows whose names begin with the model's name.
 fn reported_figures(report: &Report, steps: u64) -> Result<Vec<Figure>> {
     let [model] = &report.models[..] else {
         bail!(
-            "expected a report on one model, found {}",
+            "the report must cover one model, found {}",
             report.models.len()
         );
     };
-    // The report is on an earlier file with the same weights, so its hash is another.
+    // The report is on an earlier file with the same weights, so the hashes differ.
     ensure!(
         model.steps == steps,
-        "expected a report on the model of these {steps} training steps, found one of {}",
+        "the report is of another model: expected {steps} training steps, found {}",
         model.steps
     );
     let mut figures = Vec::new();

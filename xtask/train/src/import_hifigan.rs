@@ -1,4 +1,4 @@
-//! `cargo xtask import-hifigan`: a published HiFi-GAN checkpoint becomes the voice of a model.
+//! `cargo xtask import-hifigan`: imports a published HiFi-GAN checkpoint as the voice of a model.
 
 use std::collections::HashMap;
 use std::fs;
@@ -14,30 +14,30 @@ use vocoder::generator::{GeneratorConfig, ResBlock};
 
 use crate::assemble::{BaseModel, fold};
 
-/// Put a HiFi-GAN generator that PyTorch has trained into a model file.
+/// Import a HiFi-GAN generator trained with PyTorch into a model file.
 ///
-/// Takes checkpoints of the published code (github.com/jik876/hifi-gan), with weight norm or folded. Its mel must be that
-/// of Graft: 22,050 Hz, transforms of 2048 samples, a hop of 512, 128 bands from 0 to 11,025 Hz.
+/// Reads checkpoints of the published code (github.com/jik876/hifi-gan), with or without weight norm. They must use
+/// Graft's mel: 22,050 Hz, transforms of 2048 samples, a hop of 512, 128 bands from 0 to 11,025 Hz.
 #[derive(Args)]
 pub struct ImportHifigan {
-    /// The generator's checkpoint.
+    /// Checkpoint of the generator.
     #[arg(value_name = "CHECKPOINT.pth")]
     checkpoint: PathBuf,
-    /// Its configuration.
+    /// Configuration of the generator.
     #[arg(value_name = "CONFIG.json")]
     config: PathBuf,
-    /// The model whose network stands beside it in the new file. A generator that it has is replaced.
+    /// Model to add the generator to. Replaces the generator that it has.
     #[arg(long, value_name = "MODEL.safetensors")]
     network: PathBuf,
-    /// The model file to write.
+    /// Model file to write.
     #[arg(short, long, value_name = "MODEL.safetensors")]
     output: PathBuf,
-    /// Licence of the weights, both the network's and the voice's.
+    /// Licence of all weights in the new file, network and voice.
     #[arg(long)]
     licence: Option<String>,
 }
 
-/// What of a published configuration counts here.
+/// The fields of a published configuration that are used here.
 #[derive(Deserialize)]
 struct PublishedConfig {
     resblock: ResBlock,
@@ -56,7 +56,7 @@ struct PublishedConfig {
 }
 
 impl PublishedConfig {
-    /// The generator, if its mel is that of Graft.
+    /// The configuration of the generator, if it uses Graft's mel.
     fn generator(self) -> Result<GeneratorConfig> {
         let found = MelConfig {
             sample_rate_hz: self.sampling_rate,
@@ -69,8 +69,8 @@ impl PublishedConfig {
         let expected = MelConfig::default();
         ensure!(
             found == expected && self.win_size == expected.n_fft,
-            "expected a generator for {expected:?} with a window of {} samples, found one for {found:?} with a window \
-             of {} samples",
+            "the generator uses another mel: expected {expected:?} with a window of {} samples, found {found:?} with a \
+             window of {}",
             expected.n_fft,
             self.win_size
         );
@@ -89,7 +89,7 @@ impl PublishedConfig {
 }
 
 impl ImportHifigan {
-    /// Writes the file, or nothing.
+    /// Writes the model file. On an error, writes nothing.
     pub fn run(&self) -> Result<()> {
         let describe = || format!("cannot use {}", self.config.display());
         let text = fs::read_to_string(&self.config).with_context(describe)?;
@@ -114,20 +114,17 @@ impl ImportHifigan {
     }
 }
 
-/// The generator's plain weights by the names and in the shapes of [`vocoder::generator`].
+/// Reads the generator's plain weights, with the names and shapes of [`vocoder::generator`].
 fn read_weights(path: &Path) -> Result<HashMap<String, Tensor>> {
-    // As the published code saves them, or the plain weights.
+    // The published code saves the weights under this key; other files have them at the top level.
     let tensors = match pickle::read_all_with_key(path, Some("generator")) {
         Ok(tensors) if !tensors.is_empty() => tensors,
         _ => pickle::read_all(path)?,
     };
-    ensure!(
-        !tensors.is_empty(),
-        "expected a generator's tensors, found none"
-    );
+    ensure!(!tensors.is_empty(), "the checkpoint contains no generator");
     let mut weights = HashMap::new();
     for (name, tensor) in tensors {
-        // PyTorch's newer weight norm calls length and direction so.
+        // Names of magnitude and direction in PyTorch's newer weight norm.
         let name = name
             .replace("parametrizations.weight.original0", "weight_g")
             .replace("parametrizations.weight.original1", "weight_v");

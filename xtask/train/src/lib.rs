@@ -1,4 +1,4 @@
-//! Training of the networks and of the HiFi-GAN voice, with what guesses its magnitudes, and what is made of a run.
+//! Training of the networks, the HiFi-GAN voice and the magnitude network, and export of the result.
 
 pub mod adversary;
 pub mod assemble;

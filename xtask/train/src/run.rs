@@ -1,4 +1,4 @@
-//! The loop of every training run: steps, figures, validations, previews and checkpoints, until the end or Ctrl-C.
+//! The training loop: steps, metrics, validations, previews and checkpoints, until the end or Ctrl-C.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -17,10 +17,10 @@ use crate::checkpoint::{self, Header};
 use crate::curves;
 use crate::trainee::Trainee;
 
-/// Steps between two lines of training figures.
+/// Steps between two lines of training metrics.
 const METRICS_STEPS: u64 = 10;
-/// A run that has not been validated by then is looked at early: with slow steps, the first interval is long, and a
-/// wrong folder or a hopeless recipe should show within minutes.
+/// Time of an early first validation and checkpoint, if none has happened by then. With slow steps the first interval
+/// is long; a wrong folder or a bad recipe should show within minutes.
 const FIRST_LOOK: Duration = Duration::from_secs(60);
 
 /// When to stop.
@@ -28,21 +28,21 @@ const FIRST_LOOK: Duration = Duration::from_secs(60);
 pub enum Until {
     /// At this step of the run.
     Step(u64),
-    /// After this much time of this call.
+    /// After this much time in this call.
     Time(Duration),
 }
 
-/// How long some steps took.
+/// Time spent on a number of steps.
 #[derive(Debug, Default)]
 struct Pace {
-    /// All in all.
+    /// In total.
     stepped: Duration,
-    /// Of this, waiting for crops.
+    /// Part of this time that was spent waiting for batches.
     waited: Duration,
 }
 
 impl Pace {
-    /// Share of the time that was spent waiting for crops.
+    /// Share of the time that was spent waiting for batches.
     fn wait_share(&self) -> f64 {
         self.waited.as_secs_f64() / self.stepped.as_secs_f64().max(f64::MIN_POSITIVE)
     }
@@ -54,16 +54,16 @@ pub struct Run<T> {
     header: Header,
     trainee: T,
     metrics: File,
-    /// Since the last validation.
+    /// Times since the last validation.
     pace: Pace,
 }
 
 impl<T: Trainee> Run<T> {
-    /// The run in `folder`, which `header` describes as it stands.
+    /// The run in `folder`, in the state that `header` describes.
     ///
     /// # Errors
     ///
-    /// When its figures cannot be opened.
+    /// When its metrics cannot be opened.
     pub fn new(folder: &Path, header: Header, trainee: T) -> Result<Self> {
         Ok(Self {
             metrics: open_metrics(&folder.join("metrics.jsonl"), header.step)?,
@@ -74,11 +74,11 @@ impl<T: Trainee> Run<T> {
         })
     }
 
-    /// Trains until the given end or Ctrl-C; saves at intervals and at the end.
+    /// Trains until the given end or Ctrl-C. Saves a checkpoint at intervals and at the end.
     ///
     /// # Errors
     ///
-    /// When a step fails; the last checkpoint then stays as it was.
+    /// When a step fails. The last checkpoint is then unchanged.
     pub fn train(mut self, until: Until) -> Result<()> {
         let interrupted = interrupt_flag()?;
         let mut saved_step = self.header.step;
@@ -86,12 +86,15 @@ impl<T: Trainee> Run<T> {
         result.with_context(|| match saved_step {
             0 => "the run stopped before its first checkpoint".to_owned(),
             step => format!(
-                "the run stopped; {} holds the checkpoint of step {step}, --resume goes on from there",
+                "the run stopped; resume from the checkpoint of step {step} in {} with --resume",
                 self.folder.display()
             ),
         })?;
         if interrupted.load(Ordering::Relaxed) {
-            println!("stopped at step {}; --resume goes on", self.header.step);
+            println!(
+                "stopped at step {}; continue with --resume",
+                self.header.step
+            );
         }
         Ok(())
     }
@@ -138,7 +141,7 @@ impl<T: Trainee> Run<T> {
             }
         }
         bar.finish_and_clear();
-        // The checkpoint first: it is what an impatient second Ctrl-C must not lose.
+        // Save the checkpoint first, so that a second Ctrl-C does not lose it.
         self.save()?;
         *saved_step = self.header.step;
         let validated = validated_step == Some(self.header.step);
@@ -150,7 +153,7 @@ impl<T: Trainee> Run<T> {
         Ok(())
     }
 
-    /// One step; returns a line on how it went.
+    /// Runs one step and returns its progress line.
     fn step(&mut self) -> Result<String> {
         let start = Instant::now();
         let batch = self.trainee.next_batch()?;
@@ -164,7 +167,7 @@ impl<T: Trainee> Run<T> {
         Ok(format!("step {} {}", self.header.step, report.line))
     }
 
-    /// Figures of the averaged weights; returns a line on them.
+    /// Validates the averaged weights and returns a line with the results.
     fn validate(&mut self) -> Result<String> {
         let mut report = self.trainee.validate(&self.header)?;
         let pace = mem::take(&mut self.pace);
@@ -185,7 +188,7 @@ impl<T: Trainee> Run<T> {
     }
 }
 
-/// Set by Ctrl-C, once for the whole process; a second Ctrl-C ends it at once.
+/// A flag for the whole process that Ctrl-C sets. A second Ctrl-C exits immediately.
 fn interrupt_flag() -> Result<&'static AtomicBool> {
     static INTERRUPTED: AtomicBool = AtomicBool::new(false);
     static HANDLER: OnceLock<Result<(), ctrlc::Error>> = OnceLock::new();
@@ -194,7 +197,7 @@ fn interrupt_flag() -> Result<&'static AtomicBool> {
             if INTERRUPTED.swap(true, Ordering::Relaxed) {
                 std::process::exit(130);
             }
-            eprintln!("stopping after this step; once more to stop at once");
+            eprintln!("stopping after this step; press Ctrl-C again to stop immediately");
         })
     });
     match set {
@@ -203,7 +206,7 @@ fn interrupt_flag() -> Result<&'static AtomicBool> {
     }
 }
 
-/// Opens the run's figures for appending, without those that a killed call wrote after `step`, the last checkpoint.
+/// Opens the run's metrics for appending. Drops lines that a killed call wrote after `step`, the last checkpoint.
 fn open_metrics(path: &Path, step: u64) -> Result<File> {
     let kept = match fs::read_to_string(path) {
         Ok(text) => text

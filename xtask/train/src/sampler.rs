@@ -17,31 +17,31 @@ use crate::equaliser::Equaliser;
 use crate::midi::Rendering;
 use crate::shifted_mel::{Layer, ShiftedMel};
 
-/// How crops are drawn and changed.
+/// Sampling and augmentation of crops.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CropSettings {
     /// Crops in a batch.
     pub batch: usize,
-    /// Length of a crop.
+    /// Length of a crop in mel frames.
     pub frames: usize,
-    /// Shifts are drawn evenly from `-max_shift..=max_shift` semitones.
+    /// Pitch shifts are drawn uniformly from `-max_shift..=max_shift` semitones.
     pub max_shift: u32,
-    /// A crop's level is changed by up to this much either way, in nepers.
+    /// Largest random change of a crop's level, up or down, in nepers.
     pub gain_nepers: f32,
-    /// Share of the crops that are not shifted at all.
+    /// Share of the crops that are not shifted.
     pub unshifted_share: f64,
-    /// Whether the rhythm view has a shift of its own, or that of the harmony view.
+    /// Whether the rhythm view gets its own shift or that of the harmony view.
     pub two_views: bool,
-    /// All views of a crop are out of tune by up to this much either way.
+    /// Largest random detuning of a crop, up or down, in cents; the same for all its views.
     pub tuning_cents: f64,
-    /// Limit of the random colour of a crop, in dB; see [`Equaliser::draw`].
+    /// Limit of the random equaliser, in dB; see [`Equaliser::draw`].
     pub equaliser_db: f32,
-    /// Share of the crops with a drum loop under them, which is never shifted. The harmony view has another loop, or
-    /// none, so that drums cannot come from there.
+    /// Share of the crops with an added drum loop, which is never shifted. The harmony view gets a different loop or
+    /// none, so that the network cannot take the drums from it.
     pub drums_share: f64,
     /// Share of the crops that come from renderings of MIDI files.
     pub midi_share: f64,
-    /// Where the random numbers start from.
+    /// Seed of all random numbers.
     pub seed: u64,
 }
 
@@ -49,38 +49,38 @@ impl CropSettings {
     fn check(&self) -> Result<()> {
         ensure!(
             self.batch > 0 && self.frames > 0,
-            "expected a batch of at least one crop of at least one frame, found {} of {}",
+            "batch and frames must be at least 1, found {} and {}",
             self.batch,
             self.frames
         );
         ensure!(
             self.max_shift <= 24,
-            "expected shifts of at most 24 semitones, found {}",
+            "max_shift_semitones must be at most 24, found {}",
             self.max_shift
         );
         ensure!(
             (0.0..=1.0).contains(&self.unshifted_share),
-            "expected an unshifted share of 0 to 1, found {}",
+            "unshifted_share must be between 0 and 1, found {}",
             self.unshifted_share
         );
         ensure!(
             self.gain_nepers >= 0.0 && self.gain_nepers.is_finite(),
-            "expected a gain of 0 nepers or more, found {}",
+            "gain_nepers must be at least 0, found {}",
             self.gain_nepers
         );
         ensure!(
             (0.0..=1.0).contains(&self.drums_share),
-            "expected a share of drums of 0 to 1, found {}",
+            "drums_share must be between 0 and 1, found {}",
             self.drums_share
         );
         ensure!(
             (0.0..=1.0).contains(&self.midi_share),
-            "expected a share of MIDI of 0 to 1, found {}",
+            "midi.share must be between 0 and 1, found {}",
             self.midi_share
         );
         ensure!(
             (0.0..=100.0).contains(&self.tuning_cents) && (0.0..=40.0).contains(&self.equaliser_db),
-            "expected a tuning of 0 to 100 cents and an equaliser of 0 to 40 dB, found {} and {}",
+            "tuning_cents must be between 0 and 100 and equaliser_db between 0 and 40, found {} and {}",
             self.tuning_cents,
             self.equaliser_db
         );
@@ -88,23 +88,23 @@ impl CropSettings {
     }
 }
 
-/// What crops are drawn from.
+/// Training data that crops are drawn from.
 #[derive(Debug, Clone, Default)]
 pub struct Material {
     /// Music.
     pub tracks: Vec<Arc<Track>>,
     /// Clips of MIDI files.
     pub renderings: Vec<Rendering>,
-    /// Drum loops to put under it.
+    /// Drum loops to mix into the music.
     pub drums: Vec<Pcm>,
 }
 
-/// Training material for one step. Log-mels are `(size, n_mels, frames)`.
+/// Training data for one step. Log-mels are `(size, n_mels, frames)`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
-    /// The crops as they are.
+    /// The target crops, unshifted.
     pub target: Vec<f32>,
-    /// What the encoder of each factor hears.
+    /// Input of each factor's encoder.
     pub views: FactorMap<View>,
     /// Crops in the batch.
     pub size: usize,
@@ -112,17 +112,17 @@ pub struct Batch {
     pub frames: usize,
 }
 
-/// The crops of a batch as one factor's encoder hears them.
+/// The crops of a batch as input of one factor's encoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
-    /// Log-mels, laid out as the target.
+    /// Log-mels in the layout of the target.
     pub mels: Vec<f32>,
-    /// By how much each crop is shifted against the target.
+    /// Pitch shift of each crop relative to the target, in semitones.
     pub shift_semitones: Vec<i32>,
 }
 
 impl Batch {
-    /// Of `size` crops of `crop_values` zeros, whose shifts are still to come.
+    /// A batch of `size` crops of `crop_values` zeros, without shifts yet.
     fn silent(size: usize, frames: usize, crop_values: usize) -> Self {
         let view = |factor| {
             let view = View {
@@ -143,8 +143,8 @@ impl Batch {
     }
 }
 
-/// Makes batches. The batch with a given index depends on the settings, the tracks and the index
-/// alone, so that a resumed run sees what it would have seen.
+/// Makes batches. A batch depends only on the settings, the tracks and its index, so a resumed run gets the same
+/// batches as an uninterrupted one.
 #[derive(Clone)]
 pub struct CropSampler {
     settings: CropSettings,
@@ -154,23 +154,23 @@ pub struct CropSampler {
     analysis: ShiftedMel,
 }
 
-/// The material, ready to be drawn from.
+/// The material that is long enough for crops.
 struct Library {
     tracks_by_artist: Vec<Vec<Arc<Track>>>,
-    /// With at least two transpositions, and long enough for a crop.
+    /// Renderings with at least two transpositions, long enough for a crop.
     renderings: Vec<Rendering>,
-    /// Each long enough for a crop.
+    /// Drum loops, repeated to be long enough for a crop.
     drums: Vec<Pcm>,
 }
 
-/// Loudness of drums under music, in dB relative to it.
+/// Loudness of added drums relative to the music, in dB.
 const DRUMS_DB: std::ops::RangeInclusive<f32> = -10.0..=2.0;
-/// Share of the crops with drums whose harmony view has drums, too.
+/// Share of the crops with drums whose harmony view also has drums.
 const OTHER_DRUMS_SHARE: f64 = 0.5;
 
 impl CropSampler {
-    /// Takes crops of the material, whose sample rate is that of `mel`. Artists are drawn evenly, then a
-    /// track of theirs, then a place in it. Tracks shorter than a crop are left out; drum loops are repeated.
+    /// Creates a sampler. The material must have the sample rate of `mel`. Artists are drawn uniformly, then one of
+    /// their tracks, then a position in it. Tracks shorter than a crop are skipped; drum loops are repeated.
     ///
     /// # Errors
     ///
@@ -268,11 +268,11 @@ impl MakeBatch for CropSampler {
 }
 
 impl Library {
-    /// What of the material is long enough for crops, or can be made so.
+    /// Selects the material that is long enough for crops and repeats drum loops.
     fn new(material: &Material, settings: &CropSettings, crop_samples: usize) -> Result<Self> {
         ensure!(
             settings.drums_share == 0.0 || !material.drums.is_empty(),
-            "expected drum loops to put under the music (--drums), found none"
+            "drums_share needs drum loops (--drums), found none"
         );
         let tracks_by_artist = by_artist(&material.tracks, crop_samples)?;
         let renderings: Vec<Rendering> = material
@@ -288,7 +288,7 @@ impl Library {
             .collect();
         ensure!(
             settings.midi_share == 0.0 || !renderings.is_empty(),
-            "expected MIDI files among the data, with two transpositions of at least {crop_samples} samples, found none"
+            "the MIDI share needs MIDI files with two transpositions of at least {crop_samples} samples, found none"
         );
         let long_enough = |pcm: &Pcm| Pcm {
             samples: pcm
@@ -308,7 +308,7 @@ impl Library {
     }
 
     fn draw_source(&self, midi_share: f64, random: &mut StdRng) -> Result<Source<'_>> {
-        // No number is drawn for nothing: without MIDI, crops are what they were before there was any.
+        // Draw no random number without MIDI, so that the crops of recipes without it stay the same.
         if midi_share > 0.0 && random.random_bool(midi_share) {
             let rendering = self.renderings.choose(random);
             return Ok(Source::Rendering(
@@ -318,7 +318,7 @@ impl Library {
         Ok(Source::Track(draw_track(&self.tracks_by_artist, random)?))
     }
 
-    /// Drums for the target, and for the harmony view, to lie under music with this gain.
+    /// Draws drums for the target and for the harmony view, for music with this gain.
     fn draw_drums(
         &self,
         crop_samples: usize,
@@ -335,11 +335,11 @@ impl Library {
     }
 }
 
-/// The tracks of each artist that are long enough.
+/// Groups tracks by artist; skips tracks shorter than `least_samples`.
 ///
 /// # Errors
 ///
-/// When there is none.
+/// When no track is left.
 pub fn by_artist(tracks: &[Arc<Track>], least_samples: usize) -> Result<Vec<Vec<Arc<Track>>>> {
     let mut by_artist: BTreeMap<&str, Vec<Arc<Track>>> = BTreeMap::new();
     for track in tracks {
@@ -350,24 +350,24 @@ pub fn by_artist(tracks: &[Arc<Track>], least_samples: usize) -> Result<Vec<Vec<
     }
     ensure!(
         !by_artist.is_empty(),
-        "expected a track of at least {least_samples} samples, found none among {}",
+        "no track has at least {least_samples} samples, among {}",
         tracks.len()
     );
     Ok(by_artist.into_values().collect())
 }
 
-/// A track: artists are drawn evenly, then a track of theirs.
+/// Draws a track: artists are drawn uniformly, then one of their tracks.
 ///
 /// # Errors
 ///
-/// When there is none.
+/// When no track is left.
 pub fn draw_track<'a>(by_artist: &'a [Vec<Arc<Track>>], random: &mut StdRng) -> Result<&'a Track> {
     let artist = by_artist.choose(random);
     let track = artist.and_then(|tracks| tracks.choose(random));
     Ok(track.context("every artist has a track")?)
 }
 
-/// What a crop is taken from.
+/// Source of a crop.
 enum Source<'a> {
     Track(&'a Track),
     Rendering(&'a Rendering),
@@ -378,7 +378,7 @@ struct Views<'a> {
     target: Sound<'a>,
     harmony: Sound<'a>,
     rhythm: Sound<'a>,
-    /// What does not move in any of them.
+    /// Drums, which are not transposed in any of them.
     drums: Option<&'a Pcm>,
 }
 
@@ -386,9 +386,9 @@ struct Views<'a> {
 #[derive(Clone, Copy)]
 struct Sound<'a> {
     pcm: &'a Pcm,
-    /// How far it is from the source as it is.
+    /// Transposition relative to the source.
     semitones: i32,
-    /// How much of that the analysis has to add.
+    /// Part of the transposition that the analysis applies.
     analysed_semitones: i32,
 }
 
@@ -443,7 +443,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// A stretch of one of the drum loops.
+/// Draws a section of one of the drum loops.
 fn draw_loop<'a>(
     drums: &'a [Pcm],
     crop_samples: usize,

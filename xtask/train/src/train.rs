@@ -1,4 +1,4 @@
-//! `cargo xtask train`: from a recipe and music to a run.
+//! `cargo xtask train`: starts or resumes a training run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,45 +26,45 @@ use crate::weights::Weights;
 
 /// Train a model on your own music.
 ///
-/// Audio is read once and cached in target/cache. The run folder receives the checkpoint, the validation split,
-/// metrics.jsonl, losses.png, and previews to look at and listen to. A model file comes of it by `cargo xtask export`.
+/// Decodes audio once and caches it in target/cache. Writes the checkpoint, the validation split, metrics.jsonl,
+/// losses.png, and previews (pictures and sounds) to the run folder. Export the result with `cargo xtask export`.
 #[derive(Args)]
 pub struct Train {
-    /// What to train and how, e.g. xtask/recipes/graft.toml.
+    /// Training recipe, e.g. xtask/recipes/graft.toml.
     recipe: PathBuf,
-    /// Folders of music (WAV, FLAC, Ogg Vorbis, MP3; for recipes that ask for it also MIDI files, alone or in .tar.gz
-    /// archives), searched with all that is below them.
+    /// Folders of music, searched recursively: WAV, FLAC, Ogg Vorbis, MP3. Recipes with a table [midi] also use MIDI
+    /// files, as files or in .tar.gz archives.
     #[arg(long, required = true, num_args = 1.., value_name = "DIR")]
     data: Vec<PathBuf>,
-    /// Folders of drum loops to put under the music, for recipes that ask for it.
+    /// Folders of drum loops to mix into the music, for recipes with drums_share.
     #[arg(long, num_args = 1.., value_name = "DIR")]
     drums: Vec<PathBuf>,
-    /// Folder of the run.
+    /// Run folder.
     #[arg(long, value_name = "DIR")]
     run: PathBuf,
-    /// Stop when the run has done this many steps in all.
+    /// Stop when the run has this many steps in total.
     #[arg(long, required_unless_present = "minutes", conflicts_with = "minutes")]
     steps: Option<u64>,
-    /// Stop after this many minutes of this call.
+    /// Stop this call after this many minutes.
     #[arg(long)]
     minutes: Option<f64>,
-    /// Go on from the run's checkpoint.
+    /// Resume from the run's checkpoint.
     #[arg(long)]
     resume: bool,
-    /// Start from the weights of an exported model instead of random ones.
+    /// Start from the weights of an exported model instead of random weights.
     #[arg(long, value_name = "MODEL.safetensors", conflicts_with = "resume")]
     init: Option<PathBuf>,
-    /// For a voice or a magnitude network: train on the mels that this model's network decodes, instead of those of the
-    /// music itself. A voice hears templates of the magnitudes that the model guesses.
+    /// For a voice or magnitude network: train on mels decoded by this model's network instead of the music's own
+    /// mels. The templates use the magnitudes that this model predicts.
     #[arg(long, value_name = "MODEL.safetensors")]
     from: Option<PathBuf>,
-    /// Where to compute: cpu, cuda or cuda:N. A GPU needs the CUDA toolkit to build.
+    /// Device: cpu, cuda or cuda:N. cuda builds the trainer with CUDA and needs the CUDA toolkit.
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     device: DeviceName,
 }
 
 impl Train {
-    /// Trains until the given end; saves at intervals and at the end.
+    /// Trains until the given end. Saves a checkpoint at intervals and at the end.
     pub fn run(&self) -> Result<()> {
         let until = match (self.steps, self.minutes) {
             (Some(steps), _) => Until::Step(steps),
@@ -78,11 +78,11 @@ impl Train {
         let folder = self.run.display();
         ensure!(
             self.resume || !exists,
-            "{folder} holds a run already: go on with --resume, or name another folder"
+            "{folder} already contains a run: continue it with --resume, or choose another folder"
         );
         ensure!(
             exists || !self.resume,
-            "{folder} holds no checkpoint to resume from"
+            "cannot resume: {folder} contains no checkpoint"
         );
         let (header, weights) = match (&self.init, self.resume) {
             (_, true) => resume(recipe, &self.run)?,
@@ -100,7 +100,7 @@ impl Train {
             Recipe::Network(recipe) => {
                 ensure!(
                     self.from.is_none(),
-                    "--from is for voices and magnitude networks: the recipe describes a network"
+                    "--from works only with recipes for a voice or a magnitude network"
                 );
                 let material = NetworkMaterial {
                     parts,
@@ -126,7 +126,7 @@ impl Train {
     fn voice_material(&self, parts: Partition, mel: &MelConfig) -> Result<VoiceMaterial> {
         ensure!(
             self.drums.is_empty(),
-            "--drums are for networks: the recipe describes a voice or a magnitude network"
+            "--drums works only with recipes for a network"
         );
         let load = |path| Reconstructor::load(path, mel);
         let reconstructor = self.from.as_deref().map(load).transpose()?;
@@ -137,7 +137,7 @@ impl Train {
     }
 }
 
-/// A run from the weights of a model file.
+/// Starts a run from the weights of a model file.
 fn from_model(recipe: Recipe, path: &Path) -> Result<(Header, Weights)> {
     let model = Model::load(path)?;
     let origin = assemble::origin(&model, &recipe);
@@ -166,10 +166,10 @@ fn from_model(recipe: Recipe, path: &Path) -> Result<(Header, Weights)> {
         recipe.mel()
     );
     let part = prefix.trim_end_matches('.');
-    let held = held.with_context(|| format!("{} holds no {part}", path.display()))?;
+    let held = held.with_context(|| format!("{} contains no {part}", path.display()))?;
     ensure!(
         held == recipe.trained(),
-        "{} holds {held}, the recipe describes {}",
+        "{} does not match the recipe: expected {}, found {held}",
         path.display(),
         recipe.trained()
     );
@@ -180,15 +180,15 @@ fn from_model(recipe: Recipe, path: &Path) -> Result<(Header, Weights)> {
     Ok((Header::new(recipe, Some(origin)), Weights::Model(weights)))
 }
 
-/// A run from its newest checkpoint. The recipe may have changed, but for what is trained.
+/// Resumes a run from its newest checkpoint. The recipe may have changed, except for the sizes of the trained part.
 fn resume(recipe: Recipe, folder: &Path) -> Result<(Header, Weights)> {
     let (saved, tensors) = checkpoint::load(folder)?;
     ensure!(
         saved.recipe.trained() == recipe.trained(),
-        "the run in {} trains {}, the recipe describes {}",
+        "the run in {} does not match the recipe: expected {}, found {}",
         folder.display(),
-        saved.recipe.trained(),
-        recipe.trained()
+        recipe.trained(),
+        saved.recipe.trained()
     );
     Ok((Header { recipe, ..saved }, Weights::Checkpoint(tensors)))
 }

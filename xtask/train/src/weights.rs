@@ -4,18 +4,18 @@ use std::collections::HashMap;
 
 use candle_core::Tensor;
 
-/// What a run starts from.
+/// Initial weights of a run.
 pub enum Weights {
-    /// Random numbers.
+    /// Random initialisation.
     Random,
-    /// The weights of a model file, by their names without prefix.
+    /// The weights of a model file, by name without prefix.
     Model(HashMap<String, Tensor>),
-    /// The state in its checkpoint.
+    /// The state in the run's checkpoint.
     Checkpoint(HashMap<String, Tensor>),
 }
 
 impl Weights {
-    /// The state in a checkpoint, if they come from there.
+    /// The checkpoint state, if the run starts from a checkpoint.
     pub fn checkpoint(&self) -> Option<&HashMap<String, Tensor>> {
         match self {
             Self::Checkpoint(state) => Some(state),

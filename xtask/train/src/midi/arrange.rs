@@ -1,4 +1,4 @@
-//! A clip of a song, played anew: other instruments, another tempo, other drums.
+//! Arranges a clip of a song with other instruments, tempo and drums.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -11,25 +11,25 @@ use rand::seq::{IndexedRandom, index};
 use super::groove::{self, Grid};
 use super::song::{DRUM_CHANNEL, Note, Song};
 
-/// The song's tempo is multiplied by a number drawn from here.
+/// Range of the random factor on the song's tempo.
 const TEMPO_FACTOR: RangeInclusive<f64> = 0.8..=1.25;
 
-/// A clip has at least this many notes with a pitch in each of its seconds, on average.
+/// Least mean number of pitched notes per second of a clip.
 const MIN_NOTES_PER_SECOND: f64 = 1.0;
 
-/// Each channel's velocities are multiplied by a number drawn from here, ...
+/// Range of the random factor on the velocities of a channel.
 const VELOCITY_FACTOR: RangeInclusive<f64> = 0.65..=1.1;
-/// ... and each note's is then moved by one from here.
+/// Range of the random offset on the velocity of each note, after that factor.
 const VELOCITY_JITTER: RangeInclusive<i32> = -8..=8;
 
-/// Loudness of the drums relative to that of all else.
+/// Loudness of the drums relative to all other instruments, in dB.
 const DRUM_LEVEL_DB: RangeInclusive<f32> = -10.0..=2.0;
 
-/// How often a song's own drums stay, where it has some.
+/// Probability that a song keeps its own drums, if it has any.
 const OWN_DRUMS_SHARE: f64 = 0.7;
-/// How often a pattern takes their place, or the place of none.
+/// Probability of a drum pattern otherwise.
 const GROOVE_SHARE: f64 = 0.8;
-/// Length of a stroke of a pattern, in sixteenths.
+/// Length of a drum stroke in a pattern, in sixteenths.
 const STROKE_SIXTEENTHS: f64 = 0.5;
 
 /// General MIDI programs, from 0, that can play any part: keys, pitched mallets, organs, guitars, strings, ensembles and
@@ -47,21 +47,21 @@ const FAMILIES: [RangeInclusive<u8>; 11] = [
     80..=85,
     88..=95,
 ];
-/// Programs for the lowest part, ...
+/// Programs for the lowest part.
 const BASSES: RangeInclusive<u8> = 32..=39;
-/// ... if its middle note lies below this key.
+/// The lowest part is a bass if its median key is below this one.
 const LOW_KEY: u8 = 48;
 /// Drum kits: standard, room, power, electronic, TR-808, jazz, brush.
 const KITS: [u8; 7] = [0, 8, 16, 24, 25, 32, 40];
 
-/// A MIDI message at a time in a clip.
+/// A MIDI message with its time in a clip.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
-    /// Seconds from the clip's begin.
+    /// Time from the start of the clip, in seconds.
     pub time_s: f64,
-    /// 0 to 15.
+    /// Channel, 0 to 15.
     pub channel: u8,
-    /// What to do: note off (0x80), note on (0x90), controller (0xB0), program (0xC0), pitch bend (0xE0).
+    /// Command: note off (0x80), note on (0x90), controller (0xB0), program (0xC0), pitch bend (0xE0).
     pub command: u8,
     /// First data byte.
     pub data1: u8,
@@ -70,7 +70,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// What comes first among messages of one time: controls, then note offs, then note ons.
+    /// Order of simultaneous messages: controls, then note offs, then note ons.
     fn rank(&self) -> u8 {
         match self.command {
             NOTE_ON => 2,
@@ -79,8 +79,7 @@ impl Message {
         }
     }
 
-    /// The message with its key moved, if it has one. A key beyond the last one either way is brought back by
-    /// octaves.
+    /// Transposes the message if it has a key. A key out of range is moved back by octaves.
     pub fn transposed(&self, semitones: i32) -> Self {
         let mut message = self.clone();
         if matches!(self.command, NOTE_ON | NOTE_OFF) {
@@ -97,57 +96,57 @@ impl Message {
     }
 }
 
-/// Commands of messages that let a key go and strike it.
+/// Commands for note off and note on.
 pub const NOTE_OFF: u8 = 0x80;
 /// See [`NOTE_OFF`].
 pub const NOTE_ON: u8 = 0x90;
 const PROGRAM: u8 = 0xC0;
 
-/// All there is to play in a clip; messages are in order.
+/// All messages of a clip, in order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Arrangement {
-    /// What has a pitch and moves with the transposition.
+    /// Messages of the pitched instruments, which are transposed.
     pub pitched: Vec<Message>,
-    /// The drums; nothing if there are none.
+    /// Messages of the drums; empty without drums.
     pub drums: Vec<Message>,
-    /// Loudness of the drums relative to that of all else.
+    /// Loudness of the drums relative to all other instruments, in dB.
     pub drum_level_db: f32,
-    /// Transpositions, different and ascending.
+    /// Transpositions in semitones, all different, ascending.
     pub semitones: Vec<i32>,
-    /// When a time of the song is in the clip.
+    /// Conversion from song time to clip time.
     pub clock: Clock,
 }
 
-/// The clip's time by the song's.
+/// Conversion from song time to clip time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Clock {
-    /// Where the clip begins in the song.
+    /// Start of the clip in the song, in seconds.
     pub start_s: f64,
-    /// Seconds of the song in a second of the clip.
+    /// Seconds of the song per second of the clip.
     pub tempo_factor: f64,
 }
 
 impl Clock {
-    /// Seconds from the clip's begin to a time of the song.
+    /// Converts a time of the song to a time in the clip, both in seconds.
     pub fn clip_s(self, song_s: f64) -> f64 {
         (song_s - self.start_s) / self.tempo_factor
     }
 }
 
-/// What one chooses of a clip.
+/// Length and transpositions of a clip.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ClipShape {
-    /// Length of a clip.
+    /// Length of a clip, in seconds.
     pub seconds: f64,
     /// Number of different transpositions, up to `2 * max_shift_semitones + 1`.
     pub transpositions: usize,
-    /// They are drawn from this many semitones either way.
+    /// Largest transposition in semitones, up or down.
     pub max_shift_semitones: u32,
 }
 
 impl Song {
-    /// Times at which a clip of `seconds` can begin: notes with a pitch after which enough of the song is left, at any
-    /// tempo, and that many others follow.
+    /// Times at which a clip of `seconds` can start: starts of pitched notes that are followed by enough music, at
+    /// any tempo, and by enough notes.
     fn starts_s(&self, seconds: f64) -> Vec<f64> {
         let onsets_s: Vec<f64> = self
             .notes
@@ -171,11 +170,11 @@ impl Song {
 
     /// # Errors
     ///
-    /// When no clip of `seconds` can be taken: the song is too short, or sparse throughout.
+    /// When the song has no clip of `seconds`: it is too short or has too few notes.
     pub fn ensure_long_enough(&self, seconds: f64) -> Result<()> {
         ensure!(
             !self.starts_s(seconds).is_empty(),
-            "expected a stretch of {:.1} s with {MIN_NOTES_PER_SECOND} notes a second, found none in {:.1} s",
+            "no passage of {:.1} s has {MIN_NOTES_PER_SECOND} notes per second, in {:.1} s",
             seconds * TEMPO_FACTOR.end(),
             self.end_s()
         );
@@ -183,20 +182,17 @@ impl Song {
     }
 }
 
-/// Draws a clip of `song`: where it begins, its tempo, the instruments, how hard notes are struck, the drums and the
-/// transpositions.
+/// Draws a clip of `song`: its start, tempo, instruments, velocities, drums and transpositions.
 ///
-/// Notes with a pitch that sound where the clip begins are struck again there; drums that were struck before are left
-/// out. Controls sent before are sent at its begin. Nothing is random but `random`.
+/// Pitched notes that sound at the start of the clip start there; earlier drum strokes are dropped. Earlier controls
+/// are sent at the start. All randomness comes from `random`.
 ///
 /// # Errors
 ///
-/// When no clip of this length can be taken.
+/// When the song has no clip of this length.
 pub fn arrange(song: &Song, shape: ClipShape, random: &mut StdRng) -> Result<Arrangement> {
     let starts_s = song.starts_s(shape.seconds);
-    let start_s = *starts_s
-        .choose(random)
-        .context("expected a song that is long enough")?;
+    let start_s = *starts_s.choose(random).context("the song is too short")?;
     let clock = Clock {
         start_s,
         tempo_factor: random.random_range(TEMPO_FACTOR),
@@ -224,16 +220,16 @@ pub fn arrange(song: &Song, shape: ClipShape, random: &mut StdRng) -> Result<Arr
     })
 }
 
-/// A stretch of a song.
+/// A section of a song.
 struct Excerpt<'a> {
     song: &'a Song,
     clock: Clock,
-    /// Length as it is played.
+    /// Length in clip time.
     seconds: f64,
 }
 
 impl Excerpt<'_> {
-    /// Whether something of `note` is in the clip.
+    /// Whether `note` sounds in the clip.
     fn sounds(&self, note: &Note) -> bool {
         self.clock.clip_s(note.end_s) > 0.0 && self.clock.clip_s(note.start_s) < self.seconds
     }
@@ -264,7 +260,7 @@ impl Excerpt<'_> {
         in_order(messages)
     }
 
-    /// Drums of the song, a pattern, or nothing.
+    /// Messages of the song's drums, of a pattern, or none.
     fn drums(&self, random: &mut StdRng) -> Vec<Message> {
         let own: Vec<&Note> = self
             .song
@@ -392,7 +388,7 @@ fn add_note(
     }
 }
 
-/// Messages in order of time and rank; those alike in both stay in order.
+/// Sorts messages by time and rank (stable).
 fn in_order(mut messages: Vec<Message>) -> Vec<Message> {
     messages.sort_by(|a, b| (a.time_s.total_cmp(&b.time_s)).then_with(|| a.rank().cmp(&b.rank())));
     messages

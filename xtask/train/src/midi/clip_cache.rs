@@ -1,4 +1,4 @@
-//! Rendered clips on disk, so that a second run starts at once.
+//! Cache of rendered clips on disk.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,32 +12,32 @@ use sha2::{Digest, Sha256};
 
 use super::arrange::{Arrangement, Message};
 
-/// Version of the renderer and of the files; a new one makes old files unused.
+/// Version of the renderer and the file format. Files of other versions are not used.
 const VERSION: u32 = 1;
 
-/// The sound of an arrangement.
+/// The rendered stems of an arrangement.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Clip {
-    /// Semitones, ascending, and what has a pitch, moved by them.
+    /// Transpositions in semitones, ascending, each with its pitched stem.
     pub pitched: Vec<(i32, Pcm)>,
-    /// The drums, if there are some.
+    /// The drums, if any.
     pub drums: Option<Pcm>,
 }
 
-/// A folder of clips, each in a file named after all that it is made of: the messages, the sound font, length and
-/// sample rate.
+/// A folder of clips. Each file is named after a hash of everything that determines the clip: messages, sound font,
+/// length and sample rate.
 pub struct ClipCache {
     folder: PathBuf,
-    /// What all clips have in common.
+    /// Hash of the properties that all clips share.
     hash: Sha256,
 }
 
 impl ClipCache {
-    /// A cache in `folder`, which is made if need be, for clips of one length and rate from one sound font.
+    /// Opens a cache in `folder`, which is created if necessary, for clips of one length, sample rate and sound font.
     ///
     /// # Errors
     ///
-    /// When the folder cannot be made.
+    /// When the folder cannot be created.
     pub fn new(
         folder: &Path,
         sound_font_identity: &[u8],
@@ -45,7 +45,7 @@ impl ClipCache {
         sample_rate_hz: u32,
     ) -> Result<Self> {
         fs::create_dir_all(folder)
-            .with_context(|| format!("cannot make the cache folder {}", folder.display()))?;
+            .with_context(|| format!("cannot create the cache folder {}", folder.display()))?;
         let hash = Sha256::new()
             .chain_update(VERSION.to_le_bytes())
             .chain_update(seconds.to_le_bytes())
@@ -58,14 +58,14 @@ impl ClipCache {
         })
     }
 
-    /// The clip of an arrangement, if it is there and whole.
+    /// Loads the clip of an arrangement, if the cache has a valid one.
     pub fn load(&self, arrangement: &Arrangement) -> Option<Clip> {
         let bytes = fs::read(self.path(arrangement)).ok()?;
-        // Whatever is wrong with a cached clip, rendering it again is the cure.
+        // On any error, the clip is rendered again.
         Clip::from_bytes(&bytes).ok()
     }
 
-    /// Keeps the clip of an arrangement.
+    /// Stores the clip of an arrangement.
     ///
     /// # Errors
     ///
@@ -103,8 +103,8 @@ impl ClipCache {
 }
 
 impl Clip {
-    /// A safetensors file: `semitones`, and of each stem (the transpositions, then the drums, if any) the `samples` and
-    /// the `level`.
+    /// A safetensors file with `semitones`, and the `samples` and `level` of each stem (transpositions, then drums,
+    /// if any).
     fn to_bytes(&self) -> Result<Vec<u8>> {
         let stems: Vec<&Pcm> = self
             .pitched

@@ -9,26 +9,25 @@ use anyhow::{Context, Result};
 use flate2::read::GzDecoder;
 use tar::Archive;
 
-/// Chord annotations beside a MIDI file, as POP909 has them: lines of start, end and chord.
+/// File with chord annotations next to a MIDI file, as in POP909: lines of start, end and chord.
 const CHORDS_FILE: &str = "chord_midi.txt";
 
-/// A MIDI file, not yet understood.
+/// A MIDI file, not yet parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MidiFile {
-    /// Its path; within an archive, the archive's path and the one inside.
+    /// Path; for a file in an archive, the path of the archive and the path inside it.
     pub name: String,
-    /// What it holds.
+    /// Contents of the file.
     pub bytes: Vec<u8>,
-    /// The text of the [`CHORDS_FILE`] beside it, if there is one.
+    /// Text of the [`CHORDS_FILE`] next to it, if there is one.
     pub chords: Option<String>,
 }
 
-/// All MIDI files (`.mid`, `.midi`) below `folders` and in the `.tar.gz` archives there, each once, in
-/// order.
+/// Finds all MIDI files (`.mid`, `.midi`) below `folders` and in the `.tar.gz` archives there, each once, in order.
 ///
-/// They are grouped by source, so that none rules by its size: an archive is a source, and so is a
-/// folder directly below one of `folders`, with all that is below it, and the files directly in one of
-/// `folders` together. An archive that cannot be read is named on the terminal and left out.
+/// Groups them by source, so that large sources do not dominate. A source is an archive, a folder directly below one
+/// of `folders` with its subfolders, or all files directly in one of `folders`. Unreadable archives are reported on
+/// the terminal and skipped.
 ///
 /// # Errors
 ///
@@ -69,7 +68,7 @@ struct Found {
 }
 
 impl Found {
-    /// Looks through `folder`; what it holds belongs to `source`, or to itself and its own folders.
+    /// Searches `folder`. Its files belong to `source`; without one, each subfolder is a source.
     fn collect(&mut self, folder: &Path, source: Option<&Path>) -> Result<()> {
         let describe = || format!("cannot read the folder {}", folder.display());
         for entry in fs::read_dir(folder).with_context(describe)? {
@@ -121,7 +120,7 @@ fn read_archive(path: &Path) -> Result<Vec<MidiFile>> {
 
 fn is_midi(path: &Path) -> bool {
     let name = lower_case_name(path);
-    // A leading dot marks what some systems add beside a file; it is no music.
+    // Some systems add metadata files with a leading dot; they contain no music.
     !name.starts_with('.') && (name.ends_with(".mid") || name.ends_with(".midi"))
 }
 

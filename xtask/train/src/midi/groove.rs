@@ -1,4 +1,4 @@
-//! Drum patterns for music that has no drums, and the beat that they are set to.
+//! Drum patterns for music without drums, and the detection of its beat.
 
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -20,8 +20,8 @@ const TAMBOURINE: u8 = 54;
 const CONGA: u8 = 64;
 const SHAKER: u8 = 70;
 
-/// One bar of sixteenths for each drum: `X` is an accent, `x` a stroke, `o` a soft one. A bar in threes takes the first
-/// three quarters.
+/// One bar of sixteenths per drum: `X` is an accent, `x` a normal stroke, `o` a soft one. A bar in triple metre uses
+/// the first three quarters.
 type Groove = &'static [(u8, &'static str)];
 
 const GROOVES: [Groove; 12] = [
@@ -100,34 +100,35 @@ const GROOVES: [Groove; 12] = [
     ],
 ];
 
-/// Where sixteenths and bars lie.
+/// Positions of sixteenths and bars.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Grid {
-    /// Tick at which a bar begins.
+    /// Tick at the start of a bar.
     origin_tick: f64,
     sixteenth_ticks: f64,
     bar_sixteenths: i64,
 }
 
-/// How much a note speaks for its sixteenth to be that one of a bar in fours ...
+/// Weights for finding the bar: how likely a note falls on each sixteenth of a bar in quadruple metre.
 const METRE_OF_FOUR: [f64; 16] = [
     8., 0., 2., 0., 3., 0., 2., 0., 4., 0., 2., 0., 3., 0., 2., 0.,
 ];
-/// ... or in threes.
+/// The same for triple metre.
 const METRE_OF_THREE: [f64; 12] = [8., 0., 2., 0., 3., 0., 2., 0., 3., 0., 2., 0.];
 
-/// Notes below this key tell more about the beat than others ...
+/// Notes below this key get more weight when the beat is detected.
 const LOW_KEY: u8 = 52;
-/// ... by this factor.
+/// Factor on the weight of these notes.
 const LOW_KEY_WEIGHT: f64 = 4.0;
-/// Bars stay where the file has them if the notes speak for that at least this much, as against the best other place.
+/// The bars of the file are kept if their score is at least this share of the best score.
 const FILE_PREFERENCE: f64 = 0.9;
 
 impl Grid {
-    /// The grid that `notes`, some of those of `song` with a pitch and in order, lie on.
+    /// Finds the grid of `notes`: pitched notes of `song`, in order.
     ///
-    /// Files that were played to a click have its tempo, but their beats may lie anywhere between the file's. So the
-    /// sixteenths are put where the notes are (circular mean), and the bar where long and low notes speak for it.
+    /// Files recorded to a click have its tempo, but their beats may be offset from the beats of the file. So the
+    /// sixteenths are aligned with the notes (circular mean), and the bar is chosen by the weights of long and low
+    /// notes.
     pub fn find(song: &Song, notes: &[&Note]) -> Self {
         let sixteenth_ticks = song.ticks_per_beat / 4.0;
         let first_tick = notes.first().map_or(0, |note| note.start_tick);
@@ -185,18 +186,18 @@ impl Grid {
     }
 }
 
-/// A drum that is struck.
+/// A drum stroke.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Stroke {
-    /// When, in ticks.
+    /// Time, in ticks.
     pub tick: f64,
-    /// Which drum, as a General MIDI key.
+    /// General MIDI key of the drum.
     pub key: u8,
-    /// How hard, 1 to 127, as the pattern has it.
+    /// Velocity in the pattern, 1 to 127.
     pub velocity: u8,
 }
 
-/// Strokes from `first_tick` on, without end, in order: a random pattern with random instruments.
+/// An endless sequence of strokes from `first_tick` on, in order: a random pattern with random instruments.
 pub fn strokes(
     grid: Grid,
     first_tick: f64,
@@ -239,7 +240,7 @@ pub fn strokes(
     })
 }
 
-/// `drum`, or at times one of `others`.
+/// Returns `drum` or, sometimes, one of `others`.
 fn replacement(drum: u8, others: &[u8], random: &mut StdRng) -> u8 {
     match others.choose(random) {
         Some(&other) if random.random_bool(0.3) => other,

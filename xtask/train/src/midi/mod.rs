@@ -1,8 +1,8 @@
 //! MIDI files as training material, rendered with a General MIDI sound font.
 //!
-//! Each clip is a stretch of a song, played by other instruments, at another tempo and with other drums ([`arrange`]),
-//! and rendered at several transpositions ([`render`]). Two of these are a pair of sounds that differ in pitch exactly,
-//! while the drums, rendered once, stay where they are: no shift of a mix can do that.
+//! Each clip is a section of a song, arranged with other instruments, tempo and drums ([`arrange`]), and rendered at
+//! several transpositions ([`render`]). Two of these differ in pitch only, while the drums, rendered once, are
+//! identical. Pitch-shifting a mix cannot do that.
 
 pub mod arrange;
 mod clip_cache;
@@ -29,32 +29,32 @@ use graft_material::progress;
 use render::Renderer;
 use song::Song;
 
-/// The same bars of a piece at several transpositions, with drums that do not move.
+/// The same section of a piece at several transpositions, with drums that are not transposed.
 ///
-/// All stems have one length. What has a pitch at one transposition and the drums, each by its level, add up to a mix that
-/// is as loud as other tracks.
+/// All stems have the same length. The pitched stem at any transposition and the drums, each at its level, add up to
+/// a mix that is as loud as other tracks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rendering {
     /// The song's file and the number of the clip.
     pub name: String,
-    /// Semitones, ascending and not necessarily with 0 among them, and what has a pitch, moved by them.
+    /// Transpositions in semitones, ascending (0 need not be among them), each with its pitched stem.
     pub pitched: Vec<(i32, Pcm)>,
-    /// The drums, if there are some.
+    /// The drums, if any.
     pub drums: Option<Pcm>,
 }
 
-/// What is rendered of MIDI files.
+/// Settings for rendering MIDI files.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MidiSettings {
     /// Number of clips.
     pub clips: usize,
-    /// Length of a clip.
+    /// Length of a clip, in seconds.
     pub seconds: f64,
-    /// Number of transpositions of a clip, all different.
+    /// Number of different transpositions per clip.
     pub transpositions: usize,
-    /// Transpositions are drawn from this many semitones either way.
+    /// Largest transposition in semitones, up or down.
     pub max_shift_semitones: u32,
-    /// Where the random numbers start from.
+    /// Seed of all random numbers.
     pub seed: u64,
 }
 
@@ -62,18 +62,18 @@ impl MidiSettings {
     fn ensure_valid(&self) -> Result<()> {
         ensure!(
             self.seconds.is_finite() && self.seconds > 0.0,
-            "expected MIDI clips of more than 0 s, found {}",
+            "midi.seconds must be above 0, found {}",
             self.seconds
         );
         ensure!(
             self.max_shift_semitones <= 24,
-            "expected MIDI transpositions of at most 24 semitones, found {}",
+            "MIDI transpositions must be at most 24 semitones, found {}",
             self.max_shift_semitones
         );
         let most = 2 * self.max_shift_semitones as usize + 1;
         ensure!(
             (1..=most).contains(&self.transpositions),
-            "expected 1 to {most} MIDI transpositions within {} semitones, found {}",
+            "midi.transpositions must be between 1 and {most} within {} semitones, found {}",
             self.max_shift_semitones,
             self.transpositions
         );
@@ -81,12 +81,12 @@ impl MidiSettings {
     }
 }
 
-/// Renders clips of the MIDI files below `folders` and in their `.tar.gz` archives, or takes them from the cache in
-/// `cache_folder`; nothing if there are no such files.
+/// Renders clips of the MIDI files below `folders` and in their `.tar.gz` archives, or reads them from the cache in
+/// `cache_folder`. Returns no clips if there are no such files.
 ///
-/// Clips are drawn evenly over sources (archives, and folders directly below one of `folders`), then over their songs. A
-/// file that cannot be used is named on the terminal and skipped. Which clips there are depends on the files and the
-/// settings alone, and a smaller number of clips is the begin of a larger one.
+/// Sources (archives, and folders directly below one of `folders`) are drawn uniformly, then their songs. Unusable
+/// files are reported on the terminal and skipped. The clips depend only on the files and the settings, and fewer
+/// clips are a prefix of more clips.
 ///
 /// # Errors
 ///
@@ -119,13 +119,13 @@ pub struct AnnotatedClip {
     pub name: String,
     /// The mix at the song's own pitch, mono.
     pub samples: Vec<f32>,
-    /// What is played when.
+    /// The messages of the clip.
     pub arrangement: Arrangement,
-    /// Lines of start, end and chord, in the song's own time.
+    /// Lines of start, end and chord, in the time of the song.
     pub chords: String,
 }
 
-/// As [`load`], but of songs with chord annotations alone, and at the first transposition.
+/// Like [`load`], but only for songs with chord annotations, and only at the first transposition.
 ///
 /// # Errors
 ///
@@ -165,7 +165,7 @@ pub fn load_annotated(
     Ok(annotated.collect())
 }
 
-/// Plans clips and renders them, or takes them from the cache.
+/// Plans clips and renders them, or reads them from the cache.
 fn clips(
     sources: Vec<Vec<files::MidiFile>>,
     settings: &MidiSettings,
@@ -217,7 +217,7 @@ fn plan(sources: Vec<Vec<files::MidiFile>>, settings: &MidiSettings) -> Result<V
                 }
             }
         }
-        // In another order, so that few clips are not of the first songs only.
+        // Shuffle, so that a small number of clips does not use the first songs only.
         songs.shuffle(&mut StdRng::seed_from_u64(settings.seed));
         if !songs.is_empty() {
             usable.push(songs);
@@ -225,9 +225,9 @@ fn plan(sources: Vec<Vec<files::MidiFile>>, settings: &MidiSettings) -> Result<V
     }
     let songs: usize = usable.iter().map(Vec::len).sum();
     if skipped > 0 {
-        eprintln!("{skipped} MIDI files skipped, {songs} to use");
+        eprintln!("skipped {skipped} MIDI files, using {songs}");
     }
-    ensure!(songs > 0, "expected usable MIDI files, found none");
+    ensure!(songs > 0, "no usable MIDI files found");
 
     let shape = ClipShape {
         seconds: settings.seconds,
@@ -258,7 +258,7 @@ fn random(seed: u64, index: usize) -> StdRng {
     StdRng::from_seed(bytes)
 }
 
-/// What all clips are rendered with.
+/// Renderer and cache for all clips.
 struct Workshop<'a> {
     seconds: f64,
     sample_rate_hz: u32,
@@ -266,7 +266,7 @@ struct Workshop<'a> {
 }
 
 impl Workshop<'_> {
-    /// The sound of `plans`, in order, but for those that turn out silent.
+    /// Renders `plans`, in order. Silent clips are dropped.
     fn clips(&self, plans: Vec<Plan>, cache_folder: &Path) -> Result<Vec<(Plan, Clip)>> {
         let identity = render::sound_font_identity(self.sound_font)?;
         let cache = ClipCache::new(cache_folder, &identity, self.seconds, self.sample_rate_hz)?;
@@ -278,7 +278,7 @@ impl Workshop<'_> {
             .filter(|&index| clips[index].is_none())
             .collect();
         println!(
-            "MIDI: {} clips of {} s, {} of them to render",
+            "MIDI: {} clips of {} s, rendering {}",
             plans.len(),
             self.seconds,
             missing.len()
@@ -291,7 +291,7 @@ impl Workshop<'_> {
             .collect())
     }
 
-    /// Renders on as many threads as there are processors; the sound font is loaded once.
+    /// Renders with one thread per CPU core. The sound font is loaded once.
     fn render_missing(
         &self,
         plans: &[Plan],
@@ -314,7 +314,7 @@ impl Workshop<'_> {
                     while let Some(&index) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let clip = renderer.clip(&plans[index].arrangement);
                         if sender.send((index, clip)).is_err() {
-                            // An error has ended it all.
+                            // Another thread failed, and the receiver is gone.
                             break;
                         }
                     }

@@ -1,4 +1,4 @@
-//! Arrangements as sound, by way of a General MIDI sound font.
+//! Renders arrangements with a General MIDI sound font.
 
 use std::fs::{self, File};
 use std::io::BufReader;
@@ -15,7 +15,7 @@ use rustysynth::{SoundFont, Synthesizer, SynthesizerSettings};
 use super::arrange::{Arrangement, Message};
 use super::clip_cache::Clip;
 
-/// General MIDI sound fonts where systems install them.
+/// Paths at which systems install General MIDI sound fonts.
 const SOUND_FONTS: [&str; 4] = [
     // Debian, Ubuntu: fluid-soundfont-gm.
     "/usr/share/sounds/sf2/FluidR3_GM.sf2",
@@ -26,16 +26,16 @@ const SOUND_FONTS: [&str; 4] = [
     "/usr/share/soundfonts/default.sf2",
 ];
 
-/// The synthesizer runs at this multiple of the clip's rate: it lets what lies above half its rate alias.
+/// Oversampling of the synthesizer relative to the clip's sample rate, because the synthesizer aliases.
 const OVERSAMPLING: u32 = 2;
 
-/// Samples between two looks at the messages, at the synthesizer's rate.
+/// Block size of the synthesizer, in samples at its rate. Messages take effect at block boundaries.
 const BLOCK_SAMPLES: usize = 64;
 
-/// Most voices at a time. Where more are asked for, the quietest one gives way.
+/// Largest number of simultaneous voices. When it is exceeded, the quietest voice stops.
 const MAX_VOICES: usize = 256;
 
-/// The sound font of this system.
+/// Finds the sound font of this system.
 ///
 /// # Errors
 ///
@@ -56,11 +56,11 @@ pub fn find_sound_font() -> Result<PathBuf> {
         })
 }
 
-/// Bytes that change when the sound font does: its path, size and time.
+/// Identifies a version of the sound font: its path, size and modification time.
 ///
 /// # Errors
 ///
-/// When the file cannot be looked at.
+/// When the metadata of the file cannot be read.
 pub fn sound_font_identity(path: &Path) -> Result<Vec<u8>> {
     let metadata = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
     let modified = metadata.modified()?;
@@ -71,16 +71,16 @@ pub fn sound_font_identity(path: &Path) -> Result<Vec<u8>> {
     Ok(identity)
 }
 
-/// A synthesizer for clips of one length and rate. It is shared by threads.
+/// A synthesizer for clips of one length and sample rate. It can be shared by threads.
 pub struct Renderer {
     font: Arc<SoundFont>,
-    /// Length of a clip, at its own rate.
+    /// Length of a clip in samples, at the clip's rate.
     samples: usize,
     sample_rate_hz: u32,
 }
 
 impl Renderer {
-    /// Loads a sound font, which takes a second and as much memory as the file is large.
+    /// Loads a sound font. This takes about a second, and as much memory as the file size.
     ///
     /// # Errors
     ///
@@ -96,12 +96,12 @@ impl Renderer {
         })
     }
 
-    /// Renders an arrangement at all its transpositions, and its drums once. Loudness is that of the mix with the
-    /// middle transposition, and one gain is for all.
+    /// Renders an arrangement at all its transpositions, and its drums once. One gain applies to all stems; it
+    /// normalises the loudness of the mix with the middle transposition.
     ///
     /// # Errors
     ///
-    /// When the mix is silent, or the sample rate is not one that the synthesizer can do.
+    /// When the mix is silent, or the synthesizer does not support the sample rate.
     pub fn clip(&self, arrangement: &Arrangement) -> Result<Clip> {
         let pitched = arrangement
             .semitones
@@ -134,7 +134,7 @@ impl Renderer {
         })
     }
 
-    /// Both channels together, without reverb and chorus, so that the stems of a mix add up to it.
+    /// Renders a mono stem without reverb and chorus, so that the stems add up to the mix.
     fn stem(&self, messages: impl Iterator<Item = Message>) -> Result<Vec<f32>> {
         let rate_hz = self.sample_rate_hz * OVERSAMPLING;
         let mut settings = SynthesizerSettings::new(rate_hz as i32);

@@ -1,42 +1,42 @@
-//! What a standard MIDI file plays, and when.
+//! Notes and controls of a standard MIDI file, with their times.
 
 use std::collections::HashMap;
 
 use anyhow::{Result, bail, ensure};
 use midly::{Format, MetaMessage, MidiMessage, Smf, Timing, TrackEventKind};
 
-/// The channel on which keys are drums, counted from 0.
+/// The drum channel, counted from 0.
 pub const DRUM_CHANNEL: u8 = 9;
 
-/// Tempos are brought into this range, in microseconds a beat: 10 to 1000 beats a minute.
+/// Tempos are clamped to this range, in microseconds per beat: 10 to 1000 BPM.
 const TEMPO_RANGE_MICROSECONDS: (u32, u32) = (60_000, 6_000_000);
 
-/// First program of the effects and unpitched percussion, whose keys are no pitches.
+/// First program of the effects and unpitched percussion, whose keys are not pitches.
 const FIRST_EFFECT_PROGRAM: u8 = 112;
 
-/// Controllers that a [`Song`] keeps: modulation, data entry, volume, expression, sustain pedal, parameter numbers, and
-/// the reset of all of these. Programs, banks and places in the stereo picture are not the song's to choose.
+/// Controllers that a [`Song`] keeps: modulation, data entry, volume, expression, sustain pedal, parameter numbers,
+/// and the reset of all of these. Programs, banks and panning are dropped: the arrangement sets its own programs.
 const CONTROLLERS: [u8; 11] = [1, 6, 7, 11, 38, 64, 98, 99, 100, 101, 121];
 
 /// One note of a [`Song`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Note {
-    /// When it is struck, in ticks.
+    /// Start, in ticks.
     pub start_tick: u64,
-    /// When it is struck.
+    /// Start, in seconds.
     pub start_s: f64,
-    /// When it is let go.
+    /// End, in seconds.
     pub end_s: f64,
-    /// Its channel, 0 to 15.
+    /// Channel, 0 to 15.
     pub channel: u8,
-    /// Its pitch or drum, 0 to 127.
+    /// Key: pitch or drum, 0 to 127.
     pub key: u8,
-    /// How hard it is struck, 1 to 127.
+    /// Velocity, 1 to 127.
     pub velocity: u8,
 }
 
 impl Note {
-    /// Whether its key is a drum.
+    /// Whether the note is a drum stroke.
     pub fn is_drum(&self) -> bool {
         self.channel == DRUM_CHANNEL
     }
@@ -45,9 +45,9 @@ impl Note {
 /// A controller (command 0xB0) or pitch bend (0xE0) of a [`Song`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Control {
-    /// When it is sent.
+    /// Time, in seconds.
     pub time_s: f64,
-    /// Its channel, 0 to 15.
+    /// Channel, 0 to 15.
     pub channel: u8,
     /// The kind of message.
     pub command: u8,
@@ -60,15 +60,15 @@ pub struct Control {
 /// A piece of music as notes in time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Song {
-    /// All notes but those of effect programs, in the order in which they are struck.
+    /// All notes except those of effect programs, by start.
     pub notes: Vec<Note>,
     /// All controls, in order.
     pub controls: Vec<Control>,
-    /// Ticks in a beat.
+    /// Ticks per beat.
     pub ticks_per_beat: f64,
-    /// Seconds at ticks.
+    /// Converts ticks to seconds.
     pub tempo: TempoMap,
-    /// From which tick on bars have how many sixteenths, in order.
+    /// Changes of metre, in order: tick, and sixteenths per bar from there on.
     pub bars: Vec<(u64, u32)>,
 }
 
@@ -77,17 +77,20 @@ impl Song {
     ///
     /// # Errors
     ///
-    /// When `bytes` is not such a file, it counts time in film frames, or no note has a pitch.
+    /// When `bytes` is not such a file, it uses SMPTE time, or it has no pitched notes.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let smf = Smf::parse(bytes)?;
         let Timing::Metrical(ticks_per_beat) = smf.header.timing else {
-            bail!("expected time in ticks a beat, found film frames");
+            bail!("expected time in ticks per beat, found film frames (SMPTE)");
         };
         let ticks_per_beat = f64::from(ticks_per_beat.as_int());
-        ensure!(ticks_per_beat > 0.0, "expected ticks in a beat, found none");
+        ensure!(
+            ticks_per_beat > 0.0,
+            "expected at least one tick per beat, found 0"
+        );
         ensure!(
             smf.header.format != Format::Sequential,
-            "expected simultaneous tracks, found tracks in sequence"
+            "expected simultaneous tracks (format 0 or 1), found tracks in sequence (format 2)"
         );
 
         let mut events = Vec::new();
@@ -98,7 +101,7 @@ impl Song {
                 events.push((tick, event.kind));
             }
         }
-        // Stable, so that what a track does at one time stays in order.
+        // A stable sort keeps the order of simultaneous events of a track.
         events.sort_by_key(|(tick, _)| *tick);
 
         let mut tempos = Vec::new();
@@ -126,7 +129,7 @@ impl Song {
         song.add_messages(&events);
         ensure!(
             song.notes.iter().any(|note| !note.is_drum()),
-            "expected notes with a pitch, found none"
+            "no pitched notes found"
         );
         Ok(song)
     }
@@ -189,20 +192,20 @@ impl Song {
                 _ => {}
             }
         }
-        // A note that is never let go lasts to the end.
+        // A note without a note off lasts to the end.
         for note in sounding.into_values() {
             self.notes[note].end_s = time_s;
         }
     }
 
-    /// When the last note with a pitch is let go.
+    /// End of the last pitched note, in seconds.
     pub fn end_s(&self) -> f64 {
         let pitched = self.notes.iter().filter(|note| !note.is_drum());
         pitched.fold(0.0, |end, note| note.end_s.max(end))
     }
 }
 
-/// Bars in threes are told from all others: many files have odd signatures that nobody plays.
+/// Distinguishes only triple metre from all others, because many files have wrong time signatures.
 fn bar_sixteenths(signature_sixteenths: u32) -> u32 {
     match signature_sixteenths {
         12 | 24 => 12,
@@ -210,16 +213,16 @@ fn bar_sixteenths(signature_sixteenths: u32) -> u32 {
     }
 }
 
-/// Seconds at ticks, through all changes of tempo.
+/// Conversion from ticks to seconds, with all tempo changes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TempoMap {
-    /// First tick, its time, and the seconds in a tick from there on; in order, the first at tick 0.
+    /// First tick, its time in seconds, and seconds per tick from there on; in order, the first at tick 0.
     spans: Vec<(f64, f64, f64)>,
 }
 
 impl TempoMap {
-    /// A map from tempo changes in order: ticks, and microseconds a beat from there on. It begins with the
-    /// 120 beats a minute of the standard.
+    /// Creates a map from tempo changes in order: tick, and microseconds per beat from there on. The initial tempo is
+    /// 120 BPM, as the standard requires.
     fn new(changes: &[(u64, u32)], ticks_per_beat: f64) -> Self {
         let (shortest, longest) = TEMPO_RANGE_MICROSECONDS;
         let mut spans = vec![(0.0, 0.0, 0.5 / ticks_per_beat)];
@@ -236,7 +239,7 @@ impl TempoMap {
         Self { spans }
     }
 
-    /// When `tick` is.
+    /// Time of `tick`, in seconds.
     pub fn seconds(&self, tick: f64) -> f64 {
         let later = self.spans.partition_point(|(first, ..)| *first <= tick);
         let (first, time_s, tick_s) = self.spans[later.max(1) - 1];

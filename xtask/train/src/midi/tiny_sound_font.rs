@@ -1,4 +1,4 @@
-//! The smallest sound font that is of use: a sine for all programs, a burst of noise for all drums.
+//! A minimal sound font for tests: a sine for all programs, a burst of noise for all drums.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -6,10 +6,10 @@ use rand::{Rng, SeedableRng};
 /// Frequency of the sine at key 69.
 pub const SINE_HZ: f64 = 441.0;
 
-/// Samples of silence after each sound, as the format has it.
+/// Samples of silence after each sound, as the format requires.
 const GUARD_SAMPLES: usize = 46;
 
-/// A file in the format SoundFont 2.
+/// Contents of a SoundFont 2 file.
 pub fn bytes() -> Vec<u8> {
     let step = std::f64::consts::TAU * SINE_HZ / 44_100.0;
     let sine = (0..2000).map(|n| (12_000.0 * (step * f64::from(n)).sin()) as i16);
@@ -88,7 +88,7 @@ fn instrument(first_zone: u16) -> Vec<u8> {
     bytes
 }
 
-/// Header of a sample from `start` on, with key 69 as its own.
+/// Header of a sample that starts at `start` and has the root key 69.
 fn sample(start: usize, length: usize, sample_loop: [usize; 2]) -> Vec<u8> {
     let mut bytes = vec![0; 46];
     let places = [0, length, sample_loop[0], sample_loop[1]];

@@ -1,4 +1,4 @@
-//! What is trained and how: a TOML file.
+//! Training recipes: TOML files that describe what to train and how.
 
 pub mod magnitudes;
 pub mod network;
@@ -22,11 +22,11 @@ use voice::VoiceRecipe;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Recipe {
-    /// For an encoder and decoder.
+    /// Recipe for an encoder and decoder.
     Network(NetworkRecipe),
-    /// For a HiFi-GAN voice.
+    /// Recipe for a HiFi-GAN voice.
     Voice(VoiceRecipe),
-    /// For what guesses magnitudes from mels.
+    /// Recipe for a magnitude network.
     Magnitudes(MagnitudesRecipe),
 }
 
@@ -74,7 +74,7 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// Name of the model that comes of it.
+    /// Name of the trained model.
     pub fn name(&self) -> &str {
         match self {
             Self::Network(recipe) => &recipe.name,
@@ -92,7 +92,7 @@ impl Recipe {
         }
     }
 
-    /// Start of all random numbers.
+    /// Seed of all random numbers.
     pub fn seed(&self) -> u64 {
         match self {
             Self::Network(recipe) => recipe.crops.seed,
@@ -101,7 +101,7 @@ impl Recipe {
         }
     }
 
-    /// How the loss is minimised.
+    /// Settings of the optimiser.
     pub fn optimiser(&self) -> &Optimiser {
         match self {
             Self::Network(recipe) => &recipe.optimiser,
@@ -110,7 +110,7 @@ impl Recipe {
         }
     }
 
-    /// What is trained, with its sizes.
+    /// Kind and sizes of the trained part, as text.
     pub fn trained(&self) -> String {
         match self {
             Self::Network(recipe) => format!("{:?}", recipe.network),

@@ -1,4 +1,4 @@
-//! A recipe for an encoder and decoder.
+//! Recipes for an encoder and decoder.
 
 use anyhow::{Result, ensure};
 use model_runtime::Architecture;
@@ -20,71 +20,72 @@ use vocoder::MelConfig;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkRecipe {
-    /// Name of the model that comes of it.
+    /// Name of the trained model.
     pub name: String,
     /// The mel spectrogram; the standard one without this.
     #[serde(default, skip_serializing_if = "is_standard")]
     pub mel: MelConfig,
     /// The network.
     pub network: Architecture,
-    /// How crops are drawn.
+    /// Sampling of crops.
     pub crops: Crops,
-    /// Crops rendered from MIDI files, if there are to be any.
+    /// Crops rendered from MIDI files; none without this table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub midi: Option<Midi>,
-    /// Practice for streams that cannot wait for all that the network sees ahead.
+    /// Steps with limited look-ahead, for low-latency streams; none without this table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub look_ahead: Option<LimitedLookAhead>,
-    /// What is minimised.
+    /// The loss.
     pub loss: Loss,
-    /// What a discriminator adds to it; none takes part without this.
+    /// The discriminator's part of the loss; no discriminator without this table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adversarial: Option<Adversarial>,
-    /// How it is minimised.
+    /// Settings of the optimiser.
     pub optimiser: Optimiser,
 }
 
-/// How crops are drawn and changed.
+/// Sampling and augmentation of crops.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Crops {
-    /// Start of all random numbers.
+    /// Seed of all random numbers.
     pub seed: u64,
-    /// Crops a step.
+    /// Crops per step.
     pub batch: usize,
-    /// Mel frames a crop.
+    /// Mel frames per crop.
     pub frames: usize,
-    /// Pitch shifts are drawn evenly from minus to plus this many semitones, for each crop on its own.
+    /// Largest pitch shift in semitones, up or down. A shift is drawn uniformly for each crop.
     pub max_shift_semitones: u32,
     /// Share of crops that are not shifted.
     pub unshifted_share: f64,
-    /// Whether the rhythm encoder hears a shift of its own.
+    /// Whether the rhythm encoder gets a different shift from the harmony encoder.
     pub two_views: bool,
-    /// A crop's level changes by up to this much either way.
+    /// Largest random change of a crop's level, up or down, in nepers.
     pub gain_nepers: f32,
-    /// A crop is out of tune by up to this much either way.
+    /// Largest random detuning of a crop, up or down, in cents.
     #[serde(default)]
     pub tuning_cents: f64,
-    /// A crop is coloured by two bells of up to this much either way, and a tilt of a sixth of it an octave.
+    /// Largest gain of the random equaliser, in dB: two bell filters with up to this gain, positive or negative, and
+    /// a tilt of up to a sixth of it per octave.
     #[serde(default)]
     pub equaliser_db: f32,
-    /// Share of the crops with a drum loop (`--drums`) under them, which is not shifted. The harmony encoder hears
-    /// another one, or none.
+    /// Share of the crops that get an added drum loop (`--drums`), which is not shifted. The harmony encoder gets a
+    /// different loop or none.
     #[serde(default)]
     pub drums_share: f64,
 }
 
-/// Clips of MIDI files, rendered at several transpositions, with drums that do not move.
+/// Clips of MIDI files, rendered at several transpositions; the drums are not transposed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Midi {
-    /// Share of the crops that are taken from them.
+    /// Share of the crops that come from these clips.
     pub share: f64,
     /// Number of clips.
     pub clips: usize,
-    /// Length of a clip.
+    /// Length of a clip, in seconds.
     pub seconds: f64,
-    /// Transpositions of a clip.
+    /// Number of transpositions per clip.
     pub transpositions: usize,
 }
 
@@ -92,30 +93,30 @@ pub struct Midi {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LimitedLookAhead {
-    /// Share of the steps that are limited,
+    /// Share of the steps with limited look-ahead.
     pub share: f64,
-    /// each to one of these numbers of mel frames.
+    /// Look-ahead limits in mel frames; each such step uses one of them.
     pub frames: Vec<usize>,
 }
 
-/// The discriminator, and what it adds to the loss.
+/// The discriminator and its part of the loss.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Adversarial {
-    /// Weight of the network's least-squares loss, where the reconstruction's is one.
+    /// Weight of the network's least-squares loss; the reconstruction loss has weight 1.
     pub weight: f64,
     /// Weight of feature matching.
     pub feature_matching: f64,
-    /// The discriminator takes part, and begins to learn, after so many steps.
+    /// Step from which the discriminator is trained and used in the loss.
     pub start_step: u64,
     /// Channels of its first layer (16 as published); five stages double them.
     pub channels: usize,
-    /// RAdam's learning rate for it at the first step; it falls as the network's does.
+    /// Learning rate of its RAdam optimiser at the first step. It decays like that of the network.
     pub learning_rate: f64,
 }
 
 impl Adversarial {
-    /// What it adds to the loss, and when; `optimiser` is that of the network.
+    /// Settings for adversarial training; `optimiser` is that of the network.
     pub fn config(&self, optimiser: &Optimiser) -> AdversaryConfig {
         AdversaryConfig {
             weight: self.weight,
@@ -135,15 +136,15 @@ impl Adversarial {
         } = *self;
         ensure!(
             weight >= 0.0 && feature_matching >= 0.0,
-            "expected adversarial weights of 0 or more, found {weight} and {feature_matching}"
+            "weight and feature_matching must be at least 0, found {weight} and {feature_matching}"
         );
         ensure!(
             learning_rate > 0.0 && channels > 0,
-            "expected a discriminator with a learning rate and channels above 0, found {learning_rate} and {channels}"
+            "the discriminator's learning_rate and channels must be above 0, found {learning_rate} and {channels}"
         );
         ensure!(
             crops.frames >= discriminator::MIN_FRAMES,
-            "the discriminator expects crops of at least {} frames, found {}",
+            "the discriminator needs crops of at least {} frames, found {}",
             discriminator::MIN_FRAMES,
             crops.frames
         );
@@ -152,12 +153,12 @@ impl Adversarial {
 }
 
 impl NetworkRecipe {
-    /// Refuses what cannot be trained.
+    /// Checks that the recipe can be trained.
     pub fn check(&self) -> Result<()> {
         if let Some(LimitedLookAhead { share, frames }) = &self.look_ahead {
             ensure!(
                 (0.0..=1.0).contains(share) && !frames.is_empty(),
-                "look_ahead: expected a share of 0 to 1 and a number of frames, found {share} and {frames:?}"
+                "look_ahead: share must be between 0 and 1 and frames must not be empty, found {share} and {frames:?}"
             );
         }
         if let Some(adversarial) = &self.adversarial {
@@ -166,7 +167,7 @@ impl NetworkRecipe {
         Ok(())
     }
 
-    /// Mel frames that the network may see ahead in a step, if they are limited.
+    /// Look-ahead limit of a step in mel frames, if it has one.
     pub fn look_ahead_frames(&self, step: u64) -> Option<usize> {
         let LimitedLookAhead { share, frames } = self.look_ahead.as_ref()?;
         let mut random = StdRng::seed_from_u64(self.crops.seed.rotate_left(32) ^ step);
@@ -176,19 +177,19 @@ impl NetworkRecipe {
         frames.choose(&mut random).copied()
     }
 
-    /// What is rendered of MIDI files, if anything.
+    /// Settings for rendering MIDI files, if the recipe uses them.
     pub fn midi_settings(&self) -> Option<MidiSettings> {
         self.midi.as_ref().map(|midi| MidiSettings {
             clips: midi.clips,
             seconds: midi.seconds,
             transpositions: midi.transpositions,
-            // Two of them are up to twice as far apart; those too far are not paired.
+            // Two renderings can differ by twice as much; pairs that differ too much are not used.
             max_shift_semitones: self.crops.max_shift_semitones,
             seed: self.crops.seed,
         })
     }
 
-    /// The crops as the sampler wants them.
+    /// Settings for the crop sampler.
     pub fn crop_settings(&self) -> CropSettings {
         let crops = &self.crops;
         CropSettings {

@@ -1,4 +1,4 @@
-//! How a loss is minimised.
+//! Settings of the optimiser in recipes.
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -9,29 +9,29 @@ use crate::optim::AdamConfig;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Optimiser {
-    /// Learning rate at the first step, of RAdam for a network, of AdamW for a voice.
+    /// Learning rate at the first step (RAdam for a network, AdamW for a voice).
     pub learning_rate: f64,
-    /// It halves every so many steps,
+    /// Steps after which the learning rate has halved.
     pub half_life_steps: f64,
-    /// until it reaches this.
+    /// Lower limit of the learning rate.
     pub learning_rate_floor: f64,
-    /// Decay of the gradients' first and second moments, a step.
+    /// Decay of the gradients' first and second moments per step.
     pub betas: [f64; 2],
-    /// Share of the weights that a step at a learning rate of one would take off, apart from the gradients.
+    /// Decoupled weight decay: a step reduces the weights by this share times the learning rate.
     #[serde(default)]
     pub weight_decay: f64,
     /// Largest global norm of the gradients.
     pub clip_norm: f64,
-    /// Decay of the averaged weights that are exported, a step.
+    /// Decay per step of the averaged weights, which are exported.
     pub average_decay: f64,
-    /// A checkpoint every so many steps,
+    /// Steps between checkpoints.
     pub checkpoint_steps: u64,
-    /// and a validation every so many.
+    /// Steps between validations.
     pub validation_steps: u64,
 }
 
 impl Optimiser {
-    /// Refuses what minimises nothing.
+    /// Checks the settings.
     pub fn check(&self) -> Result<()> {
         let Self {
             learning_rate,
@@ -43,15 +43,15 @@ impl Optimiser {
         } = *self;
         ensure!(
             learning_rate > 0.0 && half_life_steps > 0.0,
-            "expected a learning rate and half life above 0, found {learning_rate} and {half_life_steps}"
+            "learning_rate and half_life_steps must be above 0, found {learning_rate} and {half_life_steps}"
         );
         ensure!(
             weight_decay >= 0.0,
-            "expected a weight decay of 0 or more, found {weight_decay}"
+            "weight_decay must be at least 0, found {weight_decay}"
         );
         ensure!(
             checkpoint_steps > 0 && validation_steps > 0,
-            "expected checkpoints and validations at least every step, found 0"
+            "checkpoint_steps and validation_steps must be at least 1, found 0"
         );
         Ok(())
     }

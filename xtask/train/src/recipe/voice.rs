@@ -1,4 +1,4 @@
-//! A recipe for a HiFi-GAN voice.
+//! Recipes for a HiFi-GAN voice.
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use crate::voice::discriminators::DiscriminatorsConfig;
 use crate::voice::segments::Segments;
 use crate::voice::spectra::STFT_SIZES;
 
-/// How a voice is trained.
+/// A recipe for a voice.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VoiceRecipe {
@@ -21,16 +21,16 @@ pub struct VoiceRecipe {
     /// The mel spectrogram; the standard one without this.
     #[serde(default, skip_serializing_if = "is_standard")]
     pub mel: MelConfig,
-    /// The generator, by its published names.
+    /// Sizes of the generator, with the published field names.
     pub generator: GeneratorConfig,
-    /// How segments are drawn.
+    /// Sampling of segments.
     pub segments: Segments,
-    /// What is minimised.
+    /// The loss.
     pub loss: VoiceLoss,
-    /// What discriminators add to it; none take part without this.
+    /// The discriminators' part of the loss; no discriminators without this table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adversarial: Option<VoiceAdversarial>,
-    /// How it is minimised.
+    /// Settings of the optimiser.
     pub optimiser: Optimiser,
 }
 
@@ -45,7 +45,7 @@ pub struct VoiceLoss {
     pub stft: f64,
 }
 
-/// Discriminators, and what they add to the loss.
+/// The discriminators and their part of the loss.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VoiceAdversarial {
@@ -53,16 +53,16 @@ pub struct VoiceAdversarial {
     pub weight: f64,
     /// Weight of feature matching, summed over the discriminators and their layers.
     pub feature_matching: f64,
-    /// The discriminators take part, and begin to learn, after so many steps.
+    /// Step from which the discriminators are trained and used in the loss.
     pub start_step: u64,
-    /// AdamW's learning rate for them at the first step; it falls as the generator's does.
+    /// Learning rate of their AdamW optimiser at the first step. It decays like that of the generator.
     pub learning_rate: f64,
-    /// Which discriminators.
+    /// Kinds and sizes of the discriminators.
     pub discriminators: DiscriminatorsConfig,
 }
 
 impl VoiceAdversarial {
-    /// What they add to the loss, and when; `optimiser` is that of the generator.
+    /// Settings for adversarial training; `optimiser` is that of the generator.
     pub fn config(&self, optimiser: &Optimiser) -> AdversaryConfig {
         AdversaryConfig {
             weight: self.weight,
@@ -74,7 +74,7 @@ impl VoiceAdversarial {
 }
 
 impl VoiceRecipe {
-    /// Refuses what cannot be trained.
+    /// Checks that the recipe can be trained.
     pub fn check(&self) -> Result<()> {
         self.generator.validate()?;
         let mel = &self.mel;
@@ -92,7 +92,7 @@ impl VoiceRecipe {
         let VoiceLoss { mel, stft } = self.loss;
         ensure!(
             mel >= 0.0 && stft >= 0.0,
-            "expected loss weights of 0 or more, found {mel} and {stft}"
+            "mel and stft must be at least 0, found {mel} and {stft}"
         );
         if let Some(adversarial) = &self.adversarial {
             let VoiceAdversarial {
@@ -103,7 +103,7 @@ impl VoiceRecipe {
             } = *adversarial;
             ensure!(
                 weight >= 0.0 && feature_matching >= 0.0 && learning_rate > 0.0,
-                "expected adversarial weights of 0 or more and a learning rate above 0, found {weight}, \
+                "weight and feature_matching must be at least 0 and learning_rate above 0, found {weight}, \
                  {feature_matching} and {learning_rate}"
             );
             adversarial

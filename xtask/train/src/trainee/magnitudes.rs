@@ -1,4 +1,4 @@
-//! Training of the network that guesses magnitudes from mels ([`vocoder::magnitudes`]).
+//! Training of the network that predicts magnitudes from mels ([`vocoder::magnitudes`]).
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -42,11 +42,12 @@ pub struct MagnitudesTrainee {
 }
 
 impl MagnitudesTrainee {
-    /// The network of a recipe, from random or given weights, ready for the step after those of `header`.
+    /// Creates the network of a recipe with random or given weights. The next step is the one after `header.step`
+    /// steps.
     ///
     /// # Errors
     ///
-    /// When weights or material do not fit the recipe.
+    /// When weights or training data do not match the recipe.
     pub fn new(
         recipe: MagnitudesRecipe,
         header: &Header,
@@ -105,7 +106,7 @@ impl MagnitudesTrainee {
     }
 }
 
-/// Mean absolute difference of the logarithms of guessed and true magnitudes, nepers.
+/// Mean absolute difference of the logarithms of predicted and true magnitudes, in nepers.
 fn distance(
     network: &MagnitudeNetwork,
     spectra: &Magnitudes,
@@ -115,7 +116,7 @@ fn distance(
 ) -> Result<Tensor> {
     let log_mel = Tensor::from_vec(batch.mel, (batch.size, mel.n_mels, ()), device)?;
     let real = Tensor::from_vec(batch.samples, (batch.size, 1, ()), device)?;
-    // From the first frame of the mel on that lies wholly within the samples.
+    // Start at the first mel frame that lies completely within the samples.
     let start = EDGE_FRAMES * mel.hop_length - mel.padding_samples();
     let real = real.narrow(2, start, real.dim(2)? - start)?.contiguous()?;
     let real = spectra.of(&real)?.transpose(1, 2)?;

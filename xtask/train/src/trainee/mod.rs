@@ -1,4 +1,4 @@
-//! What a run trains.
+//! The interface between the training loop and the trained parts.
 
 pub mod magnitudes;
 pub mod network;
@@ -13,40 +13,40 @@ use serde_json::Value;
 
 use crate::checkpoint::Header;
 
-/// What a run trains, with the material that it is trained on.
+/// A part of a model in training, with its training data.
 pub trait Trainee {
-    /// Material for one step.
+    /// Training data for one step.
     type Batch;
 
-    /// Waits for the material of the next step.
+    /// Waits for the next batch.
     ///
     /// # Errors
     ///
     /// When it cannot be made.
     fn next_batch(&mut self) -> Result<Self::Batch>;
 
-    /// One step more than `header` counts.
+    /// Trains one step, the one after `header.step` steps.
     ///
     /// # Errors
     ///
     /// When the gradients are not finite, or the computation fails.
     fn step(&mut self, header: &Header, batch: Self::Batch) -> Result<Report>;
 
-    /// How the averaged weights do on music that is never trained on.
+    /// Validates the averaged weights on validation music.
     ///
     /// # Errors
     ///
     /// When the computation fails.
     fn validate(&self, header: &Header) -> Result<Report>;
 
-    /// Pictures and sounds of the averaged weights, for the folder of the run.
+    /// Writes pictures and sounds from the averaged weights to the run folder.
     ///
     /// # Errors
     ///
     /// When they cannot be made or written.
     fn preview(&self, header: &Header, run: &Path) -> Result<()>;
 
-    /// Everything that a resumed run needs, by name.
+    /// The tensors that resuming needs, by name.
     ///
     /// # Errors
     ///
@@ -54,10 +54,10 @@ pub trait Trainee {
     fn state(&self) -> Result<HashMap<String, Tensor>>;
 }
 
-/// How a step or a validation went.
+/// Result of a step or a validation.
 pub struct Report {
-    /// For the terminal.
+    /// A line for the terminal.
     pub line: String,
-    /// For `metrics.jsonl`: an object.
+    /// A JSON object for `metrics.jsonl`.
     pub figures: Value,
 }

@@ -1,4 +1,4 @@
-//! Training of both networks.
+//! Training of encoder and decoder.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -31,11 +31,11 @@ use crate::weights::Weights;
 /// Crops in the validation set.
 const VALIDATION_CROPS: usize = 32;
 
-/// What a network is trained on.
+/// Training data of a network.
 pub struct NetworkMaterial<'a> {
     /// The music.
     pub parts: Partition,
-    /// Where MIDI files may lie.
+    /// Folders that may contain MIDI files.
     pub data: &'a [PathBuf],
     /// Folders of drum loops.
     pub drums: &'a [PathBuf],
@@ -55,11 +55,12 @@ pub struct NetworkTrainee {
 }
 
 impl NetworkTrainee {
-    /// The network of a recipe, from random or given weights, ready for the step after those of `header`.
+    /// Creates the network of a recipe with random or given weights. The next step is the one after `header.step`
+    /// steps.
     ///
     /// # Errors
     ///
-    /// When weights or material do not fit the recipe.
+    /// When weights or training data do not match the recipe.
     pub fn new(
         recipe: NetworkRecipe,
         header: &Header,
@@ -113,13 +114,13 @@ impl NetworkTrainee {
                 mel.sample_rate_hz,
             )?,
         };
-        // A recipe names what helps; those who have less can train all the same.
+        // A recipe may ask for drums and MIDI files; training also works without them.
         if settings.drums_share > 0.0 && material.drums.is_empty() {
-            println!("no drum loops (--drums): training without drums under the music");
+            println!("no drum loops given (--drums): training without them");
             settings.drums_share = 0.0;
         }
         if settings.midi_share > 0.0 && material.renderings.is_empty() {
-            println!("no MIDI files among the data: training without them");
+            println!("no MIDI files in the data: training without them");
             settings.midi_share = 0.0;
         }
         let sampler = CropSampler::new(&material, &mel, settings)?;
@@ -136,7 +137,7 @@ impl NetworkTrainee {
         })
     }
 
-    /// The network as it stands, for gradients to pass through but not to reach.
+    /// The network with its current weights, detached: gradients pass through it but do not reach the weights.
     fn frozen_network(&self, look_ahead_frames: Option<usize>) -> Result<Arc<dyn Network>> {
         let vars = self.parameters.vars().into_iter();
         let weights = vars
@@ -227,7 +228,7 @@ impl Trainee for NetworkTrainee {
         let figures = json!({ "validation": v.to_json(), "mel_l1_by_look_ahead_frames": limited });
         let limited = limited
             .iter()
-            .map(|(frames, mel_l1)| format!(", {mel_l1:.3} with {frames} ahead"));
+            .map(|(frames, mel_l1)| format!(", {mel_l1:.3} with {frames} frames of look-ahead"));
         let mut line = format!("mel L1 {:.3}{}", v.mel_l1, limited.collect::<String>());
         for (factor, v) in v.factors.iter() {
             line += &format!(
@@ -254,13 +255,13 @@ impl Trainee for NetworkTrainee {
     }
 }
 
-/// A figure of each factor.
+/// One figure per factor, with three decimals.
 fn in_thousandths(figures: &FactorMap<f32>) -> String {
     let figures = figures.values().map(|value| format!("{value:.3}"));
     figures.collect::<Vec<_>>().join(" ")
 }
 
-/// The same crops at every validation, shifted but not otherwise changed.
+/// The validation crops, pitch-shifted but not otherwise augmented. They are the same at every validation.
 fn validation_set(
     tracks: &[Arc<Track>],
     mel: &MelConfig,

@@ -46,7 +46,7 @@ pub struct VoiceTrainee {
     preview: VoicePreview,
 }
 
-/// Figures of a step or a validation, weighted by nothing.
+/// Unweighted losses of a step or a validation.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Figures {
     /// Mean absolute difference of log-mels, nepers.
@@ -56,11 +56,12 @@ struct Figures {
 }
 
 impl VoiceTrainee {
-    /// The generator of a recipe, from random or given weights, ready for the step after those of `header`.
+    /// Creates the generator of a recipe with random or given weights. The next step is the one after `header.step`
+    /// steps.
     ///
     /// # Errors
     ///
-    /// When weights or material do not fit the recipe.
+    /// When weights or training data do not match the recipe.
     pub fn new(
         recipe: VoiceRecipe,
         header: &Header,
@@ -169,7 +170,7 @@ impl Trainee for VoiceTrainee {
             total = (total + &trial.loss)?;
         }
         let gradients = total.backward()?;
-        // Read with the backward pass under way: a GPU is waited for.
+        // Read the losses after the backward pass has been queued, because reading waits for the GPU.
         let parts: Vec<f32> = Tensor::stack(&parts, 0)?.to_vec1()?;
         let figures = Figures {
             mel_l1: parts[0],
@@ -247,9 +248,10 @@ impl Trainee for VoiceTrainee {
     }
 }
 
-/// Has an untrained generator leave its template as it is: what a random one adds must be unlearnt first. And keeps what it
-/// hears from fading on the way up: a transposed convolution's usual start makes it `sqrt(3 * rate)` times weaker, so that after
-/// four of them next to nothing but biases is left, and for a thousand steps nothing is learnt.
+/// Initialises a generator so that it returns its template unchanged. With random output weights, it would first have
+/// to unlearn what it adds. Also scales the weights of the transposed convolutions: the usual initialisation
+/// attenuates the signal by `sqrt(3 * rate)` in each. After four of them almost only biases remain, and nothing is
+/// learnt for a thousand steps.
 fn begin_as_template(parameters: &Parameters, config: &GeneratorConfig) -> Result<()> {
     for (name, var) in parameters.vars() {
         let rate = name.strip_prefix("ups.").and_then(|name| {
@@ -266,12 +268,12 @@ fn begin_as_template(parameters: &Parameters, config: &GeneratorConfig) -> Resul
     Ok(())
 }
 
-/// Segments on the training device.
+/// A batch of segments on the training device.
 struct Segment {
-    /// What the generator hears: (B, n_mels, frames), and (B, 1, L).
+    /// Inputs of the generator: mel (B, n_mels, frames) and template (B, 1, L).
     mel: Tensor,
     template: Option<Tensor>,
-    /// What it should make of it (B, 1, L).
+    /// Target samples (B, 1, L).
     real: Tensor,
 }
 
@@ -309,7 +311,7 @@ mod tests {
         let mel = MelSpectrogram::new(&config)?.log_mel(&samples);
         let mel = to_tensor(&[mel])?.squeeze(1)?;
         let real = Tensor::from_vec(samples, (1, 1, 16 * 512), &device)?;
-        // A guess that is right but for its level.
+        // A template that is correct except for its level.
         let template = (&real * 0.3)?;
         let log_mels = LogMels::new(&MelConfig::default(), DType::F32, &device)?;
 

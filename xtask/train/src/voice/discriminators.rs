@@ -67,30 +67,30 @@ impl DiscriminatorsConfig {
         );
         ensure!(
             self.periods.iter().all(|period| (1..=64).contains(period)),
-            "expected periods of 1 to 64 samples, found {:?}",
+            "periods must be between 1 and 64 samples, found {:?}",
             self.periods
         );
         ensure!(
             self.scales <= 8,
-            "expected at most 8 scales, found {}",
+            "scales must be at most 8, found {}",
             self.scales
         );
         for &n_fft in &self.resolutions {
             ensure!(
                 n_fft % 4 == 0 && (64..=samples).contains(&n_fft),
-                "expected transforms of 64 to {samples} samples, a multiple of 4, found {n_fft}"
+                "resolutions must be multiples of 4 between 64 and {samples} samples, found {n_fft}"
             );
         }
         for width in [self.period_width, self.scale_width, self.resolution_width] {
             ensure!(
                 width > 0.0 && width <= 4.0,
-                "expected widths above 0, up to 4, found {width}"
+                "widths must be above 0 and at most 4, found {width}"
             );
         }
         let channels = channels(128, self.scale_width);
         ensure!(
             self.scales == 0 || channels.is_multiple_of(MOST_GROUPS),
-            "scale_width: expected 128 channels to become a multiple of {MOST_GROUPS}, found {channels}"
+            "scale_width must give a multiple of {MOST_GROUPS} channels (of 128), found {channels}"
         );
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What a voice in training makes of pieces that it is not trained on: a picture to look at, sounds to listen to.
+//! Previews of a voice in training: pictures and sounds of validation music.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub struct VoicePreview {
 }
 
 impl VoicePreview {
-    /// Takes the middle of the first track and of the first one by another artist.
+    /// Takes the middle of the first track and of the first track by another artist.
     ///
     /// # Errors
     ///
@@ -31,8 +31,8 @@ impl VoicePreview {
         })
     }
 
-    /// Writes `previews/step-N.png`, the log-mels of the excerpts and of what `voice` makes of them, and
-    /// `previews/step-N-*.wav`, the sounds. `voice` makes samples of a log-mel.
+    /// Writes `previews/step-N.png`, the log-mels of the excerpts and of their resynthesis by `voice`, and
+    /// `previews/step-N-*.wav`, the sounds. `voice` turns a log-mel into samples.
     ///
     /// # Errors
     ///

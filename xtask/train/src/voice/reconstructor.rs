@@ -1,4 +1,4 @@
-//! The model whose reconstructed mels a voice is trained on.
+//! The model that decodes the mels that a voice is trained on (`--from`).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ impl Reconstructor {
     ///
     /// # Errors
     ///
-    /// When it is not a model, or its mel spectrogram is another.
+    /// When the file is not a model, or its mel spectrogram is another.
     pub fn load(path: &Path, mel: &MelConfig) -> Result<Self> {
         let model = Model::load(path)?;
         let found = &model.header().mel;
@@ -36,21 +36,21 @@ impl Reconstructor {
         })
     }
 
-    /// What guesses the magnitudes of templates, if the model has it.
+    /// The network that predicts the magnitudes of templates, if the model has one.
     pub fn magnitudes(&self) -> Option<&MagnitudeNetwork> {
         self.magnitudes.as_ref()
     }
 
-    /// Frames that must be known on either side of a frame.
+    /// Frames of context that the network needs on either side of a frame.
     pub fn context_frames(&self) -> usize {
         self.network.look_ahead_frames()
     }
 
-    /// Log-mels (B, 1, n_mels, T) encoded, and decoded from the means of the latents.
+    /// Encodes log-mels (B, 1, n_mels, T) and decodes the means of the latents.
     ///
     /// # Errors
     ///
-    /// When they do not fit the network.
+    /// When the shape does not match the network.
     pub fn reconstruct(&self, mel: &Tensor) -> Result<Tensor> {
         let latents = self.network.encode(mel)?;
         Ok(self.network.decode(&latents.means())?)

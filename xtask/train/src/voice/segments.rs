@@ -1,4 +1,4 @@
-//! Batches of short segments of music, with what a generator hears of them.
+//! Batches of short segments of music with the generator's inputs.
 
 use std::slice;
 use std::sync::Arc;
@@ -18,22 +18,23 @@ use crate::dataset::{Partition, Track};
 use crate::sampler::{by_artist, draw_track};
 use crate::shifted_mel::{Layer, ShiftedMel};
 
-/// Segments are no louder than this: a generator cannot go beyond full scale.
+/// Largest peak of a segment: the output of a generator is limited to full scale.
 const LOUDEST: f32 = 0.95;
 
-/// How segments are drawn.
+/// Sampling of segments.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Segments {
-    /// Start of all random numbers.
+    /// Seed of all random numbers.
     pub seed: u64,
-    /// Segments a step.
+    /// Segments per step.
     pub batch: usize,
-    /// Mel frames a segment.
+    /// Mel frames per segment.
     pub frames: usize,
-    /// A segment's level changes by up to this much either way, as far as it stays below full scale.
+    /// Largest random change of a segment's level, up or down, in nepers; limited so that the segment stays below
+    /// full scale.
     pub gain_nepers: f32,
-    /// Share of the segments whose mels are decoded, where a model is given that decodes them (`--from`).
+    /// Share of the segments with mels decoded by the model of `--from`; no effect without that model.
     #[serde(default = "all")]
     pub decoded_share: f64,
 }
@@ -43,7 +44,7 @@ fn all() -> f64 {
 }
 
 impl Segments {
-    /// Refuses what cannot be drawn.
+    /// Checks the settings.
     pub fn check(&self, least_frames: usize) -> Result<()> {
         let Self {
             batch,
@@ -54,52 +55,52 @@ impl Segments {
         } = *self;
         ensure!(
             batch > 0 && frames >= least_frames,
-            "expected a batch of at least one segment of at least {least_frames} frames, found {batch} of {frames}"
+            "batch must be at least 1 and frames at least {least_frames}, found {batch} and {frames}"
         );
         ensure!(
             gain_nepers >= 0.0 && gain_nepers.is_finite(),
-            "expected a gain of 0 nepers or more, found {gain_nepers}"
+            "gain_nepers must be at least 0, found {gain_nepers}"
         );
         ensure!(
             (0.0..=1.0).contains(&decoded_share),
-            "expected a decoded_share of 0 to 1, found {decoded_share}"
+            "decoded_share must be between 0 and 1, found {decoded_share}"
         );
         Ok(())
     }
 }
 
-/// Material for one step.
+/// Training data for one step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SegmentBatch {
     /// Samples of the segments, (size, frames * hop length).
     pub samples: Vec<f32>,
     /// Log-mels of the segments, (size, n_mels, frames).
     pub mel: Vec<f32>,
-    /// Templates made of these, (size, frames * hop length), if the generator hears them.
+    /// Templates for these mels, (size, frames * hop length), if the generator uses templates.
     pub template: Option<Vec<f32>>,
     /// Number of segments.
     pub size: usize,
 }
 
-/// What a voice is trained on.
+/// Training data of a voice.
 pub struct VoiceMaterial {
     /// The music.
     pub parts: Partition,
-    /// Whose mels are heard, instead of those of the music.
+    /// Decodes the mels; without it, the music's own mels are used.
     pub reconstructor: Option<Reconstructor>,
 }
 
-/// What a generator hears of a segment.
+/// Kind of the generator's inputs.
 #[derive(Clone)]
 pub struct Heard {
-    /// Whose mels it hears, instead of those of the music.
+    /// Decodes the mels; without it, the music's own mels are used.
     pub reconstructor: Option<Reconstructor>,
-    /// Whether it hears templates.
+    /// Whether the generator uses templates.
     pub template: bool,
 }
 
 impl Heard {
-    /// Makes templates, as the model will that reconstructs.
+    /// Makes templates the same way as the reconstructing model.
     ///
     /// # Errors
     ///
@@ -112,11 +113,11 @@ impl Heard {
         Ok(template_stream(mel, magnitudes)?)
     }
 
-    /// What is heard of a whole clip's mel, but for the template.
+    /// The generator's input mel for a complete clip.
     ///
     /// # Errors
     ///
-    /// When it cannot be reconstructed.
+    /// When the mel cannot be reconstructed.
     pub fn whole(&self, log_mel: &LogMel) -> Result<LogMel> {
         let Some(reconstructor) = &self.reconstructor else {
             return Ok(log_mel.clone());
@@ -125,7 +126,7 @@ impl Heard {
         Ok(to_log_mels(&reconstructor.reconstruct(&mel)?)?.remove(0))
     }
 
-    /// Frames on either side of a segment that take part in its reconstruction.
+    /// Frames of context on either side of a segment for its reconstruction.
     fn reconstructor_context_frames(&self) -> usize {
         let reconstructor = self.reconstructor.as_ref();
         reconstructor.map_or(0, Reconstructor::context_frames)
@@ -151,8 +152,8 @@ pub struct SegmentSampler {
 }
 
 impl SegmentSampler {
-    /// Takes segments of tracks whose sample rate is that of `mel`. Artists are drawn evenly, then a track of theirs, then a
-    /// place in it; tracks that are too short are left out.
+    /// Creates a sampler. The tracks must have the sample rate of `mel`. Artists are drawn uniformly, then one of
+    /// their tracks, then a position in it. Tracks that are too short are skipped.
     ///
     /// # Errors
     ///
@@ -175,8 +176,8 @@ impl SegmentSampler {
         })
     }
 
-    /// What the generator hears of a crop's mel (n_mels, context + frames + context): the mel, reconstructed if so, with the
-    /// template's context alone, frame after frame.
+    /// The generator's input mel for a crop's mel (n_mels, context + frames + context): decoded if `is_decoded`,
+    /// frame by frame, with only the context that the template needs.
     fn heard_mel(&self, crop: Vec<f32>, is_decoded: bool) -> Result<LogMel> {
         let n_mels = self.mel.n_mels;
         let mut mel = Tensor::from_vec(crop, (1, 1, n_mels, ()), &Device::Cpu)?;
