@@ -63,7 +63,7 @@ impl<T: Trainee> Run<T> {
     ///
     /// # Errors
     ///
-    /// When its metrics cannot be opened.
+    /// Returns an error if its metrics cannot be opened.
     pub fn new(folder: &Path, header: Header, trainee: T) -> Result<Self> {
         Ok(Self {
             metrics: open_metrics(&folder.join("metrics.jsonl"), header.step)?,
@@ -78,7 +78,7 @@ impl<T: Trainee> Run<T> {
     ///
     /// # Errors
     ///
-    /// When a step fails. The last checkpoint is then unchanged.
+    /// Returns an error if a step fails. The last checkpoint is then unchanged.
     pub fn train(mut self, until: Until) -> Result<()> {
         let interrupted = interrupt_flag()?;
         let mut saved_step = self.header.step;

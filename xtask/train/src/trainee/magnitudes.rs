@@ -47,7 +47,7 @@ impl MagnitudesTrainee {
     ///
     /// # Errors
     ///
-    /// When weights or training data do not match the recipe.
+    /// Returns an error if weights or training data do not match the recipe.
     pub fn new(
         recipe: MagnitudesRecipe,
         header: &Header,

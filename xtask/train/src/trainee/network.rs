@@ -60,7 +60,7 @@ impl NetworkTrainee {
     ///
     /// # Errors
     ///
-    /// When weights or training data do not match the recipe.
+    /// Returns an error if weights or training data do not match the recipe.
     pub fn new(
         recipe: NetworkRecipe,
         header: &Header,

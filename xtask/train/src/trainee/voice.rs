@@ -61,7 +61,7 @@ impl VoiceTrainee {
     ///
     /// # Errors
     ///
-    /// When weights or training data do not match the recipe.
+    /// Returns an error if weights or training data do not match the recipe.
     pub fn new(
         recipe: VoiceRecipe,
         header: &Header,

@@ -22,7 +22,7 @@ impl VoicePreview {
     ///
     /// # Errors
     ///
-    /// When there are no tracks.
+    /// Returns an error if there are no tracks.
     pub fn new(tracks: &[Arc<Track>]) -> Result<Self> {
         let clips = excerpts(tracks, MelConfig::default().sample_rate_hz)?;
         Ok(Self { clips })
@@ -33,7 +33,7 @@ impl VoicePreview {
     ///
     /// # Errors
     ///
-    /// When a file cannot be written.
+    /// Returns an error if a file cannot be written.
     pub fn write(
         &self,
         run: &Path,

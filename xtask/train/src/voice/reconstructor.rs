@@ -20,7 +20,7 @@ impl Reconstructor {
     ///
     /// # Errors
     ///
-    /// When the file is not a model.
+    /// Returns an error if the file is not a model.
     pub fn load(path: &Path) -> Result<Self> {
         let model = Model::load(path)?;
         Ok(Self {
@@ -43,7 +43,7 @@ impl Reconstructor {
     ///
     /// # Errors
     ///
-    /// When the shape does not match the network.
+    /// Returns an error if the shape does not match the network.
     pub fn reconstruct(&self, mel: &Tensor) -> Result<Tensor> {
         let latents = self.network.encode(mel)?;
         Ok(self.network.decode(&latents.means())?)
