@@ -39,7 +39,7 @@ impl Bundle {
 ///
 /// # Errors
 ///
-/// When the build fails or a bundle cannot be written.
+/// Returns an error if the build fails or a bundle cannot be written.
 pub fn release() -> Result<Bundles> {
     // Same packages as `cargo xtask` builds (the default members): this gives the same features, so nothing is built
     // twice.

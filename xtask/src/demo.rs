@@ -24,7 +24,7 @@ pub struct Demo {
 ///
 /// # Errors
 ///
-/// When the plugin cannot be loaded or a file cannot be written.
+/// Returns an error if the plugin cannot be loaded or a file cannot be written.
 pub fn render(clap: &Path, folder: &Path) -> Result<Demo> {
     let loops = workspace::root().join("assets/demo");
     let main = audio_file::read(&loops.join("harmony.ogg"))?;

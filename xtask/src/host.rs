@@ -54,7 +54,7 @@ impl Rendered {
 ///
 /// # Errors
 ///
-/// When the plugin cannot be loaded, or fails.
+/// Returns an error if the plugin cannot be loaded, or fails.
 pub fn remix(
     clap: &Path,
     main: &AudioClip,

@@ -39,7 +39,7 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// When the program cannot be built or started.
+    /// Returns an error if the program cannot be built or started.
     pub fn run(self, task: &str, arguments: Arguments) -> Result<()> {
         let package = self.package();
         let mut build = workspace::cargo();

@@ -54,7 +54,7 @@ fn noise(a: &AudioClip) -> AudioClip {
 ///
 /// # Errors
 ///
-/// When a clip cannot be resampled or separated.
+/// Returns an error if a clip cannot be resampled or separated.
 fn separated(a: &AudioClip, b: &AudioClip) -> Result<AudioClip> {
     let harmonic = part(&mono(a)?, |masks| masks.harmonic)?;
     let percussive = part(&mono(b)?, |masks| masks.percussive)?;
@@ -65,7 +65,7 @@ fn separated(a: &AudioClip, b: &AudioClip) -> Result<AudioClip> {
 ///
 /// # Errors
 ///
-/// When a clip cannot be resampled.
+/// Returns an error if a clip cannot be resampled.
 fn classic(method: Engine, a: &AudioClip, b: &AudioClip) -> Result<AudioClip> {
     let (a, b) = (mono(a)?, mono(b)?);
     let samples = a.len().min(b.len());

@@ -23,7 +23,7 @@ pub struct Segment {
 ///
 /// # Errors
 ///
-/// When a line has another format.
+/// Returns an error if a line has another format.
 pub fn parse(text: &str) -> Result<Vec<Segment>> {
     let lines = text.lines().filter(|line| !line.trim().is_empty());
     lines

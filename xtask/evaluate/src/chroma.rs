@@ -43,7 +43,7 @@ impl ChromaCqt {
     ///
     /// # Errors
     ///
-    /// When a Fourier transform fails.
+    /// Returns an error if a Fourier transform fails.
     pub fn new(sample_rate_hz: u32, hop_length: usize) -> Result<Self> {
         let ratio = 2f64.powf(2.0 / BINS_PER_OCTAVE as f64);
         let quality = (ratio + 1.0) / (ratio - 1.0);
@@ -71,7 +71,7 @@ impl ChromaCqt {
     ///
     /// # Errors
     ///
-    /// When a Fourier transform fails.
+    /// Returns an error if a Fourier transform fails.
     pub fn analyse(&self, samples: &[f32]) -> Result<Vec<[f32; PITCH_CLASSES]>> {
         let mut frame = self.fft.make_input_vec();
         let mut spectrum = self.fft.make_output_vec();

@@ -56,7 +56,7 @@ impl Classifier {
     ///
     /// # Errors
     ///
-    /// When there are fewer.
+    /// Returns an error if there are fewer.
     pub fn train(tracks: &[Arc<Track>], steps: usize, seed: u64) -> Result<Self> {
         let mut mel = MelSpectrogram::new(&MelConfig::default())?;
         let bar = progress::bar("Analysing tracks", tracks.len() as u64);
@@ -200,7 +200,7 @@ impl Classifier {
     ///
     /// # Errors
     ///
-    /// When it is shorter than a window.
+    /// Returns an error if it is shorter than a window.
     pub fn features(&self, log_mel: &LogMel) -> Result<ClipFeatures> {
         let last = log_mel.frames().checked_sub(WINDOW_FRAMES);
         let last = last.context("the clip is shorter than one segment of features")?;

@@ -67,7 +67,7 @@ impl Representation {
     ///
     /// # Errors
     ///
-    /// When the network fails.
+    /// Returns an error if the network fails.
     pub fn latents(network: &dyn Network, songs: &[Song]) -> Result<FactorMap<Self>> {
         let bar = progress::bar("Encoding songs", songs.len() as u64);
         let empty = || Self {
@@ -125,7 +125,7 @@ impl Representation {
 ///
 /// # Errors
 ///
-/// When the file cannot be written.
+/// Returns an error if the file cannot be written.
 pub fn write_chord_examples(
     path: &Path,
     representation: &Representation,
@@ -210,7 +210,7 @@ enum Score {
 ///
 /// # Errors
 ///
-/// When there are too few songs.
+/// Returns an error if there are too few songs.
 pub fn measure(representation: &Representation, songs: &[Song], effort: Effort) -> Result<Scores> {
     let tasks: Vec<(Task, u64)> = (0..effort.seeds as u64)
         .flat_map(|seed| [Task::Chords, Task::Detected, Task::Struck].map(|task| (task, seed)))

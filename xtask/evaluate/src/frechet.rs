@@ -25,7 +25,7 @@ impl Gaussian {
     ///
     /// # Errors
     ///
-    /// When the sizes do not fit.
+    /// Returns an error if the sizes do not fit.
     pub fn new(mean: Vec<f64>, covariance: Vec<f64>) -> Result<Self> {
         ensure!(
             !mean.is_empty() && covariance.len() == mean.len().pow(2),
@@ -42,7 +42,7 @@ impl Gaussian {
     ///
     /// # Errors
     ///
-    /// When there are fewer than two rows, or they differ in length.
+    /// Returns an error if there are fewer than two rows, or they differ in length.
     pub fn fit<'a>(rows: impl Iterator<Item = &'a Vec<f32>> + Clone) -> Result<Self> {
         let count = rows.clone().count();
         let d = rows.clone().next().map_or(0, Vec::len);
@@ -110,7 +110,7 @@ impl Gaussian {
 ///
 /// # Errors
 ///
-/// When a set is too small.
+/// Returns an error if a set is too small.
 pub fn distance(a: &[ClipFeatures], b: &[ClipFeatures], seed: u64) -> Result<Measured> {
     let fit = |clips: &[usize], of: &[ClipFeatures]| {
         Gaussian::fit(clips.iter().flat_map(|&clip| &of[clip]))

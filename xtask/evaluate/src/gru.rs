@@ -22,7 +22,7 @@ impl BiGru {
     ///
     /// # Errors
     ///
-    /// When a tensor is missing or has another shape.
+    /// Returns an error if a tensor is missing or has another shape.
     pub fn new(input: usize, hidden: usize, vb: &VarBuilder) -> Result<Self> {
         Ok(Self {
             forwards: Direction::new(input, hidden, false, &vb.pp("forwards"))?,
@@ -34,7 +34,7 @@ impl BiGru {
     ///
     /// # Errors
     ///
-    /// When the shape is another.
+    /// Returns an error if the shape is another.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let both = [self.forwards.forward(x)?, self.backwards.forward(x)?];
         Ok(Tensor::cat(&both, 2)?.contiguous()?)

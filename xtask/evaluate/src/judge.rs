@@ -129,7 +129,7 @@ impl Judge<'_> {
     ///
     /// # Errors
     ///
-    /// When there is too little data, or a file cannot be read or written.
+    /// Returns an error if there is too little data, or a file cannot be read or written.
     pub fn report(&self) -> Result<Report> {
         let stages = Stages::new(&self.folder.join("stages"), self.key()?)?;
         let mut findings = Findings::default();

@@ -54,7 +54,7 @@ impl FeatureExtractor {
     ///
     /// # Errors
     ///
-    /// When the filters cannot be made.
+    /// Returns an error if the filters cannot be made.
     pub fn new() -> Result<Self> {
         let mel = MelConfig {
             sample_rate_hz: SAMPLE_RATE_HZ,
@@ -72,7 +72,7 @@ impl FeatureExtractor {
     ///
     /// # Errors
     ///
-    /// When the clip cannot be resampled.
+    /// Returns an error if the clip cannot be resampled.
     pub fn extract(&mut self, clip: &AudioClip) -> Result<Features> {
         let mono = audio_file::mono(clip);
         let samples = audio_file::resample(&mono, clip.sample_rate_hz, SAMPLE_RATE_HZ)?;
@@ -91,7 +91,7 @@ impl FeatureExtractor {
     ///
     /// # Errors
     ///
-    /// When a Fourier transform fails.
+    /// Returns an error if a Fourier transform fails.
     pub fn onset_strength(&self, samples: &[f32]) -> Result<Vec<f32>> {
         /// Bands further below the loudest one of the clip are raised to there.
         const DYNAMIC_RANGE_DB: f32 = 80.0;
@@ -195,7 +195,7 @@ pub fn onset_correlation(a: &Features, b: &Features) -> f32 {
 ///
 /// # Errors
 ///
-/// When one clip is longer by more than a frame, or both are shorter than one.
+/// Returns an error if one clip is longer by more than a frame, or both are shorter than one.
 pub fn mel_distance(a: &Features, b: &Features) -> Result<f32> {
     let (a, b) = (&a.log_mel, &b.log_mel);
     ensure!(

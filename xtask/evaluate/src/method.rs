@@ -47,7 +47,7 @@ impl<'a> Method<'a> {
     ///
     /// # Errors
     ///
-    /// When they cannot be remixed.
+    /// Returns an error if they cannot be remixed.
     pub fn remix(&self, harmony: &AudioClip, rhythm: &AudioClip) -> Result<AudioClip> {
         (self.remix)(harmony, rhythm)
     }

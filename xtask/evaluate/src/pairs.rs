@@ -45,7 +45,7 @@ pub struct Pair {
 ///
 /// # Errors
 ///
-/// When fewer than two artists have a track with such an excerpt.
+/// Returns an error if fewer than two artists have a track with such an excerpt.
 pub fn draw(
     tracks: &[Arc<Track>],
     sample_rate_hz: u32,
@@ -84,7 +84,7 @@ pub fn draw(
 ///
 /// # Errors
 ///
-/// When no track has such an excerpt.
+/// Returns an error if no track has such an excerpt.
 pub fn draw_excerpts(
     tracks: &[Arc<Track>],
     sample_rate_hz: u32,

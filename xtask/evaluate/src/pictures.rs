@@ -29,7 +29,7 @@ const LATENT_RANGE: (f32, f32) = (-2.5, 2.5);
 ///
 /// # Errors
 ///
-/// When the pair cannot be remixed, or the file cannot be written.
+/// Returns an error if the pair cannot be remixed, or the file cannot be written.
 pub fn swaps(
     folder: &Path,
     file: &str,
@@ -77,7 +77,7 @@ pub fn swaps(
 ///
 /// # Errors
 ///
-/// When the network fails, or the file cannot be written.
+/// Returns an error if the network fails, or the file cannot be written.
 pub fn latents(folder: &Path, file: &str, network: &dyn Network, song: &Song) -> Result<Picture> {
     let mut log_mel = song.log_mel.clone();
     let log_mel = log_mel.take_first(LATENT_FRAMES.min(song.log_mel.frames()));
@@ -139,7 +139,7 @@ fn piano_roll(song: &Song, frames: usize) -> Vec<f32> {
 ///
 /// # Errors
 ///
-/// When the file cannot be written.
+/// Returns an error if the file cannot be written.
 pub fn confusion(folder: &Path, file: &str, counts: &[Vec<u32>]) -> Result<Picture> {
     let shares: Vec<f32> = counts
         .iter()
@@ -166,7 +166,7 @@ pub fn confusion(folder: &Path, file: &str, counts: &[Vec<u32>]) -> Result<Pictu
 ///
 /// # Errors
 ///
-/// When the file cannot be written.
+/// Returns an error if the file cannot be written.
 pub fn transposition(folder: &Path, file: &str, found: &[Transposition]) -> Result<Picture> {
     let curve = |name, values: fn(&Transposition) -> &[f32]| IntervalCurve {
         name,

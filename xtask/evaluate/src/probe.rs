@@ -64,7 +64,7 @@ impl Probe {
     ///
     /// # Errors
     ///
-    /// When no song is as long as a crop, or the songs' features differ in width.
+    /// Returns an error if no song is as long as a crop, or the songs' features differ in width.
     pub fn train(songs: &[&Example], config: &ProbeConfig) -> Result<Self> {
         let long_enough = |song: &&&Example| song.labels.len() >= config.crop_frames;
         let songs: Vec<&Example> = songs.iter().filter(long_enough).copied().collect();
@@ -164,7 +164,7 @@ impl Probe {
     ///
     /// # Errors
     ///
-    /// When its features have another width.
+    /// Returns an error if its features have another width.
     pub fn probabilities(&self, song: &Example) -> Result<Vec<Vec<f32>>> {
         let logits = self.logits(&[(song, 0)], song.labels.len())?;
         Ok(ops::softmax(&logits, D::Minus1)?.to_vec2()?)

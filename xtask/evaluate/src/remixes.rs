@@ -47,7 +47,7 @@ impl<'a> Remixes<'a> {
     ///
     /// # Errors
     ///
-    /// When a source cannot be analysed.
+    /// Returns an error if a source cannot be analysed.
     pub fn new(pairs: &'a [Pair], classifier: &'a Classifier, folder: &'a Path) -> Result<Self> {
         let sources = parallel::map(
             "Analysing pairs",
@@ -72,7 +72,7 @@ impl<'a> Remixes<'a> {
     ///
     /// # Errors
     ///
-    /// When a file cannot be written.
+    /// Returns an error if a file cannot be written.
     pub fn write_sources(&self) -> Result<()> {
         for (index, (pair, main, sidechain)) in self.sources.iter().take(EXAMPLES).enumerate() {
             self.write(index, "A", &pair.main.clip, main)?;
@@ -86,7 +86,7 @@ impl<'a> Remixes<'a> {
     ///
     /// # Errors
     ///
-    /// When a pair cannot be remixed; the error names it.
+    /// Returns an error if a pair cannot be remixed; the error names it.
     pub fn measure(&self, method: &Method) -> Result<Vec<PairScore>> {
         let indices: Vec<usize> = (0..self.sources.len()).collect();
         parallel::map(

@@ -52,7 +52,7 @@ pub struct Song {
 ///
 /// # Errors
 ///
-/// When there is no sound font, or a file cannot be read.
+/// Returns an error if there is no sound font, or a file cannot be read.
 pub fn load(folders: &[PathBuf], count: usize, seconds: f64, seed: u64) -> Result<Vec<Song>> {
     let settings = MidiSettings {
         clips: count,

@@ -29,7 +29,7 @@ impl Stages {
     ///
     /// # Errors
     ///
-    /// When the folder cannot be created.
+    /// Returns an error if the folder cannot be created.
     pub fn new(folder: &Path, key: String) -> Result<Self> {
         fs::create_dir_all(folder)
             .with_context(|| format!("cannot create the folder {}", folder.display()))?;
@@ -55,7 +55,7 @@ impl Stages {
     ///
     /// # Errors
     ///
-    /// When `work` fails, or its result cannot be written.
+    /// Returns an error if `work` fails, or its result cannot be written.
     pub fn run<T>(&self, name: &str, work: impl FnOnce() -> Result<T>) -> Result<T>
     where
         T: Serialize + DeserializeOwned,

@@ -39,7 +39,7 @@ impl Stft {
     ///
     /// # Errors
     ///
-    /// When a Fourier transform fails.
+    /// Returns an error if a Fourier transform fails.
     pub fn analyse(&self, samples: &[f32]) -> Result<Vec<Complex32>> {
         let frames = samples.len() / self.hop_length + 1;
         let mut spectra = vec![Complex32::default(); frames * self.n_bins()];
@@ -61,7 +61,7 @@ impl Stft {
     ///
     /// # Errors
     ///
-    /// When `spectra` does not hold whole frames, or a Fourier transform fails.
+    /// Returns an error if `spectra` does not hold whole frames, or a Fourier transform fails.
     pub fn synthesise(&self, spectra: &[Complex32], length: usize) -> Result<Vec<f32>> {
         let n_bins = self.n_bins();
         ensure!(

@@ -23,7 +23,7 @@ const PRIOR_OCTAVES: f64 = 1.0;
 ///
 /// # Errors
 ///
-/// When a transform fails.
+/// Returns an error if a transform fails.
 pub fn to_common_tempo(extractor: &FeatureExtractor, samples: &[f32]) -> Result<Vec<f32>> {
     let tempo_bpm = tempo_bpm(&extractor.onset_strength(samples)?);
     let octaves = (TEMPO_BPM / tempo_bpm).log2();

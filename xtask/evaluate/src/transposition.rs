@@ -32,7 +32,7 @@ pub struct Transposition {
 ///
 /// # Errors
 ///
-/// When the network fails.
+/// Returns an error if the network fails.
 pub fn measure(network: &dyn Network, tracks: &[Arc<Track>]) -> Result<Vec<Transposition>> {
     let config = MelConfig::default();
     let mut analysis = ShiftedMel::new(&config)?;

@@ -28,7 +28,7 @@ impl Pcm {
     ///
     /// # Errors
     ///
-    /// When the whole track is below -50 dBFS.
+    /// Returns an error if the whole track is below -50 dBFS.
     pub fn normalised(samples: &[f32], sample_rate_hz: u32) -> Result<Self> {
         Ok(Self::amplified(
             samples,
@@ -96,7 +96,7 @@ impl AudioCache {
     ///
     /// # Errors
     ///
-    /// When the folder cannot be created.
+    /// Returns an error if the folder cannot be created.
     pub fn new(folder: &Path, sample_rate_hz: u32) -> Result<Self> {
         fs::create_dir_all(folder)
             .with_context(|| format!("cannot create the cache folder {}", folder.display()))?;
@@ -110,7 +110,7 @@ impl AudioCache {
     ///
     /// # Errors
     ///
-    /// When the file cannot be read or is silent. The cache is then unchanged.
+    /// Returns an error if the file cannot be read or is silent. The cache is then unchanged.
     pub fn load(&self, path: &Path) -> Result<Pcm> {
         let cached = self.folder.join(self.file_name(path)?);
         // On any error, the track is decoded again.

@@ -200,7 +200,7 @@ fn open(path: &Path) -> Result<Box<dyn FormatReader>> {
 ///
 /// # Errors
 ///
-/// When the clip has no channels or channels of different lengths, or the file cannot be written.
+/// Returns an error if the clip has no channels or channels of different lengths, or the file cannot be written.
 pub fn write_wav(path: &Path, clip: &AudioClip, format: WavFormat) -> Result<()> {
     whole_file::write_with(path, |part| write_samples(part, clip, format))
 }
@@ -267,7 +267,7 @@ pub fn mono(clip: &AudioClip) -> Vec<f32> {
 ///
 /// # Errors
 ///
-/// When a rate is 0.
+/// Returns an error if a rate is 0.
 pub fn resample(samples: &[f32], from_hz: u32, to_hz: u32) -> Result<Vec<f32>> {
     Ok(model_runtime::resample(samples, from_hz, to_hz)?)
 }

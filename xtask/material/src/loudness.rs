@@ -15,7 +15,7 @@ const BLOCK_SECONDS: f32 = 0.4;
 ///
 /// # Errors
 ///
-/// When all of them are below -50 dBFS.
+/// Returns an error if all of them are below -50 dBFS.
 pub fn loudness_gain(samples: &[f32], sample_rate_hz: u32) -> Result<f32> {
     let rms = gated_rms(samples, sample_rate_hz)
         .with_context(|| format!("the file is silent (below {GATE_DBFS} dBFS)"))?;

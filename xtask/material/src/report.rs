@@ -155,7 +155,7 @@ impl Report {
     ///
     /// # Errors
     ///
-    /// When the file cannot be read or parsed.
+    /// Returns an error if the file cannot be read or parsed.
     pub fn load(path: &Path) -> Result<Self> {
         let describe = || format!("cannot read the report {}", path.display());
         let text = fs::read_to_string(path).with_context(describe)?;

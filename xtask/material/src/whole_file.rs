@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 ///
 /// # Errors
 ///
-/// When the file cannot be written. An older file is then unchanged.
+/// Returns an error if the file cannot be written. An older file is then unchanged.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     write_with(path, |part| Ok(fs::write(part, bytes)?))
 }
@@ -20,8 +20,8 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 ///
 /// # Errors
 ///
-/// When `write` fails or the file cannot be renamed. An older file is then unchanged, and the temporary file is
-/// removed.
+/// Returns an error if `write` fails or the file cannot be renamed. An older file is then unchanged, and the
+/// temporary file is removed.
 pub fn write_with(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let mut name = OsString::from(format!(".part-{}-", std::process::id()));
     name.push(path.file_name().context("the path has no file name")?);

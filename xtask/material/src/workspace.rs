@@ -23,7 +23,7 @@ pub fn cache(kind: &str) -> PathBuf {
 ///
 /// # Errors
 ///
-/// When Cargo cannot be started or its output has no target folder.
+/// Returns an error if Cargo cannot be started or its output has no target folder.
 pub fn target() -> Result<PathBuf> {
     let output = cargo()
         .args(["metadata", "--format-version", "1", "--no-deps"])

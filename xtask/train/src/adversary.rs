@@ -1,9 +1,9 @@
-//! Adversarial training: discriminators with their optimiser, and their turn in each step.
+//! Adversarial training: discriminators, their optimiser, and their part of each step.
 //!
-//! In one step the discriminators first judge the true and the generated, and what they say of the generated enters the
-//! network's loss with the discriminators' weights held fixed. When the network has taken its step, the discriminators take
-//! their own, on the same two, the generated one detached. The public codes of HARD and HiFi-GAN let the discriminators go
-//! first; here one judgement of the true serves both.
+//! In each step, the discriminators first score the real and the generated batch. The scores of the generated batch
+//! enter the network's loss, with the discriminators' weights fixed. After the network's step, the discriminators
+//! take their own step on the same two batches, with the generated one detached. The public code of HARD and of
+//! HiFi-GAN updates the discriminators first; here the real batch is evaluated only once per step.
 
 use std::collections::HashMap;
 
@@ -16,19 +16,19 @@ use crate::critic::{Critic, Judge, Verdict, discriminator_loss, feature_matching
 use crate::optim::{Adam, AdamConfig};
 use crate::parameters::Parameters;
 
-/// What the discriminators' state begins with in a checkpoint.
+/// Prefix of the discriminators' state in a checkpoint.
 const PREFIX: &str = "discriminator/";
 
-/// What an adversary adds to the loss, and when.
+/// Settings for adversarial training.
 #[derive(Clone, Copy, Debug)]
 pub struct AdversaryConfig {
     /// Weight of the least-squares loss.
     pub weight: f64,
     /// Weight of feature matching.
     pub feature_matching: f64,
-    /// It takes part after so many steps.
+    /// Step from which the discriminators are used.
     pub start_step: u64,
-    /// Its learning rate over the network's.
+    /// Learning rate relative to that of the network.
     pub relative_rate: f64,
 }
 
@@ -39,9 +39,9 @@ pub struct Adversary<C> {
     optimiser: Adam,
 }
 
-/// What the discriminators said in a step, before their own turn.
+/// Output of the discriminators in a step, before their own update.
 pub struct Trial<J> {
-    /// What the network's loss gets on top, weighted.
+    /// Weighted term for the network's loss.
     pub loss: Tensor,
     generator: Tensor,
     feature_matching: Tensor,
@@ -50,28 +50,31 @@ pub struct Trial<J> {
     generated: Tensor,
 }
 
-/// Figures of one step, weighted by nothing; those of several discriminators are added up, but for the scores.
+/// Unweighted figures of one step. Losses are summed over the discriminators; scores are averaged.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct AdversarialFigures {
     /// Least-squares loss of the network.
     pub generator: f32,
-    /// Difference of the discriminators' features between the generated and the true.
+    /// Difference of the discriminators' features between generated and real batch.
     pub feature_matching: f32,
-    /// Least-squares loss of the discriminators, for each: 0.5 when it cannot tell, 0 when it always can.
+    /// Least-squares loss of the discriminators: for each, 0.5 if it cannot distinguish real from generated, 0 if it
+    /// always can.
     pub discriminator: f32,
-    /// Mean score of the true.
+    /// Mean score of the real batch.
     pub real_score: f32,
-    /// Mean score of the generated.
+    /// Mean score of the generated batch.
     pub decoded_score: f32,
     /// Norm of the discriminators' gradients.
     pub gradient_norm: f64,
 }
 
 impl<C: Critic> Adversary<C> {
-    /// What `critic` makes of weights on the device: as the checkpoint left them, or drawn from the seed if it has none.
+    /// Creates the discriminators with `critic`, with weights from the checkpoint or, if it has none, random weights
+    /// from the seed.
     ///
     /// # Errors
-    /// If the critic cannot be made, or the checkpoint's does not fit.
+    ///
+    /// Returns an error if the critic cannot be created or does not match the checkpoint.
     pub fn new(
         config: AdversaryConfig,
         optimiser: AdamConfig,
@@ -106,15 +109,16 @@ impl<C: Critic> Adversary<C> {
         Ok(adversary)
     }
 
-    /// Whether it takes part in the step after `step` steps.
+    /// Whether the discriminators are used in the step after `step` steps.
     pub fn takes_part(&self, step: u64) -> bool {
         step >= self.config.start_step
     }
 
-    /// Judges a true and a generated batch of the same shape.
+    /// Evaluates a real and a generated batch of the same shape.
     ///
     /// # Errors
-    /// If it is too short.
+    ///
+    /// Returns an error if the batch is too short.
     pub fn judge(&mut self, target: &Tensor, generated: &Tensor) -> Result<Trial<C::Judge>> {
         self.critic.iterate()?;
         let judge = self.critic.judge()?;
@@ -135,10 +139,11 @@ impl<C: Critic> Adversary<C> {
         })
     }
 
-    /// The discriminators' own step, at the network's learning rate.
+    /// Updates the discriminators. `learning_rate` is that of the network.
     ///
     /// # Errors
-    /// If their gradients are not finite.
+    ///
+    /// Returns an error if their gradients are not finite.
     pub fn step(
         &mut self,
         trial: &Trial<C::Judge>,
@@ -154,7 +159,7 @@ impl<C: Critic> Adversary<C> {
                 .map(|verdict| Ok(verdict.scores.mean_all()?));
             Ok((sum(scores)? / verdicts.len() as f64)?)
         };
-        // Read at once, with the backward pass under way: a GPU is waited for.
+        // Read all figures at once after the backward pass has been queued, because reading waits for the GPU.
         let figures = [
             trial.generator.clone(),
             trial.feature_matching.clone(),
@@ -177,10 +182,11 @@ impl<C: Critic> Adversary<C> {
         })
     }
 
-    /// Everything that a resumed run needs, by name.
+    /// The tensors that resuming needs, by name.
     ///
     /// # Errors
-    /// If a tensor cannot be copied.
+    ///
+    /// Returns an error if a tensor cannot be copied.
     pub fn state(&self) -> Result<HashMap<String, Tensor>> {
         let mut state = self.optimiser.state()?;
         state.extend(self.critic.state());

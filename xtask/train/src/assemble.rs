@@ -1,4 +1,4 @@
-//! Model files made of trained parts.
+//! Assembles model files from trained parts.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,14 +15,14 @@ use crate::checkpoint::{self, Origin};
 use crate::recipe::Recipe;
 use crate::recipe::network::NetworkRecipe;
 
-/// The voice of a model, as a card names it. How long parts besides the network were trained stands in the figures of a card; its
-/// `steps` and `train_hours` are the network's.
+/// Name of the voice in model cards. The training time of parts other than the network is stored in the figures of a
+/// card; `steps` and `train_hours` are those of the network.
 pub const VOICE: &str = "voice";
-/// The magnitude network of a model, as a card names it.
+/// Name of the magnitude network in model cards.
 pub const MAGNITUDES: &str = "magnitudes";
 
-/// What the run of a network says of itself.
-pub fn card(run: &checkpoint::Header) -> Card {
+/// The model card of a network's run.
+pub fn card(run: &checkpoint::CheckpointHeader) -> Card {
     Card {
         name: run.recipe.name().to_owned(),
         version: String::new(),
@@ -34,13 +34,13 @@ pub fn card(run: &checkpoint::Header) -> Card {
     }
 }
 
-/// Names of the figures that tell how many steps and hours a part was trained.
+/// Names of the figures for the training steps and hours of a part.
 fn part_figures(part: &str) -> [String; 2] {
     ["steps", "hours"].map(|unit| format!("{part}: training {unit}"))
 }
 
-/// The card of a model that gets the part that a run trained.
-pub fn part_card(model: &Card, part: &str, run: &checkpoint::Header) -> Card {
+/// The model's card after adding the part that a run trained.
+pub fn part_card(model: &Card, part: &str, run: &checkpoint::CheckpointHeader) -> Card {
     let names = part_figures(part);
     let mut figures = model.figures.clone();
     figures.retain(|figure| !names.contains(&figure.name));
@@ -53,11 +53,11 @@ pub fn part_card(model: &Card, part: &str, run: &checkpoint::Header) -> Card {
     }
 }
 
-fn rounded_hours(run: &checkpoint::Header) -> f64 {
+fn rounded_hours(run: &checkpoint::CheckpointHeader) -> f64 {
     (run.total_hours() * 100.0).round() / 100.0
 }
 
-/// How long that part of a model was trained that a recipe describes, by the model's card.
+/// Training time, from the model's card, of the part that a recipe trains.
 pub fn origin(model: &Model, recipe: &Recipe) -> Origin {
     let card = &model.header().card;
     let figure = |name: &str| {
@@ -84,7 +84,7 @@ pub fn origin(model: &Model, recipe: &Recipe) -> Origin {
 ///
 /// # Errors
 ///
-/// When the weights do not make a model.
+/// Returns an error if the weights do not form a valid model.
 pub fn network_bytes(
     recipe: &NetworkRecipe,
     averages: &HashMap<String, Tensor>,
@@ -106,9 +106,9 @@ pub fn network_bytes(
     Ok(model_file::to_bytes(&header, &weights)?)
 }
 
-/// A model that is to get another part.
+/// A model to which a part is added.
 pub struct BaseModel {
-    /// What it says of itself.
+    /// Header of the model file.
     pub header: Header,
     tensors: HashMap<String, Tensor>,
 }
@@ -118,7 +118,7 @@ impl BaseModel {
     ///
     /// # Errors
     ///
-    /// When it is not a model.
+    /// Returns an error if the file is not a model.
     pub fn load(path: &Path) -> Result<Self> {
         Ok(Self {
             header: Model::load(path)?.header().clone(),
@@ -130,7 +130,7 @@ impl BaseModel {
     ///
     /// # Errors
     ///
-    /// When the weights do not fit.
+    /// Returns an error if the weights do not match.
     pub fn with_generator(
         mut self,
         config: &GeneratorConfig,
@@ -144,7 +144,7 @@ impl BaseModel {
     ///
     /// # Errors
     ///
-    /// When the weights do not fit.
+    /// Returns an error if the weights do not match.
     pub fn with_magnitudes(
         mut self,
         config: &MagnitudesConfig,

@@ -1,4 +1,4 @@
-//! Batches made on threads of their own, in order.
+//! Batches made on background threads, in order.
 
 use std::collections::VecDeque;
 use std::thread;
@@ -8,25 +8,27 @@ use crossbeam_channel::{Receiver, bounded};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-/// Batches that wait ready-made for the network, at the least.
+/// Least number of batches that are prepared ahead.
 const QUEUE_BATCHES: usize = 4;
 
-/// Most threads that make batches.
+/// Largest number of threads that make batches.
 const MAX_THREADS: usize = 8;
 
-/// What makes batches.
+/// A source of batches.
 pub trait MakeBatch: Clone + Send + 'static {
-    /// Training material for one step.
+    /// Training data for one step.
     type Batch: Send;
 
-    /// The batch with this index, which depends on nothing else that changes: a resumed run sees what it would have seen.
+    /// The batch with this index. It must depend only on the index and constant settings, so that a resumed run gets
+    /// the same batches.
     ///
     /// # Errors
     ///
-    /// When it cannot be made.
+    /// Returns an error if the batch cannot be made.
     fn batch(&mut self, index: u64) -> Result<Self::Batch>;
 
-    /// Makes batches from `first_index` on, on half the machine's cores, by threads that end when the stream is dropped.
+    /// Makes batches from `first_index` on, with threads on half of the CPU cores. The threads end when the stream is
+    /// dropped.
     fn stream(self, first_index: u64) -> BatchStream<Self::Batch> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         self.stream_from(first_index, (cores / 2).clamp(1, MAX_THREADS))
@@ -40,7 +42,7 @@ pub trait MakeBatch: Clone + Send + 'static {
             thread::spawn(move || {
                 for index in (first_index + thread as u64..).step_by(threads) {
                     if sender.send(maker.batch(index)).is_err() {
-                        // Nobody waits for batches any more.
+                        // The stream was dropped.
                         break;
                     }
                 }
@@ -61,9 +63,9 @@ pub fn random(seed: u64, index: u64) -> StdRng {
     StdRng::from_seed(bytes)
 }
 
-/// Batches in order, from threads of their own.
+/// Batches in order, from background threads.
 pub struct BatchStream<B> {
-    /// One thread's each, the one whose turn it is in front.
+    /// One receiver per thread; the next batch comes from the first.
     batches: VecDeque<Receiver<Result<B>>>,
 }
 
@@ -72,7 +74,7 @@ impl<B> BatchStream<B> {
     ///
     /// # Errors
     ///
-    /// When it could not be made.
+    /// Returns an error if the batch could not be made.
     pub fn next_batch(&mut self) -> Result<B> {
         self.batches.rotate_left(1);
         let last = self.batches.back().context("some thread makes batches")?;

@@ -17,7 +17,7 @@ const HEADER: &str = "graft-checkpoint";
 /// Metadata of a checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Header {
+pub struct CheckpointHeader {
     /// The recipe of the run.
     pub recipe: Recipe,
     /// The model that the run started from, if it did not start from random weights.
@@ -29,7 +29,7 @@ pub struct Header {
     pub train_seconds: f64,
 }
 
-impl Header {
+impl CheckpointHeader {
     /// The header of a new run.
     pub fn new(recipe: Recipe, origin: Option<Origin>) -> Self {
         Self {
@@ -73,14 +73,14 @@ pub fn path(run: &Path) -> PathBuf {
 }
 
 /// Writes a new file and then replaces the old one with it, so that a complete checkpoint exists at any time.
-pub fn save(run: &Path, header: &Header, tensors: &HashMap<String, Tensor>) -> Result<()> {
+pub fn save(run: &Path, header: &CheckpointHeader, tensors: &HashMap<String, Tensor>) -> Result<()> {
     let metadata = HashMap::from([(HEADER.to_owned(), serde_json::to_string(header)?)]);
     let bytes = safetensors::serialize(tensors, Some(metadata))?;
     whole_file::write(&path(run), &bytes)
 }
 
 /// Reads a run's newest checkpoint.
-pub fn load(run: &Path) -> Result<(Header, HashMap<String, Tensor>)> {
+pub fn load(run: &Path) -> Result<(CheckpointHeader, HashMap<String, Tensor>)> {
     let path = path(run);
     let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let context = || format!("{} is not a training checkpoint", path.display());

@@ -1,4 +1,4 @@
-//! The picture of a run's losses, drawn from `metrics.jsonl`.
+//! Draws the losses of a run from `metrics.jsonl`.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use graft_material::plot::{self, LossSeries};
 
-/// What is drawn: name, and where it is in a line of the figures.
+/// Curves: name, and JSON pointer into a line of metrics.
 const CURVES: [(&str, &str); 12] = [
     ("mel", "/train/reconstruction"),
     ("mel of the voice", "/train/mel_l1"),
@@ -22,11 +22,11 @@ const CURVES: [(&str, &str); 12] = [
     ("discriminator", "/adversarial/discriminator"),
 ];
 
-/// Draws `losses.png` in the folder of a run; nothing before the first figures are there.
+/// Draws `losses.png` in the folder of a run; draws nothing before there are metrics.
 ///
 /// # Errors
 ///
-/// When the figures cannot be read or the picture cannot be written.
+/// Returns an error if the metrics cannot be read or the picture cannot be written.
 pub fn draw(run: &Path) -> Result<()> {
     let path = run.join("metrics.jsonl");
     let metrics =

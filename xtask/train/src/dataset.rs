@@ -56,7 +56,7 @@ impl Dataset {
     ///
     /// # Errors
     ///
-    /// When a folder cannot be read, or there are fewer than two usable tracks.
+    /// Returns an error if a folder cannot be read, or there are fewer than two usable tracks.
     pub fn load(folders: &[PathBuf], cache_folder: &Path, sample_rate_hz: u32) -> Result<Self> {
         let tracks = read_sources(find_sources(folders)?, cache_folder, sample_rate_hz)?;
         ensure!(
@@ -73,7 +73,7 @@ impl Dataset {
     ///
     /// # Errors
     ///
-    /// When either part is empty.
+    /// Returns an error if either part is empty.
     pub fn partition(&self, split: &Split) -> Result<Partition> {
         let (validation, training): (Vec<_>, Vec<_>) = self
             .tracks
@@ -101,7 +101,7 @@ const SHORTEST_LOOP_SECONDS: f64 = 2.0;
 ///
 /// # Errors
 ///
-/// When a folder cannot be read, or there are folders but no loop.
+/// Returns an error if a folder cannot be read, or there are folders but no loop.
 pub fn load_loops(
     folders: &[PathBuf],
     cache_folder: &Path,
@@ -184,7 +184,7 @@ impl Split {
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, parsed or written.
+    /// Returns an error if the file cannot be read, parsed or written.
     pub fn load_or_draw(run_folder: &Path, dataset: &Dataset, seed: u64) -> Result<Self> {
         let path = run_folder.join(SPLIT_FILE);
         if path.exists() {
@@ -199,7 +199,7 @@ impl Split {
     ///
     /// # Errors
     ///
-    /// When the file in the assets is damaged.
+    /// Returns an error if the file in the assets is damaged.
     pub fn of_built_in_model() -> Result<Self> {
         let text = include_str!("../../../assets/split.json");
         serde_json::from_str(text).context("cannot read assets/split.json")
@@ -209,7 +209,7 @@ impl Split {
     ///
     /// # Errors
     ///
-    /// When the file is missing or cannot be parsed.
+    /// Returns an error if the file is missing or cannot be parsed.
     pub fn load(run_folder: &Path) -> Result<Self> {
         let path = run_folder.join(SPLIT_FILE);
         let describe = || format!("cannot read the split {}", path.display());

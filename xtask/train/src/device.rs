@@ -20,7 +20,7 @@ impl DeviceName {
     ///
     /// # Errors
     ///
-    /// When this build or this machine does not support the device.
+    /// Returns an error if this build or this machine does not support the device.
     pub fn open(self) -> Result<Device> {
         match self {
             Self::Cpu => Ok(Device::Cpu),

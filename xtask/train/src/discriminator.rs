@@ -1,7 +1,7 @@
-//! The discriminator of HARD (Wu, DAFx 2023): it looks at patches of a log-mel and says how real they are.
+//! The discriminator of HARD (Wu, DAFx 2023): it scores how real patches of a log-mel are.
 //!
-//! A 1x1 convolution, five 3x3 convolutions of stride 2 that double the channels, and a 1x1 convolution to one score a
-//! patch; LeakyReLU between them, spectral norm on all of them, no padding.
+//! A 1x1 convolution, five 3x3 convolutions of stride 2 that double the channels, and a 1x1 convolution to one score
+//! per patch; LeakyReLU between them, spectral norm on all of them, no padding.
 //!
 //! Legend of shapes: B batch, C channels, H mel bands, T frames.
 
@@ -19,7 +19,7 @@ use crate::spectral_norm::SpectralNorm;
 /// Convolutions of stride 2.
 const STAGES: u32 = 5;
 
-/// Least number of mel frames, and of mel bands, that leave a score.
+/// Least number of mel frames, and of mel bands, that give a score.
 pub const MIN_FRAMES: usize = (1 << (STAGES + 1)) - 1;
 
 /// A trained convolution and the estimate of its spectral norm.
@@ -38,7 +38,8 @@ impl Discriminator {
     /// Reads or creates the weights, with `channels` (16 as published) after the first convolution.
     ///
     /// # Errors
-    /// If a weight is missing or has another shape.
+    ///
+    /// Returns an error if a weight is missing or has another shape.
     pub fn new(channels: usize, vb: &VarBuilder) -> Result<Self> {
         let mut shapes = vec![(channels, 1, 1)];
         shapes.extend((0..STAGES).map(|stage| (channels << (stage + 1), channels << stage, 3)));
@@ -76,7 +77,7 @@ impl Critic for Discriminator {
         Ok(())
     }
 
-    /// The network with its weights normalised, which gradients reach.
+    /// The network with normalised weights. Gradients reach the weights.
     fn judge(&self) -> Result<PatchJudge> {
         let layers = self
             .layers
@@ -86,7 +87,7 @@ impl Critic for Discriminator {
         Ok(PatchJudge { layers })
     }
 
-    /// The singular vectors by name: what a resumed run needs beside the weights.
+    /// The singular vectors by name, which resuming needs in addition to the weights.
     fn state(&self) -> HashMap<String, Tensor> {
         let mut state = HashMap::new();
         for (i, layer) in self.layers.iter().enumerate() {
@@ -116,8 +117,8 @@ impl Judge for PatchJudge {
         }
     }
 
-    /// Looks at a log-mel (B, 1, H, T), neither axis shorter than [`MIN_FRAMES`]. The features are the outputs of all
-    /// convolutions but the last, before their LeakyReLU.
+    /// Evaluates a log-mel (B, 1, H, T), neither axis shorter than [`MIN_FRAMES`]. The features are the outputs of
+    /// all convolutions but the last, before their LeakyReLU.
     fn look(&self, mel: &Tensor) -> Result<Vec<Verdict>> {
         let mut outputs: Vec<Tensor> = Vec::with_capacity(self.layers.len());
         for (weight, bias) in &self.layers {

@@ -1,11 +1,11 @@
-//! Random colour, so that a network hears more sounds than its music holds.
+//! Random equalisation, as data augmentation.
 
 use rand::Rng;
 use rand::rngs::StdRng;
 
 /// Octaves around which a curve is drawn start at this frequency.
 const CENTRE_HZ: f32 = 1000.0;
-/// Peaks lie within so many octaves of it.
+/// Range of peak frequencies, in octaves around it.
 const PEAK_RANGE_OCTAVES: f32 = 3.5;
 /// Frequency below which a curve no longer changes.
 const LOWEST_HZ: f32 = 30.0;
@@ -25,7 +25,7 @@ struct Bell {
 }
 
 impl Equaliser {
-    /// Bells of up to `limit_db` either way, and a tilt of up to a sixth of that an octave.
+    /// Draws bells of up to `limit_db`, positive or negative, and a tilt of up to a sixth of that per octave.
     pub fn draw(limit_db: f32, random: &mut StdRng) -> Self {
         let limit = limit_db / 20.0 * std::f32::consts::LN_10;
         Self {
@@ -38,7 +38,7 @@ impl Equaliser {
         }
     }
 
-    /// Factor on the magnitude at a frequency.
+    /// Factor on the magnitude at the frequency `hz`.
     pub fn gain(&self, hz: f32) -> f32 {
         let octaves = (hz.max(LOWEST_HZ) / CENTRE_HZ).log2();
         let bells: f32 = self

@@ -1,4 +1,4 @@
-//! The loss of one step, and the figures that tell early whether a run is worth its hours.
+//! The loss of a training step, and the validation figures.
 
 use anyhow::Result;
 use candle_core::{Device, Tensor};
@@ -15,9 +15,9 @@ use crate::sampler::{Batch, View};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reconstruction {
-    /// Mean absolute difference, as the paper has it.
+    /// Mean absolute difference, as in the paper.
     L1,
-    /// Huber with a threshold of one neper, as the paper's public code has it.
+    /// Huber loss with a threshold of one neper, as in the paper's public code.
     Huber,
 }
 
@@ -32,7 +32,7 @@ pub struct Loss {
     /// The same for the rhythm latent.
     pub kl_rhythm: f64,
     /// Weight of the cycle consistency: the harmony of one crop and the rhythm of the next are decoded together, and
-    /// the latents of the result should be those that went in. Squared distance over the latents' variance.
+    /// the result should encode to the same latents. Squared distance divided by the latents' variance.
     #[serde(default)]
     pub cycle: f64,
 }
@@ -49,11 +49,11 @@ impl Loss {
 
 /// A batch on the device: log-mels (B, 1, n_mels, T).
 pub struct Views {
-    /// The crops as they are.
+    /// The target crops, unshifted.
     pub target: Tensor,
-    /// What the encoder of each factor hears.
+    /// Input of each factor's encoder.
     views: FactorMap<Tensor>,
-    /// By how many semitones each crop of a view is to be transposed to meet the target.
+    /// Transposition in semitones that brings each crop of a view to the pitch of the target.
     back_semitones: FactorMap<Vec<i32>>,
 }
 
@@ -80,7 +80,7 @@ impl Views {
         })
     }
 
-    /// A latent of a view, transposed to meet the target.
+    /// Transposes a latent of a view to the pitch of the target.
     fn transpose_back(
         &self,
         network: &dyn Network,
@@ -93,18 +93,19 @@ impl Views {
 
 /// The parts of a training loss.
 pub struct StepLoss {
-    /// What is minimised.
+    /// The loss to minimise.
     pub total: Tensor,
     /// The decoded log-mel (B, 1, n_mels, T).
     pub decoded: Tensor,
     reconstruction: Tensor,
     kl: FactorMap<Tensor>,
-    /// If it is minimised.
+    /// Cycle consistency per factor, if it has a weight.
     cycle: Option<FactorMap<Tensor>>,
 }
 
 impl StepLoss {
-    /// Reads its parts, weighted by nothing. Best when the backward pass is under way: a GPU is waited for.
+    /// Reads the unweighted parts. Call this after the backward pass has been queued, because reading waits for the
+    /// GPU.
     pub fn figures(&self) -> Result<StepFigures> {
         let cycle = self.cycle.iter().flat_map(FactorMap::values);
         let parts = [&self.reconstruction].into_iter().chain(self.kl.values());
@@ -125,9 +126,10 @@ impl StepLoss {
 pub struct StepFigures {
     /// Reconstruction loss.
     pub reconstruction: f32,
-    /// Divergence of each latent, nats an element.
+    /// Divergence of each latent, in nats per element.
     pub kl: FactorMap<f32>,
-    /// Squared distance of a swap's latents to those that went in, over their variance; 0 if not minimised.
+    /// Squared distance between the latents of a swap and the latents that it was decoded from, divided by their
+    /// variance; 0 without a weight.
     pub cycle: FactorMap<f32>,
 }
 
@@ -148,13 +150,13 @@ impl StepFigures {
 pub struct Networks<'a> {
     /// With the trained weights.
     pub trained: &'a dyn Network,
-    /// The same weights out of the gradients' reach, to judge swaps by: the encoder must not learn to find its own
-    /// latents in a poor remix. Needed if there is a weight on the cycle consistency.
+    /// The same weights, detached, to encode swaps: the encoder must not learn to recognise its latents in a bad
+    /// remix. Needed if the cycle consistency has a weight.
     pub frozen: Option<&'a dyn Network>,
 }
 
-/// Encodes the shifted views, draws both latents, rotates the harmony back, decodes, and compares with the unshifted
-/// mel. The draw depends on `seed` alone.
+/// Encodes the shifted views, samples both latents, rotates the harmony back, decodes, and compares with the
+/// unshifted mel. The samples depend only on `seed`.
 pub fn step_loss(
     networks: &Networks,
     views: &Views,
@@ -201,8 +203,8 @@ pub fn step_loss(
     })
 }
 
-/// How far the latents of a swap, as the `frozen` network finds them, are from those that went in. The first factor is each
-/// crop's own, the others are the next crop's.
+/// Distances between the latents of a swap, encoded by the `frozen` network, and the latents that it was decoded
+/// from. The first factor comes from each crop itself, the others from the next crop.
 fn cycle_drifts(
     network: &dyn Network,
     frozen: &dyn Network,
@@ -223,14 +225,14 @@ fn cycle_drifts(
     found.try_map(|factor, latent| drift(&latent.mean, &swapped[factor]))
 }
 
-/// Each batch element in the place of the one before it.
+/// Rotates the batch by one element.
 fn next_in_batch(x: &Tensor) -> Result<Tensor> {
     let batch = x.dim(0)?;
     let rest = x.narrow(0, 1, batch - 1)?;
     Ok(Tensor::cat(&[&rest, &x.narrow(0, 0, 1)?], 0)?)
 }
 
-/// A draw from a latent with normal noise by Box and Muller.
+/// Samples a latent with normal noise (Box and Muller).
 fn draw(latent: &Latent, rng: &mut StdRng) -> Result<Tensor> {
     let count = latent.mean.elem_count();
     let mut noise = Vec::with_capacity(count + 1);
@@ -244,25 +246,26 @@ fn draw(latent: &Latent, rng: &mut StdRng) -> Result<Tensor> {
     Ok(latent.sample(&noise)?)
 }
 
-/// Figures on crops that are never trained on, from the latents' means.
+/// Figures on validation crops, from the latents' means.
 #[derive(Clone, Debug)]
 pub struct Validation {
     /// Mean absolute difference of the reconstruction's log-mel, nepers.
     pub mel_l1: f32,
-    /// Of each factor.
+    /// Figures of each factor.
     pub factors: FactorMap<FactorValidation>,
 }
 
-/// Figures of one factor on crops that are never trained on.
+/// Figures of one factor on validation crops.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FactorValidation {
-    /// Reconstruction as in [`Validation::mel_l1`] with this latent set to zero: how much the decoder listens to it.
+    /// Reconstruction as in [`Validation::mel_l1`] with this latent set to zero: shows how much the decoder uses it.
     pub mel_l1_without: f32,
-    /// Squared distance of the shifted clip's latent, transposed back, to the clip's own, over its variance.
+    /// Squared distance between the shifted clip's latent, transposed back, and the latent of the unshifted clip,
+    /// divided by its variance.
     pub drift_transposed: f32,
-    /// The same, not transposed back: above the other one if the latent follows pitch, the same if it has none.
+    /// The same without transposing back: larger if the latent encodes pitch, equal if it does not.
     pub drift: f32,
-    /// Divergence of the latent, nats an element.
+    /// Divergence of the latent, in nats per element.
     pub kl: f32,
 }
 
@@ -315,7 +318,7 @@ pub fn validate(network: &dyn Network, batches: &[Views]) -> Result<Validation> 
     Ok(mean)
 }
 
-/// Mean squared distance over the variance, a scalar.
+/// Mean squared distance divided by the variance, a scalar.
 fn drift(of: &Tensor, from: &Tensor) -> Result<Tensor> {
     let variance = from.broadcast_sub(&from.mean_all()?)?.sqr()?.mean_all()?;
     let distance = (of - from)?.sqr()?.mean_all()?;

@@ -1,8 +1,9 @@
-//! RAdam (Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", ICLR 2020) and AdamW (Loshchilov and
-//! Hutter, "Decoupled Weight Decay Regularization", ICLR 2019) as PyTorch writes them, with clipping by the global norm, and
-//! an exponential moving average of the weights.
+//! RAdam (Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", ICLR 2020) and AdamW (Loshchilov
+//! and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019) as implemented in PyTorch, with clipping by the
+//! global norm and an exponential moving average of the weights.
 //!
-//! All variables are updated as one long vector: a GPU spends more time on being told what to do than on doing it.
+//! All variables are updated as one long vector, because on a GPU the launch overhead of many small operations
+//! dominates.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,21 +16,21 @@ use crate::parameters::Parameters;
 /// Guards the division by the root of the second moment.
 const EPSILON: f64 = 1e-8;
 
-/// Values that are added up at a time: a GPU adds rows side by side.
+/// Row length for sums: a GPU sums rows in parallel.
 const ROW: usize = 1024;
 
 /// Settings of [`Adam`].
 #[derive(Clone, Copy, Debug)]
 pub struct AdamConfig {
-    /// RAdam instead of Adam: careful steps while the second moments are uncertain.
+    /// RAdam instead of Adam: smaller steps while the second moments are uncertain.
     pub rectified: bool,
-    /// Share of the weights that a step at a learning rate of one would take off, apart from the gradients.
+    /// Decoupled weight decay: a step reduces the weights by this share times the learning rate.
     pub weight_decay: f64,
     /// Decay of the first and second moments.
     pub betas: (f64, f64),
     /// Largest global norm of the gradients.
     pub clip_norm: f64,
-    /// Decay of the averaged weights, a step; none are kept without it.
+    /// Decay per step of the averaged weights; without it, there are no averages.
     pub average_decay: Option<f64>,
 }
 
@@ -41,7 +42,7 @@ pub struct Adam {
     steps: u64,
 }
 
-/// Vectors over all variables, in the order of their names.
+/// Vectors over all variables, sorted by name.
 struct State {
     weight: Tensor,
     first_moment: Tensor,
@@ -50,7 +51,7 @@ struct State {
 }
 
 impl Adam {
-    /// Starts with empty moments and the average at the present weights.
+    /// Starts with zero moments and with the current weights as the average.
     pub fn new(parameters: &Parameters, config: AdamConfig) -> Result<Self> {
         let vars = parameters.vars();
         let weights: Vec<Tensor> = vars.values().map(|var| var.as_detached_tensor()).collect();
@@ -69,7 +70,7 @@ impl Adam {
         })
     }
 
-    /// Updates every variable; one without a gradient has a gradient of zero. Returns the gradients' global norm before
+    /// Updates every variable. A missing gradient counts as zero. Returns the global norm of the gradients before
     /// clipping.
     pub fn step(&mut self, gradients: &GradStore, learning_rate: f64) -> Result<f64> {
         let gradients = self.vars.values().map(|var| match gradients.get(var) {
@@ -91,7 +92,7 @@ impl Adam {
         let correction2 = 1.0 - beta2.powf(t);
         let rho_limit = 2.0 / (1.0 - beta2) - 1.0;
         let rho = rho_limit - 2.0 * t * beta2.powf(t) / correction2;
-        // What the adaptive step is multiplied by; without one, the step is that of plain momentum.
+        // Factor on the adaptive step; `None` is a plain momentum step.
         let adaptive = match self.config.rectified {
             false => Some(1.0),
             true => (rho > 5.0).then(|| {
@@ -115,7 +116,7 @@ impl Adam {
         let kept = (&state.weight * (1.0 - learning_rate * self.config.weight_decay))?;
         state.weight = (kept - (update * (learning_rate / correction1))?)?;
         if let (Some(average), Some(decay)) = (&mut state.average, self.config.average_decay) {
-            // Early averages would be made of the starting point alone.
+            // A smaller decay in early steps, so that the average does not stay at the initial weights.
             let decay = decay.min((1.0 + t) / (10.0 + t));
             *average = ((&*average * decay)? + (&state.weight * (1.0 - decay))?)?;
         }
@@ -125,12 +126,12 @@ impl Adam {
         Ok(norm)
     }
 
-    /// Steps taken.
+    /// Number of steps taken.
     pub fn steps(&self) -> u64 {
         self.steps
     }
 
-    /// The averaged weights by name, if they are kept.
+    /// The averaged weights by name, if there are any.
     pub fn averages(&self) -> Result<HashMap<String, Tensor>> {
         let Some(average) = &self.state.average else {
             return Ok(HashMap::new());
@@ -141,11 +142,11 @@ impl Adam {
             .collect()
     }
 
-    /// Everything that a resumed run needs, by prefixed name.
+    /// The tensors that resuming needs, by prefixed name.
     pub fn state(&self) -> Result<HashMap<String, Tensor>> {
         let mut state = HashMap::new();
         for (prefix, vector) in self.vectors() {
-            // Once as a whole: whoever reads a part of a vector on a GPU copies all of it.
+            // Copy the whole vector once: reading a part of a vector on a GPU would copy all of it each time.
             let vector = vector.to_device(&Device::Cpu)?;
             for (name, part) in self.split(&vector)? {
                 state.insert(format!("{prefix}/{name}"), part);
@@ -154,7 +155,7 @@ impl Adam {
         Ok(state)
     }
 
-    /// Restores what [`Self::state`] gave after `steps` steps.
+    /// Restores the tensors of [`Self::state`] after `steps` steps.
     pub fn restore(&mut self, state: &HashMap<String, Tensor>, steps: u64) -> Result<()> {
         let fetch = |prefix: &str| -> Result<Tensor> {
             let tensors = self.vars.iter().map(|(name, var)| {
@@ -199,7 +200,7 @@ impl Adam {
         .chain(state.average.iter().map(|average| ("average", average)))
     }
 
-    /// The part of a vector that belongs to each variable, in its shape.
+    /// Splits a vector into the parts of the variables, in their shapes.
     fn split(&self, vector: &Tensor) -> Result<Vec<(&str, Tensor)>> {
         let mut start = 0;
         self.vars
@@ -214,7 +215,7 @@ impl Adam {
     }
 }
 
-/// All values one after the other.
+/// Concatenates all values.
 fn flat(tensors: &[Tensor]) -> Result<Tensor> {
     let vectors = tensors.iter().map(|tensor| tensor.flatten_all());
     Ok(Tensor::cat(
@@ -223,7 +224,7 @@ fn flat(tensors: &[Tensor]) -> Result<Tensor> {
     )?)
 }
 
-/// Length of a vector.
+/// Norm of a vector.
 fn norm(vector: &Tensor) -> Result<f64> {
     let count = vector.elem_count();
     let squares = vector

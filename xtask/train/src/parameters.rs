@@ -19,7 +19,7 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// None yet. What a variable starts from depends on `seed` and its name alone.
+    /// Starts without variables. The initial value of a variable depends only on `seed` and its name.
     pub fn new(seed: u64) -> Self {
         Self {
             seed,
@@ -27,17 +27,17 @@ impl Parameters {
         }
     }
 
-    /// Creates variables as a network asks for them.
+    /// A builder that creates variables when a network requests them.
     pub fn builder(&self, device: &Device) -> VarBuilder<'static> {
         VarBuilder::from_backend(Box::new(self.clone()), DType::F32, device.clone())
     }
 
-    /// Sets every variable to the weight of that name. Where training splits a weight by weight norm, the plain weight
-    /// of a model file is split again.
+    /// Sets every variable to the weight of that name. If training uses weight norm, the plain weight of a model file
+    /// is split into magnitude and direction.
     ///
     /// # Errors
     ///
-    /// When a weight is missing or has another shape.
+    /// Returns an error if a weight is missing or has another shape.
     pub fn set(&self, weights: &HashMap<String, Tensor>) -> anyhow::Result<()> {
         for (name, var) in self.vars() {
             let (plain, magnitude) = match (name.strip_suffix("_g"), name.strip_suffix("_v")) {

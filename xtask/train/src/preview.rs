@@ -1,4 +1,4 @@
-//! What a model in training makes of two pieces that it is not trained on: a picture to look at, sounds to listen to.
+//! Previews of a model in training: pictures and sounds of two validation tracks.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,11 +27,11 @@ pub struct Preview {
 }
 
 impl Preview {
-    /// Takes the middle of the first track and of the first one by another artist.
+    /// Takes the middle of the first track and of the first track by another artist.
     ///
     /// # Errors
     ///
-    /// When there are no tracks.
+    /// Returns an error if there are no tracks.
     pub fn new(tracks: &[Arc<Track>], sample_rate_hz: u32) -> Result<Self> {
         let [main, sidechain] = excerpts(tracks, sample_rate_hz)?;
         Ok(Self { main, sidechain })
@@ -42,7 +42,7 @@ impl Preview {
     ///
     /// # Errors
     ///
-    /// When a file cannot be written.
+    /// Returns an error if a file cannot be written.
     pub fn write(&self, run: &Path, step: u64, model: Arc<Model>) -> Result<()> {
         let folder = folder(run)?;
         let picture = folder.join(format!("step-{step:06}.png"));
@@ -69,7 +69,7 @@ impl Preview {
         let mut spectrogram = MelSpectrogram::new(mel)?;
         let [main, sidechain] =
             [&self.main, &self.sidechain].map(|clip| spectrogram.log_mel(&clip.channels[0]));
-        // A short track makes short swaps.
+        // The shorter track determines the length of the swaps.
         let frames = main.frames().min(sidechain.frames());
         let [a, b] = [&main, &sidechain].map(|mel| -> Result<_> {
             Ok(network
@@ -77,7 +77,7 @@ impl Preview {
                 .means())
         });
         let (a, b) = (a?, b?);
-        // The first factor of one, all others of the other.
+        // The first factor of one track, all others of the other.
         let first = network.factors()[0].factor;
         let decode = |own: &FactorMap<Tensor>, other: &FactorMap<Tensor>| -> Result<LogMel> {
             let mut swapped = other.clone();
@@ -102,7 +102,7 @@ impl Preview {
 ///
 /// # Errors
 ///
-/// When there are no tracks.
+/// Returns an error if there are no tracks.
 pub fn excerpts(tracks: &[Arc<Track>], sample_rate_hz: u32) -> Result<[AudioClip; 2]> {
     let main = tracks.first().context("expected a track to preview")?;
     let sidechain = tracks
@@ -122,11 +122,11 @@ pub fn excerpts(tracks: &[Arc<Track>], sample_rate_hz: u32) -> Result<[AudioClip
     }))
 }
 
-/// The folder for previews of a run, which is made if need be.
+/// The previews folder of a run, which is created if necessary.
 ///
 /// # Errors
 ///
-/// When it cannot be made.
+/// Returns an error if the folder cannot be created.
 pub fn folder(run: &Path) -> Result<PathBuf> {
     let folder = run.join(FOLDER);
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;

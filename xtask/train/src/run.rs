@@ -13,7 +13,7 @@ use graft_material::whole_file;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::checkpoint::{self, Header};
+use crate::checkpoint::{self, CheckpointHeader};
 use crate::curves;
 use crate::trainee::Trainee;
 
@@ -51,7 +51,7 @@ impl Pace {
 /// A run in progress.
 pub struct Run<T> {
     folder: PathBuf,
-    header: Header,
+    header: CheckpointHeader,
     trainee: T,
     metrics: File,
     /// Times since the last validation.
@@ -63,8 +63,8 @@ impl<T: Trainee> Run<T> {
     ///
     /// # Errors
     ///
-    /// When its metrics cannot be opened.
-    pub fn new(folder: &Path, header: Header, trainee: T) -> Result<Self> {
+    /// Returns an error if its metrics cannot be opened.
+    pub fn new(folder: &Path, header: CheckpointHeader, trainee: T) -> Result<Self> {
         Ok(Self {
             metrics: open_metrics(&folder.join("metrics.jsonl"), header.step)?,
             folder: folder.to_owned(),
@@ -78,7 +78,7 @@ impl<T: Trainee> Run<T> {
     ///
     /// # Errors
     ///
-    /// When a step fails. The last checkpoint is then unchanged.
+    /// Returns an error if a step fails. The last checkpoint is then unchanged.
     pub fn train(mut self, until: Until) -> Result<()> {
         let interrupted = interrupt_flag()?;
         let mut saved_step = self.header.step;

@@ -174,7 +174,7 @@ impl CropSampler {
     ///
     /// # Errors
     ///
-    /// When no track is long enough for a crop, or a setting is out of range.
+    /// Returns an error if no track is long enough for a crop, or a setting is out of range.
     pub fn new(material: &Material, mel: &MelConfig, settings: CropSettings) -> Result<Self> {
         settings.check()?;
         let crop_samples = settings.frames * mel.hop_length;
@@ -195,7 +195,7 @@ impl MakeBatch for CropSampler {
     ///
     /// # Errors
     ///
-    /// When a Fourier transform fails.
+    /// Returns an error if a Fourier transform fails.
     fn batch(&mut self, index: u64) -> Result<Batch> {
         let CropSettings {
             batch: size,
@@ -339,7 +339,7 @@ impl Library {
 ///
 /// # Errors
 ///
-/// When no track is left.
+/// Returns an error if no track is left.
 pub fn by_artist(tracks: &[Arc<Track>], least_samples: usize) -> Result<Vec<Vec<Arc<Track>>>> {
     let mut by_artist: BTreeMap<&str, Vec<Arc<Track>>> = BTreeMap::new();
     for track in tracks {
@@ -360,7 +360,7 @@ pub fn by_artist(tracks: &[Arc<Track>], least_samples: usize) -> Result<Vec<Vec<
 ///
 /// # Errors
 ///
-/// When no track is left.
+/// Returns an error if no track is left.
 pub fn draw_track<'a>(by_artist: &'a [Vec<Arc<Track>>], random: &mut StdRng) -> Result<&'a Track> {
     let artist = by_artist.choose(random);
     let track = artist.and_then(|tracks| tracks.choose(random));

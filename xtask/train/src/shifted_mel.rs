@@ -1,13 +1,12 @@
 //! Log-mels of pitch-shifted audio, without shifting the audio.
 //!
-//! Audio that is shifted in pitch by a ratio `r` at unchanged tempo has, around any moment, the
-//! spectrum of the original stretched along frequency by `r`. An analysis of the *original* with a
-//! window of `r * n_fft` samples around the same moment puts the frequency `f` into bin
-//! `f * r * n_fft / rate`; read as bins of the standard analysis, these are the frequencies `f * r`.
-//! Magnitudes are scaled by `1 / r`, the ratio of the windows' sums. So a shifted log-mel costs as
-//! much as a plain one and has none of the artefacts of a time stretcher. Two things differ from a
-//! shift of the sound itself: a frame sees `r` times as much time, and a shift down leaves nothing
-//! above `r` times the highest frequency (as it would in any shifter).
+//! Audio that is shifted in pitch by a ratio `r` at unchanged tempo has, around any moment, the spectrum of the
+//! original stretched along frequency by `r`. An analysis of the *original* with a window of `r * n_fft` samples
+//! around the same moment puts the frequency `f` into bin `f * r * n_fft / rate`; read as bins of the standard
+//! analysis, these are the frequencies `f * r`. Magnitudes are scaled by `1 / r`, the ratio of the windows' sums. So
+//! a shifted log-mel costs as much as a normal one and has no time-stretching artefacts. Two things differ from a
+//! shift of the sound itself: a frame covers `r` times as much time, and a shift down leaves nothing above `r` times
+//! the highest frequency (as it would in any shifter).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +19,7 @@ use vocoder::{MEL_FLOOR, MelConfig, MelFilterBank};
 
 use crate::equaliser::Equaliser;
 
-/// Analyses stretches of sound as if they were shifted in pitch.
+/// Computes log-mels of sound as if it were pitch-shifted.
 pub struct ShiftedMel {
     config: MelConfig,
     filters: MelFilterBank,
@@ -35,7 +34,7 @@ pub struct ShiftedMel {
 }
 
 impl Clone for ShiftedMel {
-    /// With transforms and scratch memory of its own.
+    /// Clones with separate transforms and scratch memory.
     fn clone(&self) -> Self {
         Self {
             config: self.config.clone(),
@@ -83,26 +82,26 @@ fn window_samples(n_fft: usize, semitones: f64) -> usize {
     2 * (exact / 2.0).round() as usize
 }
 
-/// A stretch of sound, alone or mixed with others.
+/// A section of sound, alone or mixed with others.
 #[derive(Debug, Clone, Copy)]
 pub struct Layer<'a> {
-    /// Where it is taken from.
+    /// Source of the section.
     pub pcm: &'a Pcm,
     /// Sample where the stretch begins; frame `i` is centred `i * hop_length + hop_length / 2` samples
     /// after it, as in a log-mel of the stretch alone.
     pub start_samples: usize,
-    /// Shift of the pitch, whole or not.
+    /// Pitch shift in semitones; may be fractional.
     pub semitones: f64,
     /// Factor on all magnitudes.
     pub gain: f32,
-    /// Colours the sound before it is shifted.
+    /// Filters the sound before it is shifted.
     pub equaliser: Option<&'a Equaliser>,
 }
 
 impl ShiftedMel {
     /// # Errors
     ///
-    /// When `config` is not valid.
+    /// Returns an error if `config` is not valid.
     pub fn new(config: &MelConfig) -> Result<Self> {
         let filters = MelFilterBank::new(config)?;
         Ok(Self {
@@ -119,11 +118,11 @@ impl ShiftedMel {
 
     /// Writes the log-mel of the layers' sum to `out`, `(n_mels, frames)` with the frames of one band in a row.
     ///
-    /// Frames see the audio around the stretches; only beyond the ends of a track it is reflected.
+    /// Frames include the audio around the sections; beyond the ends of a track the audio is reflected.
     ///
     /// # Errors
     ///
-    /// When a stretch does not lie within its track, or `out` is not made of whole bands.
+    /// Returns an error if a stretch does not lie within its track, or `out` is not made of whole bands.
     pub fn log_mel(&mut self, layers: &[Layer], out: &mut [f32]) -> Result<()> {
         ensure!(
             out.len().is_multiple_of(self.mel.len()),
@@ -165,7 +164,7 @@ impl ShiftedMel {
             .analyses
             .entry(length)
             .or_insert_with(|| Analysis::new(length, &mut self.planner));
-        // Brings a magnitude to that of the standard window.
+        // Scales a magnitude to that of the standard window.
         let scale = self.config.n_fft as f32 / length as f32 * layer.gain * layer.pcm.level;
         match layer.equaliser {
             Some(equaliser) => {

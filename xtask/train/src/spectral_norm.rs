@@ -1,13 +1,13 @@
 //! Spectral norm (Miyato et al., "Spectral Normalization for Generative Adversarial Networks", ICLR 2018): a weight
-//! divided by its largest singular value, which power iteration follows, as PyTorch's
-//! `torch.nn.utils.parametrizations.spectral_norm` has it.
+//! divided by its largest singular value, which is estimated by power iteration, as in PyTorch's
+//! `torch.nn.utils.parametrizations.spectral_norm`.
 
 use std::collections::HashMap;
 
 use anyhow::Context;
 use candle_core::{Result, Tensor};
 
-/// Iterations at the start, so that the first steps see a fair estimate.
+/// Iterations at the start, so that the first steps have a good estimate.
 const FIRST_ITERATIONS: usize = 15;
 /// Guards the division by a length.
 const EPSILON: f64 = 1e-12;
@@ -25,7 +25,8 @@ impl SpectralNorm {
     /// A first estimate, from an even right vector.
     ///
     /// # Errors
-    /// If the weight has no axes or an empty one.
+    ///
+    /// Returns an error if the weight has no axes or an empty one.
     pub fn new(weight: &Tensor) -> Result<Self> {
         let (rows, columns) = weight.flatten_from(1)?.dims2()?;
         let ones = |shape| Tensor::ones(shape, weight.dtype(), weight.device());
@@ -42,7 +43,8 @@ impl SpectralNorm {
     /// One step of power iteration. No gradient flows through the vectors.
     ///
     /// # Errors
-    /// If the weight has another shape than at the start.
+    ///
+    /// Returns an error if the weight has another shape than at the start.
     pub fn iterate(&mut self, weight: &Tensor) -> Result<()> {
         let matrix = weight.detach().flatten_from(1)?;
         let left = unit(&matrix.matmul(&self.right)?)?;
@@ -58,25 +60,28 @@ impl SpectralNorm {
         self.left.matmul(&matrix)?.matmul(&self.right)
     }
 
-    /// The weight over its largest singular value. The gradient counts that value too.
+    /// The weight divided by its largest singular value. The gradient includes that value.
     ///
     /// # Errors
-    /// If the weight has another shape than at the start.
+    ///
+    /// Returns an error if the weight has another shape than at the start.
     pub fn normalise(&self, weight: &Tensor) -> Result<Tensor> {
         let sigma = self.sigma(weight)?.reshape(vec![1; weight.rank()])?;
         weight.broadcast_div(&sigma)
     }
 
-    /// Adds the singular vectors to `state`, by the name of their layer: what a resumed run needs beside the weight.
+    /// Adds the singular vectors to `state`, by the name of their layer: resuming needs them in addition to the
+    /// weight.
     pub fn save(&self, layer: &str, state: &mut HashMap<String, Tensor>) {
         state.insert(format!("left/{layer}"), self.left.clone());
         state.insert(format!("right/{layer}"), self.right.clone());
     }
 
-    /// Takes what [`Self::save`] added.
+    /// Restores the vectors that [`Self::save`] added.
     ///
     /// # Errors
-    /// If a vector is missing or has another shape.
+    ///
+    /// Returns an error if a vector is missing or has another shape.
     pub fn restore(&mut self, layer: &str, state: &HashMap<String, Tensor>) -> anyhow::Result<()> {
         for (side, vector) in [("left", &mut self.left), ("right", &mut self.right)] {
             let key = format!("{side}/{layer}");

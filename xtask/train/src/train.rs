@@ -12,7 +12,7 @@ use model_runtime::Model;
 use vocoder::MelConfig;
 
 use crate::assemble;
-use crate::checkpoint::{self, Header};
+use crate::checkpoint::{self, CheckpointHeader};
 use crate::dataset::{Dataset, Partition, Split};
 use crate::device::DeviceName;
 use crate::recipe::Recipe;
@@ -87,7 +87,7 @@ impl Train {
         let (header, weights) = match (&self.init, self.resume) {
             (_, true) => resume(recipe, &self.run)?,
             (Some(model), false) => from_model(recipe, model)?,
-            (None, false) => (Header::new(recipe, None), Weights::Random),
+            (None, false) => (CheckpointHeader::new(recipe, None), Weights::Random),
         };
         let device = self.device.open()?;
         fs::create_dir_all(&self.run).with_context(|| format!("cannot create {folder}"))?;
@@ -138,7 +138,7 @@ impl Train {
 }
 
 /// Starts a run from the weights of a model file.
-fn from_model(recipe: Recipe, path: &Path) -> Result<(Header, Weights)> {
+fn from_model(recipe: Recipe, path: &Path) -> Result<(CheckpointHeader, Weights)> {
     let model = Model::load(path)?;
     let origin = assemble::origin(&model, &recipe);
     let (held, prefix) = match &recipe {
@@ -177,11 +177,11 @@ fn from_model(recipe: Recipe, path: &Path) -> Result<(Header, Weights)> {
         .into_iter()
         .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor)))
         .collect();
-    Ok((Header::new(recipe, Some(origin)), Weights::Model(weights)))
+    Ok((CheckpointHeader::new(recipe, Some(origin)), Weights::Model(weights)))
 }
 
 /// Resumes a run from its newest checkpoint. The recipe may have changed, except for the sizes of the trained part.
-fn resume(recipe: Recipe, folder: &Path) -> Result<(Header, Weights)> {
+fn resume(recipe: Recipe, folder: &Path) -> Result<(CheckpointHeader, Weights)> {
     let (saved, tensors) = checkpoint::load(folder)?;
     ensure!(
         saved.recipe.trained() == recipe.trained(),
@@ -190,7 +190,7 @@ fn resume(recipe: Recipe, folder: &Path) -> Result<(Header, Weights)> {
         recipe.trained(),
         saved.recipe.trained()
     );
-    Ok((Header { recipe, ..saved }, Weights::Checkpoint(tensors)))
+    Ok((CheckpointHeader { recipe, ..saved }, Weights::Checkpoint(tensors)))
 }
 
 #[cfg(test)]

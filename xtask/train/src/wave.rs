@@ -1,4 +1,4 @@
-//! Operands that a formula gives, and a number that tells tensors apart, for comparison with PyTorch.
+//! Test tensors from a formula and a checksum of tensors, for comparison with PyTorch.
 
 use candle_core::{Device, Result, Tensor};
 

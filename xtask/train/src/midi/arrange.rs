@@ -170,7 +170,7 @@ impl Song {
 
     /// # Errors
     ///
-    /// When the song has no clip of `seconds`: it is too short or has too few notes.
+    /// Returns an error if the song has no clip of `seconds`: it is too short or has too few notes.
     pub fn ensure_long_enough(&self, seconds: f64) -> Result<()> {
         ensure!(
             !self.starts_s(seconds).is_empty(),
@@ -189,7 +189,7 @@ impl Song {
 ///
 /// # Errors
 ///
-/// When the song has no clip of this length.
+/// Returns an error if the song has no clip of this length.
 pub fn arrange(song: &Song, shape: ClipShape, random: &mut StdRng) -> Result<Arrangement> {
     let starts_s = song.starts_s(shape.seconds);
     let start_s = *starts_s.choose(random).context("the song is too short")?;

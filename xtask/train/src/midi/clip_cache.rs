@@ -37,7 +37,7 @@ impl ClipCache {
     ///
     /// # Errors
     ///
-    /// When the folder cannot be created.
+    /// Returns an error if the folder cannot be created.
     pub fn new(
         folder: &Path,
         sound_font_identity: &[u8],
@@ -69,7 +69,7 @@ impl ClipCache {
     ///
     /// # Errors
     ///
-    /// When the file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn store(&self, arrangement: &Arrangement, clip: &Clip) -> Result<()> {
         whole_file::write(&self.path(arrangement), &clip.to_bytes()?)
     }

@@ -31,7 +31,7 @@ pub struct MidiFile {
 ///
 /// # Errors
 ///
-/// When a folder or file cannot be read.
+/// Returns an error if a folder or file cannot be read.
 pub fn find(folders: &[PathBuf]) -> Result<Vec<Vec<MidiFile>>> {
     let mut found = Found::default();
     for folder in folders {

@@ -90,8 +90,8 @@ impl MidiSettings {
 ///
 /// # Errors
 ///
-/// When a setting is out of range, there are MIDI files but none that can be used, the system has no sound font, or a file
-/// cannot be read or written.
+/// Returns an error if a setting is out of range, there are MIDI files but none that can be used, the system has no
+/// sound font, or a file cannot be read or written.
 pub fn load(
     folders: &[PathBuf],
     settings: &MidiSettings,

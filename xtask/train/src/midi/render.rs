@@ -39,7 +39,7 @@ const MAX_VOICES: usize = 256;
 ///
 /// # Errors
 ///
-/// When there is none; the error says how to get one.
+/// Returns an error if no sound font is installed; the error says how to get one.
 pub fn find_sound_font() -> Result<PathBuf> {
     SOUND_FONTS
         .iter()
@@ -60,7 +60,7 @@ pub fn find_sound_font() -> Result<PathBuf> {
 ///
 /// # Errors
 ///
-/// When the metadata of the file cannot be read.
+/// Returns an error if the metadata of the file cannot be read.
 pub fn sound_font_identity(path: &Path) -> Result<Vec<u8>> {
     let metadata = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
     let modified = metadata.modified()?;
@@ -84,7 +84,7 @@ impl Renderer {
     ///
     /// # Errors
     ///
-    /// When the file cannot be read.
+    /// Returns an error if the file cannot be read.
     pub fn new(sound_font: &Path, seconds: f64, sample_rate_hz: u32) -> Result<Self> {
         let describe = || format!("cannot read the sound font {}", sound_font.display());
         let file = File::open(sound_font).with_context(describe)?;
@@ -101,7 +101,7 @@ impl Renderer {
     ///
     /// # Errors
     ///
-    /// When the mix is silent, or the synthesizer does not support the sample rate.
+    /// Returns an error if the mix is silent, or the synthesizer does not support the sample rate.
     pub fn clip(&self, arrangement: &Arrangement) -> Result<Clip> {
         let pitched = arrangement
             .semitones

@@ -77,7 +77,7 @@ impl Song {
     ///
     /// # Errors
     ///
-    /// When `bytes` is not such a file, it uses SMPTE time, or it has no pitched notes.
+    /// Returns an error if `bytes` is not such a file, it uses SMPTE time, or it has no pitched notes.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let smf = Smf::parse(bytes)?;
         let Timing::Metrical(ticks_per_beat) = smf.header.timing else {

@@ -13,7 +13,7 @@ use vocoder::{LogMel, MelConfig};
 
 use super::{Report, Trainee};
 use crate::batches::{BatchStream, MakeBatch};
-use crate::checkpoint::Header;
+use crate::checkpoint::CheckpointHeader;
 use crate::optim::Adam;
 use crate::parameters::Parameters;
 use crate::recipe::magnitudes::{EDGE_FRAMES, MagnitudesRecipe};
@@ -47,10 +47,10 @@ impl MagnitudesTrainee {
     ///
     /// # Errors
     ///
-    /// When weights or training data do not match the recipe.
+    /// Returns an error if weights or training data do not match the recipe.
     pub fn new(
         recipe: MagnitudesRecipe,
-        header: &Header,
+        header: &CheckpointHeader,
         weights: &Weights,
         material: VoiceMaterial,
         device: Device,
@@ -133,7 +133,7 @@ impl Trainee for MagnitudesTrainee {
         self.batches.next_batch()
     }
 
-    fn step(&mut self, header: &Header, batch: SegmentBatch) -> Result<Report> {
+    fn step(&mut self, header: &CheckpointHeader, batch: SegmentBatch) -> Result<Report> {
         let distance = distance(
             &self.network,
             &self.spectra,
@@ -155,7 +155,7 @@ impl Trainee for MagnitudesTrainee {
         })
     }
 
-    fn validate(&self, _: &Header) -> Result<Report> {
+    fn validate(&self, _: &CheckpointHeader) -> Result<Report> {
         let network = self.averaged(&self.device)?;
         let distances = self.validation.iter().map(|batch| {
             let distance = distance(
@@ -174,7 +174,7 @@ impl Trainee for MagnitudesTrainee {
         })
     }
 
-    fn preview(&self, header: &Header, run: &Path) -> Result<()> {
+    fn preview(&self, header: &CheckpointHeader, run: &Path) -> Result<()> {
         // Streams compute on the CPU.
         let network = self.averaged(&Device::Cpu)?;
         let mel = &self.recipe.mel;

@@ -11,7 +11,7 @@ use anyhow::Result;
 use candle_core::Tensor;
 use serde_json::Value;
 
-use crate::checkpoint::Header;
+use crate::checkpoint::CheckpointHeader;
 
 /// A part of a model in training, with its training data.
 pub trait Trainee {
@@ -22,35 +22,35 @@ pub trait Trainee {
     ///
     /// # Errors
     ///
-    /// When it cannot be made.
+    /// Returns an error if it cannot be made.
     fn next_batch(&mut self) -> Result<Self::Batch>;
 
     /// Trains one step, the one after `header.step` steps.
     ///
     /// # Errors
     ///
-    /// When the gradients are not finite, or the computation fails.
-    fn step(&mut self, header: &Header, batch: Self::Batch) -> Result<Report>;
+    /// Returns an error if the gradients are not finite, or the computation fails.
+    fn step(&mut self, header: &CheckpointHeader, batch: Self::Batch) -> Result<Report>;
 
     /// Validates the averaged weights on validation music.
     ///
     /// # Errors
     ///
-    /// When the computation fails.
-    fn validate(&self, header: &Header) -> Result<Report>;
+    /// Returns an error if the computation fails.
+    fn validate(&self, header: &CheckpointHeader) -> Result<Report>;
 
     /// Writes pictures and sounds from the averaged weights to the run folder.
     ///
     /// # Errors
     ///
-    /// When they cannot be made or written.
-    fn preview(&self, header: &Header, run: &Path) -> Result<()>;
+    /// Returns an error if they cannot be made or written.
+    fn preview(&self, header: &CheckpointHeader, run: &Path) -> Result<()>;
 
     /// The tensors that resuming needs, by name.
     ///
     /// # Errors
     ///
-    /// When a tensor cannot be copied.
+    /// Returns an error if a tensor cannot be copied.
     fn state(&self) -> Result<HashMap<String, Tensor>>;
 }
 

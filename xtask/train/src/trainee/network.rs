@@ -16,7 +16,7 @@ use super::{Report, Trainee};
 use crate::adversary::Adversary;
 use crate::assemble;
 use crate::batches::{BatchStream, MakeBatch};
-use crate::checkpoint::Header;
+use crate::checkpoint::CheckpointHeader;
 use crate::dataset::{Partition, Track, load_loops};
 use crate::discriminator::Discriminator;
 use crate::loss::{self, Networks, Views};
@@ -60,10 +60,10 @@ impl NetworkTrainee {
     ///
     /// # Errors
     ///
-    /// When weights or training data do not match the recipe.
+    /// Returns an error if weights or training data do not match the recipe.
     pub fn new(
         recipe: NetworkRecipe,
-        header: &Header,
+        header: &CheckpointHeader,
         weights: &Weights,
         material: NetworkMaterial,
         device: Device,
@@ -162,7 +162,7 @@ impl Trainee for NetworkTrainee {
         self.batches.next_batch()
     }
 
-    fn step(&mut self, header: &Header, batch: Batch) -> Result<Report> {
+    fn step(&mut self, header: &CheckpointHeader, batch: Batch) -> Result<Report> {
         let recipe = &self.recipe;
         let views = Views::new(batch, &self.device)?;
         let step = header.step;
@@ -209,7 +209,7 @@ impl Trainee for NetworkTrainee {
         Ok(Report { line, figures })
     }
 
-    fn validate(&self, _: &Header) -> Result<Report> {
+    fn validate(&self, _: &CheckpointHeader) -> Result<Report> {
         let averages =
             VarBuilder::from_tensors(self.optimiser.averages()?, DType::F32, &self.device);
         let network = self
@@ -239,7 +239,7 @@ impl Trainee for NetworkTrainee {
         Ok(Report { line, figures })
     }
 
-    fn preview(&self, header: &Header, run: &Path) -> Result<()> {
+    fn preview(&self, header: &CheckpointHeader, run: &Path) -> Result<()> {
         let averages = self.optimiser.averages()?;
         let bytes = assemble::network_bytes(&self.recipe, &averages, assemble::card(header))?;
         let model = Arc::new(Model::from_bytes(&bytes)?);

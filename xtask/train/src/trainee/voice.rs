@@ -17,7 +17,7 @@ use vocoder::generator::{Generator, GeneratorConfig};
 use super::{Report, Trainee};
 use crate::adversary::Adversary;
 use crate::batches::{BatchStream, MakeBatch};
-use crate::checkpoint::Header;
+use crate::checkpoint::CheckpointHeader;
 use crate::optim::Adam;
 use crate::parameters::Parameters;
 use crate::recipe::voice::VoiceRecipe;
@@ -61,10 +61,10 @@ impl VoiceTrainee {
     ///
     /// # Errors
     ///
-    /// When weights or training data do not match the recipe.
+    /// Returns an error if weights or training data do not match the recipe.
     pub fn new(
         recipe: VoiceRecipe,
-        header: &Header,
+        header: &CheckpointHeader,
         weights: &Weights,
         material: VoiceMaterial,
         device: Device,
@@ -147,7 +147,7 @@ impl Trainee for VoiceTrainee {
         self.batches.next_batch()
     }
 
-    fn step(&mut self, header: &Header, batch: SegmentBatch) -> Result<Report> {
+    fn step(&mut self, header: &CheckpointHeader, batch: SegmentBatch) -> Result<Report> {
         let segment = Segment::new(batch, self.recipe.mel.n_mels, &self.device)?;
         let real = &segment.real;
         let generated = segment.generated_by(&self.generator)?;
@@ -197,7 +197,7 @@ impl Trainee for VoiceTrainee {
         })
     }
 
-    fn validate(&self, _: &Header) -> Result<Report> {
+    fn validate(&self, _: &CheckpointHeader) -> Result<Report> {
         let generator = self.averaged()?;
         let (mut mel_l1, mut stft) = (0.0, 0.0);
         for segment in &self.validation {
@@ -221,7 +221,7 @@ impl Trainee for VoiceTrainee {
         })
     }
 
-    fn preview(&self, header: &Header, run: &Path) -> Result<()> {
+    fn preview(&self, header: &CheckpointHeader, run: &Path) -> Result<()> {
         let generator = self.averaged()?;
         let config = &self.recipe.mel;
         let voice = |mel: &LogMel| -> Result<Vec<f32>> {

@@ -1,12 +1,12 @@
-//! The discriminators of a voice, each of which looks at samples in its own way:
+//! The discriminators of a voice, on different representations of the samples:
 //!
-//! - by period and by scale, as in Kong, Kim and Bae, "HiFi-GAN", NeurIPS 2020: every p-th sample beside the next, and
+//! - by period and by scale, as in Kong, Kim and Bae, "HiFi-GAN", NeurIPS 2020: every p-th sample in a column, and
 //!   samples averaged to lower and lower rates;
 //! - by resolution: magnitudes of short-time Fourier transforms, as in Jang et al., "UnivNet", Interspeech 2021, with the
 //!   convolutions and transforms of Kumar et al., "High-Fidelity Audio Compression with Improved RVQGAN", NeurIPS 2023.
 //!
-//! Each is a chain of convolutions with LeakyReLU between them, weight norm on all of them, but spectral norm in the first
-//! scale. Their channels can be scaled by a factor.
+//! Each is a chain of convolutions with LeakyReLU and weight norm (the first scale uses spectral norm). Their
+//! channels can be scaled by a factor.
 //!
 //! Legend of shapes: B batch, C channels, L samples, H height, W width.
 
@@ -27,10 +27,10 @@ use crate::spectral_norm::SpectralNorm;
 /// Slope of every LeakyReLU.
 const LEAKY_SLOPE: f64 = 0.1;
 
-/// Most groups of a convolution by scale; its channels are a multiple.
+/// Largest number of groups of a convolution by scale; its channels must be a multiple.
 const MOST_GROUPS: usize = 16;
 
-/// Which discriminators there are.
+/// Kinds and sizes of the discriminators.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiscriminatorsConfig {
@@ -40,7 +40,7 @@ pub struct DiscriminatorsConfig {
     /// Factor on the published channels of those by period.
     #[serde(default = "one")]
     pub period_width: f64,
-    /// Number of discriminators by scale: the first hears every sample, each further one half as many.
+    /// Number of discriminators by scale: the first uses every sample, each further one half as many.
     #[serde(default)]
     pub scales: usize,
     /// Factor on the published channels of those by scale.
@@ -59,7 +59,7 @@ fn one() -> f64 {
 }
 
 impl DiscriminatorsConfig {
-    /// Refuses what cannot look at segments of `samples` samples.
+    /// Checks the settings for segments of `samples` samples.
     pub fn check(&self, samples: usize) -> Result<()> {
         ensure!(
             !self.periods.is_empty() || self.scales > 0 || !self.resolutions.is_empty(),
@@ -171,7 +171,7 @@ impl Shape {
     }
 }
 
-/// A weight that is kept in bounds.
+/// A normalised weight.
 enum Weight {
     /// By weight norm.
     Normed {
@@ -194,7 +194,7 @@ impl Layer {
         let (height, width) = shape.kernel;
         let size = (shape.output, input / shape.groups, height, width);
         let fan_in = (size.1 * height * width) as f64;
-        // As PyTorch begins.
+        // Initialised as in PyTorch.
         let bound = 1.0 / fan_in.sqrt();
         let init = Init::Uniform {
             lo: -bound,
@@ -229,7 +229,7 @@ impl Layer {
             Weight::Spectral { weight, norm } => norm.normalise(weight)?,
         };
         let on_cpu = matches!(weight.device(), Device::Cpu);
-        // A GPU does one large convolution sooner than many small ones.
+        // On a GPU, one large convolution is faster than many small ones.
         let (weight, groups) = match self.shape.groups {
             groups if groups > 1 && !on_cpu => (dense(&weight, groups)?, 1),
             groups => (weight, groups),
@@ -245,17 +245,17 @@ impl Layer {
     }
 }
 
-/// How samples are looked at.
+/// Representation of the samples.
 enum View {
     Period(usize),
-    /// Halved so many times.
+    /// Sample rate halved this many times.
     Scale(usize),
     Resolution(Magnitudes, f64),
 }
 
 impl View {
     fn resolution(n_fft: usize, vb: &VarBuilder) -> Result<Self> {
-        // Noise then has the same level in all resolutions, that of the samples.
+        // White noise then has the level of the samples at all resolutions.
         let scale = 1.0 / (0.375 * n_fft as f64).sqrt();
         let magnitudes = Magnitudes::new(n_fft, vb.dtype(), vb.device())?;
         Ok(Self::Resolution(magnitudes, scale))
@@ -304,7 +304,8 @@ impl Discriminators {
     /// Reads or creates the weights.
     ///
     /// # Errors
-    /// If a weight is missing or has another shape.
+    ///
+    /// Returns an error if a weight is missing or has another shape.
     pub fn new(config: &DiscriminatorsConfig, vb: &VarBuilder) -> Result<Self> {
         let mut all = Vec::new();
         let mut add = |name: String, view: View, shapes: Vec<Shape>| -> Result<()> {
@@ -453,7 +454,7 @@ impl Judge for Judges {
         )
     }
 
-    /// Looks at samples (B, 1, L). The features are those of all layers behind their LeakyReLU, and the scores.
+    /// Evaluates samples (B, 1, L). The features are the outputs of all layers after their LeakyReLU, and the scores.
     fn look(&self, samples: &Tensor) -> Result<Vec<Verdict>> {
         let verdict = |(view, layers): &(Arc<View>, Vec<NormalisedLayer>)| {
             let mut x = view.of(samples)?;

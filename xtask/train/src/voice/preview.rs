@@ -23,7 +23,7 @@ impl VoicePreview {
     ///
     /// # Errors
     ///
-    /// When there are no tracks.
+    /// Returns an error if there are no tracks.
     pub fn new(tracks: &[Arc<Track>], mel: &MelConfig) -> Result<Self> {
         Ok(Self {
             clips: excerpts(tracks, mel.sample_rate_hz)?,
@@ -36,7 +36,7 @@ impl VoicePreview {
     ///
     /// # Errors
     ///
-    /// When a file cannot be written.
+    /// Returns an error if a file cannot be written.
     pub fn write(
         &self,
         run: &Path,

@@ -21,7 +21,7 @@ impl Reconstructor {
     ///
     /// # Errors
     ///
-    /// When the file is not a model, or its mel spectrogram is another.
+    /// Returns an error if the file is not a model, or its mel spectrogram is another.
     pub fn load(path: &Path, mel: &MelConfig) -> Result<Self> {
         let model = Model::load(path)?;
         let found = &model.header().mel;
@@ -50,7 +50,7 @@ impl Reconstructor {
     ///
     /// # Errors
     ///
-    /// When the shape does not match the network.
+    /// Returns an error if the shape does not match the network.
     pub fn reconstruct(&self, mel: &Tensor) -> Result<Tensor> {
         let latents = self.network.encode(mel)?;
         Ok(self.network.decode(&latents.means())?)

@@ -104,7 +104,7 @@ impl Heard {
     ///
     /// # Errors
     ///
-    /// When `mel` is not valid.
+    /// Returns an error if `mel` is not valid.
     pub fn template_stream(&self, mel: &MelConfig) -> Result<GriffinLimStream> {
         let magnitudes = self
             .reconstructor
@@ -117,7 +117,7 @@ impl Heard {
     ///
     /// # Errors
     ///
-    /// When the mel cannot be reconstructed.
+    /// Returns an error if the mel cannot be reconstructed.
     pub fn whole(&self, log_mel: &LogMel) -> Result<LogMel> {
         let Some(reconstructor) = &self.reconstructor else {
             return Ok(log_mel.clone());
@@ -157,7 +157,7 @@ impl SegmentSampler {
     ///
     /// # Errors
     ///
-    /// When no track is long enough.
+    /// Returns an error if no track is long enough.
     pub fn new(
         tracks: &[Arc<Track>],
         mel: &MelConfig,

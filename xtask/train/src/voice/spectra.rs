@@ -1,4 +1,4 @@
-//! Spectra that gradients flow through, and the losses made of them.
+//! Differentiable spectra, and losses on them.
 //!
 //! A clip is cut into hops; a frame is a few neighbouring hops, and its Fourier transform a product with a matrix.
 //!
@@ -32,7 +32,8 @@ impl Magnitudes {
     /// Transforms of `n_fft` samples, a quarter of that apart.
     ///
     /// # Errors
-    /// If `n_fft` is not a multiple of 4.
+    ///
+    /// Returns an error if `n_fft` is not a multiple of 4.
     pub fn new(n_fft: usize, dtype: DType, device: &Device) -> Result<Self> {
         ensure!(
             n_fft > 0 && n_fft.is_multiple_of(OVERLAP),
@@ -54,10 +55,11 @@ impl Magnitudes {
         })
     }
 
-    /// Samples (B, 1, L) to the magnitudes (B, F, K) of all frames that lie wholly within them.
+    /// Samples (B, 1, L) to the magnitudes (B, F, K) of all frames that lie completely within them.
     ///
     /// # Errors
-    /// If there are fewer samples than a frame has.
+    ///
+    /// Returns an error if there are fewer samples than a frame has.
     pub fn of(&self, samples: &Tensor) -> Result<Tensor> {
         let (batch, _, length) = samples.dims3()?;
         let (n_fft, values) = self.basis.dims2()?;
@@ -77,7 +79,7 @@ impl Magnitudes {
         let framed = Tensor::cat(&parts, 2)?
             .reshape((batch * frames, n_fft))?
             .contiguous()?;
-        // Rounded factors would bury the quiet bands of loud frames.
+        // TF32 rounding would hide the quiet bands of loud frames.
         let spectra = exactly(|| framed.matmul(&self.basis))?;
         let power = (spectra.narrow(1, 0, bins)?.sqr()? + spectra.narrow(1, bins, bins)?.sqr()?)?;
         Ok((power + POWER_FLOOR)?
@@ -86,7 +88,7 @@ impl Magnitudes {
     }
 }
 
-/// Log-mels that gradients flow through, equal to those of [`vocoder::MelSpectrogram`] but for the frames at the ends.
+/// Differentiable log-mels, equal to those of [`vocoder::MelSpectrogram`] except for the frames at the ends.
 pub struct LogMels {
     magnitudes: Magnitudes,
     /// (K, M).
@@ -94,10 +96,11 @@ pub struct LogMels {
 }
 
 impl LogMels {
-    /// Of the given kind.
+    /// Log-mels with this configuration.
     ///
     /// # Errors
-    /// If the configuration is not valid, or its hop not a quarter of its window.
+    ///
+    /// Returns an error if the configuration is not valid, or its hop not a quarter of its window.
     pub fn new(config: &MelConfig, dtype: DType, device: &Device) -> Result<Self> {
         ensure!(
             config.hop_length * OVERLAP == config.n_fft,
@@ -120,10 +123,11 @@ impl LogMels {
         })
     }
 
-    /// Samples (B, 1, L) to the log-mels (B, F, M) of all frames that lie wholly within them.
+    /// Samples (B, 1, L) to the log-mels (B, F, M) of all frames that lie completely within them.
     ///
     /// # Errors
-    /// If there are fewer samples than a frame has.
+    ///
+    /// Returns an error if there are fewer samples than a frame has.
     pub fn of(&self, samples: &Tensor) -> Result<Tensor> {
         let magnitudes = self.magnitudes.of(samples)?;
         let (batch, frames, bins) = magnitudes.dims3()?;
@@ -139,7 +143,8 @@ impl LogMels {
     /// The mean absolute difference of the log-mels, in nepers.
     ///
     /// # Errors
-    /// If the shapes differ or are too short.
+    ///
+    /// Returns an error if the shapes differ or are too short.
     pub fn distance(&self, generated: &Tensor, real: &Tensor) -> Result<Tensor> {
         mean(&(self.of(generated)? - self.of(real)?)?.abs()?)
     }
@@ -153,7 +158,8 @@ impl StftLoss {
     /// With transforms of [`STFT_SIZES`].
     ///
     /// # Errors
-    /// If tensors cannot be made on the device.
+    ///
+    /// Returns an error if tensors cannot be made on the device.
     pub fn new(dtype: DType, device: &Device) -> Result<Self> {
         let sizes = STFT_SIZES.into_iter();
         sizes
@@ -165,7 +171,8 @@ impl StftLoss {
     /// The loss of generated samples (B, 1, L).
     ///
     /// # Errors
-    /// If the shapes differ or are too short.
+    ///
+    /// Returns an error if the shapes differ or are too short.
     pub fn distance(&self, generated: &Tensor, real: &Tensor) -> Result<Tensor> {
         let terms = self
             .0
@@ -173,7 +180,7 @@ impl StftLoss {
             .map(|magnitudes| {
                 let (generated, real) = (magnitudes.of(generated)?, magnitudes.of(real)?);
                 let length = |x: &Tensor| -> Result<Tensor> {
-                    // A distance of zero has a gradient, too.
+                    // Keeps the gradient finite at a distance of zero.
                     Ok((sum(&x.sqr()?)? + f64::EPSILON)?.sqrt()?)
                 };
                 let convergence = (length(&(&real - &generated)?)? / length(&real)?)?;
@@ -189,7 +196,8 @@ impl StftLoss {
 /// squared difference of a frame's log-magnitudes, averaged over frames of 2048 samples.
 ///
 /// # Errors
-/// If the shapes differ or are too short.
+///
+/// Returns an error if the shapes differ or are too short.
 pub fn log_spectral_distance_db(generated: &Tensor, real: &Tensor) -> Result<f32> {
     let magnitudes = Magnitudes::new(STFT_SIZES[0], real.dtype(), real.device())?;
     let difference = (magnitudes.of(generated)?.log()? - magnitudes.of(real)?.log()?)?;
@@ -198,7 +206,7 @@ pub fn log_spectral_distance_db(generated: &Tensor, real: &Tensor) -> Result<f32
     Ok(by_frame.mean_all()?.to_dtype(DType::F32)?.to_scalar()?)
 }
 
-/// The sum of all values in two stages, which a GPU does side by side.
+/// The sum of all values in two stages, which a GPU computes in parallel.
 fn sum(x: &Tensor) -> candle_core::Result<Tensor> {
     x.sum(D::Minus1)?.sum_all()
 }
