@@ -73,7 +73,11 @@ pub fn path(run: &Path) -> PathBuf {
 }
 
 /// Writes a new file and then replaces the old one with it, so that a complete checkpoint exists at any time.
-pub fn save(run: &Path, header: &CheckpointHeader, tensors: &HashMap<String, Tensor>) -> Result<()> {
+pub fn save(
+    run: &Path,
+    header: &CheckpointHeader,
+    tensors: &HashMap<String, Tensor>,
+) -> Result<()> {
     let metadata = HashMap::from([(HEADER.to_owned(), serde_json::to_string(header)?)]);
     let bytes = safetensors::serialize(tensors, Some(metadata))?;
     whole_file::write(&path(run), &bytes)

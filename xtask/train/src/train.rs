@@ -177,7 +177,10 @@ fn from_model(recipe: Recipe, path: &Path) -> Result<(CheckpointHeader, Weights)
         .into_iter()
         .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor)))
         .collect();
-    Ok((CheckpointHeader::new(recipe, Some(origin)), Weights::Model(weights)))
+    Ok((
+        CheckpointHeader::new(recipe, Some(origin)),
+        Weights::Model(weights),
+    ))
 }
 
 /// Resumes a run from its newest checkpoint. The recipe may have changed, except for the sizes of the trained part.
@@ -190,7 +193,10 @@ fn resume(recipe: Recipe, folder: &Path) -> Result<(CheckpointHeader, Weights)> 
         recipe.trained(),
         saved.recipe.trained()
     );
-    Ok((CheckpointHeader { recipe, ..saved }, Weights::Checkpoint(tensors)))
+    Ok((
+        CheckpointHeader { recipe, ..saved },
+        Weights::Checkpoint(tensors),
+    ))
 }
 
 #[cfg(test)]
