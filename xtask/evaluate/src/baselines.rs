@@ -20,8 +20,8 @@ pub const REAL: &str = "A alone";
 /// Name of the row of noise.
 pub const NOISE: &str = "white noise";
 
-/// A alone, the sum of A and B, the harmonic part of A with the percussive part of B, both remixes that the plugin makes without a
-/// network, and noise, which nothing is to be near.
+/// A alone, the sum of A and B, the harmonic part of A with the percussive part of B, both remixes that the plugin
+/// makes without a network, and noise, as the worst case.
 pub fn methods() -> Vec<Method<'static>> {
     vec![
         Method::new(REAL, |a, _| Ok(a.clone())).for_reference(),

@@ -1,4 +1,5 @@
-//! Table 1: what the harmony latents, the rhythm latents and the log-mel know of chords and onsets.
+//! Table 1: how much information about chords and onsets the harmony latents, the rhythm latents and the log-mel
+//! contain.
 //!
 //! Probes are trained on nine tenths of the songs and scored on the rest, several times with other songs, weights and crops. All
 //! representations have the same protocol: chords at one label for [`CHORD_FRAMES`] frames, onsets at every frame.
@@ -22,7 +23,7 @@ use crate::probe::{Example, IGNORED, Probe, ProbeConfig, likeliest};
 use crate::songs::{CHORD_FRAMES, Song, mel_frame, mel_frame_s};
 use crate::{onsets, parallel};
 
-/// One song in so many is for evaluation.
+/// One song in this many is for evaluation.
 const EVALUATION_SHARE: usize = 10;
 
 /// Crops: 6 s for chords, 3 s for onsets.
@@ -35,7 +36,7 @@ const THRESHOLDS: [f32; 8] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8];
 /// Training songs on which the threshold is chosen.
 const THRESHOLD_SONGS: usize = 20;
 
-/// How probes are trained.
+/// Training effort of the probes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Effort {
     /// Training steps of a probe.
@@ -44,7 +45,7 @@ pub struct Effort {
     pub seeds: usize,
 }
 
-/// Features of all songs, one of the things that are compared.
+/// Features of all songs in one of the compared representations.
 pub struct Representation {
     width: usize,
     /// Of each song, frame after frame at the rate of mel frames.
@@ -120,8 +121,9 @@ impl Representation {
     }
 }
 
-/// Writes what the chord probe of a representation hears and is asked for as safetensors, for other programs: `features` (songs,
-/// labels, width) and `chords` (songs, labels), with 255 for labels that do not count. All songs are as long as the shortest.
+/// Writes the inputs and labels of a representation's chord probe as safetensors, for other programs: `features`
+/// (songs, labels, width) and `chords` (songs, labels), with 255 for labels that do not count. All songs are as long
+/// as the shortest.
 ///
 /// # Errors
 ///
@@ -179,7 +181,7 @@ pub fn frames_first(latent: &Tensor, frames: usize) -> Result<(usize, Vec<f32>)>
     Ok((width, rows.collect()))
 }
 
-/// What the probes of one representation reach; one value for each seed, from 0 to 1.
+/// Scores of the probes of one representation; one value per seed, from 0 to 1.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
     /// Share of frames with the right chord.
@@ -241,7 +243,7 @@ pub fn measure(representation: &Representation, songs: &[Song], effort: Effort) 
     Ok(scores)
 }
 
-/// What one reaches without listening: always the chord that is commonest in the training songs, and an onset in every second
+/// Scores without any input: always the most frequent chord of the training songs, and an onset in every second
 /// frame.
 pub fn without_listening(songs: &[Song], effort: Effort) -> Scores {
     let mut scores = Scores::default();

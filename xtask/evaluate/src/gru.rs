@@ -1,7 +1,8 @@
 //! The bidirectional gated recurrent unit that the probes are made of.
 //!
-//! candle's own unit takes some dozen operations for each frame, and training it spends its time on bookkeeping. Here the
-//! recurrence is one operation with its own backward pass; what comes in is multiplied with its weights for all frames at once.
+//! candle's GRU needs about a dozen operations per frame, so training spends its time on overhead. Here the
+//! recurrence is one operation with its own backward pass, and the input is multiplied with its weights for all
+//! frames at once.
 
 use std::mem;
 
@@ -242,7 +243,7 @@ impl Recurrence {
     }
 }
 
-/// What the gates of one unit let through.
+/// Gate values of one unit.
 struct Unit {
     reset: f32,
     update: f32,

@@ -1,4 +1,4 @@
-//! What is measured: harmony by chroma, rhythm by onset strength, both on mono audio at 22,050 Hz.
+//! Measures of remixes: harmony by chroma, rhythm by onset strength, both on mono audio at 22,050 Hz.
 //!
 //! The *harmony margin* of a remix is its chroma similarity to the track that harmony is to come from,
 //! minus that to the other track; the *rhythm margin* is its onset correlation with the track that
@@ -26,12 +26,12 @@ const ONSET_N_FFT: usize = 2048;
 /// Chords change more slowly than onsets: their frames are 93 ms apart.
 const CHROMA_HOP_LENGTH: usize = 4 * HOP_LENGTH;
 
-/// What of a clip is compared.
+/// The compared features of a clip.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Features {
     /// Strength of the pitch classes from C to B, one array for each 93 ms.
     pub chroma: Vec<[f32; PITCH_CLASSES]>,
-    /// Onset strength, one value a frame.
+    /// Onset strength, one value per frame.
     pub onset_strength: Vec<f32>,
     /// Log-mel spectrogram of the kind that the networks work on.
     pub log_mel: LogMel,

@@ -1,4 +1,4 @@
-//! Independent pieces of work on all processors.
+//! Independent work items on all CPU cores.
 
 use std::num::NonZero;
 use std::sync::Mutex;
@@ -8,7 +8,7 @@ use std::thread;
 use anyhow::Result;
 use graft_material::progress;
 
-/// What `work` makes of each item, in order, with a progress bar. Each thread has a state of its own, made by `prepare`.
+/// Maps items with `work`, in order, with a progress bar. Each thread has its own state, made by `prepare`.
 ///
 /// # Errors
 ///

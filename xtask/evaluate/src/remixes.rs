@@ -1,4 +1,4 @@
-//! Remixes of pairs of clips, and what is measured of each.
+//! Remixes of pairs of clips, and their measurements.
 
 use std::path::Path;
 
@@ -19,18 +19,18 @@ use crate::parallel;
 /// Pairs whose sounds are kept for listening.
 pub const EXAMPLES: usize = 4;
 
-/// What is measured of the remix of one pair.
+/// Measurements of the remix of one pair.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PairScore {
-    /// How it relates to its sources.
+    /// Margins relative to its sources.
     pub margins: Margins,
-    /// Level beside the mean of its sources'.
+    /// Level relative to the mean level of its sources.
     pub level_db: f32,
-    /// Spectral centroid beside the mean of its sources'.
+    /// Spectral centroid relative to the mean of its sources.
     pub brightness_octaves: f32,
     /// Mel distance of A to A remixed with A, in nepers.
     pub reconstruction: Option<f32>,
-    /// For the Fréchet distance.
+    /// Features for the Fréchet distance.
     pub features: ClipFeatures,
 }
 

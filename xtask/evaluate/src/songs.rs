@@ -1,4 +1,4 @@
-//! Songs whose chords and onsets are known: POP909's, played anew by a General MIDI sound font.
+//! Songs with known chords and onsets: POP909, rendered with a General MIDI sound font.
 
 use std::path::PathBuf;
 
@@ -19,23 +19,23 @@ pub const CHORD_FRAMES: usize = 4;
 /// Notes that begin within this time of another are one onset.
 const ONE_ONSET_S: f64 = 0.03;
 
-/// A note with a pitch.
+/// A pitched note.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Note {
-    /// When it is struck.
+    /// Start, in seconds.
     pub start_s: f64,
-    /// When it is let go.
+    /// End, in seconds.
     pub end_s: f64,
     /// Its MIDI number.
     pub key: u8,
 }
 
-/// A clip of a song with all that is known of it.
+/// A clip of a song with its annotations.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Song {
     /// File and clip.
     pub name: String,
-    /// What the networks hear; a multiple of [`CHORD_FRAMES`] frames.
+    /// Input of the networks; a multiple of [`CHORD_FRAMES`] frames.
     pub log_mel: LogMel,
     /// Class of each [`CHORD_FRAMES`] frames, or [`IGNORED`].
     pub chords: Vec<u32>,

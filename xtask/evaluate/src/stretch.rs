@@ -1,4 +1,4 @@
-//! Clips brought to one tempo.
+//! Stretches clips to one tempo.
 
 use std::f32::consts::TAU;
 
@@ -18,8 +18,8 @@ const FASTEST_BPM: f64 = 240.0;
 /// Standard deviation of the prior on tempo, in octaves around [`TEMPO_BPM`].
 const PRIOR_OCTAVES: f64 = 1.0;
 
-/// `samples` (mono, 22,050 Hz) at [`TEMPO_BPM`]. The tempo that is found, its double and its half are the same beat to us: the one
-/// that needs least stretching counts, so the rate is within 0.71 to 1.42.
+/// `samples` (mono, 22,050 Hz) at [`TEMPO_BPM`]. The detected tempo, its double and its half count as the same beat:
+/// the one that needs the least stretching is used, so the rate is within 0.71 to 1.42.
 ///
 /// # Errors
 ///

@@ -14,7 +14,7 @@ use vocoder::MelConfig;
 /// Transpositions that are measured, this many semitones either way.
 const FURTHEST_SEMITONES: i32 = 7;
 
-/// Length of what is taken from each track: 3 s.
+/// Length of the excerpt of each track: 3 s.
 const FRAMES: usize = 128;
 
 /// Mean absolute differences of log-mels, in nepers, to the music shifted by some semitones; one for each track.

@@ -68,7 +68,8 @@ struct Found {
 }
 
 impl Found {
-    /// Searches `folder`. Its files belong to `source`; without one, each subfolder is a source.
+    /// Searches `folder`. Its files belong to `source`; without one, each subfolder is a source, and so is
+    /// `folder` for the files directly in it.
     fn collect(&mut self, folder: &Path, source: Option<&Path>) -> Result<()> {
         let describe = || format!("cannot read the folder {}", folder.display());
         for entry in fs::read_dir(folder).with_context(describe)? {
