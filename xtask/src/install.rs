@@ -9,24 +9,23 @@ use graft_material::workspace;
 
 use crate::{bundle, demo, system_packages};
 
-/// Build Graft, install it for this user and render a demo remix
+/// Build and install Graft for the current user, and render a demo remix
 ///
-/// Installs the system packages that are missing (Debian, Ubuntu), builds the plugin, copies it to
-/// your CLAP and VST3 folders, its presets to where VST3 hosts look for them, and remixes two short loops with it into target/demo. Run it again
-/// after every update.
+/// Installs missing system packages (Debian, Ubuntu), builds the plugin, copies it and its presets to your CLAP and VST3
+/// folders, and remixes two short loops with it into target/demo. Run it again after every update.
 #[derive(Args)]
 pub struct Install {}
 
 impl Install {
-    /// Does the four steps one after the other.
+    /// Runs the four steps.
     pub fn run(self) -> Result<()> {
         println!("[1/4] System packages");
         system_packages::install_missing();
 
-        println!("[2/4] Building the plugin; the first time, this takes some minutes");
+        println!("[2/4] Building the plugin (the first build takes several minutes)");
         let bundles = bundle::release()?;
 
-        println!("[3/4] Installing it for this user");
+        println!("[3/4] Installing the plugin for the current user");
         let home = std::env::home_dir().context("cannot find your home folder")?;
         let folders = PluginFolders::of(&home);
         let clap = install(&bundles.clap, &folders.clap)?;
@@ -37,7 +36,7 @@ impl Install {
         let demo = demo::render(&clap, &workspace::target()?.join("demo"))?;
 
         let [latency, speed] = demo.figures;
-        println!("\nGraft is installed; let your DAW scan for new plugins.");
+        println!("\nGraft is installed. Rescan plugins in your DAW.");
         println!("  CLAP       {}", clap.display());
         println!("  VST3       {}", vst3.display());
         println!("  presets    {}", folders.vst3_presets.display());
@@ -49,7 +48,7 @@ impl Install {
     }
 }
 
-/// Where hosts look for the plugins of one user.
+/// The plugin folders of one user.
 struct PluginFolders {
     clap: PathBuf,
     vst3: PathBuf,
@@ -82,9 +81,9 @@ impl PluginFolders {
     }
 }
 
-/// Copies a bundle, a file or a folder, into `folder`, in place of an older one.
+/// Copies a bundle, a file or a folder, into `folder` and replaces an older one.
 ///
-/// The new one is complete before it takes the name, so that a host that has the old one open keeps it.
+/// The copy is complete before it gets its name. A host that has the old bundle open keeps it.
 fn install(bundle: &Path, folder: &Path) -> Result<PathBuf> {
     let name = bundle
         .file_name()

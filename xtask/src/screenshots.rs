@@ -16,47 +16,47 @@ use crate::bundle;
 
 const RATE_HZ: u32 = 48_000;
 const BLOCK_SAMPLES: usize = 480;
-/// From one act of the user to the next.
+/// Time between two actions of the user.
 const ACT_SAMPLES: usize = RATE_HZ as usize / 4;
-/// Of the demo loops.
+/// Tempo of the demo loops.
 const TEMPO_BPM: f64 = 130.0;
 
 /// Take pictures of the plugin's window
 ///
-/// A host without a monitor opens the plugin and plays the demo loops to it. It needs Xvfb and OpenGL (Debian: xvfb,
-/// libgl1-mesa-dri). The pictures go to target/screenshots.
+/// Opens the plugin in a headless host and plays the demo loops. Needs Xvfb and OpenGL (Debian: xvfb, libgl1-mesa-dri).
+/// Writes to target/screenshots.
 #[derive(Args)]
 pub struct Screenshots {
-    /// Another folder for the pictures
+    /// Output folder [default: target/screenshots]
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
-    /// Only the pictures whose names contain this
+    /// Take only pictures whose names contain this text
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
 }
 
-/// What is on a picture.
+/// One picture.
 struct Scene {
     name: &'static str,
-    /// Of the window: 1 is its first size.
+    /// Scale of the window; 1 is its initial size.
     scale: f64,
     main: bool,
     sidechain: bool,
     seconds: f64,
-    /// Parameters that are set first.
+    /// Parameters set before the first frame.
     parameters: &'static [(&'static str, f64)],
-    /// What the user does when the sound has begun.
+    /// Actions of the user once the sound has started.
     acts: &'static [Act],
 }
 
-/// What a user does. Places are in pixels of the first size.
+/// An action of the user. Positions are in pixels at the initial size.
 enum Act {
     Click(i16, i16),
     Type(&'static str),
     Return,
 }
 
-/// Where things are.
+/// Positions of controls.
 const MODEL_BUTTON: Act = Act::Click(760, 26);
 const MODEL_PATH: Act = Act::Click(400, 496);
 
