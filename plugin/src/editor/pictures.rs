@@ -202,7 +202,7 @@ impl Pictures {
         }
         if self.newest == 0 {
             let lines = [
-                "Route a second track to Graft’s sidechain and start playback.",
+                "Route a second track to Graft’s sidechain, and play.",
                 "The spectrograms of inputs and remix appear here.",
             ];
             hint(ui, rect, lines);
