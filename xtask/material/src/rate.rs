@@ -1,7 +1,7 @@
 //! Sample rate conversion of whole files, for a host that runs at another rate.
 
 use anyhow::{Result, ensure};
-use audioadapter_buffers::owned::InterleavedOwned;
+use rubato::audioadapter_buffers::owned::InterleavedOwned;
 use rubato::{Fft, FixedSync, Resampler, WindowFunction};
 
 /// Length of a block of the Fourier transform, in input samples, at least. With so many the pass band is flat to 95 % of the
