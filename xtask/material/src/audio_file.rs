@@ -193,7 +193,7 @@ fn open(path: &Path) -> Result<Box<dyn FormatReader>> {
             FormatOptions::default(),
             MetadataOptions::default(),
         )
-        .context("expected a WAV, FLAC, Ogg Vorbis or MP3 file, found another format or an incomplete header")
+        .context("expected a WAV, FLAC, Ogg Vorbis or MP3 file, found another format or a file cut short in its header")
 }
 
 /// Writes a clip as a WAV file, atomically.
