@@ -17,6 +17,7 @@ mod test;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use graft_material::exit;
 use programs::{Arguments, Program};
 
 /// Build, install, test and try out Graft, the plugin that remixes two tracks.
@@ -67,13 +68,7 @@ fn main() -> ExitCode {
         #[cfg(target_os = "linux")]
         Task::Screenshots(task) => task.run(),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit::code(result)
 }
 
 #[cfg(test)]

@@ -41,6 +41,7 @@ mod voices;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use graft_material::exit;
 
 /// Evaluate models.
 #[derive(Parser)]
@@ -61,13 +62,7 @@ fn main() -> ExitCode {
         Task::Evaluate(task) => task.run(),
         Task::EvaluateVoice(task) => task.run(),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit::code(result)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ pub mod arguments;
 pub mod audio_cache;
 pub mod audio_file;
 pub mod estimate;
+pub mod exit;
 pub mod loudness;
 pub mod plot;
 pub mod png;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use graft_material::exit;
 use graft_train::export::Export;
 use graft_train::import_hifigan::ImportHifigan;
 use graft_train::train::Train;
@@ -28,13 +29,7 @@ fn main() -> ExitCode {
         Task::Export(task) => task.run(),
         Task::ImportHifigan(task) => task.run(),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit::code(result)
 }
 
 #[cfg(test)]
