@@ -1,22 +1,31 @@
 //! Reads audio files with symphonia and writes WAV files with hound.
 
-use std::fs::File;
+mod aiff;
+mod chunks;
+mod downmix;
+mod he_aac;
+mod mp4;
+mod mpeg;
+mod open;
+mod reader;
+mod splice;
+mod survey;
+mod wave;
+
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use model_runtime::AudioClip;
-use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
-use symphonia::core::errors::Error as SymphoniaError;
-use symphonia::core::formats::probe::Hint;
-use symphonia::core::formats::well_known::{FORMAT_ID_MP3, FORMAT_ID_OGG};
-use symphonia::core::formats::{FormatId, FormatOptions, FormatReader, Track, TrackType};
-use symphonia::core::io::MediaSourceStream;
-use symphonia::core::meta::MetadataOptions;
+
+pub use reader::AudioReader;
 
 use crate::whole_file;
 
 /// File name extensions of the formats that [`read`] supports.
-pub const EXTENSIONS: [&str; 5] = ["wav", "flac", "ogg", "oga", "mp3"];
+pub const EXTENSIONS: [&str; 19] = [
+    "wav", "wave", "bwf", "rf64", "w64", "aif", "aiff", "aifc", "caf", "flac", "ogg", "oga", "mp3",
+    "mp2", "m4a", "m4b", "mp4", "aac", "mka",
+];
 
 /// How samples are stored in a WAV file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,173 +36,38 @@ pub enum WavFormat {
     Pcm16,
 }
 
-/// Reads a whole WAV, FLAC, Ogg Vorbis or MP3 file.
+/// A whole audio file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recording {
+    /// The samples, in one or two channels.
+    pub clip: AudioClip,
+    /// What was noticed: see [`AudioReader::warnings`].
+    pub warnings: Vec<String>,
+}
+
+/// Reads a whole audio file, as [`AudioReader`] does.
 ///
 /// # Errors
 ///
-/// Every error names the file: when it is missing or empty, is not one of these formats, ends before
-/// the length that it announces (an Ogg file: before its end-of-stream page), cannot be decoded, or
-/// holds no samples or samples that are not finite. An MP3 file announces no length that can be
-/// relied on, so a shortened one reads as a shorter clip.
-pub fn read(path: &Path) -> Result<AudioClip> {
-    decode(path).with_context(|| format!("cannot read audio from {}", path.display()))
-}
-
-fn decode(path: &Path) -> Result<AudioClip> {
-    let mut format = open(path)?;
-    let track = format
-        .default_track(TrackType::Audio)
-        .context("expected an audio track, found none")?;
-    let track_id = track.id;
-    let expected = ExpectedSamples::of(track, format.format_info().format);
-    let params = track
-        .codec_params
-        .as_ref()
-        .and_then(|params| params.audio())
-        .context("expected an audio track, found one of an unknown kind")?;
-    let mut decoder = symphonia::default::get_codecs()
-        .make_audio_decoder(
-            params,
-            &AudioDecoderOptions::default().gapless(expected.trimmed_by_decoder),
-        )
-        .context("expected PCM, FLAC, Vorbis or MP3 audio, found another codec")?;
-    let mut clip = decode_packets(format.as_mut(), decoder.as_mut(), track_id)?;
-    for channel in &mut clip.channels {
-        expected.cut_out(channel)?;
-    }
-    ensure_finite(&clip)?;
-    Ok(clip)
-}
-
-/// Decodes all samples of a track.
-fn decode_packets(
-    format: &mut dyn FormatReader,
-    decoder: &mut dyn AudioDecoder,
-    track_id: u32,
-) -> Result<AudioClip> {
-    let mut clip: Option<AudioClip> = None;
-    let mut packet_channels: Vec<Vec<f32>> = Vec::new();
-    loop {
-        let packet = match format.next_packet() {
-            Ok(Some(packet)) => packet,
-            Ok(None) => break,
-            Err(SymphoniaError::IoError(error))
-                if error.kind() == std::io::ErrorKind::UnexpectedEof =>
-            {
-                let read_samples = clip.as_ref().map_or(0, |clip| clip.channels[0].len());
-                bail!(
-                    "the file is cut short: it ends before its end-of-stream mark, after \
-                     {read_samples} samples"
-                );
-            }
-            Err(error) => return Err(error).context("cannot read the next packet"),
-        };
-        if packet.track_id != track_id {
-            continue;
-        }
-        let buffer = decoder.decode(&packet).context("cannot decode the audio")?;
-        let spec = buffer.spec();
-        let (rate_hz, channels) = (spec.rate(), spec.channels().count());
-        let clip = clip.get_or_insert_with(|| AudioClip {
-            sample_rate_hz: rate_hz,
-            channels: vec![Vec::new(); channels],
-        });
-        ensure!(
-            rate_hz == clip.sample_rate_hz && channels == clip.channels.len(),
-            "the format changes within the file: expected {} channels at {} Hz, found {channels} channels at {rate_hz} Hz",
-            clip.channels.len(),
-            clip.sample_rate_hz,
-        );
-        buffer.copy_to_vecs_planar(&mut packet_channels);
-        for (channel, samples) in clip.channels.iter_mut().zip(&packet_channels) {
-            channel.extend_from_slice(samples);
+/// As [`AudioReader::open`] and [`AudioReader::next_block`].
+pub fn read(path: &Path) -> Result<Recording> {
+    let mut reader = AudioReader::open(path)?;
+    let mut blocks = vec![Vec::new(); reader.channels()];
+    let mut block = Vec::new();
+    while reader.next_block(&mut block)? {
+        for (blocks, channel) in blocks.iter_mut().zip(&mut block) {
+            blocks.push(std::mem::take(channel));
         }
     }
-    clip.context("the file has no samples")
-}
-
-fn ensure_finite(clip: &AudioClip) -> Result<()> {
-    for (index, channel) in clip.channels.iter().enumerate() {
-        if let Some(sample) = channel.iter().position(|sample| !sample.is_finite()) {
-            bail!(
-                "expected finite samples, found {} at sample {sample} of channel {index}",
-                channel[sample]
-            );
-        }
-    }
-    Ok(())
-}
-
-/// The range of decoded samples that belongs to the music, without encoder padding.
-struct ExpectedSamples {
-    /// Whether the decoder removes the encoder's padding itself.
-    trimmed_by_decoder: bool,
-    /// Samples of padding at the beginning.
-    skipped: u64,
-    /// Samples of music after those, if known.
-    length: Option<u64>,
-}
-
-impl ExpectedSamples {
-    fn of(track: &Track, format: FormatId) -> Self {
-        if format == FORMAT_ID_OGG {
-            // Ogg pages may carry positions that are a few hundred samples off in the middle of a stream; symphonia
-            // (0.6.1) takes the samples after them for padding and removes them.
-            let delay = i64::from(track.delay.unwrap_or(0));
-            let start = track.start_ts.get();
-            let late_start = (start + delay).max(0) as u64;
-            Self {
-                trimmed_by_decoder: false,
-                skipped: delay.max(-start) as u64,
-                length: track.num_frames.map(|end| end.saturating_sub(late_start)),
-            }
-        } else {
-            Self {
-                trimmed_by_decoder: true,
-                skipped: 0,
-                // For an MP3 file, symphonia may estimate the length from the bit rate.
-                length: track.num_frames.filter(|_| format != FORMAT_ID_MP3),
-            }
-        }
-    }
-
-    /// Removes the padding from the decoded samples of a channel.
-    fn cut_out(&self, channel: &mut Vec<f32>) -> Result<()> {
-        let found = (channel.len() as u64).saturating_sub(self.skipped);
-        let length = self.length.unwrap_or(found);
-        ensure!(
-            found >= length,
-            "the file is cut short: expected {length} samples, found {found}"
-        );
-        channel.drain(..channel.len() - found as usize);
-        channel.truncate(length as usize);
-        ensure!(!channel.is_empty(), "the file has no samples");
-        Ok(())
-    }
-}
-
-/// Opens the file and detects its format.
-fn open(path: &Path) -> Result<Box<dyn FormatReader>> {
-    let file = File::open(path)?;
-    let metadata = file.metadata()?;
-    ensure!(
-        metadata.is_file(),
-        "expected a file, found a folder or a device"
-    );
-    ensure!(metadata.len() > 0, "expected audio, found an empty file");
-
-    let mut hint = Hint::new();
-    if let Some(extension) = path.extension().and_then(|extension| extension.to_str()) {
-        hint.with_extension(extension);
-    }
-    symphonia::default::get_probe()
-        .probe(
-            &hint,
-            MediaSourceStream::new(Box::new(file), Default::default()),
-            FormatOptions::default(),
-            MetadataOptions::default(),
-        )
-        .context("expected a WAV, FLAC, Ogg Vorbis or MP3 file, found another format or a file cut short in its header")
+    // Joined one channel after the other, so that little memory is used twice.
+    let channels = blocks.into_iter().map(|blocks| blocks.concat()).collect();
+    Ok(Recording {
+        clip: AudioClip {
+            sample_rate_hz: reader.sample_rate_hz(),
+            channels,
+        },
+        warnings: reader.warnings().to_vec(),
+    })
 }
 
 /// Writes a clip as a WAV file, atomically.
