@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use graft_material::audio_file::{self, WavFormat};
+use graft_material::audio_file;
+use graft_material::audio_writer::{self, WavFormat};
 use graft_material::{plot, workspace};
 use model_runtime::{LatencyMode, RemixSettings};
 
@@ -27,8 +28,8 @@ pub struct Demo {
 /// Returns an error if the plugin cannot be loaded or a file cannot be written.
 pub fn render(clap: &Path, folder: &Path) -> Result<Demo> {
     let loops = workspace::root().join("assets/demo");
-    let main = audio_file::read(&loops.join("harmony.ogg"))?;
-    let sidechain = audio_file::read(&loops.join("rhythm.ogg"))?;
+    let main = audio_file::read(&loops.join("harmony.ogg"))?.clip;
+    let sidechain = audio_file::read(&loops.join("rhythm.ogg"))?.clip;
     let settings = HostSettings {
         sample_rate_hz: main.sample_rate_hz,
         block_samples: 512,
@@ -40,7 +41,7 @@ pub fn render(clap: &Path, folder: &Path) -> Result<Demo> {
 
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let audio = folder.join("remix.wav");
-    audio_file::write_wav(&audio, &rendered.clip, WavFormat::Pcm16)?;
+    audio_writer::write_wav(&audio, &rendered.clip, WavFormat::Pcm16)?;
     let picture = folder.join("remix.png");
     plot::plot_remix(&picture, [&main, &sidechain, &rendered.clip])?;
     Ok(Demo {

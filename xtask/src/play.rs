@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use graft_material::audio_file::{self, WavFormat};
+use graft_material::audio_file;
+use graft_material::audio_writer::{self, WavFormat};
 use graft_material::workspace;
 
 /// Play two files through Graft, without a DAW
@@ -34,9 +35,9 @@ impl Play {
         fs::create_dir_all(&folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
         let as_wav = |file: Option<PathBuf>, loop_name: &str, name: &str| -> Result<PathBuf> {
-            let clip = audio_file::read(&file.unwrap_or_else(|| demo.join(loop_name)))?;
+            let clip = audio_file::read(&file.unwrap_or_else(|| demo.join(loop_name)))?.clip;
             let wav = folder.join(name);
-            audio_file::write_wav(&wav, &clip, WavFormat::Pcm16)?;
+            audio_writer::write_wav(&wav, &clip, WavFormat::Pcm16)?;
             Ok(wav)
         };
         let main = as_wav(self.main, "harmony.ogg", "main.wav")?;

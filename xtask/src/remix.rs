@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
-use graft_material::audio_file::{self, WavFormat};
+use graft_material::audio_file;
+use graft_material::audio_writer::{self, WavFormat};
 use graft_material::{arguments, plot, progress};
 use model_runtime::{
     AudioClip, Controls, Factor, LatencyMode, Model, RemixSettings, Remixer, Voice,
@@ -134,7 +135,7 @@ impl Remix {
             plot::plot_remix(path, [&main, &sidechain, &remix])?;
             println!("{}", path.display());
         }
-        audio_file::write_wav(&self.output, &remix, WavFormat::Float32)?;
+        audio_writer::write_wav(&self.output, &remix, WavFormat::Float32)?;
         println!("{}", self.output.display());
         Ok(())
     }
@@ -192,7 +193,7 @@ impl Remix {
 
 /// Reads a mono or stereo clip.
 fn read(path: &Path) -> Result<AudioClip> {
-    let clip = audio_file::read(path)?;
+    let clip = audio_file::read(path)?.clip;
     ensure!(
         matches!(clip.channels.len(), 1 | 2),
         "cannot remix {}: expected 1 or 2 channels, found {}",

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use graft_material::audio_file::{self, WavFormat};
+use graft_material::audio_writer::{self, WavFormat};
 use graft_material::plot::{self, MelPanel};
 use model_runtime::AudioClip;
 use serde::{Deserialize, Serialize};
@@ -135,7 +135,7 @@ impl<'a> Remixes<'a> {
 
     fn write(&self, pair: usize, name: &str, clip: &AudioClip, features: &Features) -> Result<()> {
         let base = self.folder.join(file_name(pair, name));
-        audio_file::write_wav(&base.with_extension("wav"), clip, WavFormat::Pcm16)?;
+        audio_writer::write_wav(&base.with_extension("wav"), clip, WavFormat::Pcm16)?;
         let panel = MelPanel {
             title: name,
             log_mel: &features.log_mel,

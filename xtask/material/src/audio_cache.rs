@@ -156,7 +156,7 @@ impl AudioCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audio_file::{WavFormat, write_wav};
+    use crate::audio_writer::{WavFormat, write_wav};
     use crate::testing::TestFolder;
     use model_runtime::AudioClip;
 

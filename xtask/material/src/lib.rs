@@ -4,6 +4,7 @@
 pub mod arguments;
 pub mod audio_cache;
 pub mod audio_file;
+pub mod audio_writer;
 pub mod estimate;
 pub mod exit;
 pub mod loudness;

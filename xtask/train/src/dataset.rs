@@ -311,7 +311,7 @@ fn csv_fields(line: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use graft_material::audio_file::{WavFormat, write_wav};
+    use graft_material::audio_writer::{WavFormat, write_wav};
     use graft_material::testing::TestFolder;
     use model_runtime::AudioClip;
 

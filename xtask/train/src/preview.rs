@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use candle_core::Tensor;
-use graft_material::audio_file::{self, WavFormat};
+use graft_material::audio_writer::{self, WavFormat};
 use graft_material::plot::{self, MelPanel};
 use model_runtime::tensors::{to_log_mels, to_tensor};
 use model_runtime::{AudioClip, FactorMap, Model, Network, RemixSettings, Remixer};
@@ -55,7 +55,7 @@ impl Preview {
             ("sidechain-harmony", &self.sidechain, &self.main),
         ];
         let write = |name: &str, clip: &AudioClip| {
-            audio_file::write_wav(&folder.join(name), clip, WavFormat::Pcm16)
+            audio_writer::write_wav(&folder.join(name), clip, WavFormat::Pcm16)
         };
         for (name, harmony, rhythm) in remixes {
             let remix = remixer.remix(harmony, rhythm, &RemixSettings::default())?;

@@ -204,7 +204,7 @@ mod tests {
     use super::*;
     use crate::export::Export;
     use candle_core::{DType, Tensor};
-    use graft_material::audio_file::{self, WavFormat};
+    use graft_material::audio_writer::{self, WavFormat};
     use graft_material::testing::TestFolder;
     use model_runtime::AudioClip;
 
@@ -293,7 +293,7 @@ mod tests {
                 channels: vec![samples],
             };
             let path = folder.path().join(format!("music/{i}.wav"));
-            audio_file::write_wav(&path, &clip, WavFormat::Pcm16).unwrap();
+            audio_writer::write_wav(&path, &clip, WavFormat::Pcm16).unwrap();
         }
         folder
     }

@@ -1,4 +1,4 @@
-//! Reads audio files with symphonia and writes WAV files with hound.
+//! Reads audio files with symphonia.
 
 mod aiff;
 mod chunks;
@@ -14,27 +14,16 @@ mod wave;
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use model_runtime::AudioClip;
 
 pub use reader::AudioReader;
-
-use crate::whole_file;
 
 /// File name extensions of the formats that [`read`] supports.
 pub const EXTENSIONS: [&str; 19] = [
     "wav", "wave", "bwf", "rf64", "w64", "aif", "aiff", "aifc", "caf", "flac", "ogg", "oga", "mp3",
     "mp2", "m4a", "m4b", "mp4", "aac", "mka",
 ];
-
-/// How samples are stored in a WAV file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WavFormat {
-    /// 32-bit floating point: keeps every sample unchanged.
-    Float32,
-    /// 16-bit integers: samples are clipped at full scale and rounded.
-    Pcm16,
-}
 
 /// A whole audio file.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,53 +57,6 @@ pub fn read(path: &Path) -> Result<Recording> {
         },
         warnings: reader.warnings().to_vec(),
     })
-}
-
-/// Writes a clip as a WAV file, atomically.
-///
-/// # Errors
-///
-/// Returns an error if the clip has no channels or channels of different lengths, or the file cannot be written.
-pub fn write_wav(path: &Path, clip: &AudioClip, format: WavFormat) -> Result<()> {
-    whole_file::write_with(path, |part| write_samples(part, clip, format))
-}
-
-fn write_samples(path: &Path, clip: &AudioClip, format: WavFormat) -> Result<()> {
-    let samples = clip.channels.first().map(Vec::len);
-    let samples = samples.context("expected at least one channel, found none")?;
-    for channel in &clip.channels {
-        ensure!(
-            channel.len() == samples,
-            "all channels must have {samples} samples, found one with {}",
-            channel.len()
-        );
-    }
-    let (bits_per_sample, sample_format) = match format {
-        WavFormat::Float32 => (32, hound::SampleFormat::Float),
-        WavFormat::Pcm16 => (16, hound::SampleFormat::Int),
-    };
-    let spec = hound::WavSpec {
-        channels: u16::try_from(clip.channels.len()).context("too many channels for WAV")?,
-        sample_rate: clip.sample_rate_hz,
-        bits_per_sample,
-        sample_format,
-    };
-    let mut writer = hound::WavWriter::create(path, spec)?;
-    for index in 0..samples {
-        for channel in &clip.channels {
-            match format {
-                WavFormat::Float32 => writer.write_sample(channel[index])?,
-                WavFormat::Pcm16 => writer.write_sample(to_pcm16(channel[index]))?,
-            }
-        }
-    }
-    writer.finalize()?;
-    Ok(())
-}
-
-/// Converts a sample to 16 bits. Clips at full scale; NaN becomes 0.
-pub(crate) fn to_pcm16(sample: f32) -> i16 {
-    (sample * 32768.0).round() as i16
 }
 
 /// Duration of a clip in seconds. The clip must have at least one channel.
@@ -151,6 +93,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::audio_writer::{WavFormat, write_wav};
     use crate::testing::TestFolder;
 
     // soundfile.write(name, (0.5 * sin(2 pi 440 arange(11025) / 22050)).astype("f4"), 22050)
@@ -171,34 +114,6 @@ mod tests {
         let message = format!("{:#}", read(&path).unwrap_err());
         assert!(message.contains(name), "{message}");
         message
-    }
-
-    #[test]
-    fn wav_is_read_as_it_was_written() {
-        let folder = TestFolder::new("wav");
-        let path = folder.path().join("stereo.wav");
-        let clip = AudioClip {
-            sample_rate_hz: 48_000,
-            channels: vec![sine(440.0, 48_000, 1000), sine(300.0, 48_000, 1000)],
-        };
-        write_wav(&path, &clip, WavFormat::Float32).unwrap();
-        assert_eq!(read(&path).unwrap(), clip);
-
-        write_wav(&path, &clip, WavFormat::Pcm16).unwrap();
-        let rounded = read(&path).unwrap();
-        for (rounded, exact) in rounded
-            .channels
-            .iter()
-            .flatten()
-            .zip(clip.channels.iter().flatten())
-        {
-            assert!((rounded - exact).abs() <= 0.5 / 32768.0);
-        }
-        assert_eq!(
-            fs::read_dir(folder.path()).unwrap().count(),
-            1,
-            "temporary file left over"
-        );
     }
 
     #[test]
@@ -283,18 +198,6 @@ mod tests {
         write_wav(&whole, &clip, WavFormat::Pcm16).unwrap();
         let bytes = fs::read(&whole).unwrap();
         assert!(read_error(&folder, "short.wav", &bytes[..1000]).contains("cut short"));
-    }
-
-    #[test]
-    fn a_failed_write_leaves_nothing_behind() {
-        let folder = TestFolder::new("failed_write");
-        let clip = AudioClip {
-            sample_rate_hz: 44_100,
-            channels: vec![vec![0.0; 10], vec![0.0; 9]],
-        };
-        let path = folder.path().join("uneven.wav");
-        assert!(write_wav(&path, &clip, WavFormat::Float32).is_err());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

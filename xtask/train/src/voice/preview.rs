@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
-use graft_material::audio_file::{self, WavFormat};
+use graft_material::audio_writer::{self, WavFormat};
 use graft_material::plot::{self, MelPanel};
 use model_runtime::AudioClip;
 use vocoder::{LogMel, MelConfig, MelSpectrogram};
@@ -55,8 +55,8 @@ impl VoicePreview {
                 channels: vec![samples],
             };
             let path = folder.join(format!("step-{step:06}-{name}.wav"));
-            audio_file::write_wav(&path, &generated, WavFormat::Pcm16)?;
-            audio_file::write_wav(&folder.join(format!("{name}.wav")), clip, WavFormat::Pcm16)?;
+            audio_writer::write_wav(&path, &generated, WavFormat::Pcm16)?;
+            audio_writer::write_wav(&folder.join(format!("{name}.wav")), clip, WavFormat::Pcm16)?;
         }
         let titles = [
             "First excerpt",
