@@ -87,10 +87,10 @@ mod tests {
             channels: vec![sine(440.0, 48_000, 1000), sine(300.0, 48_000, 1000)],
         };
         write_wav(&path, &clip, WavFormat::Float32).unwrap();
-        assert_eq!(read(&path).unwrap(), clip);
+        assert_eq!(read(&path).unwrap().clip, clip);
 
         write_wav(&path, &clip, WavFormat::Pcm16).unwrap();
-        let rounded = read(&path).unwrap();
+        let rounded = read(&path).unwrap().clip;
         for (rounded, exact) in rounded
             .channels
             .iter()
