@@ -31,7 +31,7 @@ impl ClassicStream {
         let remix = ClassicRemix::new(method, sample_rate_hz, 2)?;
         let hop_samples = remix.hop_samples() as f64;
         let mut stream = Self {
-            state: StreamState::new(hop_samples, remix.latency_samples(), sample_rate_hz),
+            state: StreamState::new(hop_samples, remix.latency_samples(), sample_rate_hz, 2),
             remix,
             sketch: None,
             sample_rate_hz,
@@ -53,8 +53,8 @@ impl ClassicStream {
     /// Draws the remix in the output queue, from sample `first` on.
     fn draw_remix(&mut self, first: usize) {
         if let Some(sketch) = &mut self.sketch {
-            let output = self.state.output.each_ref();
-            sketch.make(output.map(|channel| &channel[first..]));
+            let output = &self.state.output;
+            sketch.make([&output[0][first..], &output[1][first..]]);
         }
     }
 }

@@ -100,7 +100,7 @@ pub use factor::{Factor, FactorLayout, FactorMap, Transposition};
 pub use geometry::LatencyMode;
 pub use model_file::Model;
 pub use network::{Network, StreamDecoder, StreamEncoder};
-pub use remixer::{RemixSettings, Remixer};
+pub use remixer::{ClipRemixer, RemixSettings, Remixer};
 pub use resample::{Resampler, resample};
 pub use stream::{RemixStream, StreamSettings};
 pub use voice::Voice;

@@ -45,13 +45,14 @@ pub struct StreamSettings {
     pub mode: LatencyMode,
 }
 
-/// Worker thread: remixes two stereo streams, window by window.
+/// Worker thread: remixes two streams, window by window.
 pub struct RemixStream {
     mel: MelConfig,
     network: Arc<dyn Network>,
     /// Largest transposition that the model was trained for.
     most_semitones: i32,
     settings: StreamSettings,
+    channels: usize,
     state: StreamState,
     /// One per analysed channel: all channels of the main input, then those of the sidechain.
     analyses: Vec<Analysis>,
@@ -71,12 +72,25 @@ pub struct RemixStream {
 }
 
 impl RemixStream {
-    /// Creates a stream at its beginning.
+    /// Creates a stereo stream at its beginning.
     ///
     /// # Errors
     ///
     /// If a setting is out of range.
     pub fn new(model: &Model, settings: StreamSettings) -> Result<Self> {
+        Self::with_channels(model, settings, 2)
+    }
+
+    /// Creates a stream at its beginning that remixes the first one or two channels of its windows.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is out of range.
+    pub(crate) fn with_channels(
+        model: &Model,
+        settings: StreamSettings,
+        channels: usize,
+    ) -> Result<Self> {
         let mel = model.header().mel.clone();
         let network = model.limited_network(settings.mode)?;
         let voice = VoiceStream::new(
@@ -84,6 +98,7 @@ impl RemixStream {
             settings.mode,
             model,
             settings.sample_rate_hz,
+            channels,
         )?;
         let resampler = Resampler::new(settings.sample_rate_hz, mel.sample_rate_hz)?;
         let analyses = (0..2 * voice.channels())
@@ -93,7 +108,7 @@ impl RemixStream {
             / f64::from(mel.sample_rate_hz);
         let mut stream = Self {
             // The latency is not known yet.
-            state: StreamState::new(hop_samples, 0, settings.sample_rate_hz),
+            state: StreamState::new(hop_samples, 0, settings.sample_rate_hz, channels),
             encoder: network.encoder(),
             decoder: network.decoder(),
             freeze_store: Arc::default(),
@@ -113,11 +128,13 @@ impl RemixStream {
             network,
             most_semitones: model.header().max_shift_semitones as i32,
             settings,
+            channels,
         };
         stream.state = StreamState::new(
             hop_samples,
             stream.latency().total_samples(),
             settings.sample_rate_hz,
+            channels,
         );
         stream.restart();
         Ok(stream)
@@ -280,15 +297,17 @@ impl ClipStream for RemixStream {
     }
 
     fn take(&mut self, window: &Window, first: usize) -> Result<()> {
-        fn rest(source: &[Vec<f32>; 2], first: usize) -> [&[f32]; 2] {
-            source.each_ref().map(|channel| &channel[first..])
-        }
-        let (main, sidechain) = (rest(&window.main, first), rest(&window.sidechain, first));
-        self.voice.push_audio(main, sidechain)?;
+        let [main, sidechain] = [&window.main, &window.sidechain].map(|source| {
+            let channels = source[..self.channels].iter();
+            channels
+                .map(|channel| &channel[first..])
+                .collect::<Vec<_>>()
+        });
+        self.voice.push_audio(&main, &sidechain)?;
         let channels = self.voice.channels();
         let analyses = self.analyses.iter_mut().zip(&mut self.waiting);
         for (i, (analysis, waiting)) in analyses.enumerate() {
-            let source = if i < channels { main } else { sidechain };
+            let source = if i < channels { &main } else { &sidechain };
             let channel = (channels == 2).then_some(i % 2);
             analysis.push(source, channel, waiting);
         }
