@@ -173,70 +173,77 @@ impl RemixStream {
         self
     }
 
-    /// Remixes the complete groups of waiting frames, and passes the decoded frames before number `end` to the voice.
-    fn remix_groups(&mut self, end: usize) -> Result<()> {
+    /// Remixes the complete groups of waiting frames.
+    fn remix_groups(&mut self) -> Result<()> {
         let group_frames = self.settings.mode.group_frames();
         while self.waiting[0].frames() >= group_frames {
-            let group = self
-                .waiting
-                .iter_mut()
-                .map(|waiting| waiting.take_first(group_frames))
-                .collect::<Vec<_>>();
-            self.show_inputs(&group, end);
-            self.taken_frames += group_frames;
-            if let Some(mut decoded) = self.remix(&group)? {
-                let first = self.decoded_frames - decoded.controls.len();
-                decoded.truncate(end.saturating_sub(first));
-                self.scope.remix(first, &decoded.mels[0]);
-                self.voice.push_mels(decoded)?;
+            let group = self.take_waiting(group_frames)?;
+            let encoded = self.encoder.step(&group)?;
+            let latents = self.mix(&encoded)?;
+            if let Some(decoded) = self.decoder.step(&latents)? {
+                self.voice_frames(&decoded)?;
             }
         }
         Ok(())
     }
 
-    /// Shows a group of input frames, up to number `end`.
-    fn show_inputs(&mut self, group: &[LogMel], end: usize) {
-        let first = self.taken_frames;
-        let frames = end.saturating_sub(first).min(group[0].frames());
-        let sources = [&group[0], &group[self.voice.channels()]];
-        let knobs = &self.state.knobs;
-        self.scope.inputs(first..first + frames, sources, |frame| {
-            knobs.beat_at(frame as f64)
-        });
+    /// Remixes the rest of the waiting frames and ends the clip.
+    fn remix_rest(&mut self) -> Result<()> {
+        self.remix_groups()?;
+        let rest = match self.waiting[0].frames() {
+            0 => None,
+            frames => Some(self.take_waiting(frames)?),
+        };
+        let encoded = self.encoder.finish(rest.as_ref())?;
+        let latents = self.mix(&encoded)?;
+        match self.decoder.finish(&latents)? {
+            Some(decoded) => self.voice_frames(&decoded),
+            None => Ok(()),
+        }
     }
 
-    /// Remixes log-mel frames of all sources. Returns the decoded frames, one log-mel per channel of the remix, with
-    /// their knobs.
-    fn remix(&mut self, mels: &[LogMel]) -> Result<Option<Decoded>> {
-        let most = self.most_semitones;
+    /// The next waiting frames of all sources, which are shown: (sources, 1, n_mels, frames).
+    fn take_waiting(&mut self, frames: usize) -> Result<Tensor> {
+        let waiting = self.waiting.iter_mut();
+        let group = waiting
+            .map(|waiting| waiting.take_first(frames))
+            .collect::<Vec<_>>();
+        let first = self.taken_frames;
+        self.taken_frames += frames;
+        let sources = [&group[0], &group[self.voice.channels()]];
         let knobs = &self.state.knobs;
-        // A latent frame is transposed as set at its middle.
-        let semitones = |pool: usize, pooled: usize| {
-            let middle = knobs.at(pooled * pool + pool / 2);
-            middle.transpose_semitones.clamp(-most, most)
-        };
-        let encoded = self.encoder.step(&to_tensor(mels)?)?;
-        let latents = encoded.try_map(|factor, latent| -> Result<_> {
+        self.scope
+            .inputs(first..self.taken_frames, sources, |frame| {
+                knobs.beat_at(frame as f64)
+            });
+        to_tensor(&group)
+    }
+
+    /// Mixes, freezes and transposes the next latents of all sources.
+    fn mix(&mut self, encoded: &FactorMap<Tensor>) -> Result<FactorMap<Tensor>> {
+        encoded.try_map(|factor, latent| {
             let stream = &mut self.factors[factor];
             let pool = stream.layout.pool_frames;
-            let (first, mixed) = stream.mix(latent, knobs, &self.freeze_store)?;
+            let (first, mixed) = stream.mix(latent, &self.state.knobs, &self.freeze_store)?;
             let lane = Lane::Latent(factor);
             self.scope.latent(lane, first, pool, &mixed)?;
             transpose(&*self.network, factor, &mixed, |frame| {
-                semitones(pool, first + frame)
+                semitones(&self.state.knobs, self.most_semitones, pool, first + frame)
             })
-        })?;
-        let Some(decoded) = self.decoder.step(&latents)? else {
-            return Ok(None);
-        };
-        let mels = to_log_mels(&decoded)?;
+        })
+    }
+
+    /// Passes decoded frames to the voice, with their knobs.
+    fn voice_frames(&mut self, decoded: &Tensor) -> Result<()> {
+        let mels = to_log_mels(decoded)?;
         let first = self.decoded_frames;
         self.decoded_frames += mels[0].frames();
         let pool = self.transposed_frames;
+        let knobs = &self.state.knobs;
         let controls = (first..self.decoded_frames)
             .map(|frame| Controls {
                 // The guided voice shifts the pitch of the inputs as the latent is shifted.
-                transpose_semitones: semitones(pool, frame / pool),
+                transpose_semitones: semitones(knobs, self.most_semitones, pool, frame / pool),
                 ..knobs.at(frame)
             })
             .collect();
@@ -245,8 +252,15 @@ impl RemixStream {
         let encoded_frames = self.factors.values().map(FactorStream::mel_frames);
         let needed = encoded_frames.fold(self.decoded_frames / pool * pool, usize::min);
         self.state.knobs.forget_before(needed);
-        Ok(Some(Decoded { mels, controls }))
+        self.scope.remix(first, &mels[0]);
+        self.voice.push_mels(Decoded { mels, controls })
     }
+}
+
+/// The transposition of latent frame `pooled`, of `pool` mel frames: as set at its middle.
+fn semitones(knobs: &Knobs, most: i32, pool: usize, pooled: usize) -> i32 {
+    let middle = knobs.at(pooled * pool + pool / 2);
+    middle.transpose_semitones.clamp(-most, most)
 }
 
 impl ClipStream for RemixStream {
@@ -280,15 +294,9 @@ impl ClipStream for RemixStream {
         for (analysis, waiting) in self.analyses.iter_mut().zip(&mut self.waiting) {
             analysis.finish(waiting);
         }
-        let group_frames = self.settings.mode.group_frames();
-        let frames = self.taken_frames + self.waiting[0].frames();
-        // After the end, repeat the last frame for the look-ahead of the network.
-        let beyond = self.network.look_ahead_frames();
-        let wanted = (frames + beyond).next_multiple_of(group_frames);
-        for waiting in &mut self.waiting {
-            waiting.repeat_last(wanted - frames);
+        if self.taken_frames + self.waiting[0].frames() > 0 {
+            self.remix_rest()?;
         }
-        self.remix_groups(frames)?;
         self.voice.finish(&mut self.state.output)?;
         for channel in &mut self.state.output {
             channel.resize(self.state.latency_samples, 0.0);
@@ -311,7 +319,7 @@ impl ClipStream for RemixStream {
             let channel = (channels == 2).then_some(i % 2);
             analysis.push(source, channel, waiting);
         }
-        self.remix_groups(usize::MAX)?;
+        self.remix_groups()?;
         self.voice.pull(&mut self.state.output)
     }
 }

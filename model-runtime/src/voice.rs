@@ -58,18 +58,6 @@ pub(crate) struct Decoded {
     pub(crate) controls: Vec<Controls>,
 }
 
-impl Decoded {
-    /// Drops all frames from number `frames` on.
-    pub(crate) fn truncate(&mut self, frames: usize) {
-        if frames < self.controls.len() {
-            self.controls.truncate(frames);
-            for mel in &mut self.mels {
-                *mel = mel.take_first(frames);
-            }
-        }
-    }
-}
-
 /// A voice in steps, at the host's rate.
 pub(crate) enum VoiceStream {
     Guided(Box<GuidedStream>),
@@ -233,11 +221,21 @@ impl VoiceStream {
         Ok(())
     }
 
-    /// Ends the clip. Griffin-Lim, which uses mels alone, stops where it is.
+    /// Ends the clip: appends the remaining samples. The rest of a clip that is no whole frame has no sound from
+    /// Griffin-Lim, which uses mels alone.
     pub(crate) fn finish(&mut self, output: &mut [Vec<f32>]) -> Result<()> {
         match self {
             Self::Guided(guided) => guided.finish(output),
-            Self::GriffinLim(_) => self.pull(output),
+            Self::GriffinLim(channels) => {
+                for (channel, output) in channels.iter_mut().zip(output) {
+                    channel.voice.finish(&mut channel.samples);
+                    channel
+                        .resampler
+                        .push(&mem::take(&mut channel.samples), output);
+                    channel.resampler.finish(output);
+                }
+                Ok(())
+            }
         }
     }
 
