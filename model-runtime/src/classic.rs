@@ -112,6 +112,7 @@ mod tests {
     use super::*;
     use crate::controls::Controls;
     use crate::factor::Factor;
+    use crate::gate::Gate;
     use crate::worker::WindowProcessor;
     use test_signals::noise;
 
@@ -179,6 +180,7 @@ mod tests {
     fn play_with_a_rest(window_samples: usize) -> (Vec<f32>, Vec<usize>) {
         let main = noise(1, 6 * RATE_HZ as usize);
         let mut stream = ClassicStream::new(Method::Separation, RATE_HZ).unwrap();
+        let mut gate = Gate::new(RATE_HZ);
         let (mut out, mut frames) = (Vec::new(), Vec::new());
         for (start, main) in (0..)
             .step_by(window_samples)
@@ -192,6 +194,9 @@ mod tests {
                     let second = (start + n) / RATE_HZ as usize;
                     *sample = if (1..5).contains(&second) { 0.0 } else { 0.1 };
                 }
+            }
+            for (remixed, &sample) in window.remixed.iter_mut().zip(&window.sidechain[0]) {
+                *remixed = gate.next([sample; 2]);
             }
             let (mut left, mut right) = (main.to_vec(), main.to_vec());
             stream.process(&window, [&mut left, &mut right]).unwrap();

@@ -1,5 +1,5 @@
 //! Common parts of the streams with and without a network. A stream is a sequence of clips. A clip begins after a jump,
-//! or with the first sound of the sidechain after a rest.
+//! or with the first sample of the remix after a rest.
 
 use crate::error::{Error, Result};
 use crate::knobs::Knobs;
@@ -75,29 +75,28 @@ pub(crate) trait ClipStream {
                 self.finish_clip()?;
                 self.begin_clip(0);
             }
-            self.state_mut().rest.begin_stream();
             self.state_mut().knobs.begin_stream();
         }
         let state = self.state_mut();
         state.knobs.read(window);
         let was_asleep = state.rest.is_asleep();
-        let Step::Rest { silent_samples } = state.rest.listen(window) else {
+        let Step::Rest { idle_samples } = state.rest.listen(window) else {
             return self.take(window, 0);
         };
         if !was_asleep {
             self.fall_silent();
         }
-        let end = window.stream_position_samples + silent_samples as u64;
+        let end = window.stream_position_samples + idle_samples as u64;
         let state = self.state_mut();
         state.knobs.forget_before_sample(end);
         for channel in &mut state.output {
-            channel.resize(channel.len() + silent_samples, 0.0);
+            channel.resize(channel.len() + idle_samples, 0.0);
         }
-        if silent_samples == window.samples() {
+        if idle_samples == window.samples() {
             return Ok(());
         }
         self.begin_clip(end);
-        self.take(window, silent_samples)
+        self.take(window, idle_samples)
     }
 
     /// Ends the last clip, if there is one. The output queue then holds the rest of the output, as long as the latency.

@@ -9,8 +9,8 @@
 //! grid, so the output is the same, bit for bit, wherever windows end.
 //!
 //! A window may begin a new stream. The old stream then ends like a clip, and the output continues with the new one
-//! without a gap. While the sidechain is silent long enough to count as missing, the stream rests; it restarts with the
-//! sidechain's next sound.
+//! without a gap. When the remix has not been due for a while because the sidechain is missing, the stream rests; it
+//! restarts when the remix is due again.
 
 use std::sync::Arc;
 

@@ -543,8 +543,6 @@ fn knobs_land_where_they_were_drawn() {
         input.stream_position_samples = position as u64;
         for channel in 0..2 {
             input.main[channel].copy_from_slice(&main.channels[channel][position..][..window]);
-            // With a digitally silent sidechain, the stream would rest.
-            input.sidechain[channel].fill(1e-12);
         }
         for (i, controls) in input.controls.iter_mut().enumerate() {
             let side = f32::from(position + i * interval >= turn);
@@ -574,9 +572,20 @@ fn knobs_land_where_they_were_drawn() {
 /// is not compensated.
 fn play(
     stream: &mut RemixStream,
+    clips: [&AudioClip; 2],
+    starts: &[usize],
+    windows: &[usize],
+) -> Vec<f32> {
+    play_where(stream, clips, starts, windows, |_| true)
+}
+
+/// As [`play`]; `is_remixed` tells where the remix plays.
+fn play_where(
+    stream: &mut RemixStream,
     [main, sidechain]: [&AudioClip; 2],
     starts: &[usize],
     windows: &[usize],
+    is_remixed: impl Fn(usize) -> bool,
 ) -> Vec<f32> {
     let samples = main.channels[0].len();
     let mut lengths = windows.iter().cycle();
@@ -593,6 +602,7 @@ fn play(
             .filter(|position| position.is_multiple_of(256))
             .count();
         input.controls = vec![CONTROLS; readings];
+        input.remixed = (position..end).map(&is_remixed).collect();
         for channel in 0..2 {
             input.main[channel].copy_from_slice(&main.channels[channel][position..end]);
             input.sidechain[channel].copy_from_slice(&sidechain.channels[channel][position..end]);
@@ -654,36 +664,38 @@ fn a_new_stream_has_no_part_in_the_old_one() {
 }
 
 #[test]
-fn after_a_rest_the_first_sound_of_the_sidechain_begins_anew_wherever_windows_end() {
+fn after_a_rest_a_clip_begins_with_the_remix_wherever_windows_end() {
     let rate = 48_000;
     let main = stereo(rate, &music(rate, 5.0, 2));
-    let mut sidechain = stereo(rate, &music(rate, 5.0, 1));
-    let (sound, rest) = (40_000, 190_003);
-    for channel in &mut sidechain.channels {
-        channel[sound..rest].fill(0.0);
-    }
+    let sidechain = stereo(rate, &music(rate, 5.0, 1));
+    let (end, begin) = (40_000 + 2 * rate as usize, 190_003);
+    let is_remixed = |position| !(end..begin).contains(&position);
     let settings = guided(rate, LatencyMode::Live);
     let new = || RemixStream::new(&Model::built_in().unwrap(), settings).unwrap();
-    let reference = play(&mut new(), [&main, &sidechain], &[], &[1024]);
+    let remix = |windows: &[usize]| {
+        let clips = [&main, &sidechain];
+        play_where(&mut new(), clips, &[], windows, is_remixed)
+    };
+    let reference = remix(&[1024]);
     let latency = new().latency_samples();
     // The stream rests in between, from the end of a window; there, the audio thread plays the main input.
-    let heard = sound + 2 * rate as usize + latency;
-    let asleep = sound + 5 * rate as usize / 2 + 4000;
+    let heard = end + latency;
+    let asleep = end + rate as usize / 2 + 4000;
     for windows in [&[64][..], &[1111, 3, 900], &[4000]] {
-        let other = play(&mut new(), [&main, &sidechain], &[], windows);
+        let other = remix(windows);
         assert!(other[..heard] == reference[..heard], "{windows:?}");
         assert!(other[asleep..] == reference[asleep..], "{windows:?}");
     }
     assert!(
-        reference[asleep..rest + latency]
+        reference[asleep..begin + latency]
             .iter()
             .all(|&sample| sample == 0.0)
     );
     let after = |clip: &AudioClip| AudioClip {
         sample_rate_hz: rate,
-        channels: clip.channels.iter().map(|c| c[rest..].to_vec()).collect(),
+        channels: clip.channels.iter().map(|c| c[begin..].to_vec()).collect(),
     };
     let (main, sidechain) = (after(&main), after(&sidechain));
     let anew = play(&mut new(), [&main, &sidechain], &[], &[1024]);
-    assert!(reference[rest + latency..] == anew[latency..]);
+    assert!(reference[begin + latency..] == anew[latency..]);
 }
