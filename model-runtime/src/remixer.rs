@@ -9,16 +9,16 @@ use crate::controls::Controls;
 use crate::delay::Delay;
 use crate::error::{Error, Result};
 use crate::factor::Factor;
+use crate::gate::Gate;
 use crate::geometry::{FADE_SECONDS, LatencyMode};
 use crate::model_file::Model;
 use crate::resample::resample;
-use crate::rest::SIDECHAIN_HOLD_SECONDS;
 use crate::stream::{RemixStream, StreamSettings};
 use crate::voice::Voice;
 use crate::window::Window;
 use crate::worker::WindowProcessor;
 
-/// Length of a step. Less than the time by which a rest begins after the main input plays ([`crate::rest`]).
+/// Length of a step. Shorter than the time from the end of the crossfade to a rest ([`crate::rest`]).
 const STEP_SECONDS: f64 = 0.05;
 
 /// Settings for the remix of two clips.
@@ -101,7 +101,9 @@ pub struct ClipRemixer {
     window: Window,
     /// The stream's output for it, one per channel.
     remix: Vec<Vec<f32>>,
-    sidechain_gain: SidechainGain,
+    /// Tells where the remix plays.
+    gate: Gate,
+    fade: Fade,
     /// Delays the main input by the latency of the stream.
     dry: Delay<Dry>,
     /// Samples to drop before the first one of the remix.
@@ -149,7 +151,8 @@ impl ClipRemixer {
             step_samples,
             window,
             remix: vec![Vec::new(); channels],
-            sidechain_gain: SidechainGain::new(sample_rate_hz),
+            gate: Gate::new(sample_rate_hz),
+            fade: Fade::new(sample_rate_hz),
             dry: Delay::new(latency_samples),
             early_samples: latency_samples,
             stream,
@@ -219,16 +222,21 @@ impl ClipRemixer {
 
     /// Remixes the window and begins the next one.
     fn remix_window(&mut self, out: &mut [Vec<f32>]) -> Result<()> {
+        let samples = self.window.samples();
         // One reading of the knobs per window.
         self.window.controls.push(self.controls);
+        let [left, right] = &self.window.sidechain;
+        let sidechain = left.iter().zip(right).map(|(&left, &right)| [left, right]);
+        let remixed = sidechain.map(|sidechain| self.gate.next(sidechain));
+        self.window.remixed.extend(remixed);
         ClipStream::push(&mut self.stream, &self.window)?;
-        let samples = self.window.samples();
         self.hand_out(samples)?;
         for sample in 0..samples {
-            let [main, sidechain] = [&self.window.main, &self.window.sidechain]
-                .map(|source| [source[0][sample], source[1][sample]]);
-            let remix_gain = self.sidechain_gain.next(sidechain);
-            self.play(sample, Dry { main, remix_gain }, out);
+            let dry = Dry {
+                main: self.window.main.each_ref().map(|channel| channel[sample]),
+                remix_gain: self.fade.next(self.window.remixed[sample]),
+            };
+            self.play(sample, dry, out);
         }
         let next = self.window.stream_position_samples + samples as u64;
         self.window.begin(next);
@@ -268,47 +276,36 @@ impl ClipRemixer {
     }
 }
 
-/// The gain of the remix: 0 while the sidechain is missing, as in [`crate::exchange::AudioPort`].
-struct SidechainGain {
-    presence: Presence,
-    /// Samples since the sidechain's last sound.
-    silence_samples: usize,
-    hold_samples: usize,
+/// The crossfade between remix and main input, as in [`crate::exchange::AudioPort`].
+struct Fade {
     /// Raised cosine from 0 to 1.
-    fade: Vec<f32>,
+    gains: Vec<f32>,
     /// Index into it; none before the first sample.
     step: Option<usize>,
 }
 
-impl SidechainGain {
+impl Fade {
     fn new(sample_rate_hz: u32) -> Self {
-        let samples = |seconds: f64| (seconds * f64::from(sample_rate_hz)) as usize;
-        let fade_samples = samples(FADE_SECONDS).max(1);
+        let samples = ((FADE_SECONDS * f64::from(sample_rate_hz)) as usize).max(1);
         Self {
-            presence: Presence::new(sample_rate_hz),
-            silence_samples: usize::MAX,
-            hold_samples: samples(SIDECHAIN_HOLD_SECONDS),
-            fade: (0..=fade_samples)
-                .map(|step| 0.5 - 0.5 * (PI * step as f32 / fade_samples as f32).cos())
+            gains: (0..=samples)
+                .map(|step| 0.5 - 0.5 * (PI * step as f32 / samples as f32).cos())
                 .collect(),
             step: None,
         }
     }
 
-    /// The gain at the next sample.
-    fn next(&mut self, sidechain: [f32; 2]) -> f32 {
-        self.silence_samples = match self.presence.next(sidechain) {
-            true => 0,
-            false => self.silence_samples.saturating_add(1),
-        };
-        let last = self.fade.len() - 1;
-        let step = match (self.step, self.silence_samples < self.hold_samples) {
+    /// The gain of the remix at the next sample. A clip begins without a fade.
+    fn next(&mut self, remixed: bool) -> f32 {
+        let last = self.gains.len() - 1;
+        let step = match (self.step, remixed) {
             (None, true) => last,
-            (step, true) => last.min(step.unwrap_or(0) + 1),
-            (step, false) => step.unwrap_or(0).saturating_sub(1),
+            (None, false) => 0,
+            (Some(step), true) => last.min(step + 1),
+            (Some(step), false) => step.saturating_sub(1),
         };
         self.step = Some(step);
-        self.fade[step]
+        self.gains[step]
     }
 }
 
@@ -346,19 +343,6 @@ fn check_samples(what: &'static str, channel: &[f32], samples: usize) -> Result<
         return Err(Error::input(what, "finite samples", "NaN or infinity"));
     }
     Ok(())
-}
-
-/// Whether the sidechain sounds.
-struct Presence;
-
-impl Presence {
-    fn new(_sample_rate_hz: u32) -> Self {
-        Self
-    }
-
-    fn next(&mut self, sidechain: [f32; 2]) -> bool {
-        sidechain != [0.0; 2]
-    }
 }
 
 /// Rejects settings that the model does not support.

@@ -2,8 +2,11 @@
 
 mod common;
 
+use common::whole::whole_remix;
 use common::{error_db, music, stereo};
-use model_runtime::{AudioClip, Controls, Error, Factor, Model, RemixSettings, Remixer, Voice};
+use model_runtime::{
+    AudioClip, Controls, Error, Factor, LatencyMode, Model, RemixSettings, Remixer, Voice,
+};
 
 fn remixer() -> Remixer {
     Remixer::new(Model::built_in().unwrap())
@@ -140,4 +143,62 @@ fn bad_input_is_refused_in_words() {
         ..defaults
     };
     assert!(refusal(&good, &high).contains("found 40"));
+}
+
+/// The error at the start, over the whole clip, and at its end.
+fn errors_db(actual: &[Vec<f32>], expected: &[Vec<f32>], edge: usize) -> [f64; 3] {
+    let samples = expected[0].len();
+    [0..edge, 0..samples, samples - edge..samples].map(|range| {
+        let errors = actual
+            .iter()
+            .zip(expected)
+            .map(|(a, b)| error_db(&a[range.clone()], &b[range.clone()]));
+        errors.fold(f64::NEG_INFINITY, f64::max)
+    })
+}
+
+#[test]
+fn the_remix_equals_that_of_the_whole_clip_up_to_both_ends() {
+    let model = Model::built_in().unwrap();
+    let controls = Controls {
+        transpose_semitones: 2,
+        ..RemixSettings::default()
+            .controls
+            .with_share(Factor::Harmony, 0.25)
+            .with_share(Factor::Rhythm, 0.75)
+    };
+    // Clips of all remainders of groups and averages, with a part of a frame at the end.
+    for (rate, channels, mode, odd_samples) in [
+        (44_100, 2, LatencyMode::Full, 0),
+        (44_100, 1, LatencyMode::Full, 1100),
+        (48_000, 2, LatencyMode::Full, 2300),
+        (22_050, 2, LatencyMode::Full, 1600),
+        (96_000, 1, LatencyMode::Full, 1),
+        (44_100, 2, LatencyMode::Default, 1300),
+        (44_100, 2, LatencyMode::Live, 700),
+    ] {
+        let [main, sidechain] = [1, 2].map(|seed| {
+            let mut clip = clip(rate, seed);
+            clip.channels.truncate(channels);
+            let samples = clip.channels[0].len() - odd_samples;
+            clip.channels
+                .iter_mut()
+                .for_each(|channel| channel.truncate(samples));
+            clip
+        });
+        let settings = RemixSettings {
+            controls,
+            mode,
+            ..RemixSettings::default()
+        };
+        let whole = whole_remix(&model, &main, &sidechain, &settings);
+        let remix = remixer().remix(&main, &sidechain, &settings).unwrap();
+        let errors = errors_db(&remix.channels, &whole, rate as usize / 20);
+        let what = format!("{rate} Hz, {channels} channels, {mode:?}, {odd_samples} less");
+        println!("{what}: {errors:.1?} dB");
+        assert!(
+            errors.iter().all(|&error| error < -80.0),
+            "{what}: {errors:.1?} dB"
+        );
+    }
 }
