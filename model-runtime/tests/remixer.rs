@@ -2,11 +2,21 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::whole::whole_remix;
 use common::{error_db, music, stereo};
+use model_runtime::credit::SystemClock;
+use model_runtime::exchange::exchange;
+use model_runtime::geometry::{Geometry, GeometrySettings};
+use model_runtime::sample::{Input, Output};
+use model_runtime::transport::Transport;
+use model_runtime::worker::{WindowProcessor, Worker};
 use model_runtime::{
-    AudioClip, Controls, Error, Factor, LatencyMode, Model, RemixSettings, Remixer, Voice,
+    AudioClip, Controls, Error, Factor, LatencyMode, Model, RemixSettings, RemixStream, Remixer,
+    StreamSettings, Voice,
 };
+use test_signals::Noise;
 
 fn remixer() -> Remixer {
     Remixer::new(Model::built_in().unwrap())
@@ -200,5 +210,96 @@ fn the_remix_equals_that_of_the_whole_clip_up_to_both_ends() {
             errors.iter().all(|&error| error < -80.0),
             "{what}: {errors:.1?} dB"
         );
+    }
+}
+
+/// The remix that the plugin plays, with its latency compensated.
+fn through_the_plugin(
+    main: &AudioClip,
+    sidechain: &AudioClip,
+    settings: &RemixSettings,
+) -> Vec<Vec<f32>> {
+    const BLOCK: usize = 512;
+    let rate = main.sample_rate_hz;
+    let stream_settings = StreamSettings {
+        sample_rate_hz: rate,
+        voice: settings.voice,
+        mode: settings.mode,
+    };
+    let stream = RemixStream::new(&Model::built_in().unwrap(), stream_settings).unwrap();
+    let geometry = Geometry::new(&GeometrySettings {
+        mode: settings.mode,
+        frame_seconds: stream.frame_seconds(),
+        sample_rate_hz: rate as f32,
+        max_block_samples: BLOCK,
+        processor_latency_samples: stream.latency_samples(),
+    });
+    let (mut audio, worker) = exchange(&geometry, SystemClock::default(), Arc::default()).unwrap();
+    let _worker = Worker::spawn(worker, Box::new(stream)).unwrap();
+    audio.set_patient(true);
+    let samples = main.channels[0].len();
+    let latency = geometry.latency_samples();
+    let mut played = Vec::new();
+    while played.len() < samples + latency {
+        let at = |clip: &AudioClip, n: usize| {
+            [0, 1].map(|c| clip.channels[c].get(n).copied().unwrap_or(0.0))
+        };
+        let inputs: Vec<Input> = (played.len()..played.len() + BLOCK)
+            .map(|n| Input {
+                main: at(main, n),
+                sidechain: at(sidechain, n),
+            })
+            .collect();
+        let mut outputs = [Output::default(); BLOCK];
+        audio.begin_block(BLOCK, &Transport::default());
+        audio.process(&inputs, &settings.controls, &mut outputs);
+        played.extend(outputs.map(|output| output.remix));
+    }
+    let played = &played[latency..latency + samples];
+    let channel = |c: usize| played.iter().map(|sample| sample[c]).collect();
+    vec![channel(0), channel(1)]
+}
+
+#[test]
+fn without_a_sidechain_the_main_input_plays_as_in_the_plugin() {
+    let rate = 22_050;
+    let main = stereo(rate, &music(rate, 11.0, 1));
+    let mut sidechain = stereo(rate, &music(rate, 11.0, 2));
+    // Missing at first, then for 5 s. A muted track is not digitally silent.
+    let (begin, stop, resume) = (7_001, 3 * rate as usize, 8 * rate as usize + 123);
+    let mut noise = Noise::new(1);
+    for channel in &mut sidechain.channels {
+        channel[..begin].fill(0.0);
+        for sample in &mut channel[stop..resume] {
+            *sample = 1e-6 * noise.sample();
+        }
+        channel[begin] = 0.3;
+        channel[resume] = 0.3;
+    }
+    for mode in LatencyMode::ALL {
+        let settings = RemixSettings {
+            mode,
+            ..RemixSettings::default()
+        };
+        let remix = remixer().remix(&main, &sidechain, &settings).unwrap();
+        let remix = remix.channels;
+        let gone = stop + 2 * rate as usize + rate as usize / 10;
+        for c in 0..2 {
+            for missing in [0..begin, gone..resume] {
+                let main = &main.channels[c][missing.clone()];
+                assert!(remix[c][missing] == *main, "{mode:?}");
+            }
+            for present in [begin..stop, resume..main.channels[0].len()] {
+                let main = &main.channels[c][present.clone()];
+                assert!(error_db(&remix[c][present], main) > -20.0, "{mode:?}");
+            }
+        }
+        let played = through_the_plugin(&main, &sidechain, &settings);
+        // The plugin's stream goes on after the end of the clip.
+        let end = main.channels[0].len() - rate as usize * 3 / 2;
+        for c in 0..2 {
+            let error = error_db(&remix[c][..end], &played[c][..end]);
+            assert!(error < -100.0, "{mode:?}: {error:.1} dB");
+        }
     }
 }
