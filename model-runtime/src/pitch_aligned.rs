@@ -541,9 +541,13 @@ impl StreamDecoder for Decoder {
             .harmony_decoder
             .finish(&mut self.harmony, latents.get(Factor::Harmony))?;
         let h = h.map(|h| network.to_mel_rows(&h)).transpose()?;
-        let stretchable =
-            self.stretch
-                .finish(h.as_ref(), network.stretch_context(), PadMode::Replicate)?;
+        let (before, after) = network.stretch_context();
+        let stretchable = self.stretch.finish(
+            h.as_ref(),
+            (before, after),
+            PadMode::Replicate,
+            before + after,
+        )?;
         let rhythm = network
             .rhythm_decoder
             .finish(&mut self.rhythm, latents.get(Factor::Rhythm))?;

@@ -91,7 +91,7 @@ impl GuidedStream {
             Some(blend) => {
                 self.voice.finish(&mut self.guided)?;
                 blend.push_guided(&mut self.guided);
-                blend.finish(output);
+                blend.finish(output)?;
             }
         }
         Ok(())

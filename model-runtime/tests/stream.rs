@@ -336,6 +336,34 @@ fn the_generated_voice_in_steps_equals_that_of_the_whole_clip() {
 }
 
 #[test]
+fn the_generated_voice_of_a_clip_reaches_its_end() {
+    for (causal, template) in GENERATORS {
+        let model = with_generator(causal, template);
+        for (rate, generated) in [(44_100, 1.0), (48_000, 0.3)] {
+            let [main, sidechain] = [1, 2].map(|seed| stereo(rate, &music(rate, 1.23, seed)));
+            let settings = RemixSettings {
+                controls: Controls {
+                    generated,
+                    ..CONTROLS
+                },
+                mode: LatencyMode::Default,
+                voice: Voice::Guided,
+            };
+            let whole = whole_remix(&model, &main, &sidechain, &settings);
+            let remix = Remixer::new(Arc::clone(&model))
+                .remix(&main, &sidechain, &settings)
+                .unwrap();
+            let samples = whole[0].len();
+            for part in [0..samples, samples - rate as usize / 10..samples] {
+                let error = error_db(&remix.channels[0][part.clone()], &whole[0][part]);
+                let kind = format!("causal: {causal}, template: {template}, {rate} Hz");
+                assert!(error < -80.0, "{kind}: {error:.1} dB");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_voice_that_was_turned_up_sounds_as_if_it_always_had() {
     let rate = 44_100;
     let main = stereo(rate, &music(rate, 5.0, 1));
@@ -401,6 +429,25 @@ fn griffin_lim_audio_in_steps_has_the_mel_of_the_whole_clip() {
     let [whole, steps] = both_ways(&Model::built_in().unwrap(), settings, CONTROLS, 2048);
     let distance = mel_distance(&whole[0], &steps[0]);
     println!("Griffin-Lim: mel distance {distance:.3} nepers");
+    assert!(distance < 0.35, "{distance} nepers");
+}
+
+#[test]
+fn griffin_lim_audio_of_a_clip_has_the_mel_of_the_whole_clip_up_to_its_end() {
+    let model = Model::built_in().unwrap();
+    let [main, sidechain] = [1, 2].map(|seed| stereo(22_050, &music(22_050, 1.5, seed)));
+    let settings = RemixSettings {
+        controls: CONTROLS,
+        voice: Voice::GriffinLim,
+        mode: LatencyMode::Full,
+    };
+    let whole = whole_remix(&model, &main, &sidechain, &settings);
+    let remix = Remixer::new(model).remix(&main, &sidechain, &settings);
+    let remix = remix.unwrap().channels;
+    // The last quarter of a second is whole frames.
+    let end = whole[0].len() / 512 * 512;
+    let distance = mel_distance(&remix[0][end - 5632..end], &whole[0][end - 5632..end]);
+    println!("Griffin-Lim: mel distance {distance:.3} nepers at the end");
     assert!(distance < 0.35, "{distance} nepers");
 }
 

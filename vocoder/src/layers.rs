@@ -290,7 +290,7 @@ impl Conv {
     pub fn finish(&self, past: &mut Past, x: Option<&Tensor>) -> Result<Option<Tensor>> {
         let spec = self.config.spec;
         let around = (spec.padding.1, self.look_ahead_frames());
-        let Some(x) = past.finish(x, around, spec.pad_mode)? else {
+        let Some(x) = past.finish(x, around, spec.pad_mode, self.reach())? else {
             return Ok(None);
         };
         conv2d(
@@ -407,7 +407,7 @@ impl Upsample {
     /// If the input does not fit.
     pub fn finish(&self, past: &mut Past, x: Option<&Tensor>) -> Result<Option<Tensor>> {
         let around = (self.spec.padding.1, self.look_ahead_frames());
-        let frames = past.finish(x, around, PadMode::Zero)?;
+        let frames = past.finish(x, around, PadMode::Zero, self.kernel.1 - 1)?;
         frames.map(|x| self.known(&x)).transpose()
     }
 }
@@ -512,6 +512,31 @@ impl TimeUpsample {
             .transpose()
     }
 
+    /// Ends the stream: takes the last frames, if there are more, and returns the remaining frames.
+    ///
+    /// # Errors
+    /// If the input does not fit.
+    pub fn finish(
+        &self,
+        state: &mut TimeUpsampleState,
+        x: Option<&Tensor>,
+    ) -> Result<Option<Tensor>> {
+        let TimeUpsampleState { mut past, started } = std::mem::take(state);
+        let TimeUpsampleConfig { rate, kernel, .. } = self.config;
+        let (reach, padding) = (kernel / rate - 1, self.padding());
+        let frames = x.map_or(Ok(0), |x| x.dim(D::Minus1))?;
+        let around = (reach, padding.div_ceil(rate));
+        let Some(x) = past.finish(x, around, PadMode::Zero, reach)? else {
+            return Ok(None);
+        };
+        let y = self.run(&x, reach * rate)?;
+        match started {
+            true => y.narrow(D::Minus1, 0, frames * rate + padding),
+            false => y.narrow(D::Minus1, padding, frames * rate),
+        }
+        .map(Some)
+    }
+
     fn run(&self, x: &Tensor, padding: usize) -> Result<Tensor> {
         let spec = Conv2dSpec {
             stride: (1, self.config.rate),
@@ -560,9 +585,9 @@ impl Past {
         Ok((count > reach).then_some(frames))
     }
 
-    /// Ends the stream: returns the kept frames, followed by `x`, if there is any, and by `after` frames of padding;
-    /// nothing if no frame is left to compute. A stream too short for reflection repeats its edges. The layer reaches
-    /// `before + after` frames; `before` is the padding at the start of the stream.
+    /// Ends the stream: returns the kept frames, followed by `x`, if there is any, and by `after` frames according to
+    /// `mode`, or nothing if there are at most `reach` frames. `before` is the padding of [`Self::extend`]. A stream too
+    /// short for reflection repeats its edges.
     ///
     /// # Errors
     /// If `x` does not fit the kept frames.
@@ -571,6 +596,7 @@ impl Past {
         x: Option<&Tensor>,
         (before, after): (usize, usize),
         mode: PadMode,
+        reach: usize,
     ) -> Result<Option<Tensor>> {
         let Self { frames, started } = std::mem::take(self);
         let mut frames = match (frames, x) {
@@ -587,7 +613,7 @@ impl Past {
             frames = lead_in(&frames, before, mode)?;
         }
         frames = lead_out(&frames, after, mode)?;
-        Ok((frames.dim(D::Minus1)? > before + after).then_some(frames))
+        Ok((frames.dim(D::Minus1)? > reach).then_some(frames))
     }
 }
 
