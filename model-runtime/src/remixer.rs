@@ -269,7 +269,7 @@ impl ClipRemixer {
         match found == self.channels {
             true => Ok(()),
             false => {
-                let expected = format!("{} channels", self.channels);
+                let expected = ["one channel", "two channels"][self.channels - 1];
                 Err(Error::input(what, expected, found))
             }
         }

@@ -13,8 +13,8 @@ use model_runtime::sample::{Input, Output};
 use model_runtime::transport::Transport;
 use model_runtime::worker::{WindowProcessor, Worker};
 use model_runtime::{
-    AudioClip, Controls, Error, Factor, LatencyMode, Model, RemixSettings, RemixStream, Remixer,
-    StreamSettings, Voice,
+    AudioClip, ClipRemixer, Controls, Error, Factor, LatencyMode, Model, RemixSettings,
+    RemixStream, Remixer, StreamSettings, Voice,
 };
 use test_signals::Noise;
 
@@ -153,6 +153,55 @@ fn bad_input_is_refused_in_words() {
         ..defaults
     };
     assert!(refusal(&good, &high).contains("found 40"));
+}
+
+#[test]
+fn pushes_of_any_length_give_the_same_remix() {
+    let rate = 22_050;
+    let (main, sidechain) = (clip(rate, 1), clip(rate, 2));
+    let settings = RemixSettings::default();
+    let whole = remixer().remix(&main, &sidechain, &settings).unwrap();
+    let model = Model::built_in().unwrap();
+    for sizes in [&[1][..], &[977, 0, 20_000]] {
+        let mut remixer = ClipRemixer::new(&model, rate, 2, &settings).unwrap();
+        let mut out = vec![Vec::new(); 2];
+        let (mut start, mut lengths) = (0, sizes.iter().cycle());
+        while start < main.channels[0].len() {
+            let end = (start + lengths.next().unwrap()).min(main.channels[0].len());
+            let [main, sidechain] = [&main, &sidechain]
+                .map(|clip| [0, 1].map(|channel| &clip.channels[channel][start..end]));
+            remixer.push(&main, &sidechain, &mut out).unwrap();
+            start = end;
+        }
+        remixer.finish(&mut out).unwrap();
+        assert!(out == whole.channels, "pushes of {sizes:?}");
+    }
+}
+
+#[test]
+fn bad_steps_are_refused_in_words_and_change_nothing() {
+    let model = Model::built_in().unwrap();
+    let settings = RemixSettings::default();
+    let refused = ClipRemixer::new(&model, 44_100, 3, &settings)
+        .err()
+        .unwrap();
+    assert!(refused.to_string().contains("one or two channels, found 3"));
+    let sound = music(22_050, 0.5, 1);
+    let mut broken = sound.clone();
+    broken[7] = f32::NAN;
+    let mut remixer = ClipRemixer::new(&model, 22_050, 1, &settings).unwrap();
+    let mut out = [Vec::new()];
+    for (main, sidechain, why) in [
+        (&[&sound[..]][..], &[&sound[..9]][..], "found 9"),
+        (&[&sound[..]; 2], &[&sound[..]], "one channel, found 2"),
+        (&[&sound[..]], &[&broken[..]], "finite"),
+    ] {
+        let error = remixer.push(main, sidechain, &mut out).err().unwrap();
+        assert!(error.to_string().contains(why), "{error}");
+    }
+    remixer.push(&[&sound], &[&sound], &mut out).unwrap();
+    remixer.finish(&mut out).unwrap();
+    assert_eq!(out[0].len(), sound.len());
 }
 
 /// The error at the start, over the whole clip, and at its end.
