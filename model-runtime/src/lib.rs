@@ -26,7 +26,9 @@
 //! # model_runtime::Result::Ok(())
 //! ```
 //!
-//! [`RemixStream`] does the same in steps, at a constant latency:
+//! [`ClipRemixer`] does the same in steps, in constant memory, for clips of any length.
+//!
+//! [`RemixStream`] remixes live inputs, at a constant latency:
 //!
 //! ```
 //! use model_runtime::worker::WindowProcessor;
@@ -69,6 +71,7 @@ mod error;
 pub mod exchange;
 mod factor;
 pub mod freeze;
+mod gate;
 pub mod geometry;
 pub mod hard;
 mod knobs;
@@ -77,6 +80,7 @@ mod mixing;
 pub mod model_file;
 mod network;
 pub mod pitch_aligned;
+mod presence;
 mod remixer;
 mod resample;
 mod rest;
@@ -100,7 +104,7 @@ pub use factor::{Factor, FactorLayout, FactorMap, Transposition};
 pub use geometry::LatencyMode;
 pub use model_file::Model;
 pub use network::{Network, StreamDecoder, StreamEncoder};
-pub use remixer::{RemixSettings, Remixer};
+pub use remixer::{ClipRemixer, RemixSettings, Remixer};
 pub use resample::{Resampler, resample};
 pub use stream::{RemixStream, StreamSettings};
 pub use voice::Voice;
