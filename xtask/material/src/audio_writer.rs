@@ -1,11 +1,12 @@
 //! Writes WAV files with hound.
 
+use std::io::BufWriter;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use model_runtime::AudioClip;
 
-use crate::whole_file;
+use crate::whole_file::{self, PartFile};
 
 /// How samples are stored in a WAV file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub fn write_wav(path: &Path, clip: &AudioClip, format: WavFormat) -> Result<()>
     whole_file::write_with(path, |part| write_samples(part, clip, format))
 }
 
-fn write_samples(path: &Path, clip: &AudioClip, format: WavFormat) -> Result<()> {
+fn write_samples(part: &mut PartFile, clip: &AudioClip, format: WavFormat) -> Result<()> {
     let samples = clip.channels.first().map(Vec::len);
     let samples = samples.context("expected at least one channel, found none")?;
     for channel in &clip.channels {
@@ -45,7 +46,7 @@ fn write_samples(path: &Path, clip: &AudioClip, format: WavFormat) -> Result<()>
         bits_per_sample,
         sample_format,
     };
-    let mut writer = hound::WavWriter::create(path, spec)?;
+    let mut writer = hound::WavWriter::new(BufWriter::new(part), spec)?;
     for index in 0..samples {
         for channel in &clip.channels {
             match format {
