@@ -100,7 +100,7 @@ impl Bench {
         let loops = workspace::root().join("assets/demo");
         let samples = self.seconds as usize * self.rate as usize;
         let read = |name: &str| -> Result<Vec<Vec<f32>>> {
-            let clip = audio_file::read(&loops.join(name))?;
+            let clip = audio_file::read(&loops.join(name))?.clip;
             let mut channels = clip.channels;
             channels.resize(2, channels[0].clone());
             channels

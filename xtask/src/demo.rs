@@ -28,8 +28,8 @@ pub struct Demo {
 /// Returns an error if the plugin cannot be loaded or a file cannot be written.
 pub fn render(clap: &Path, folder: &Path) -> Result<Demo> {
     let loops = workspace::root().join("assets/demo");
-    let main = audio_file::read(&loops.join("harmony.ogg"))?;
-    let sidechain = audio_file::read(&loops.join("rhythm.ogg"))?;
+    let main = audio_file::read(&loops.join("harmony.ogg"))?.clip;
+    let sidechain = audio_file::read(&loops.join("rhythm.ogg"))?.clip;
     let settings = HostSettings {
         sample_rate_hz: main.sample_rate_hz,
         block_samples: 512,

@@ -35,7 +35,7 @@ impl Play {
         fs::create_dir_all(&folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
         let as_wav = |file: Option<PathBuf>, loop_name: &str, name: &str| -> Result<PathBuf> {
-            let clip = audio_file::read(&file.unwrap_or_else(|| demo.join(loop_name)))?;
+            let clip = audio_file::read(&file.unwrap_or_else(|| demo.join(loop_name)))?.clip;
             let wav = folder.join(name);
             audio_writer::write_wav(&wav, &clip, WavFormat::Pcm16)?;
             Ok(wav)

@@ -193,7 +193,7 @@ impl Remix {
 
 /// Reads a mono or stereo clip.
 fn read(path: &Path) -> Result<AudioClip> {
-    let clip = audio_file::read(path)?;
+    let clip = audio_file::read(path)?.clip;
     ensure!(
         matches!(clip.channels.len(), 1 | 2),
         "cannot remix {}: expected 1 or 2 channels, found {}",

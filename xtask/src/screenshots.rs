@@ -184,7 +184,7 @@ struct Loops {
 impl Loops {
     fn read() -> Result<Self> {
         let read = |name: &str| -> Result<[Vec<f32>; 2]> {
-            let clip = audio_file::read(&workspace::root().join("assets/demo").join(name))?;
+            let clip = audio_file::read(&workspace::root().join("assets/demo").join(name))?.clip;
             let channel = |index: usize| {
                 let channel = &clip.channels[index.min(clip.channels.len() - 1)];
                 rate::convert(channel, clip.sample_rate_hz, RATE_HZ)

@@ -120,7 +120,7 @@ impl AudioCache {
         {
             return Ok(pcm);
         }
-        let clip = audio_file::read(path)?;
+        let clip = audio_file::read(path)?.clip;
         let mono = audio_file::mono(&clip);
         let mono = audio_file::resample(&mono, clip.sample_rate_hz, self.sample_rate_hz)?;
         let pcm = Pcm::normalised(&mono, self.sample_rate_hz)
