@@ -19,18 +19,16 @@ impl Analysis {
         })
     }
 
-    /// Takes the next samples of one channel of a source, or of the mean of both, and appends the completed frames to
+    /// Takes the next samples of one channel of a source, or of the mean of all, and appends the completed frames to
     /// `frames`.
-    pub(crate) fn push(
-        &mut self,
-        source: [&[f32]; 2],
-        channel: Option<usize>,
-        frames: &mut LogMel,
-    ) {
+    pub(crate) fn push(&mut self, source: &[&[f32]], channel: Option<usize>, frames: &mut LogMel) {
         let mut samples = Vec::new();
         match channel {
             Some(channel) => self.resampler.push(source[channel], &mut samples),
-            None => self.resampler.push(&mean(source), &mut samples),
+            None => match source {
+                [left, right] => self.resampler.push(&mean(left, right), &mut samples),
+                channels => self.resampler.push(channels[0], &mut samples),
+            },
         }
         self.mel.push(&samples, frames);
     }
@@ -49,6 +47,6 @@ impl Analysis {
     }
 }
 
-fn mean([left, right]: [&[f32]; 2]) -> Vec<f32> {
+fn mean(left: &[f32], right: &[f32]) -> Vec<f32> {
     left.iter().zip(right).map(|(l, r)| 0.5 * (l + r)).collect()
 }

@@ -135,8 +135,14 @@ impl Blend {
         self.blend(self.low[0].len().min(self.middle.len()), out);
     }
 
-    /// Ends the clip: appends the remaining samples of the guided voice and resets. The generator stops where it is.
-    pub(crate) fn finish(&mut self, out: &mut [Vec<f32>]) {
+    /// Ends the clip: appends the remaining samples of the guided voice and resets. The generated voice ends with the last
+    /// whole frame.
+    ///
+    /// # Errors
+    ///
+    /// If the generator fails.
+    pub(crate) fn finish(&mut self, out: &mut [Vec<f32>]) -> Result<()> {
+        self.generated.finish(&mut self.middle)?;
         let parts = self.low.iter_mut().zip(&mut self.high);
         for (crossover, (low, high)) in self.crossovers.iter_mut().zip(parts) {
             crossover.finish(low, high);
@@ -145,6 +151,7 @@ impl Blend {
         self.middle.resize(samples, 0.0);
         self.blend(samples, out);
         self.reset();
+        Ok(())
     }
 
     /// Resets to frame 0.
@@ -285,6 +292,24 @@ impl GeneratedMiddle {
         }
         self.given_samples += samples.len();
         self.resampler.push(&samples, out);
+        Ok(())
+    }
+
+    /// Ends the clip: appends the remaining samples.
+    fn finish(&mut self, out: &mut Vec<f32>) -> Result<()> {
+        let mut samples = Vec::new();
+        if !self.rests {
+            let mut made = Vec::new();
+            self.voice.finish(&mut made)?;
+            let given = self.given_samples.saturating_sub(self.next_sample);
+            samples.extend(made.iter().skip(given));
+        }
+        samples.resize(
+            self.taken_frames * self.hop_length - self.given_samples,
+            0.0,
+        );
+        self.resampler.push(&samples, out);
+        self.resampler.finish(out);
         Ok(())
     }
 

@@ -31,7 +31,7 @@ impl ClassicStream {
         let remix = ClassicRemix::new(method, sample_rate_hz, 2)?;
         let hop_samples = remix.hop_samples() as f64;
         let mut stream = Self {
-            state: StreamState::new(hop_samples, remix.latency_samples(), sample_rate_hz),
+            state: StreamState::new(hop_samples, remix.latency_samples(), sample_rate_hz, 2),
             remix,
             sketch: None,
             sample_rate_hz,
@@ -53,8 +53,8 @@ impl ClassicStream {
     /// Draws the remix in the output queue, from sample `first` on.
     fn draw_remix(&mut self, first: usize) {
         if let Some(sketch) = &mut self.sketch {
-            let output = self.state.output.each_ref();
-            sketch.make(output.map(|channel| &channel[first..]));
+            let output = &self.state.output;
+            sketch.make([&output[0][first..], &output[1][first..]]);
         }
     }
 }
@@ -112,6 +112,7 @@ mod tests {
     use super::*;
     use crate::controls::Controls;
     use crate::factor::Factor;
+    use crate::gate::Gate;
     use crate::worker::WindowProcessor;
     use test_signals::noise;
 
@@ -179,6 +180,7 @@ mod tests {
     fn play_with_a_rest(window_samples: usize) -> (Vec<f32>, Vec<usize>) {
         let main = noise(1, 6 * RATE_HZ as usize);
         let mut stream = ClassicStream::new(Method::Separation, RATE_HZ).unwrap();
+        let mut gate = Gate::new(RATE_HZ);
         let (mut out, mut frames) = (Vec::new(), Vec::new());
         for (start, main) in (0..)
             .step_by(window_samples)
@@ -192,6 +194,9 @@ mod tests {
                     let second = (start + n) / RATE_HZ as usize;
                     *sample = if (1..5).contains(&second) { 0.0 } else { 0.1 };
                 }
+            }
+            for (remixed, &sample) in window.remixed.iter_mut().zip(&window.sidechain[0]) {
+                *remixed = gate.next([sample; 2]);
             }
             let (mut left, mut right) = (main.to_vec(), main.to_vec());
             stream.process(&window, [&mut left, &mut right]).unwrap();

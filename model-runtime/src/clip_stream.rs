@@ -1,5 +1,5 @@
 //! Common parts of the streams with and without a network. A stream is a sequence of clips. A clip begins after a jump,
-//! or with the first sound of the sidechain after a rest.
+//! or with the first sample of the remix after a rest.
 
 use crate::error::{Error, Result};
 use crate::knobs::Knobs;
@@ -11,25 +11,33 @@ use crate::worker::{ProcessorError, WindowProcessor};
 pub(crate) struct StreamState {
     pub(crate) knobs: Knobs,
     pub(crate) latency_samples: usize,
-    /// Output queue, stereo. It starts with silence for the latency of the stream.
-    pub(crate) output: [Vec<f32>; 2],
+    /// Output queue, one per channel. It starts with silence for the latency of the stream.
+    pub(crate) output: Vec<Vec<f32>>,
     rest: Rest,
 }
 
 impl StreamState {
     /// Creates the state of a stream with this latency that reads its knobs once per frame. Frames are `hop_samples`
     /// apart. Call [`ClipStream::restart`] first.
-    pub(crate) fn new(hop_samples: f64, latency_samples: usize, sample_rate_hz: u32) -> Self {
+    pub(crate) fn new(
+        hop_samples: f64,
+        latency_samples: usize,
+        sample_rate_hz: u32,
+        channels: usize,
+    ) -> Self {
         Self {
             knobs: Knobs::new(hop_samples),
             latency_samples,
-            output: Default::default(),
+            output: vec![Vec::new(); channels],
             rest: Rest::new(latency_samples, sample_rate_hz),
         }
     }
 
-    /// Moves the first samples of the output queue to the remix of a window.
-    pub(crate) fn hand_out(&mut self, remix: [&mut [f32]; 2]) -> Result<()> {
+    /// Moves the first samples of the output queue to the remix of a window, one slice per channel.
+    pub(crate) fn hand_out<'a>(
+        &mut self,
+        remix: impl IntoIterator<Item = &'a mut [f32]>,
+    ) -> Result<()> {
         for (out, ready) in remix.into_iter().zip(&mut self.output) {
             let samples = out.len();
             if ready.len() < samples {
@@ -67,29 +75,36 @@ pub(crate) trait ClipStream {
                 self.finish_clip()?;
                 self.begin_clip(0);
             }
-            self.state_mut().rest.begin_stream();
             self.state_mut().knobs.begin_stream();
         }
         let state = self.state_mut();
         state.knobs.read(window);
         let was_asleep = state.rest.is_asleep();
-        let Step::Rest { silent_samples } = state.rest.listen(window) else {
+        let Step::Rest { idle_samples } = state.rest.listen(window) else {
             return self.take(window, 0);
         };
         if !was_asleep {
             self.fall_silent();
         }
-        let end = window.stream_position_samples + silent_samples as u64;
+        let end = window.stream_position_samples + idle_samples as u64;
         let state = self.state_mut();
         state.knobs.forget_before_sample(end);
         for channel in &mut state.output {
-            channel.resize(channel.len() + silent_samples, 0.0);
+            channel.resize(channel.len() + idle_samples, 0.0);
         }
-        if silent_samples == window.samples() {
+        if idle_samples == window.samples() {
             return Ok(());
         }
         self.begin_clip(end);
-        self.take(window, silent_samples)
+        self.take(window, idle_samples)
+    }
+
+    /// Ends the last clip, if there is one. The output queue then holds the rest of the output, as long as the latency.
+    fn finish(&mut self) -> Result<()> {
+        match self.state().rest.is_asleep() {
+            true => Ok(()),
+            false => self.finish_clip(),
+        }
     }
 
     /// Returns to the initial state.

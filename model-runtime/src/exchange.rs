@@ -30,8 +30,8 @@ use rtrb::{Consumer, Producer, PushError, RingBuffer};
 use crate::controls::Controls;
 use crate::credit::{Clock, Credit};
 use crate::delay::Delay;
+use crate::gate::Gate;
 use crate::geometry::{Geometry, GeometryError};
-use crate::rest::SIDECHAIN_HOLD_SECONDS;
 use crate::sample::{Input, Output, finite_or_zero};
 use crate::status::Status;
 use crate::transport::{Timeline, Transport, window_end_beats};
@@ -45,6 +45,9 @@ const SPARE_PACKETS: usize = 4;
 
 /// Shortest stream between two jumps of the transport. Jumps in faster succession count as one.
 const SHORTEST_STREAM_SECONDS: f64 = 0.1;
+
+/// Longest run of samples that are processed together.
+const RUN_SAMPLES: usize = 64;
 
 /// How long the audio thread sleeps at a time while it waits.
 const WAIT_STEP: Duration = Duration::from_micros(200);
@@ -127,9 +130,8 @@ pub fn exchange<C: Clock>(
             .map(|step| 0.5 - 0.5 * (PI * step as f32 / fade_samples as f32).cos())
             .collect(),
         remix_fade: fade_samples,
-        sidechain_fade: 0,
-        sidechain_silence_samples: u64::MAX,
-        sidechain_hold_samples: seconds(SIDECHAIN_HOLD_SECONDS) as u64,
+        gate: Gate::new(geometry.sample_rate_hz.round() as u32),
+        gate_fade: 0,
         main: Delay::new(geometry.latency_samples()),
         credit: Credit::new(geometry.max_block_seconds()),
         patient: false,
@@ -228,9 +230,8 @@ pub struct AudioPort<C: Clock> {
     /// Raised cosine from 0 to 1 in `fade_samples` steps; the two `_fade` fields are indices into it.
     fade: Vec<f32>,
     remix_fade: usize,
-    sidechain_fade: usize,
-    sidechain_silence_samples: u64,
-    sidechain_hold_samples: u64,
+    gate: Gate,
+    gate_fade: usize,
     main: Delay<Dry>,
     not_sync: PhantomData<Cell<()>>,
 }
@@ -270,8 +271,8 @@ impl<C: Clock> AudioPort<C> {
         self.seams.clear();
         (self.position, self.quiet_samples) = (0, 0);
         self.remix_fade = self.fade.len() - 1;
-        self.sidechain_fade = 0;
-        self.sidechain_silence_samples = u64::MAX;
+        self.gate.reset();
+        self.gate_fade = 0;
         self.main.reset();
         self.credit.reset();
     }
@@ -292,36 +293,49 @@ impl<C: Clock> AudioPort<C> {
     ///
     /// If `outputs` is shorter than `inputs`.
     pub fn process(&mut self, inputs: &[Input], controls: &Controls, outputs: &mut [Output]) {
+        let mut remixed = [false; RUN_SAMPLES];
         let mut done = 0;
         while done < inputs.len() {
-            let (samples, seam_gain) = match self.quiet_samples.min(inputs.len() - done) {
+            let coming = self.quiet_samples.min(inputs.len() - done);
+            let run = done..done + coming.clamp(1, RUN_SAMPLES);
+            let (inputs, outputs) = (&inputs[run.clone()], &mut outputs[run.clone()]);
+            let remixed = &mut remixed[..run.len()];
+            for (remixed, input) in remixed.iter_mut().zip(inputs) {
+                *remixed = self.gate.next(input.sidechain);
+            }
+            let seam_gain = match self.quiet_samples {
                 0 => {
-                    self.fill(&inputs[done], controls);
+                    self.fill(&inputs[0], remixed[0], controls);
                     let seam_gain = self.seam_gain();
                     self.play();
-                    (1, seam_gain)
+                    seam_gain
                 }
-                samples => {
-                    self.advance(&inputs[done..done + samples]);
-                    self.quiet_samples -= samples;
-                    (samples, 1.0)
+                _ => {
+                    self.advance(inputs, remixed);
+                    self.quiet_samples -= run.len();
+                    1.0
                 }
             };
-            let run = done..done + samples;
-            self.blend(&inputs[run.clone()], seam_gain, &mut outputs[run]);
-            self.position += samples;
+            self.blend(inputs, remixed, seam_gain, outputs);
+            self.position += run.len();
             if self.quiet_samples == 0 {
                 self.quiet_samples = self.count_quiet_samples();
             }
-            done += samples;
+            done = run.end;
         }
     }
 
     /// Computes the output samples from the dry path and the remix.
-    fn blend(&mut self, inputs: &[Input], seam_gain: f32, outputs: &mut [Output]) {
+    fn blend(
+        &mut self,
+        inputs: &[Input],
+        remixed: &[bool],
+        seam_gain: f32,
+        outputs: &mut [Output],
+    ) {
         self.read_remix(outputs);
-        for (input, output) in inputs.iter().zip(outputs) {
-            let remix_gain = self.sidechain_gain(input.sidechain.map(finite_or_zero));
+        for ((input, &remixed), output) in inputs.iter().zip(remixed).zip(outputs) {
+            let remix_gain = self.gate_gain(remixed);
             let main = input.main.map(finite_or_zero);
             let dry = self.main.push(Dry { main, remix_gain });
             let gain = dry.remix_gain * self.fade[self.remix_fade];
@@ -336,18 +350,13 @@ impl<C: Clock> AudioPort<C> {
         }
     }
 
-    /// Gain of the remix for this input: 0 while the sidechain is missing.
-    fn sidechain_gain(&mut self, sidechain: [f32; 2]) -> f32 {
-        self.sidechain_silence_samples = match sidechain {
-            [0.0, 0.0] => self.sidechain_silence_samples.saturating_add(1),
-            _ => 0,
-        };
-        let present = self.sidechain_silence_samples < self.sidechain_hold_samples;
-        if self.position == 0 && present {
-            self.sidechain_fade = self.fade.len() - 1;
+    /// Gain of the remix for this input: fades to 0 while the remix does not play.
+    fn gate_gain(&mut self, remixed: bool) -> f32 {
+        if self.position == 0 && remixed {
+            self.gate_fade = self.fade.len() - 1;
         }
-        self.sidechain_fade = self.step_fade(self.sidechain_fade, present);
-        self.fade[self.sidechain_fade]
+        self.gate_fade = self.step_fade(self.gate_fade, remixed);
+        self.fade[self.gate_fade]
     }
 
     fn step_fade(&self, fade: usize, up: bool) -> usize {
@@ -358,7 +367,7 @@ impl<C: Clock> AudioPort<C> {
     }
 
     /// Adds the input to the current window, and sends the window when it is complete.
-    fn fill(&mut self, input: &Input, controls: &Controls) {
+    fn fill(&mut self, input: &Input, remixed: bool, controls: &Controls) {
         if self.jump_pending
             && (self.stream_position == 0 || self.stream_position >= self.shortest_stream_samples)
         {
@@ -377,7 +386,7 @@ impl<C: Clock> AudioPort<C> {
         if is_read && let Some(packet) = self.open.as_mut().and_then(|open| open.packet.as_mut()) {
             packet.window.controls.push(Controls { beat, ..*controls });
         }
-        self.advance(std::slice::from_ref(input));
+        self.advance(std::slice::from_ref(input), &[remixed]);
         let next = self.timeline.beat();
         let Some(open) = &self.open else { return };
         // Whether the next sample is the first at or after the line, up to rounding.
@@ -390,11 +399,11 @@ impl<C: Clock> AudioPort<C> {
     }
 
     /// Adds the inputs to the open window.
-    fn advance(&mut self, inputs: &[Input]) {
+    fn advance(&mut self, inputs: &[Input], remixed: &[bool]) {
         self.stream_position += inputs.len();
         self.timeline.advance(inputs.len());
         if let Some(packet) = self.open.as_mut().and_then(|open| open.packet.as_mut()) {
-            packet.window.extend(inputs);
+            packet.window.extend(inputs, remixed);
         }
     }
 

@@ -248,6 +248,17 @@ impl StreamEncoder for Encoder {
         }
         Ok(means)
     }
+
+    fn finish(&mut self, mel: Option<&Tensor>) -> Result<FactorMap<Tensor>> {
+        let mut means = FactorMap::default();
+        let x = self.network.trunk.finish(&mut self.trunk, mel)?;
+        for (factor, state) in self.branches.iter_mut() {
+            if let Some(raw) = self.network.branches[factor].finish(state, x.as_ref())? {
+                means.insert(factor, Latent::from_raw(&raw)?.mean);
+            }
+        }
+        Ok(means)
+    }
 }
 
 struct Decoder {
@@ -256,19 +267,32 @@ struct Decoder {
     state: StackState,
 }
 
-impl StreamDecoder for Decoder {
-    fn step(&mut self, latents: &FactorMap<Tensor>) -> Result<Option<Tensor>> {
+impl Decoder {
+    /// Takes the next frames of some latents and returns those that are there of all, joined.
+    fn join(&mut self, latents: &FactorMap<Tensor>) -> Result<Option<Tensor>> {
         for (factor, latent) in latents.iter() {
             match self.latents.get_mut(factor) {
                 Some(queue) => queue.push(latent)?,
                 None => candle_core::bail!("expected no {factor} latent, found one"),
             }
         }
-        let frames = self.latents.values().map(FrameQueue::frames).min();
-        let Some(frames @ 1..) = frames else {
-            return Ok(None);
-        };
-        let latents = joined(|factor| self.latents[factor].take(frames))?;
-        self.decoder.step(&mut self.state, &latents)
+        match self.latents.values().map(FrameQueue::frames).min() {
+            Some(frames @ 1..) => joined(|factor| self.latents[factor].take(frames)).map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl StreamDecoder for Decoder {
+    fn step(&mut self, latents: &FactorMap<Tensor>) -> Result<Option<Tensor>> {
+        match self.join(latents)? {
+            Some(latents) => self.decoder.step(&mut self.state, &latents),
+            None => Ok(None),
+        }
+    }
+
+    fn finish(&mut self, latents: &FactorMap<Tensor>) -> Result<Option<Tensor>> {
+        let latents = self.join(latents)?;
+        self.decoder.finish(&mut self.state, latents.as_ref())
     }
 }

@@ -116,6 +116,14 @@ pub trait StreamEncoder: Send {
     ///
     /// If the shape does not fit.
     fn step(&mut self, mel: &Tensor) -> Result<FactorMap<Tensor>>;
+
+    /// Ends the stream as a clip ends: takes the last frames, if there are more, and returns the means of all remaining
+    /// latent frames.
+    ///
+    /// # Errors
+    ///
+    /// If the shape does not fit.
+    fn finish(&mut self, mel: Option<&Tensor>) -> Result<FactorMap<Tensor>>;
 }
 
 /// The decoder of a network in steps. It keeps the past frames that the next step needs.
@@ -126,6 +134,13 @@ pub trait StreamDecoder: Send {
     ///
     /// If the shapes do not fit.
     fn step(&mut self, latents: &FactorMap<Tensor>) -> Result<Option<Tensor>>;
+
+    /// Ends the stream as a clip ends: takes the last frames of some latents and returns all remaining log-mel frames.
+    ///
+    /// # Errors
+    ///
+    /// If the shapes do not fit.
+    fn finish(&mut self, latents: &FactorMap<Tensor>) -> Result<Option<Tensor>>;
 }
 
 /// The sizes of one kind of network.

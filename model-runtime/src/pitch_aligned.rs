@@ -232,14 +232,23 @@ impl PitchAligned {
     /// # Errors
     /// If the shape does not fit.
     fn encode_harmony(&self, mel: &Tensor) -> Result<Latent> {
+        let pooled = self.pool(&self.whole_pools(mel)?)?;
+        Latent::from_raw(&self.harmony_encoder.forward(&self.pitch_rows(&pooled)?)?)
+    }
+
+    /// Repeats the last frame up to a multiple of `pool_frames`.
+    fn whole_pools(&self, mel: &Tensor) -> Result<Tensor> {
+        let frames = mel.dim(D::Minus1)?;
+        let missing = frames.next_multiple_of(self.config.pool_frames) - frames;
+        mel.pad_with_same(D::Minus1, 0, missing)
+    }
+
+    /// Means of `pool_frames` frames each: (B, 1, n_mels, P * pool_frames) to (B, 1, n_mels, P).
+    fn pool(&self, mel: &Tensor) -> Result<Tensor> {
         let (batch, _, n_mels, frames) = mel.dims4()?;
         let pool = self.config.pool_frames;
-        let missing = frames.next_multiple_of(pool) - frames;
-        let x = mel.pad_with_same(D::Minus1, 0, missing)?;
-        let pooled = x
-            .reshape((batch, 1, n_mels, (frames + missing) / pool, pool))?
-            .mean(D::Minus1)?;
-        Latent::from_raw(&self.harmony_encoder.forward(&self.pitch_rows(&pooled)?)?)
+        mel.reshape((batch, 1, n_mels, frames / pool, pool))?
+            .mean(D::Minus1)
     }
 
     /// Pooled log-mel (B, 1, n_mels, P), with its level removed, on the half-semitone grid (B, 1, 2 * NOTES, P).
@@ -276,13 +285,18 @@ impl PitchAligned {
             .contiguous()
     }
 
+    /// Pooled frames before and after a frame that [`Self::stretch`] needs.
+    fn stretch_context(&self) -> (usize, usize) {
+        (1, usize::from(self.stretches_ahead))
+    }
+
     /// Linear interpolation in time, as PyTorch's `interpolate` (`align_corners=False`): (B, C, H, 1 + P + 1), whose
     /// first and last frames are only context, to (B, C, H, P * pool_frames). Without look-ahead, the last context
     /// frame is missing.
     fn stretch(&self, x: &Tensor) -> Result<Tensor> {
         let factor = self.config.pool_frames;
         let (batch, channels, height, padded) = x.dims4()?;
-        let ahead = usize::from(self.stretches_ahead);
+        let (_, ahead) = self.stretch_context();
         let frames = padded - 1 - ahead;
         let [before, here, after] =
             [0, 1, 1 + ahead].map(|start| x.narrow(D::Minus1, start, frames));
@@ -326,7 +340,8 @@ impl Network for PitchAligned {
         let rhythm = latents.expect(Factor::Rhythm)?;
         let frames = rhythm.dim(D::Minus1)?;
         let h = self.to_mel_rows(&self.harmony_decoder.forward(harmony)?)?;
-        let edge = h.pad_with_same(D::Minus1, 1, usize::from(self.stretches_ahead))?;
+        let (before, after) = self.stretch_context();
+        let edge = h.pad_with_same(D::Minus1, before, after)?;
         let h = self.stretch(&edge)?.narrow(D::Minus1, 0, frames)?;
         let r = self.rhythm_rows(&self.rhythm_decoder.forward(rhythm)?)?;
         self.to_log_mel(&self.mel_decoder.forward(&Tensor::cat(&[h, r], 1)?)?)
@@ -411,15 +426,11 @@ struct Encoder {
 impl StreamEncoder for Encoder {
     fn step(&mut self, mel: &Tensor) -> Result<FactorMap<Tensor>> {
         let network = &self.network;
-        let (batch, _, n_mels, _) = mel.dims4()?;
         let pool = network.config.pool_frames;
         self.unpooled.push(mel)?;
         let whole = self.unpooled.frames() / pool;
         let harmony = if whole > 0 {
-            let frames = self.unpooled.take(whole * pool)?;
-            let pooled = frames
-                .reshape((batch, 1, n_mels, whole, pool))?
-                .mean(D::Minus1)?;
+            let pooled = network.pool(&self.unpooled.take(whole * pool)?)?;
             network
                 .harmony_encoder
                 .step(&mut self.harmony, &network.pitch_rows(&pooled)?)?
@@ -429,14 +440,41 @@ impl StreamEncoder for Encoder {
         let rhythm = network
             .rhythm_encoder
             .step(&mut self.rhythm, &network.standardise(mel)?)?;
-        [(Factor::Harmony, harmony), (Factor::Rhythm, rhythm)]
-            .into_iter()
-            .filter_map(|(factor, raw)| {
-                let raw = raw?;
-                Some(Latent::from_raw(&raw).map(|latent| (factor, latent.mean)))
-            })
-            .collect()
+        means(harmony, rhythm)
     }
+
+    fn finish(&mut self, mel: Option<&Tensor>) -> Result<FactorMap<Tensor>> {
+        let network = &self.network;
+        if let Some(mel) = mel {
+            self.unpooled.push(mel)?;
+        }
+        let rows = match self.unpooled.frames() {
+            0 => None,
+            frames => {
+                let frames = network.whole_pools(&self.unpooled.take(frames)?)?;
+                Some(network.pitch_rows(&network.pool(&frames)?)?)
+            }
+        };
+        let harmony = network
+            .harmony_encoder
+            .finish(&mut self.harmony, rows.as_ref())?;
+        let mel = mel.map(|mel| network.standardise(mel)).transpose()?;
+        let rhythm = network
+            .rhythm_encoder
+            .finish(&mut self.rhythm, mel.as_ref())?;
+        means(harmony, rhythm)
+    }
+}
+
+/// The means of the latents whose raw frames are complete.
+fn means(harmony: Option<Tensor>, rhythm: Option<Tensor>) -> Result<FactorMap<Tensor>> {
+    [(Factor::Harmony, harmony), (Factor::Rhythm, rhythm)]
+        .into_iter()
+        .filter_map(|(factor, raw)| {
+            let raw = raw?;
+            Some(Latent::from_raw(&raw).map(|latent| (factor, latent.mean)))
+        })
+        .collect()
 }
 
 struct Decoder {
@@ -449,37 +487,76 @@ struct Decoder {
     mel: StackState,
 }
 
+impl Decoder {
+    /// Takes the next frames of the stretched harmony and of the rhythm, and returns those that are there of both.
+    fn join(&mut self, harmony: Option<Tensor>, rhythm: Option<Tensor>) -> Result<Option<Tensor>> {
+        if let Some(h) = harmony {
+            self.harmony_rows.push(&self.network.stretch(&h)?)?;
+        }
+        if let Some(r) = rhythm {
+            self.rhythm_rows.push(&self.network.rhythm_rows(&r)?)?;
+        }
+        match self.harmony_rows.frames().min(self.rhythm_rows.frames()) {
+            0 => Ok(None),
+            frames => {
+                let rows = [
+                    self.harmony_rows.take(frames)?,
+                    self.rhythm_rows.take(frames)?,
+                ];
+                Tensor::cat(&rows, 1).map(Some)
+            }
+        }
+    }
+}
+
 impl StreamDecoder for Decoder {
     fn step(&mut self, latents: &FactorMap<Tensor>) -> Result<Option<Tensor>> {
         let network = &self.network;
+        let mut stretchable = None;
         if let Some(harmony) = latents.get(Factor::Harmony)
             && let Some(h) = network.harmony_decoder.step(&mut self.harmony, harmony)?
-            && let Some(h) = self.stretch.extend(
+        {
+            let (before, after) = network.stretch_context();
+            stretchable = self.stretch.extend(
                 &network.to_mel_rows(&h)?,
-                1,
+                before,
                 PadMode::Replicate,
-                1 + usize::from(network.stretches_ahead),
-            )?
-        {
-            self.harmony_rows.push(&network.stretch(&h)?)?;
+                before + after,
+            )?;
         }
-        if let Some(rhythm) = latents.get(Factor::Rhythm)
-            && let Some(r) = network.rhythm_decoder.step(&mut self.rhythm, rhythm)?
-        {
-            self.rhythm_rows.push(&network.rhythm_rows(&r)?)?;
-        }
-        let frames = self.harmony_rows.frames().min(self.rhythm_rows.frames());
-        if frames == 0 {
+        let rhythm = match latents.get(Factor::Rhythm) {
+            Some(rhythm) => network.rhythm_decoder.step(&mut self.rhythm, rhythm)?,
+            None => None,
+        };
+        let Some(rows) = self.join(stretchable, rhythm)? else {
             return Ok(None);
-        }
-        let rows = [
-            self.harmony_rows.take(frames)?,
-            self.rhythm_rows.take(frames)?,
-        ];
-        let decoded = network
+        };
+        let decoded = self.network.mel_decoder.step(&mut self.mel, &rows)?;
+        decoded.map(|y| self.network.to_log_mel(&y)).transpose()
+    }
+
+    fn finish(&mut self, latents: &FactorMap<Tensor>) -> Result<Option<Tensor>> {
+        let network = &self.network;
+        let h = network
+            .harmony_decoder
+            .finish(&mut self.harmony, latents.get(Factor::Harmony))?;
+        let h = h.map(|h| network.to_mel_rows(&h)).transpose()?;
+        let (before, after) = network.stretch_context();
+        let stretchable = self.stretch.finish(
+            h.as_ref(),
+            (before, after),
+            PadMode::Replicate,
+            before + after,
+        )?;
+        let rhythm = network
+            .rhythm_decoder
+            .finish(&mut self.rhythm, latents.get(Factor::Rhythm))?;
+        let rows = self.join(stretchable, rhythm)?;
+        let decoded = self
+            .network
             .mel_decoder
-            .step(&mut self.mel, &Tensor::cat(&rows, 1)?)?;
-        decoded.map(|y| network.to_log_mel(&y)).transpose()
+            .finish(&mut self.mel, rows.as_ref())?;
+        decoded.map(|y| self.network.to_log_mel(&y)).transpose()
     }
 }
 

@@ -1,32 +1,28 @@
-//! Detects when a stream can rest. A sidechain that is silent long enough counts as missing, and the main input plays.
-//! Until the sidechain's next sound, the stream computes nothing.
+//! Detects when a stream can rest: long enough after the remix has last played. The main input plays then. Until the
+//! remix is due again, the stream computes nothing.
 
 use crate::window::Window;
 
-/// A sidechain that is digitally silent for this long counts as missing. Hosts fill an unused sidechain with zeros, so
-/// silence is the only sign; shorter silences are part of the music.
-pub(crate) const SIDECHAIN_HOLD_SECONDS: f64 = 2.0;
-
-/// A stream rests after the sidechain was silent for the latency plus this time: by then the audio thread plays the
-/// main input. The extra tenth of a second is longer than the longest window, at whose start the rest begins.
-const REST_AFTER_SECONDS: f64 = SIDECHAIN_HOLD_SECONDS + 0.1;
+/// A stream rests when the remix has not been due for the latency plus this time: by then the audio thread plays the main
+/// input. It is longer than a crossfade and the longest window, at whose start the rest begins.
+const REST_AFTER_SECONDS: f64 = 0.1;
 
 /// What the stream does with a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Process all of it.
     Play,
-    /// Rest for the first `silent_samples`, then begin a clip with the remaining samples, if any.
-    Rest { silent_samples: usize },
+    /// Rest for the first `idle_samples`, then begin a clip with the remaining samples, if any.
+    Rest { idle_samples: usize },
 }
 
-/// Tracks the silence of the sidechain.
+/// Tracks for how long the remix has not been due.
 #[derive(Debug)]
 pub(crate) struct Rest {
     after_samples: usize,
     asleep: bool,
-    /// Silent samples of the sidechain at the end of the input so far.
-    silent_samples: usize,
+    /// Samples without the remix at the end of the input so far.
+    idle_samples: usize,
 }
 
 impl Rest {
@@ -36,7 +32,7 @@ impl Rest {
         Self {
             after_samples: latency_samples + after_samples as usize,
             asleep: true,
-            silent_samples: 0,
+            idle_samples: 0,
         }
     }
 
@@ -47,44 +43,24 @@ impl Rest {
     /// Returns to rest.
     pub(crate) fn reset(&mut self) {
         self.asleep = true;
-        self.silent_samples = 0;
+        self.idle_samples = 0;
     }
 
-    /// Handles a jump: forgets the input before it.
-    pub(crate) fn begin_stream(&mut self) {
-        self.silent_samples = 0;
-    }
-
-    /// Takes the next window. The result depends on where the silence ends, not on where the window ends.
+    /// Takes the next window. The result depends on where the remix is due, not on where the window ends.
     pub(crate) fn listen(&mut self, window: &Window) -> Step {
         let samples = window.samples();
-        let leading = leading_silence(window);
-        let silent_samples = self.silent_samples + leading;
-        let rests = self.asleep || silent_samples >= self.after_samples;
+        let first = window.remixed.iter().position(|&remixed| remixed);
+        let leading = first.unwrap_or(samples);
+        let idle_samples = self.idle_samples + leading;
+        let rests = self.asleep || idle_samples >= self.after_samples;
         self.asleep = rests && leading == samples;
-        self.silent_samples = match leading < samples {
-            true => trailing_silence(window),
-            false => silent_samples,
-        };
+        let last = window.remixed.iter().rposition(|&remixed| remixed);
+        self.idle_samples = last.map_or(idle_samples, |last| samples - 1 - last);
         match rests {
             true => Step::Rest {
-                silent_samples: leading,
+                idle_samples: leading,
             },
             false => Step::Play,
         }
     }
-}
-
-/// Samples at the start of a window in which the sidechain is silent.
-fn leading_silence(window: &Window) -> usize {
-    let first_sound = |channel: &Vec<f32>| channel.iter().position(|&sample| sample != 0.0);
-    let sounds = window.sidechain.iter().filter_map(first_sound);
-    sounds.min().unwrap_or(window.samples())
-}
-
-/// Samples at the end of a window in which the sidechain is silent.
-fn trailing_silence(window: &Window) -> usize {
-    let last_sound = |channel: &Vec<f32>| channel.iter().rposition(|&sample| sample != 0.0);
-    let last = window.sidechain.iter().filter_map(last_sound).max();
-    last.map_or(window.samples(), |last| window.samples() - 1 - last)
 }

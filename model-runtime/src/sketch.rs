@@ -111,7 +111,7 @@ impl Track {
             .zip(sounds)
             .map(|(analysis, sound)| {
                 let mut frames = LogMel::new(self.n_mels);
-                analysis.push(*sound, None, &mut frames);
+                analysis.push(sound, None, &mut frames);
                 frames
             });
         let mels: Vec<_> = mels.collect();

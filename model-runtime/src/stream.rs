@@ -9,8 +9,8 @@
 //! grid, so the output is the same, bit for bit, wherever windows end.
 //!
 //! A window may begin a new stream. The old stream then ends like a clip, and the output continues with the new one
-//! without a gap. While the sidechain is silent long enough to count as missing, the stream rests; it restarts with the
-//! sidechain's next sound.
+//! without a gap. When the remix has not been due for a while because the sidechain is missing, the stream rests; it
+//! restarts when the remix is due again.
 
 use std::sync::Arc;
 
@@ -45,13 +45,14 @@ pub struct StreamSettings {
     pub mode: LatencyMode,
 }
 
-/// Worker thread: remixes two stereo streams, window by window.
+/// Worker thread: remixes two streams, window by window.
 pub struct RemixStream {
     mel: MelConfig,
     network: Arc<dyn Network>,
     /// Largest transposition that the model was trained for.
     most_semitones: i32,
     settings: StreamSettings,
+    channels: usize,
     state: StreamState,
     /// One per analysed channel: all channels of the main input, then those of the sidechain.
     analyses: Vec<Analysis>,
@@ -71,12 +72,25 @@ pub struct RemixStream {
 }
 
 impl RemixStream {
-    /// Creates a stream at its beginning.
+    /// Creates a stereo stream at its beginning.
     ///
     /// # Errors
     ///
     /// If a setting is out of range.
     pub fn new(model: &Model, settings: StreamSettings) -> Result<Self> {
+        Self::with_channels(model, settings, 2)
+    }
+
+    /// Creates a stream at its beginning that remixes the first one or two channels of its windows.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is out of range.
+    pub(crate) fn with_channels(
+        model: &Model,
+        settings: StreamSettings,
+        channels: usize,
+    ) -> Result<Self> {
         let mel = model.header().mel.clone();
         let network = model.limited_network(settings.mode)?;
         let voice = VoiceStream::new(
@@ -84,6 +98,7 @@ impl RemixStream {
             settings.mode,
             model,
             settings.sample_rate_hz,
+            channels,
         )?;
         let resampler = Resampler::new(settings.sample_rate_hz, mel.sample_rate_hz)?;
         let analyses = (0..2 * voice.channels())
@@ -93,7 +108,7 @@ impl RemixStream {
             / f64::from(mel.sample_rate_hz);
         let mut stream = Self {
             // The latency is not known yet.
-            state: StreamState::new(hop_samples, 0, settings.sample_rate_hz),
+            state: StreamState::new(hop_samples, 0, settings.sample_rate_hz, channels),
             encoder: network.encoder(),
             decoder: network.decoder(),
             freeze_store: Arc::default(),
@@ -113,11 +128,13 @@ impl RemixStream {
             network,
             most_semitones: model.header().max_shift_semitones as i32,
             settings,
+            channels,
         };
         stream.state = StreamState::new(
             hop_samples,
             stream.latency().total_samples(),
             settings.sample_rate_hz,
+            channels,
         );
         stream.restart();
         Ok(stream)
@@ -156,70 +173,77 @@ impl RemixStream {
         self
     }
 
-    /// Remixes the complete groups of waiting frames, and passes the decoded frames before number `end` to the voice.
-    fn remix_groups(&mut self, end: usize) -> Result<()> {
+    /// Remixes the complete groups of waiting frames.
+    fn remix_groups(&mut self) -> Result<()> {
         let group_frames = self.settings.mode.group_frames();
         while self.waiting[0].frames() >= group_frames {
-            let group = self
-                .waiting
-                .iter_mut()
-                .map(|waiting| waiting.take_first(group_frames))
-                .collect::<Vec<_>>();
-            self.show_inputs(&group, end);
-            self.taken_frames += group_frames;
-            if let Some(mut decoded) = self.remix(&group)? {
-                let first = self.decoded_frames - decoded.controls.len();
-                decoded.truncate(end.saturating_sub(first));
-                self.scope.remix(first, &decoded.mels[0]);
-                self.voice.push_mels(decoded)?;
+            let group = self.take_waiting(group_frames)?;
+            let encoded = self.encoder.step(&group)?;
+            let latents = self.mix(&encoded)?;
+            if let Some(decoded) = self.decoder.step(&latents)? {
+                self.voice_frames(&decoded)?;
             }
         }
         Ok(())
     }
 
-    /// Shows a group of input frames, up to number `end`.
-    fn show_inputs(&mut self, group: &[LogMel], end: usize) {
-        let first = self.taken_frames;
-        let frames = end.saturating_sub(first).min(group[0].frames());
-        let sources = [&group[0], &group[self.voice.channels()]];
-        let knobs = &self.state.knobs;
-        self.scope.inputs(first..first + frames, sources, |frame| {
-            knobs.beat_at(frame as f64)
-        });
+    /// Remixes the rest of the waiting frames and ends the clip.
+    fn remix_rest(&mut self) -> Result<()> {
+        self.remix_groups()?;
+        let rest = match self.waiting[0].frames() {
+            0 => None,
+            frames => Some(self.take_waiting(frames)?),
+        };
+        let encoded = self.encoder.finish(rest.as_ref())?;
+        let latents = self.mix(&encoded)?;
+        match self.decoder.finish(&latents)? {
+            Some(decoded) => self.voice_frames(&decoded),
+            None => Ok(()),
+        }
     }
 
-    /// Remixes log-mel frames of all sources. Returns the decoded frames, one log-mel per channel of the remix, with
-    /// their knobs.
-    fn remix(&mut self, mels: &[LogMel]) -> Result<Option<Decoded>> {
-        let most = self.most_semitones;
+    /// The next waiting frames of all sources, which are shown: (sources, 1, n_mels, frames).
+    fn take_waiting(&mut self, frames: usize) -> Result<Tensor> {
+        let waiting = self.waiting.iter_mut();
+        let group = waiting
+            .map(|waiting| waiting.take_first(frames))
+            .collect::<Vec<_>>();
+        let first = self.taken_frames;
+        self.taken_frames += frames;
+        let sources = [&group[0], &group[self.voice.channels()]];
         let knobs = &self.state.knobs;
-        // A latent frame is transposed as set at its middle.
-        let semitones = |pool: usize, pooled: usize| {
-            let middle = knobs.at(pooled * pool + pool / 2);
-            middle.transpose_semitones.clamp(-most, most)
-        };
-        let encoded = self.encoder.step(&to_tensor(mels)?)?;
-        let latents = encoded.try_map(|factor, latent| -> Result<_> {
+        self.scope
+            .inputs(first..self.taken_frames, sources, |frame| {
+                knobs.beat_at(frame as f64)
+            });
+        to_tensor(&group)
+    }
+
+    /// Mixes, freezes and transposes the next latents of all sources.
+    fn mix(&mut self, encoded: &FactorMap<Tensor>) -> Result<FactorMap<Tensor>> {
+        encoded.try_map(|factor, latent| {
             let stream = &mut self.factors[factor];
             let pool = stream.layout.pool_frames;
-            let (first, mixed) = stream.mix(latent, knobs, &self.freeze_store)?;
+            let (first, mixed) = stream.mix(latent, &self.state.knobs, &self.freeze_store)?;
             let lane = Lane::Latent(factor);
             self.scope.latent(lane, first, pool, &mixed)?;
             transpose(&*self.network, factor, &mixed, |frame| {
-                semitones(pool, first + frame)
+                semitones(&self.state.knobs, self.most_semitones, pool, first + frame)
             })
-        })?;
-        let Some(decoded) = self.decoder.step(&latents)? else {
-            return Ok(None);
-        };
-        let mels = to_log_mels(&decoded)?;
+        })
+    }
+
+    /// Passes decoded frames to the voice, with their knobs.
+    fn voice_frames(&mut self, decoded: &Tensor) -> Result<()> {
+        let mels = to_log_mels(decoded)?;
         let first = self.decoded_frames;
         self.decoded_frames += mels[0].frames();
         let pool = self.transposed_frames;
+        let knobs = &self.state.knobs;
         let controls = (first..self.decoded_frames)
             .map(|frame| Controls {
                 // The guided voice shifts the pitch of the inputs as the latent is shifted.
-                transpose_semitones: semitones(pool, frame / pool),
+                transpose_semitones: semitones(knobs, self.most_semitones, pool, frame / pool),
                 ..knobs.at(frame)
             })
             .collect();
@@ -228,8 +252,15 @@ impl RemixStream {
         let encoded_frames = self.factors.values().map(FactorStream::mel_frames);
         let needed = encoded_frames.fold(self.decoded_frames / pool * pool, usize::min);
         self.state.knobs.forget_before(needed);
-        Ok(Some(Decoded { mels, controls }))
+        self.scope.remix(first, &mels[0]);
+        self.voice.push_mels(Decoded { mels, controls })
     }
+}
+
+/// The transposition of latent frame `pooled`, of `pool` mel frames: as set at its middle.
+fn semitones(knobs: &Knobs, most: i32, pool: usize, pooled: usize) -> i32 {
+    let middle = knobs.at(pooled * pool + pool / 2);
+    middle.transpose_semitones.clamp(-most, most)
 }
 
 impl ClipStream for RemixStream {
@@ -263,15 +294,9 @@ impl ClipStream for RemixStream {
         for (analysis, waiting) in self.analyses.iter_mut().zip(&mut self.waiting) {
             analysis.finish(waiting);
         }
-        let group_frames = self.settings.mode.group_frames();
-        let frames = self.taken_frames + self.waiting[0].frames();
-        // After the end, repeat the last frame for the look-ahead of the network.
-        let beyond = self.network.look_ahead_frames();
-        let wanted = (frames + beyond).next_multiple_of(group_frames);
-        for waiting in &mut self.waiting {
-            waiting.repeat_last(wanted - frames);
+        if self.taken_frames + self.waiting[0].frames() > 0 {
+            self.remix_rest()?;
         }
-        self.remix_groups(frames)?;
         self.voice.finish(&mut self.state.output)?;
         for channel in &mut self.state.output {
             channel.resize(self.state.latency_samples, 0.0);
@@ -280,19 +305,21 @@ impl ClipStream for RemixStream {
     }
 
     fn take(&mut self, window: &Window, first: usize) -> Result<()> {
-        fn rest(source: &[Vec<f32>; 2], first: usize) -> [&[f32]; 2] {
-            source.each_ref().map(|channel| &channel[first..])
-        }
-        let (main, sidechain) = (rest(&window.main, first), rest(&window.sidechain, first));
-        self.voice.push_audio(main, sidechain)?;
+        let [main, sidechain] = [&window.main, &window.sidechain].map(|source| {
+            let channels = source[..self.channels].iter();
+            channels
+                .map(|channel| &channel[first..])
+                .collect::<Vec<_>>()
+        });
+        self.voice.push_audio(&main, &sidechain)?;
         let channels = self.voice.channels();
         let analyses = self.analyses.iter_mut().zip(&mut self.waiting);
         for (i, (analysis, waiting)) in analyses.enumerate() {
-            let source = if i < channels { main } else { sidechain };
+            let source = if i < channels { &main } else { &sidechain };
             let channel = (channels == 2).then_some(i % 2);
             analysis.push(source, channel, waiting);
         }
-        self.remix_groups(usize::MAX)?;
+        self.remix_groups()?;
         self.voice.pull(&mut self.state.output)
     }
 }

@@ -58,18 +58,6 @@ pub(crate) struct Decoded {
     pub(crate) controls: Vec<Controls>,
 }
 
-impl Decoded {
-    /// Drops all frames from number `frames` on.
-    pub(crate) fn truncate(&mut self, frames: usize) {
-        if frames < self.controls.len() {
-            self.controls.truncate(frames);
-            for mel in &mut self.mels {
-                *mel = mel.take_first(frames);
-            }
-        }
-    }
-}
-
 /// A voice in steps, at the host's rate.
 pub(crate) enum VoiceStream {
     Guided(Box<GuidedStream>),
@@ -80,12 +68,12 @@ pub(crate) enum VoiceStream {
 pub(crate) struct GuidedStream {
     voice: GuidedVoice,
     blend: Option<Blend>,
-    /// Output of the guided voice, input of the blend.
-    guided: [Vec<f32>; 2],
+    /// Output of the guided voice, input of the blend, one per channel.
+    guided: Vec<Vec<f32>>,
 }
 
 impl GuidedStream {
-    fn pull(&mut self, output: &mut [Vec<f32>; 2]) -> Result<()> {
+    fn pull(&mut self, output: &mut [Vec<f32>]) -> Result<()> {
         match &mut self.blend {
             None => self.voice.pull(output)?,
             Some(blend) => {
@@ -97,13 +85,13 @@ impl GuidedStream {
         Ok(())
     }
 
-    fn finish(&mut self, output: &mut [Vec<f32>; 2]) -> Result<()> {
+    fn finish(&mut self, output: &mut [Vec<f32>]) -> Result<()> {
         match &mut self.blend {
             None => self.voice.finish(output)?,
             Some(blend) => {
                 self.voice.finish(&mut self.guided)?;
                 blend.push_guided(&mut self.guided);
-                blend.finish(output);
+                blend.finish(output)?;
             }
         }
         Ok(())
@@ -118,27 +106,34 @@ pub(crate) struct GriffinLimChannel {
 }
 
 impl VoiceStream {
+    /// Creates a voice at the beginning of a clip, with this many channels at `host_hz`.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is out of range.
     pub(crate) fn new(
         voice: Voice,
         mode: LatencyMode,
         model: &Model,
         host_hz: u32,
+        channels: usize,
     ) -> Result<Self> {
         let mel = &model.header().mel;
         match voice {
             Voice::Guided => {
-                let config = guided_config(mel, host_hz, 2, mode);
+                let config = guided_config(mel, host_hz, channels, mode);
                 let blend = match model.header().generator {
                     Some(_) if mode.has_generated_voice() => {
                         let magnitudes = model.magnitudes();
-                        Some(Blend::new(model.generator()?, magnitudes, mel, host_hz, 2)?)
+                        let generator = model.generator()?;
+                        Some(Blend::new(generator, magnitudes, mel, host_hz, channels)?)
                     }
                     _ => None,
                 };
                 Ok(Self::Guided(Box::new(GuidedStream {
                     voice: GuidedVoice::new(&config)?,
                     blend,
-                    guided: Default::default(),
+                    guided: vec![Vec::new(); channels],
                 })))
             }
             Voice::GriffinLim => {
@@ -150,7 +145,8 @@ impl VoiceStream {
                         samples: Vec::new(),
                     })
                 };
-                Ok(Self::GriffinLim(vec![channel()?, channel()?]))
+                let channels = (0..channels).map(|_| channel());
+                Ok(Self::GriffinLim(channels.collect::<Result<_>>()?))
             }
         }
     }
@@ -217,19 +213,29 @@ impl VoiceStream {
         }
     }
 
-    /// Takes left and right of both sources.
-    pub(crate) fn push_audio(&mut self, main: [&[f32]; 2], sidechain: [&[f32]; 2]) -> Result<()> {
+    /// Takes the next samples of both sources, one slice per channel.
+    pub(crate) fn push_audio(&mut self, main: &[&[f32]], sidechain: &[&[f32]]) -> Result<()> {
         if let Self::Guided(guided) = self {
-            guided.voice.push_audio(&main, &sidechain)?;
+            guided.voice.push_audio(main, sidechain)?;
         }
         Ok(())
     }
 
-    /// Ends the clip. Griffin-Lim, which uses mels alone, stops where it is.
-    pub(crate) fn finish(&mut self, output: &mut [Vec<f32>; 2]) -> Result<()> {
+    /// Ends the clip: appends the remaining samples. The rest of a clip that is no whole frame has no sound from
+    /// Griffin-Lim, which uses mels alone.
+    pub(crate) fn finish(&mut self, output: &mut [Vec<f32>]) -> Result<()> {
         match self {
             Self::Guided(guided) => guided.finish(output),
-            Self::GriffinLim(_) => self.pull(output),
+            Self::GriffinLim(channels) => {
+                for (channel, output) in channels.iter_mut().zip(output) {
+                    channel.voice.finish(&mut channel.samples);
+                    channel
+                        .resampler
+                        .push(&mem::take(&mut channel.samples), output);
+                    channel.resampler.finish(output);
+                }
+                Ok(())
+            }
         }
     }
 
@@ -252,7 +258,7 @@ impl VoiceStream {
         Ok(())
     }
 
-    pub(crate) fn pull(&mut self, output: &mut [Vec<f32>; 2]) -> Result<()> {
+    pub(crate) fn pull(&mut self, output: &mut [Vec<f32>]) -> Result<()> {
         match self {
             Self::Guided(guided) => guided.pull(output),
             Self::GriffinLim(channels) => {

@@ -10,6 +10,9 @@ pub struct Window {
     pub main: [Vec<f32>; 2],
     /// The sidechain, left and right, as long as the main input; zeros if it is missing.
     pub sidechain: [Vec<f32>; 2],
+    /// Whether the remix plays at each sample, as long as the inputs. Elsewhere the main input plays, and the stream may
+    /// rest.
+    pub remixed: Vec<bool>,
     /// Samples of the stream before this window. At 0, a new stream begins, which uses no earlier audio.
     pub stream_position_samples: u64,
     /// The controls at stream positions that are multiples of `control_interval_samples`.
@@ -19,11 +22,12 @@ pub struct Window {
 }
 
 impl Window {
-    /// A silent window of `samples` samples, the first of a stream.
+    /// A silent window of `samples` samples, all of them remixed, the first of a stream.
     pub fn new(samples: usize, control_interval_samples: usize) -> Self {
         Self {
             main: stereo(samples),
             sidechain: stereo(samples),
+            remixed: vec![true; samples],
             stream_position_samples: 0,
             controls: vec![Controls::default(); samples.div_ceil(control_interval_samples)],
             control_interval_samples,
@@ -40,12 +44,15 @@ impl Window {
         for channel in self.main.iter_mut().chain(&mut self.sidechain) {
             channel.clear();
         }
+        self.remixed.clear();
         self.controls.clear();
         self.stream_position_samples = stream_position_samples;
     }
 
-    /// Audio thread: appends samples. The window has memory for `window_samples` of them.
-    pub(crate) fn extend(&mut self, inputs: &[Input]) {
+    /// Audio thread: appends samples, and whether the remix plays there. The window has memory for `window_samples` of
+    /// them.
+    pub(crate) fn extend(&mut self, inputs: &[Input], remixed: &[bool]) {
+        self.remixed.extend_from_slice(remixed);
         for channel in 0..2 {
             let main = inputs.iter().map(|input| input.main[channel]);
             let sidechain = inputs.iter().map(|input| input.sidechain[channel]);

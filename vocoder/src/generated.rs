@@ -115,6 +115,26 @@ impl GeneratedVoice {
         Ok(())
     }
 
+    /// Ends the clip: appends the remaining samples, so that there are as many as the frames cover, and resets.
+    ///
+    /// # Errors
+    ///
+    /// If the generator fails.
+    pub fn finish(&mut self, out: &mut Vec<f32>) -> candle_core::Result<()> {
+        let mut samples = Vec::new();
+        if let Some(template) = &mut self.template {
+            template.finish(&mut samples);
+        }
+        let template = (!samples.is_empty())
+            .then(|| to_samples(samples))
+            .transpose()?;
+        let made = self.generator.finish(&mut self.state, template.as_ref())?;
+        if let Some(made) = made {
+            out.extend(made.flatten_all()?.to_vec1::<f32>()?);
+        }
+        Ok(())
+    }
+
     /// Resets the voice.
     pub fn reset(&mut self) {
         self.state = GeneratorState::default();

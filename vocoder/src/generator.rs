@@ -248,6 +248,30 @@ struct TemplateInputState {
     ready: FrameQueue,
 }
 
+impl StageState {
+    /// Takes the next upsampled positions, if any, and returns those that have a template, with it.
+    fn add_template(&mut self, upsampled: Option<Tensor>) -> Result<Option<Tensor>> {
+        if let Some(x) = upsampled {
+            self.upsampled.push(&x)?;
+        }
+        match take_ready(&mut self.upsampled, &mut self.template.ready)? {
+            Some((x, template)) => Ok(Some((x + template)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The mean of the positions that all residual blocks have completed, if any.
+    fn take_mean(&mut self) -> Result<Option<Tensor>> {
+        let ready = self.blocks.iter().map(|(_, queue)| queue.frames()).min();
+        match ready {
+            None | Some(0) => Ok(None),
+            Some(ready) => {
+                mean(self.blocks.iter_mut().map(|(_, queue)| queue.take(ready))).map(Some)
+            }
+        }
+    }
+}
+
 impl TemplateInput {
     fn new(
         block_samples: usize,
@@ -279,6 +303,21 @@ impl TemplateInput {
             if let Some(y) = self.conv.step(&mut state.past, &self.fold(&samples)?)? {
                 state.ready.push(&y)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Ends the stream: takes the last samples, if there are more; the remaining positions wait in the state.
+    fn finish(&self, state: &mut TemplateInputState, template: Option<&Tensor>) -> Result<()> {
+        if let Some(template) = template {
+            state.samples.push(template)?;
+        }
+        let rest = match state.samples.frames() {
+            0 => None,
+            samples => Some(self.fold(&state.samples.take(samples)?)?),
+        };
+        if let Some(y) = self.conv.finish(&mut state.past, rest.as_ref())? {
+            state.ready.push(&y)?;
         }
         Ok(())
     }
@@ -372,16 +411,10 @@ impl Stage {
         let x = match &self.template {
             None => upsampled,
             Some(input) => {
-                if let Some(x) = upsampled {
-                    state.upsampled.push(&x)?;
-                }
                 if let Some(template) = template {
                     input.step(&mut state.template, template)?;
                 }
-                match take_ready(&mut state.upsampled, &mut state.template.ready)? {
-                    Some((x, template)) => Some((x + template)?),
-                    None => None,
-                }
+                state.add_template(upsampled)?
             }
         };
         let Some(x) = x else {
@@ -395,13 +428,33 @@ impl Stage {
                 queue.push(&y)?;
             }
         }
-        let ready = state.blocks.iter().map(|(_, queue)| queue.frames()).min();
-        match ready {
-            None | Some(0) => Ok(None),
-            Some(ready) => {
-                mean(state.blocks.iter_mut().map(|(_, queue)| queue.take(ready))).map(Some)
+        state.take_mean()
+    }
+
+    /// Ends the stream: takes the last positions and samples, if there are more, and returns the remaining positions.
+    fn finish(
+        &self,
+        state: &mut StageState,
+        x: Option<&Tensor>,
+        template: Option<&Tensor>,
+    ) -> Result<Option<Tensor>> {
+        let upsampled = self.upsample.finish(&mut state.upsample, x)?;
+        let x = match &self.template {
+            None => upsampled,
+            Some(input) => {
+                input.finish(&mut state.template, template)?;
+                state.add_template(upsampled)?
+            }
+        };
+        state
+            .blocks
+            .resize_with(self.blocks.len(), Default::default);
+        for (block, (state, queue)) in self.blocks.iter().zip(&mut state.blocks) {
+            if let Some(y) = block.finish(state, x.as_ref())? {
+                queue.push(&y)?;
             }
         }
+        state.take_mean()
     }
 
     /// The look-ahead after this stage, in positions of its output, given the look-ahead before it.
@@ -468,6 +521,19 @@ pub struct GeneratorState {
     corrections: FrameQueue,
     template_past: Past,
     bands: FrameQueue,
+}
+
+impl GeneratorState {
+    /// Takes the next corrections, if any, and corrects the bands that have them.
+    fn correct(&mut self, corrections: Option<Tensor>) -> Result<Option<Tensor>> {
+        if let Some(corrections) = corrections {
+            self.corrections.push(&corrections)?;
+        }
+        match take_ready(&mut self.corrections, &mut self.bands)? {
+            Some((corrections, bands)) => correct(&corrections, &bands).map(Some),
+            None => Ok(None),
+        }
+    }
 }
 
 impl Generator {
@@ -564,20 +630,43 @@ impl Generator {
         let Some(bands) = &self.template_bands else {
             return x.map(|x| x.squeeze(D::Minus2)?.tanh()).transpose();
         };
-        if let Some(x) = x {
-            state.corrections.push(&x)?;
-        }
         if let Some(template) = template {
             let template = template.unsqueeze(2)?;
             if let Some(bands) = bands.step(&mut state.template_past, &template)? {
                 state.bands.push(&bands)?;
             }
         }
-        let Some((corrections, bands)) = take_ready(&mut state.corrections, &mut state.bands)?
-        else {
-            return Ok(None);
+        state.correct(x)
+    }
+
+    /// Ends the stream: takes the rest of the template (B, 1, n), if any, and returns the remaining samples (B, 1, m), if
+    /// any. In total, T frames and T * H samples of the template yield T * H samples, equal to those of
+    /// [`Self::forward`]. Resets the state.
+    ///
+    /// # Errors
+    /// If the input does not fit.
+    pub fn finish(
+        &self,
+        state: &mut GeneratorState,
+        template: Option<&Tensor>,
+    ) -> Result<Option<Tensor>> {
+        let mut state = std::mem::take(state);
+        state
+            .stages
+            .resize_with(self.stages.len(), StageState::default);
+        let mut x = self.first.finish(&mut state.first, None)?;
+        for (stage, state) in self.stages.iter().zip(&mut state.stages) {
+            x = stage.finish(state, x.as_ref(), template)?;
+        }
+        let x = self.last.finish(&mut state.last, x.as_ref())?;
+        let Some(bands) = &self.template_bands else {
+            return x.map(|x| x.squeeze(D::Minus2)?.tanh()).transpose();
         };
-        correct(&corrections, &bands).map(Some)
+        let template = template.map(|template| template.unsqueeze(2)).transpose()?;
+        if let Some(bands) = bands.finish(&mut state.template_past, template.as_ref())? {
+            state.bands.push(&bands)?;
+        }
+        state.correct(x)
     }
 
     /// Lag of a stream behind its input frames, in samples: sample n needs the frames up to the one that contains

@@ -1,5 +1,6 @@
 //! Layers shared by the networks. Each has two forms: `forward` for whole clips, and `step` for streams, which keeps
-//! the past frames that it needs. Away from the clip's start and end, both give the same frames.
+//! the past frames that it needs. At the end of a stream, `finish` computes the remaining frames as at the end of a
+//! clip. Both forms give the same frames.
 //!
 //! Shapes: B batch, C channels, H height (frequency), T time.
 
@@ -281,6 +282,25 @@ impl Conv {
         )
         .map(Some)
     }
+
+    /// Ends the stream: takes the last frames, if there are more, and returns the remaining frames.
+    ///
+    /// # Errors
+    /// If the input does not fit.
+    pub fn finish(&self, past: &mut Past, x: Option<&Tensor>) -> Result<Option<Tensor>> {
+        let spec = self.config.spec;
+        let around = (spec.padding.1, self.look_ahead_frames());
+        let Some(x) = past.finish(x, around, spec.pad_mode, self.reach())? else {
+            return Ok(None);
+        };
+        conv2d(
+            &x,
+            &self.weight.tensor()?,
+            &self.bias,
+            without_time_padding(spec),
+        )
+        .map(Some)
+    }
 }
 
 fn without_time_padding(spec: Conv2dSpec) -> Conv2dSpec {
@@ -379,6 +399,16 @@ impl Upsample {
             return Ok(None);
         };
         self.known(&x).map(Some)
+    }
+
+    /// As [`Conv::finish`].
+    ///
+    /// # Errors
+    /// If the input does not fit.
+    pub fn finish(&self, past: &mut Past, x: Option<&Tensor>) -> Result<Option<Tensor>> {
+        let around = (self.spec.padding.1, self.look_ahead_frames());
+        let frames = past.finish(x, around, PadMode::Zero, self.kernel.1 - 1)?;
+        frames.map(|x| self.known(&x)).transpose()
     }
 }
 
@@ -482,6 +512,31 @@ impl TimeUpsample {
             .transpose()
     }
 
+    /// Ends the stream: takes the last frames, if there are more, and returns the remaining frames.
+    ///
+    /// # Errors
+    /// If the input does not fit.
+    pub fn finish(
+        &self,
+        state: &mut TimeUpsampleState,
+        x: Option<&Tensor>,
+    ) -> Result<Option<Tensor>> {
+        let TimeUpsampleState { mut past, started } = std::mem::take(state);
+        let TimeUpsampleConfig { rate, kernel, .. } = self.config;
+        let (reach, padding) = (kernel / rate - 1, self.padding());
+        let frames = x.map_or(Ok(0), |x| x.dim(D::Minus1))?;
+        let around = (reach, padding.div_ceil(rate));
+        let Some(x) = past.finish(x, around, PadMode::Zero, reach)? else {
+            return Ok(None);
+        };
+        let y = self.run(&x, reach * rate)?;
+        match started {
+            true => y.narrow(D::Minus1, 0, frames * rate + padding),
+            false => y.narrow(D::Minus1, padding, frames * rate),
+        }
+        .map(Some)
+    }
+
     fn run(&self, x: &Tensor, padding: usize) -> Result<Tensor> {
         let spec = Conv2dSpec {
             stride: (1, self.config.rate),
@@ -529,6 +584,37 @@ impl Past {
         }
         Ok((count > reach).then_some(frames))
     }
+
+    /// Ends the stream: returns the kept frames, followed by `x`, if there is any, and by `after` frames according to
+    /// `mode`, or nothing if there are at most `reach` frames. `before` is the padding of [`Self::extend`]. A stream too
+    /// short for reflection repeats its edges.
+    ///
+    /// # Errors
+    /// If `x` does not fit the kept frames.
+    pub fn finish(
+        &mut self,
+        x: Option<&Tensor>,
+        (before, after): (usize, usize),
+        mode: PadMode,
+        reach: usize,
+    ) -> Result<Option<Tensor>> {
+        let Self { frames, started } = std::mem::take(self);
+        let mut frames = match (frames, x) {
+            (Some(past), Some(x)) => Tensor::cat(&[&past, x], D::Minus1)?,
+            (Some(frames), None) => frames,
+            (None, Some(x)) => x.clone(),
+            (None, None) => return Ok(None),
+        };
+        let mode = match mode {
+            PadMode::Reflect if frames.dim(D::Minus1)? <= before.max(after) => PadMode::Replicate,
+            mode => mode,
+        };
+        if !started {
+            frames = lead_in(&frames, before, mode)?;
+        }
+        frames = lead_out(&frames, after, mode)?;
+        Ok((frames.dim(D::Minus1)? > reach).then_some(frames))
+    }
 }
 
 /// Prepends `padding` frames according to `mode`.
@@ -544,6 +630,27 @@ fn lead_in(x: &Tensor, padding: usize, mode: PadMode) -> Result<Tensor> {
         .map(|i| x.narrow(D::Minus1, if mode == PadMode::Reflect { i } else { 0 }, 1))
         .collect::<Result<Vec<_>>>()?;
     frames.push(x.clone());
+    Tensor::cat(&frames, D::Minus1)
+}
+
+/// Appends `padding` frames according to `mode`.
+fn lead_out(x: &Tensor, padding: usize, mode: PadMode) -> Result<Tensor> {
+    if padding == 0 {
+        return Ok(x.clone());
+    }
+    if mode == PadMode::Zero {
+        return x.pad_with_zeros(D::Minus1, 0, padding);
+    }
+    let last = x.dim(D::Minus1)? - 1;
+    let mut frames = vec![x.clone()];
+    for i in 1..=padding {
+        let source = if mode == PadMode::Reflect {
+            last - i
+        } else {
+            last
+        };
+        frames.push(x.narrow(D::Minus1, source, 1)?);
+    }
     Tensor::cat(&frames, D::Minus1)
 }
 
@@ -648,6 +755,27 @@ impl Block {
         }
     }
 
+    fn finish(&self, state: &mut BlockState, x: Option<&Tensor>) -> Result<Option<Tensor>> {
+        match self {
+            Self::Conv(conv) => conv.finish(&mut state.past, x),
+            Self::Upsample(up) => up.finish(&mut state.past, x),
+            Self::Residual(convs) => {
+                if let Some(x) = x {
+                    state.skip.push(x)?;
+                }
+                state.inner.resize_with(convs.len(), Past::default);
+                let mut y = x.cloned();
+                for (conv, past) in convs.iter().zip(&mut state.inner) {
+                    y = conv.finish(past, y.as_ref())?;
+                }
+                let Some(y) = y else { return Ok(None) };
+                let skip = state.skip.take(y.dim(D::Minus1)?)?;
+                (y + skip).map(Some)
+            }
+            Self::Flatten => x.map(flatten).transpose(),
+        }
+    }
+
     fn look_ahead_frames(&self) -> usize {
         match self {
             Self::Conv(conv) => conv.look_ahead_frames(),
@@ -749,6 +877,20 @@ impl Stack {
             }
         }
         Ok(Some(x))
+    }
+
+    /// Ends the stream: takes the last frames, if there are more, and returns the remaining frames.
+    ///
+    /// # Errors
+    /// If the input does not fit.
+    pub fn finish(&self, state: &mut StackState, x: Option<&Tensor>) -> Result<Option<Tensor>> {
+        state.0.resize_with(self.0.len(), BlockState::default);
+        let blocks = self.0.iter().zip(&mut state.0);
+        blocks
+            .into_iter()
+            .try_fold(x.cloned(), |x, (block, state)| {
+                block.finish(state, x.as_ref())
+            })
     }
 
     /// Look-ahead: frames after a frame that the stack needs to compute it.

@@ -144,15 +144,6 @@ impl LogMel {
         }
     }
 
-    /// Appends the last frame again, `times` times. Does nothing if there are no frames.
-    pub fn repeat_last(&mut self, times: usize) {
-        if let Some(start) = self.values.len().checked_sub(self.n_mels) {
-            for _ in 0..times {
-                self.values.extend_from_within(start..start + self.n_mels);
-            }
-        }
-    }
-
     /// A spectrogram without frames.
     pub fn new(n_mels: usize) -> Self {
         Self {

@@ -5,6 +5,7 @@ use test_signals::Noise;
 
 use super::*;
 use crate::factor::Factor;
+use crate::gate::SIDECHAIN_HOLD_SECONDS;
 use crate::worker::{ProcessorError, Session, WindowProcessor};
 
 const RATE_HZ: f32 = 8000.0;

@@ -1,6 +1,8 @@
 //! Signals and small networks for the tests.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod whole;
+
 use std::f32::consts::TAU;
 use std::sync::Arc;
 
