@@ -6,6 +6,7 @@ use std::io::{Seek, SeekFrom};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::chunks::{Chunk, Family, MOST_CHUNKS, Samples, read_at};
+use super::open::Header;
 use super::splice::Splice;
 
 /// Longest format chunk that is read; it ends with a name of up to 255 letters.
@@ -89,10 +90,12 @@ impl Aiff {
         })
     }
 
-    /// Samples per channel that the header announces; `None` if it says that it does not know.
-    pub(super) fn promised_samples(&self) -> Option<u64> {
-        let bytes = self.samples.promised_bytes?;
-        Some(bytes / u64::from(self.block_bytes))
+    /// What the header says about the length.
+    pub(super) fn header(&self) -> Header {
+        Header {
+            promised_samples: self.samples.promised(self.block_bytes),
+            samples: Some(self.samples.count(self.block_bytes)),
+        }
     }
 
     /// The samples with a plain header.

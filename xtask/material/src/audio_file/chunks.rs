@@ -1,4 +1,4 @@
-//! Chunks of RIFF, Wave64 and IFF files.
+//! Chunks of RIFF, Wave64, IFF and CAF files.
 //!
 //! Programs write their sizes as they can: of a stream whose length was not known, of a file that grew beyond 4 GiB, or
 //! simply wrong.
@@ -21,6 +21,8 @@ pub(super) enum Family {
     Wave64,
     /// Big-endian, with 32-bit sizes: AIFF.
     Iff,
+    /// Big-endian, with 64-bit sizes and without padding.
+    Caf,
 }
 
 impl Family {
@@ -28,6 +30,7 @@ impl Family {
     fn header_bytes(self) -> usize {
         match self {
             Self::Wave64 => 24,
+            Self::Caf => 12,
             _ => 8,
         }
     }
@@ -36,6 +39,7 @@ impl Family {
     fn file_header_bytes(self) -> u64 {
         match self {
             Self::Wave64 => 40,
+            Self::Caf => 8,
             _ => 12,
         }
     }
@@ -71,6 +75,7 @@ impl Chunk {
             Family::Iff => u64::from(u32::from_be_bytes(size)),
             // The size includes the header.
             Family::Wave64 => u64_at(header, 16).saturating_sub(24),
+            Family::Caf => u64_at(header, 4).swap_bytes(),
         };
         Ok(Some(Self {
             id: [header[0], header[1], header[2], header[3]],
@@ -85,6 +90,7 @@ impl Chunk {
         let end = self.start.saturating_add(self.bytes);
         let position = match self.family {
             Family::Wave64 => end.checked_next_multiple_of(8).unwrap_or(u64::MAX),
+            Family::Caf => end,
             _ if self.bytes % 2 == 0 => end,
             _ => {
                 let mut byte = [0];
@@ -118,7 +124,7 @@ pub(super) struct Samples {
     /// Bytes of the file, whole blocks.
     pub(super) range: Range<u64>,
     /// Bytes that the header announces, unless it says that it does not know.
-    pub(super) promised_bytes: Option<u64>,
+    promised_bytes: Option<u64>,
 }
 
 impl Samples {
@@ -146,6 +152,16 @@ impl Samples {
             range: rest.start..rest.start + bytes,
             promised_bytes,
         })
+    }
+
+    /// Number of blocks in the file.
+    pub(super) fn count(&self, block_bytes: u16) -> u64 {
+        (self.range.end - self.range.start) / u64::from(block_bytes.max(1))
+    }
+
+    /// Number of blocks that the header announces, if it does.
+    pub(super) fn promised(&self, block_bytes: u16) -> Option<u64> {
+        Some(self.promised_bytes? / u64::from(block_bytes.max(1)))
     }
 }
 

@@ -19,6 +19,7 @@ use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::meta::MetadataOptions;
 
 use super::aiff::{self, Aiff};
+use super::caf::{self, Caf};
 use super::mp4::{self, Edit};
 use super::splice::Splice;
 use super::wave::{self, Wave};
@@ -29,17 +30,19 @@ const MOST_CHANNELS: usize = 64;
 /// An audio file whose format is known.
 pub(super) struct Opened {
     pub(super) format: Box<dyn FormatReader>,
-    /// What the header of a WAVE or AIFF file said; the decoder sees another one.
+    /// What the header of a WAVE, AIFF or CAF file said; the decoder sees another one.
     pub(super) header: Option<Header>,
     /// The part of an MP4 file that is played.
     pub(super) edit: Option<Edit>,
 }
 
-/// The header of a WAVE or AIFF file.
+/// The header of a file whose decoder sees another one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Header {
     /// Samples per channel that it announces, if it does.
     pub(super) promised_samples: Option<u64>,
+    /// Samples per channel in the file, unless they are compressed.
+    pub(super) samples: Option<u64>,
 }
 
 /// Opens a file and detects its format.
@@ -63,14 +66,19 @@ pub(super) fn open(path: &Path) -> Result<Opened> {
     };
     if let Some(family) = wave::family(&start) {
         let wave = Wave::locate(&mut file, family)?;
-        let promised_samples = wave.promised_samples();
+        let header = wave.header();
         let (splice, extension) = wave.splice(file);
-        return Opened::with_header(splice, &hint(extension), promised_samples);
+        return Opened::with_header(splice, &hint(extension), header);
     }
     if aiff::is_aiff(&start) {
         let aiff = Aiff::locate(&mut file)?;
-        let promised_samples = aiff.promised_samples();
-        return Opened::with_header(aiff.splice(file)?, &hint("aiff"), promised_samples);
+        let header = aiff.header();
+        return Opened::with_header(aiff.splice(file)?, &hint("aiff"), header);
+    }
+    if caf::is_caf(&start)
+        && let Some(caf) = Caf::locate(&mut file)?
+    {
+        return Opened::with_header(caf.splice(file), &hint("caf"), caf.header());
     }
     let edit = mp4::is_mp4(&start).then(|| mp4::edit(&mut file)).flatten();
     file.seek(SeekFrom::Start(0))?;
@@ -83,10 +91,10 @@ pub(super) fn open(path: &Path) -> Result<Opened> {
 }
 
 impl Opened {
-    fn with_header(splice: Splice, hint: &Hint, promised_samples: Option<u64>) -> Result<Self> {
+    fn with_header(splice: Splice, hint: &Hint, header: Header) -> Result<Self> {
         Ok(Self {
             format: probe(Box::new(splice), hint)?,
-            header: Some(Header { promised_samples }),
+            header: Some(header),
             edit: None,
         })
     }

@@ -76,6 +76,8 @@ struct StreamPart {
     promised: Option<u64>,
     /// Samples so far.
     found: u64,
+    /// Whether the file ends within a packet.
+    is_cut: bool,
     /// Whether a packet was decoded.
     has_begun: bool,
     /// Where the next packet should begin, in FLAC files.
@@ -145,14 +147,18 @@ impl AudioReader {
         self.channels
     }
 
-    /// Samples per channel that the file announces, if it does. It may hold fewer.
-    pub fn announced_samples(&self) -> Option<u64> {
-        let surveyed = self.survey.as_ref().filter(|_| self.streams == 1);
-        let stream = &self.stream;
-        stream.length.or(stream.promised).or_else(|| {
-            let samples: u64 = surveyed?.stream_samples.iter().sum();
-            Some(samples.saturating_sub(stream.skip))
-        })
+    /// Samples per channel of the file, as far as its headers tell: it may be cut short or damaged.
+    pub fn expected_samples(&self) -> Option<u64> {
+        let header = self.opened.header.and_then(|header| header.samples);
+        let surveyed = self.survey.as_ref().map(|survey| {
+            let samples: u64 = survey.stream_samples.iter().sum();
+            samples.saturating_sub(self.stream.skip)
+        });
+        let is_chain = surveyed.is_some() && self.stream.promised.is_none();
+        match is_chain {
+            true => surveyed,
+            false => header.or(self.stream.length).or(self.stream.promised),
+        }
     }
 
     /// What was noticed so far: parts that are missing, damaged or mixed. Complete at the end of the file.
@@ -235,13 +241,8 @@ impl AudioReader {
                 Err(SymphoniaError::IoError(error))
                     if error.kind() == io::ErrorKind::UnexpectedEof =>
                 {
-                    // What a header or track announces is compared at the end of the stream.
-                    if self.opened.header.is_none() && self.stream.promised.is_none() {
-                        let found = self.seconds(self.stream.found);
-                        self.warn(format!(
-                            "the file is cut short: it ends within a packet, after {found:.2} s"
-                        ));
-                    }
+                    // The reader of WAVE files does not know where they end.
+                    self.stream.is_cut = self.opened.header.is_none();
                     return Ok(false);
                 }
                 Err(SymphoniaError::IoError(error)) => return Err(error.into()),
@@ -388,13 +389,20 @@ impl AudioReader {
     /// Compares the length of a stream with what the file announces.
     fn end_stream(&mut self) {
         let StreamPart {
-            promised, found, ..
+            promised,
+            found,
+            is_cut,
+            ..
         } = self.stream;
         let expected = self.seconds(promised.unwrap_or(0));
         let found = self.seconds(found);
         if expected - found > SHORTFALL_SECONDS {
             self.warn(format!(
                 "the file is cut short: expected {expected:.2} s, found {found:.2} s"
+            ));
+        } else if is_cut {
+            self.warn(format!(
+                "the file is cut short: it ends within a packet, after {found:.2} s"
             ));
         }
     }

@@ -7,6 +7,7 @@ use std::io::{Seek, SeekFrom};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::chunks::{Chunk, Family, MOST_CHUNKS, Samples, u64_at};
+use super::open::Header;
 use super::splice::Splice;
 
 /// Format tags of the registry of wave formats (RFC 2361).
@@ -92,15 +93,17 @@ impl Wave {
         bail!("expected a chunk with samples, found none");
     }
 
-    /// Samples per channel that the header announces; `None` if it says that it does not know, or for a compressed
-    /// format.
-    pub(super) fn promised_samples(&self) -> Option<u64> {
+    /// What the header says about the length.
+    pub(super) fn header(&self) -> Header {
         let is_plain = matches!(
             self.format.tag,
             tag::PCM | tag::FLOAT | tag::A_LAW | tag::MU_LAW
         );
-        let bytes = self.samples.promised_bytes.filter(|_| is_plain)?;
-        Some(bytes / u64::from(self.format.block_bytes))
+        let block_bytes = self.format.block_bytes;
+        Header {
+            promised_samples: self.samples.promised(block_bytes).filter(|_| is_plain),
+            samples: is_plain.then(|| self.samples.count(block_bytes)),
+        }
     }
 
     /// The samples with a plain header, and the extension of the format in which to decode them.
@@ -108,7 +111,7 @@ impl Wave {
         let range = self.samples.range.clone();
         match self.format.tag {
             tag::MPEG | tag::MP3 => (Splice::new(Vec::new(), file, range), "mp3"),
-            _ => (Splice::new(self.format.header(), file, range), "wav"),
+            _ => (Splice::new(self.format.plain_header(), file, range), "wav"),
         }
     }
 }
@@ -208,7 +211,7 @@ impl Format {
     }
 
     /// A header for a stream of unknown length, in the form that symphonia reads.
-    fn header(&self) -> Vec<u8> {
+    fn plain_header(&self) -> Vec<u8> {
         let format = match self.tag {
             tag::MS_ADPCM | tag::IMA_ADPCM => self.chunk.clone(),
             tag::A_LAW | tag::MU_LAW => [self.fields(self.tag), vec![0; 2]].concat(),
