@@ -91,7 +91,7 @@ impl Chunk {
         let position = match self.family {
             Family::Wave64 => end.checked_next_multiple_of(8).unwrap_or(u64::MAX),
             Family::Caf => end,
-            _ if self.bytes % 2 == 0 => end,
+            _ if self.bytes.is_multiple_of(2) => end,
             _ => {
                 let mut byte = [0];
                 match read_at(file, end, &mut byte) {

@@ -190,7 +190,7 @@ impl Format {
         };
         // Samples of odd sizes, such as 12 or 20 bits, are stored in whole bytes.
         let stored = self.block_bytes / self.channels * 8;
-        self.bits = match self.block_bytes % self.channels == 0 && stored >= self.bits {
+        self.bits = match self.block_bytes.is_multiple_of(self.channels) && stored >= self.bits {
             true => stored,
             false => self.bits.next_multiple_of(8),
         };
