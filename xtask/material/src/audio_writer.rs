@@ -390,7 +390,7 @@ mod tests {
         write_in_steps(&path, &clip, AudioFormat::Flac(FlacFormat::Pcm16)).unwrap();
         assert!(fs::metadata(&path).unwrap().len() < 40_000);
         let reader = AudioReader::open(&path).unwrap();
-        assert_eq!(reader.announced_samples(), Some(20_000));
+        assert_eq!(reader.expected_samples(), Some(20_000));
     }
 
     #[test]
