@@ -155,6 +155,8 @@ pub fn remove_parts_on_interrupt() -> Result<()> {
         for part in open_parts.iter() {
             let _ = fs::remove_file(part);
         }
+        // On a line of its own, below a progress bar.
+        eprintln!("\nstopped");
         std::process::exit(130);
     })
     .context("cannot listen for Ctrl-C")
