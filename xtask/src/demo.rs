@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use graft_material::audio_file;
 use graft_material::audio_writer::{self, WavFormat};
-use graft_material::{plot, workspace};
+use graft_material::{plot, progress, workspace};
 use model_runtime::{LatencyMode, RemixSettings};
 
 use crate::host::{self, HostSettings};
+
+/// Steps of the progress bar.
+const PROGRESS_STEPS: u64 = 1000;
 
 /// Output of [`render`].
 pub struct Demo {
@@ -37,7 +40,11 @@ pub fn render(clap: &Path, folder: &Path) -> Result<Demo> {
         controls: RemixSettings::default().controls,
         mode: LatencyMode::Full,
     };
-    let rendered = host::remix(clap, &main, &sidechain, &settings)?;
+    let bar = progress::bar("Remixing in the plugin", PROGRESS_STEPS);
+    let rendered = host::remix(clap, &main, &sidechain, &settings, &|share| {
+        bar.set_position((share * PROGRESS_STEPS as f64) as u64);
+    })?;
+    bar.finish_and_clear();
 
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let audio = folder.join("remix.wav");

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use graft_material::{audio_file, progress, rate};
+use graft_material::{audio_file, rate};
 use graft_tests::{Plugin, RenderJob};
 use model_runtime::{AudioClip, Controls, Factor, LatencyMode};
 
@@ -50,7 +50,7 @@ impl Rendered {
     }
 }
 
-/// Renders both inputs through the plugin in the file `clap`.
+/// Renders both inputs through the plugin in the file `clap`. Calls `on_progress` with the share that is done.
 ///
 /// # Errors
 ///
@@ -60,6 +60,7 @@ pub fn remix(
     main: &AudioClip,
     sidechain: &AudioClip,
     settings: &HostSettings,
+    on_progress: &(dyn Fn(f64) + Sync),
 ) -> Result<Rendered> {
     let job = RenderJob {
         sample_rate_hz: settings.sample_rate_hz,
@@ -86,12 +87,11 @@ pub fn remix(
         before_activation: vec![("Latency".into(), latency_step(settings.mode))],
         ..RenderJob::default()
     };
-    let bar = progress::bar("Remixing in the plugin", job.main[0].len() as u64);
+    let samples = job.main[0].len() as f64;
     let rendered = Plugin::load(clap)?.render_with(&job, |position, process| {
         process();
-        bar.set_position(position as u64);
+        on_progress((position as f64 / samples).min(1.0));
     })?;
-    bar.finish_and_clear();
     Ok(Rendered {
         clip: AudioClip {
             sample_rate_hz: settings.sample_rate_hz,

@@ -1,37 +1,67 @@
-//! `cargo xtask remix`: remixes two audio files.
+//! `cargo xtask remix`: remixes audio files.
 
+mod batch;
+mod format;
+mod inputs;
+mod messages;
+mod output;
+mod outputs;
+mod sidechain;
+mod steps;
+mod whole;
+
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use graft_material::audio_file;
-use graft_material::audio_writer::{self, WavFormat};
-use graft_material::{arguments, plot, progress};
-use model_runtime::{
-    AudioClip, Controls, Factor, LatencyMode, Model, RemixSettings, Remixer, Voice,
-};
+use graft_material::audio_file::{self, AudioReader};
+use graft_material::{arguments, whole_file};
+use model_runtime::{ClipRemixer, Controls, Factor, LatencyMode, Model, RemixSettings, Voice};
 
 use crate::bundle;
-use crate::host::{self, HostSettings};
-use crate::speed::Speed;
+use batch::Job;
+use format::FormatName;
+use output::Output;
+use steps::StepSettings;
+use whole::WholeSettings;
 
-/// Remix two audio files: the harmony of one with the rhythm of the other
+/// Remix audio files: the harmony of one with the rhythm of the other
 ///
-/// Reads WAV, FLAC, Ogg Vorbis and MP3, mono or stereo, at any sample rate. Writes a 32-bit WAV with the length of
-/// MAIN. SIDECHAIN is padded with silence or cut to that length.
+/// Reads WAV, AIFF, CAF, FLAC, Ogg Vorbis, MP3, AAC and ALAC, at any sample rate. Writes a WAV or FLAC file with the length
+/// of MAIN. A shorter SIDECHAIN is looped; give it a whole number of bars, or use --no-loop. With --out-dir, remixes
+/// several files, each with the same SIDECHAIN; MAIN may then be a folder, and stands for the audio files in it. If one of
+/// them fails, the others are still remixed, and the exit status is not 0.
 ///
-/// Example: cargo xtask remix song.ogg drums.wav -o remix.wav
+/// An existing output file is replaced when its remix is complete. If the command is stopped, finished files are whole and
+/// others unchanged.
+///
+/// Examples:
+///   cargo xtask remix song.ogg drums.wav -o remix.wav
+///   cargo xtask remix songs/ drums.wav --out-dir remixes --format flac16
 #[derive(Args)]
+#[command(
+    verbatim_doc_comment,
+    override_usage = "cargo xtask remix [OPTIONS] <MAIN> <SIDECHAIN> -o <OUT>\n       \
+                      cargo xtask remix [OPTIONS] <MAIN>... <SIDECHAIN> --out-dir <DIR>"
+)]
 pub struct Remix {
-    /// Main input; source of the harmony by default
-    main: PathBuf,
-    /// Sidechain; source of the rhythm by default
-    sidechain: PathBuf,
-    /// WAV file to write
-    #[arg(short, long, value_name = "OUT.wav")]
-    output: PathBuf,
+    /// Main input, source of the harmony by default; then the sidechain, source of the rhythm by default
+    #[arg(required = true, num_args = 2.., value_names = ["MAIN", "SIDECHAIN"])]
+    files: Vec<PathBuf>,
+    /// File to write, WAV or FLAC; "-" writes WAV to standard output
+    #[arg(short, long, value_name = "OUT", required_unless_present = "out_dir")]
+    output: Option<PathBuf>,
+    /// Folder to write the remixes to, each named after its MAIN; created if missing
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["output", "plot"])]
+    out_dir: Option<PathBuf>,
+    /// Format of the output [default: by the extension, 32-bit WAV or 24-bit FLAC]
+    #[arg(long, value_enum)]
+    format: Option<FormatName>,
+    /// Let silence follow a SIDECHAIN that is shorter than MAIN. When it is missing for 2 s, MAIN plays unchanged
+    #[arg(long)]
+    no_loop: bool,
     /// Source of the harmony: 0 = MAIN, 1 = SIDECHAIN, or in between
     #[arg(long, default_value_t = 0.0, value_parser = share, allow_negative_numbers = true)]
     harmony: f32,
@@ -53,11 +83,11 @@ pub struct Remix {
     /// Remix only the first S seconds of MAIN
     #[arg(long, value_name = "S", value_parser = above_zero, allow_negative_numbers = true)]
     seconds: Option<f64>,
-    /// Write a picture of the spectrograms of MAIN, SIDECHAIN and the remix
+    /// Write a picture of the spectrograms of MAIN, SIDECHAIN and the remix. Needs all three in memory
     #[arg(long, value_name = "OUT.png")]
     plot: Option<PathBuf>,
-    /// Render with the CLAP plugin in a headless host. Its reported latency is compensated, so that the remix is
-    /// aligned with MAIN
+    /// Render with the CLAP plugin in a headless host, with both files in memory. Its reported latency is compensated, so
+    /// that the remix is aligned with MAIN
     #[arg(long)]
     host: bool,
     /// Block size of the host, in samples
@@ -102,12 +132,8 @@ impl SoundSource {
 }
 
 impl Remix {
-    /// Reads both files, writes their remix and prints how long it took.
+    /// Reads the files, writes their remixes and prints how long it took.
     pub fn run(self) -> Result<()> {
-        check_output(&self.output, "wav")?;
-        if let Some(plot) = &self.plot {
-            check_output(plot, "png")?;
-        }
         ensure!(
             !(self.host && matches!(self.voice, SoundSource::GriffinLim)),
             "--voice griffin-lim does not work with --host: the plugin has only guided and hifi-gan"
@@ -116,67 +142,113 @@ impl Remix {
             self.latency.has_generated_voice() || !matches!(self.voice, SoundSource::HifiGan),
             "--voice hifi-gan does not work with --latency live"
         );
-        let mut main = read(&self.main)?;
-        let mut sidechain = read(&self.sidechain)?;
-        let seconds = self
-            .seconds
-            .unwrap_or(f64::INFINITY)
-            .min(audio_file::seconds(&main));
-        set_length(&mut main, seconds);
-        set_length(&mut sidechain, seconds);
-
-        let remix = if self.host {
-            self.in_host(&main, &sidechain)?
-        } else {
-            self.whole(&main, &sidechain)?
-        };
-        // The picture first: it can fail by itself, for example if the clip is too short.
-        if let Some(path) = &self.plot {
-            plot::plot_remix(path, [&main, &sidechain, &remix])?;
-            println!("{}", path.display());
+        let (sidechain, mains) = self
+            .files
+            .split_last()
+            .context("expected MAIN and SIDECHAIN")?;
+        let jobs = self.jobs(mains)?;
+        self.check_outputs(&jobs, sidechain)?;
+        whole_file::remove_parts_on_interrupt()?;
+        match self.host {
+            true => self.in_host(&jobs, sidechain),
+            false => self.in_steps(&jobs, sidechain),
         }
-        audio_writer::write_wav(&self.output, &remix, WavFormat::Float32)?;
-        println!("{}", self.output.display());
-        Ok(())
     }
 
-    /// Remixes the whole clips at once, without the plugin.
-    fn whole(&self, main: &AudioClip, sidechain: &AudioClip) -> Result<AudioClip> {
-        let start = Instant::now();
+    /// The main inputs, with the outputs of their remixes.
+    fn jobs(&self, mains: &[PathBuf]) -> Result<Vec<Job>> {
+        if let Some(folder) = &self.out_dir {
+            let mains = mains.iter().map(|main| inputs::expand(main));
+            let mains = mains.collect::<Result<Vec<_>>>()?.concat();
+            let format = format::without_file(self.format);
+            let files = outputs::in_folder(folder, &mains, format.extension())?;
+            let job = |(main, file)| Job {
+                main,
+                output: Output::File(file, format),
+            };
+            return Ok(mains.into_iter().zip(files).map(job).collect());
+        }
+        let ([main], Some(output)) = (mains, &self.output) else {
+            bail!(
+                "expected one MAIN with -o, found {}: use --out-dir for several",
+                mains.len()
+            );
+        };
+        ensure!(
+            !main.is_dir(),
+            "expected a file as MAIN with -o, found the folder {}: use --out-dir",
+            main.display()
+        );
+        let output = if output == Path::new("-") {
+            Output::stdout(format::without_file(self.format))?
+        } else {
+            Output::File(output.clone(), format::of_file(self.format, output)?)
+        };
+        let main = main.clone();
+        Ok(vec![Job { main, output }])
+    }
+
+    /// Checks before any work whether the outputs can be written.
+    fn check_outputs(&self, jobs: &[Job], sidechain: &Path) -> Result<()> {
+        let mut written: Vec<&Path> = jobs.iter().filter_map(|job| job.output.path()).collect();
+        if let Some(plot) = &self.plot {
+            format::check_extension(plot, "png")?;
+            written.push(plot);
+        }
+        let mut read: Vec<&Path> = jobs.iter().map(|job| job.main.as_path()).collect();
+        read.push(sidechain);
+        read.extend(self.model.as_deref());
+        outputs::check_distinct(&written, &read)?;
+        if let Some(folder) = &self.out_dir {
+            fs::create_dir_all(folder)
+                .with_context(|| format!("cannot create the folder {}", folder.display()))?;
+        }
+        written.into_iter().try_for_each(outputs::check_writable)
+    }
+
+    /// Remixes step by step, without the plugin.
+    fn in_steps(&self, jobs: &[Job], sidechain: &Path) -> Result<()> {
         let model = match &self.model {
             Some(path) => Arc::new(Model::load(path)?),
             None => Model::built_in()?,
         };
-        let settings = RemixSettings {
-            controls: self.controls(),
-            voice: self.voice.voice(),
-            mode: self.latency,
+        let settings = StepSettings {
+            model: &model,
+            remix: RemixSettings {
+                controls: self.controls(),
+                voice: self.voice.voice(),
+                mode: self.latency,
+            },
+            sidechain,
+            loops: !self.no_loop,
+            seconds: self.seconds,
+            plot: self.plot.as_deref(),
         };
-        let spinner = progress::spinner("Remixing");
-        let remix = Remixer::new(model).remix(main, sidechain, &settings)?;
-        spinner.finish_and_clear();
-        let speed = Speed {
-            audio_seconds: audio_file::seconds(&remix),
-            wall_seconds: start.elapsed().as_secs_f64(),
-        };
-        println!("{speed}");
-        Ok(remix)
+        // What every file would fail with fails here.
+        let rate_hz = AudioReader::open(sidechain)?.sample_rate_hz();
+        ClipRemixer::new(&model, rate_hz, 1, &settings.remix)?;
+        batch::run(jobs, |job, messages, on_progress| {
+            steps::remix(job, &settings, messages, on_progress)
+        })
     }
 
     /// Remixes block by block, with the plugin.
-    fn in_host(&self, main: &AudioClip, sidechain: &AudioClip) -> Result<AudioClip> {
-        let bundles = bundle::release()?;
-        let settings = HostSettings {
-            sample_rate_hz: self.rate.unwrap_or(main.sample_rate_hz),
+    fn in_host(&self, jobs: &[Job], sidechain: &Path) -> Result<()> {
+        let settings = WholeSettings {
+            sidechain: (sidechain.to_path_buf(), audio_file::read(sidechain)?),
+            clap: bundle::release()?.clap,
+            sample_rate_hz: self.rate,
             block_samples: self.block as usize,
             offline: self.offline,
             controls: self.controls(),
             mode: self.latency,
+            loops: !self.no_loop,
+            seconds: self.seconds,
+            plot: self.plot.clone(),
         };
-        let rendered = host::remix(&bundles.clap, main, sidechain, &settings)?;
-        println!("latency {}, compensated", rendered.latency());
-        println!("{}", rendered.speed());
-        Ok(rendered.clip)
+        batch::run(jobs, |job, messages, on_progress| {
+            whole::remix(job, &settings, messages, on_progress)
+        })
     }
 
     fn controls(&self) -> Controls {
@@ -189,50 +261,6 @@ impl Remix {
                 .with_share(Factor::Rhythm, self.rhythm)
         }
     }
-}
-
-/// Reads a mono or stereo clip.
-fn read(path: &Path) -> Result<AudioClip> {
-    let clip = audio_file::read(path)?.clip;
-    ensure!(
-        matches!(clip.channels.len(), 1 | 2),
-        "cannot remix {}: expected 1 or 2 channels, found {}",
-        path.display(),
-        clip.channels.len()
-    );
-    Ok(clip)
-}
-
-/// Cuts the clip to `seconds` or pads it with silence.
-fn set_length(clip: &mut AudioClip, seconds: f64) {
-    let samples = (seconds * f64::from(clip.sample_rate_hz)).round() as usize;
-    for channel in &mut clip.channels {
-        channel.resize(samples, 0.0);
-    }
-}
-
-/// Checks before the remix starts whether the output can be written.
-fn check_output(path: &Path, extension: &str) -> Result<()> {
-    ensure!(
-        path.extension()
-            .is_some_and(|found| found.eq_ignore_ascii_case(extension)),
-        "cannot write {}: the name must end in .{extension}",
-        path.display()
-    );
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    ensure!(
-        folder.is_none_or(Path::is_dir),
-        "cannot write {}: the folder does not exist",
-        path.display()
-    );
-    ensure!(
-        !path.is_dir(),
-        "cannot write {}: it is a folder",
-        path.display()
-    );
-    Ok(())
 }
 
 /// Parses a share of the sidechain, from 0 to 1.
@@ -261,27 +289,6 @@ mod tests {
         }
         for text in ["1.5", "-0.1", "NaN", "much", ""] {
             assert!(share(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn clips_are_cut_or_padded_to_a_length() {
-        let mut clip = AudioClip {
-            sample_rate_hz: 1000,
-            channels: vec![vec![1.0; 3]; 2],
-        };
-        set_length(&mut clip, 0.005);
-        assert_eq!(clip.channels[1], [1.0, 1.0, 1.0, 0.0, 0.0]);
-        set_length(&mut clip, 0.002);
-        assert_eq!(clip.channels[1], [1.0, 1.0]);
-    }
-
-    #[test]
-    fn outputs_that_cannot_be_written_are_refused_first() {
-        assert!(check_output(Path::new("remix.wav"), "wav").is_ok());
-        assert!(check_output(Path::new("remix.WAV"), "wav").is_ok());
-        for path in ["remix.mp3", "remix", "no/such/folder/remix.wav"] {
-            assert!(check_output(Path::new(path), "wav").is_err(), "{path}");
         }
     }
 }

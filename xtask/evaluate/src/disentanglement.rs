@@ -162,9 +162,7 @@ pub fn write_chord_examples(
             Tensor::from_vec(chords, (songs.len(), labels), &Device::Cpu)?,
         ),
     ]);
-    whole_file::write_with(path, |part| {
-        Ok(candle_core::safetensors::save(&tensors, part)?)
-    })
+    whole_file::write(path, &safetensors::serialize(&tensors, None)?)
 }
 
 /// A latent (1, C, H, P) as rows of C * H values, one for each of `frames` frames, and their width.

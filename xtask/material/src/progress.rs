@@ -1,11 +1,14 @@
 //! Progress bars. Nothing is drawn if the output is not a terminal.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressStyle;
+
+pub use indicatif::ProgressBar;
 
 /// A progress bar for a task of `length` steps, with the remaining time.
-pub fn bar(message: &'static str, length: u64) -> ProgressBar {
+pub fn bar(message: impl Into<Cow<'static, str>>, length: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg} [{wide_bar}] {percent:>3} %, {eta} left")
         .expect("the template is valid")
         .progress_chars("=> ");
