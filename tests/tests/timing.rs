@@ -189,8 +189,8 @@ fn a_step_of_the_knobs_at_beat_five_is_heard_at_beat_five() {
     let samples_per_beat = RATE_HZ as usize * 60 / 100;
     let samples = 8 * samples_per_beat;
     let turn = 5 * samples_per_beat;
-    // The sidechain is next to silent, so that the sound goes where the knobs turn to it.
-    let faint = noise(9, samples).iter().map(|x| 1e-6 * x).collect();
+    // The sidechain is next to silent, at -71 dBFS, so that the sound goes where the knobs turn to it.
+    let faint = noise(9, samples).iter().map(|x| 1e-3 * x).collect();
     let rendered = plugin()
         .render(&RenderJob {
             sample_rate_hz: RATE_HZ,
