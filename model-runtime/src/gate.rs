@@ -92,10 +92,17 @@ impl Gate {
             true => 0,
             false => self.silent_samples.saturating_add(1),
         };
-        let mut plays = self.silent_samples < self.hold_samples;
-        for (holds, frozen) in self.holds.iter().zip(self.frozen) {
-            plays |= *holds && frozen;
+        let is_present = self.silent_samples < self.hold_samples;
+        match self.frozen.contains(&true) {
+            true => self.plays_frozen(is_present),
+            false => is_present,
         }
+    }
+
+    /// Whether the remix plays while a factor is frozen.
+    fn plays_frozen(&mut self, is_present: bool) -> bool {
+        let pairs = || self.frozen.iter().zip(&self.holds);
+        let plays = is_present || pairs().any(|(frozen, holds)| *frozen && *holds);
         for (holds, frozen) in self.holds.iter_mut().zip(self.frozen) {
             *holds |= plays && frozen;
         }
