@@ -1,7 +1,10 @@
 //! Common parts of the streams with and without a network. A stream is a sequence of clips. A clip begins after a jump,
 //! or with the first sample of the remix after a rest.
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
+use crate::freeze::FreezeStore;
 use crate::knobs::Knobs;
 use crate::rest::{Rest, Step};
 use crate::window::Window;
@@ -58,6 +61,11 @@ pub(crate) trait ClipStream {
 
     /// Time between frames.
     fn frame_seconds(&self) -> f64;
+
+    /// The frozen loops, if the stream plays them.
+    fn freeze_store(&self) -> Option<&Arc<FreezeStore>> {
+        None
+    }
 
     /// Begins a new clip, this many samples after the last jump, and forgets the clip before. The output queue stays.
     fn begin_clip(&mut self, position_samples: u64);
@@ -133,6 +141,10 @@ impl<S: ClipStream + Send> WindowProcessor for S {
 
     fn frame_seconds(&self) -> f64 {
         ClipStream::frame_seconds(self)
+    }
+
+    fn freeze_store(&self) -> Option<&Arc<FreezeStore>> {
+        ClipStream::freeze_store(self)
     }
 
     fn reset(&mut self) {

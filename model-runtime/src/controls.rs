@@ -37,6 +37,13 @@ impl Controls {
         self[factor].share = share;
         self
     }
+
+    /// Freezes no factor.
+    pub(crate) fn unfreeze(&mut self) {
+        for factor in &mut self.factors {
+            factor.loop_beats = None;
+        }
+    }
 }
 
 impl Index<Factor> for Controls {

@@ -30,6 +30,7 @@ use rtrb::{Consumer, Producer, PushError, RingBuffer};
 use crate::controls::Controls;
 use crate::credit::{Clock, Credit};
 use crate::delay::Delay;
+use crate::freeze::FreezeStore;
 use crate::gate::Gate;
 use crate::geometry::{Geometry, GeometryError};
 use crate::sample::{Input, Output, finite_or_zero};
@@ -255,6 +256,12 @@ impl<C: Clock> AudioPort<C> {
         self.window_beats = beats.filter(|&beats| beats > 0.0);
     }
 
+    /// Lets frozen factors keep the remix playing without a sidechain: those of the processor that keeps its loops in
+    /// `store` ([`crate::worker::WindowProcessor::freeze_store`]).
+    pub fn set_freeze_store(&mut self, store: Arc<FreezeStore>) {
+        self.gate.set_loops(store);
+    }
+
     /// Resets: the next sample begins a new stream, and nothing of the old one is played.
     pub fn reset(&mut self) {
         let generation = self.shared.generation.load(Ordering::Relaxed) + 1;
@@ -283,6 +290,7 @@ impl<C: Clock> AudioPort<C> {
         let block_seconds = block_samples as f64 / f64::from(self.geometry.sample_rate_hz);
         self.credit.begin_call(self.clock.now(), block_seconds);
         self.jump_pending |= self.timeline.begin_block(transport, block_samples);
+        self.gate.begin_block();
         self.receive();
         self.quiet_samples = 0;
     }
@@ -293,6 +301,7 @@ impl<C: Clock> AudioPort<C> {
     ///
     /// If `outputs` is shorter than `inputs`.
     pub fn process(&mut self, inputs: &[Input], controls: &Controls, outputs: &mut [Output]) {
+        self.gate.set_controls(controls);
         let mut remixed = [false; RUN_SAMPLES];
         let mut done = 0;
         while done < inputs.len() {
@@ -384,7 +393,12 @@ impl<C: Clock> AudioPort<C> {
         }
         let beat = self.timeline.beat();
         if is_read && let Some(packet) = self.open.as_mut().and_then(|open| open.packet.as_mut()) {
-            packet.window.controls.push(Controls { beat, ..*controls });
+            let mut controls = Controls { beat, ..*controls };
+            if !remixed {
+                // Nothing that was not heard is captured.
+                controls.unfreeze();
+            }
+            packet.window.controls.push(controls);
         }
         self.advance(std::slice::from_ref(input), &[remixed]);
         let next = self.timeline.beat();

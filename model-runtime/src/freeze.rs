@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use candle_core::Tensor;
 use parking_lot::Mutex;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -70,28 +72,70 @@ impl<'de> Deserialize<'de> for FrozenLatents {
 }
 
 /// The frozen loops, shared by the worker, which captures and plays them, and the main thread, which saves and loads
-/// them.
+/// them. The audio thread sees which loops were loaded.
 #[derive(Debug, Default)]
-pub struct FreezeStore(Mutex<Stored>);
+pub struct FreezeStore {
+    stored: Mutex<Stored>,
+    /// [`Loaded`] in one number.
+    loaded: AtomicU64,
+}
 
 #[derive(Debug, Default)]
 struct Stored {
     latents: FrozenLatents,
     /// Number of loads so far.
     loads: u64,
+    /// Values per frame of the latents that are played.
+    widths: FactorMap<usize>,
+}
+
+/// The state after the last load, or since a stream was created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Loaded {
+    /// Number of loads so far.
+    pub(crate) loads: u64,
+    /// For each factor, whether there is a loop that the stream can play.
+    pub(crate) factors: [bool; Factor::COUNT],
 }
 
 impl FreezeStore {
     /// Main thread: the current frozen loops.
     pub fn get(&self) -> FrozenLatents {
-        self.0.lock().latents.clone()
+        self.stored.lock().latents.clone()
     }
 
     /// Main thread: sets the loops to play for frozen factors.
     pub fn set(&self, latents: FrozenLatents) {
-        let mut stored = self.0.lock();
+        let mut stored = self.stored.lock();
         stored.latents = latents;
         stored.loads += 1;
+        self.publish(&stored);
+    }
+
+    /// Prepares for a stream whose latents have these numbers of values per frame.
+    pub(crate) fn begin(&self, widths: FactorMap<usize>) {
+        let mut stored = self.stored.lock();
+        stored.widths = widths;
+        self.publish(&stored);
+    }
+
+    /// Audio thread: the loops that were loaded last.
+    pub(crate) fn loaded(&self) -> Loaded {
+        let number = self.loaded.load(Ordering::Relaxed);
+        Loaded {
+            loads: number >> Factor::COUNT,
+            factors: Factor::ALL.map(|factor| number >> factor as u64 & 1 == 1),
+        }
+    }
+
+    fn publish(&self, stored: &Stored) {
+        let fits = |(factor, frozen): (Factor, &FrozenLoop)| {
+            let width = stored.widths.get(factor)?;
+            frozen.fits(*width).then_some(1 << factor as u64)
+        };
+        let factors: u64 = stored.latents.0.iter().filter_map(fits).sum();
+        let number = stored.loads << Factor::COUNT | factors;
+        self.loaded.store(number, Ordering::Relaxed);
     }
 }
 
@@ -151,7 +195,7 @@ impl Freezer {
             live.for_each(|(live, (position_beats, _))| self.history.push(live, position_beats));
             return Ok(latent);
         }
-        let mut stored = store.0.lock();
+        let mut stored = store.stored.lock();
         let mut played = Vec::with_capacity(width * frames);
         for (live, (position_beats, loop_beats)) in live {
             played.extend_from_slice(self.frame(live, position_beats, loop_beats, &mut stored));
@@ -270,7 +314,7 @@ mod tests {
         (0..frames)
             .map(|n| {
                 let beats = (on..off).contains(&n).then_some(2.0);
-                let mut stored = store.0.lock();
+                let mut stored = store.stored.lock();
                 freezer.frame(&[n as f32], n as f64 / per_beat, beats, &mut stored)[0]
             })
             .collect()
@@ -324,8 +368,55 @@ mod tests {
         loaded.set(FrozenLatents(
             [(Factor::Harmony, frozen)].into_iter().collect(),
         ));
-        let mut stored = loaded.0.lock();
+        let mut stored = loaded.stored.lock();
         assert_eq!(freezer.frame(&[0.0], 200.0, Some(2.0), &mut stored), [-7.0]);
+    }
+
+    #[test]
+    fn the_audio_thread_sees_loaded_loops_that_fit_but_no_captured_ones() {
+        let store = FreezeStore::default();
+        let seen = |store: &FreezeStore| {
+            let Loaded { loads, factors } = store.loaded();
+            (loads, factors)
+        };
+        let of = |frozen: &FrozenLoop| {
+            let loops = Factor::ALL.map(|factor| (factor, frozen.clone()));
+            FrozenLatents(loops.into_iter().collect())
+        };
+        let frozen = FrozenLoop {
+            beats: 1.0,
+            frames: 2,
+            values: vec![0.5; 6],
+        };
+        store.set(of(&frozen));
+        assert_eq!(seen(&store), (1, [false; 2]), "no stream, no latents");
+        store.begin(
+            [(Factor::Harmony, 4), (Factor::Rhythm, 3)]
+                .into_iter()
+                .collect(),
+        );
+        assert_eq!(seen(&store), (1, [false, true]));
+        store.set(FrozenLatents::default());
+        assert_eq!(seen(&store), (2, [false; 2]));
+        store.begin(
+            [(Factor::Harmony, 1), (Factor::Rhythm, 1)]
+                .into_iter()
+                .collect(),
+        );
+        let mut freezer = Freezer::new(Factor::Harmony);
+        run(&mut freezer, &store, 100, 60, 100);
+        assert!(store.get().0.get(Factor::Harmony).is_some());
+        assert_eq!(seen(&store), (2, [false; 2]));
+        store.begin(
+            [(Factor::Harmony, 1), (Factor::Rhythm, 1)]
+                .into_iter()
+                .collect(),
+        );
+        assert_eq!(
+            seen(&store),
+            (2, [true, false]),
+            "for the next stream it is there"
+        );
     }
 
     #[test]

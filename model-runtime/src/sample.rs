@@ -14,7 +14,7 @@ pub struct Input {
 pub struct Output {
     /// The main input, delayed.
     pub dry: [f32; 2],
-    /// The remix; equal to `dry` while the remix is late or the sidechain is missing.
+    /// The remix; equal to `dry` while the remix is late, or the sidechain is missing and no frozen loop plays.
     pub remix: [f32; 2],
 }
 

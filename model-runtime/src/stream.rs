@@ -15,7 +15,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{D, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 use vocoder::{LogMel, MelConfig};
 
 use crate::analysis::Analysis;
@@ -34,6 +34,9 @@ use crate::scope::{Lane, Scope, ScopeWriter};
 use crate::tensors::{to_log_mels, to_tensor};
 use crate::voice::{Decoded, Voice, VoiceStream};
 use crate::window::Window;
+
+/// Length of a mel that is encoded for the shapes of its latents.
+const PROBE_FRAMES: usize = 16;
 
 /// Settings of a [`RemixStream`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -161,10 +164,26 @@ impl RemixStream {
     }
 
     /// Keeps the frozen loops in `store`, so that they can be saved and loaded.
-    #[must_use]
-    pub fn with_freeze_store(mut self, store: Arc<FreezeStore>) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// If the network fails.
+    pub fn with_freeze_store(mut self, store: Arc<FreezeStore>) -> Result<Self> {
+        store.begin(self.latent_widths()?);
         self.freeze_store = store;
-        self
+        Ok(self)
+    }
+
+    /// Values per frame of the latent of each factor.
+    fn latent_widths(&self) -> Result<FactorMap<usize>> {
+        let shape = (1, 1, self.mel.n_mels, PROBE_FRAMES);
+        let latents = self
+            .network
+            .encode(&Tensor::zeros(shape, DType::F32, &Device::Cpu)?)?;
+        latents.means().try_map(|_, latent| {
+            let (_, channels, height, _) = latent.dims4()?;
+            Ok(self.voice.channels() * channels * height)
+        })
     }
 
     /// Writes inputs, latents and output to `scope` while the editor watches.
@@ -275,6 +294,10 @@ impl ClipStream for RemixStream {
 
     fn frame_seconds(&self) -> f64 {
         self.mel.hop_seconds()
+    }
+
+    fn freeze_store(&self) -> Option<&Arc<FreezeStore>> {
+        Some(&self.freeze_store)
     }
 
     fn begin_clip(&mut self, position_samples: u64) {

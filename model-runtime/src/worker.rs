@@ -12,6 +12,7 @@ use no_denormals::no_denormals;
 use vocoder::MelConfig;
 
 use crate::exchange::{Packet, WorkerPort};
+use crate::freeze::FreezeStore;
 use crate::window::Window;
 
 /// Shortest and longest sleep of a worker that waits for the next window, the longest as a share of the compute allowance,
@@ -41,6 +42,11 @@ pub trait WindowProcessor: Send {
     /// spectrogram.
     fn frame_seconds(&self) -> f64 {
         MelConfig::default().hop_seconds()
+    }
+
+    /// The frozen loops that it plays, for [`crate::exchange::AudioPort::set_freeze_store`]; by default none.
+    fn freeze_store(&self) -> Option<&Arc<FreezeStore>> {
+        None
     }
 
     /// Forgets the past.

@@ -102,7 +102,7 @@ fn network(parts: Parts) -> Result<Box<dyn WindowProcessor>, ProcessorError> {
         mode: parts.mode,
     };
     let stream = RemixStream::new(parts.model, settings)?;
-    let stream = stream.with_freeze_store(parts.frozen);
+    let stream = stream.with_freeze_store(parts.frozen)?;
     Ok(Box::new(stream.with_scope(parts.scope)))
 }
 

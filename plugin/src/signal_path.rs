@@ -82,6 +82,9 @@ impl SignalPath {
         let (mut port, worker_port) =
             exchange(&geometry, SystemClock::default(), Arc::clone(&status))?;
         port.set_patient(config.patient);
+        if let Some(store) = processor.as_ref().and_then(|it| it.freeze_store()) {
+            port.set_freeze_store(Arc::clone(store));
+        }
         let spawn = |processor| match Worker::spawn(worker_port, processor) {
             Ok(worker) => Some(worker),
             Err(error) => {

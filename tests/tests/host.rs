@@ -400,20 +400,64 @@ fn mono_layouts_play() {
     }
 }
 
+/// Stereo noise with an RMS level in dBFS.
+fn noise_at(level_db: f32, samples: usize) -> Vec<Vec<f32>> {
+    let gain = 12f32.sqrt() * 10f32.powf(level_db / 20.0);
+    let channel = |seed| {
+        let noise = test_signals::noise(seed, samples).into_iter();
+        noise.map(|sample| gain * sample).collect()
+    };
+    vec![channel(11), channel(12)]
+}
+
+/// A muted track with the dither of 16 bits.
+fn dithered_silence(samples: usize) -> Vec<Vec<f32>> {
+    let dither = |a: f32, b: f32| (a + b).round() / 32_768.0;
+    let channel = |seed| {
+        let pairs = noise(seed, samples)
+            .into_iter()
+            .zip(noise(seed + 1, samples));
+        pairs.map(|(a, b)| dither(a, b)).collect()
+    };
+    vec![channel(1), channel(3)]
+}
+
 #[test]
 fn a_missing_or_silent_sidechain_passes_the_aligned_main() {
     let plugin = plugin();
     let job = job();
-    let silence = vec![vec![0.0; job.main[0].len()]; 2];
-    for sidechain in [None, Some(silence)] {
+    let samples = job.main[0].len();
+    let silence = vec![vec![0.0; samples]; 2];
+    for (what, sidechain) in [
+        ("none", None),
+        ("zeros", Some(silence)),
+        ("noise at -120 dBFS", Some(noise_at(-120.0, samples))),
+        ("dither", Some(dithered_silence(samples))),
+    ] {
         for blocks in [vec![512], vec![1, 4096, 64]] {
             let rendered = plugin.render(&RenderJob {
                 sidechain: sidechain.clone(),
                 blocks,
                 ..job.clone()
             });
-            assert!(rendered.unwrap().aligned() == job.main);
+            assert!(rendered.unwrap().aligned() == job.main, "{what}");
         }
+    }
+}
+
+#[test]
+fn a_soft_sidechain_is_remixed_and_its_gain_decides() {
+    let plugin = plugin();
+    let samples = job().main[0].len();
+    for (level_db, gain_db, is_remixed) in [(-70.0, 0.0, true), (-70.0, -30.0, false)] {
+        let job = RenderJob {
+            sidechain: Some(noise_at(level_db, samples)),
+            before_activation: vec![parameter("Sidechain Gain", gain_db)],
+            ..job()
+        };
+        let rendered = plugin.render(&job).unwrap();
+        let passes = rendered.aligned() == job.main;
+        assert_eq!(passes, !is_remixed, "{level_db} dBFS, gain of {gain_db} dB");
     }
 }
 

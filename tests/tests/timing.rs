@@ -189,8 +189,8 @@ fn a_step_of_the_knobs_at_beat_five_is_heard_at_beat_five() {
     let samples_per_beat = RATE_HZ as usize * 60 / 100;
     let samples = 8 * samples_per_beat;
     let turn = 5 * samples_per_beat;
-    // The sidechain is next to silent, so that the sound goes where the knobs turn to it.
-    let faint = noise(9, samples).iter().map(|x| 1e-6 * x).collect();
+    // The sidechain is next to silent, at -71 dBFS, so that the sound goes where the knobs turn to it.
+    let faint = noise(9, samples).iter().map(|x| 1e-3 * x).collect();
     let rendered = plugin()
         .render(&RenderJob {
             sample_rate_hz: RATE_HZ,
@@ -313,45 +313,120 @@ fn autocorrelation(values: &[f32], lag: usize) -> f32 {
     product(early, late) / (product(early, early) * product(late, late)).sqrt()
 }
 
-#[test]
-fn a_frozen_rhythm_repeats_with_its_beats_and_survives_a_session() {
-    let plugin = plugin();
-    let bpm = 120.0;
-    let beat = RATE_HZ as usize / 2;
-    let samples = 14 * beat;
-    // A rhythm of two beats in the first four, then noise without any.
+/// One beat at 120 BPM.
+const BEAT: usize = RATE_HZ as usize / 2;
+
+/// Fourteen beats of a chord, with a rhythm of two beats in the first four of the sidechain and silence after it. The
+/// rhythm is frozen from there on.
+fn frozen_rhythm() -> RenderJob {
+    let samples = 14 * BEAT;
     let pattern = [0.0, 0.75, 1.25];
     let times: Vec<usize> = (0..2)
-        .flat_map(|bar| pattern.map(|at| ((2.0 * bar as f32 + at) * beat as f32) as usize + 200))
+        .flat_map(|bar| pattern.map(|at| ((2.0 * bar as f32 + at) * BEAT as f32) as usize + 200))
         .collect();
-    let mut sidechain = bursts(&times, samples);
-    for (n, value) in noise(4, samples).iter().enumerate().skip(4 * beat) {
-        sidechain[n] = 0.1 * value;
-    }
-    let job = RenderJob {
+    RenderJob {
         sample_rate_hz: RATE_HZ,
         offline: true,
         main: twice(chord(&[48.0, 52.0, 55.0, 60.0], samples)),
-        sidechain: Some(twice(sidechain)),
+        sidechain: Some(twice(bursts(&times, samples))),
         parameters: vec![("Freeze Length".to_owned(), 1.0)],
-        transport: Some(Song::steady(bpm, samples)),
-        automation: vec![change(4 * beat - 1000, "Freeze Rhythm", 1.0)],
+        transport: Some(Song::steady(120.0, samples)),
+        automation: vec![change(4 * BEAT - 1000, "Freeze Rhythm", 1.0)],
         ..RenderJob::default()
-    };
+    }
+}
+
+/// Checks that a rhythm of two beats plays from a sample on.
+#[track_caller]
+fn assert_repeats(rendered: &Rendered, from: usize, what: &str) {
+    let onsets = onsets(&rendered.aligned()[0][from..14 * BEAT - 4096]);
+    let lag = 2 * BEAT / 256;
+    let best = (lag / 3..lag * 3 / 2)
+        .max_by(|a, b| autocorrelation(&onsets, *a).total_cmp(&autocorrelation(&onsets, *b)))
+        .unwrap();
+    println!(
+        "{what}: best lag {best} hops, expected {lag}: {}",
+        autocorrelation(&onsets, best)
+    );
+    assert!(best.abs_diff(lag) <= 4, "{what}: {best} hops");
+    assert!(autocorrelation(&onsets, best) > 0.5, "{what}");
+}
+
+#[test]
+fn a_frozen_rhythm_goes_on_without_a_sidechain_and_survives_a_session() {
+    let plugin = plugin();
+    let mut job = frozen_rhythm();
+    // The frames of the remix begin with the first sound: with the song, as they do in the session with a loop.
+    for channel in job.sidechain.iter_mut().flatten() {
+        channel[0] = 0.1;
+    }
+    // The sidechain is missing from here on.
+    let missing = 9 * BEAT;
     let first = plugin.render(&job).unwrap();
-    let check = |rendered: &Rendered, what: &str| {
-        let onsets = onsets(&rendered.aligned()[0][6 * beat..14 * beat - 4096]);
-        let lag = 2 * beat / 256;
-        let best = (lag / 3..lag * 3 / 2)
-            .max_by(|a, b| autocorrelation(&onsets, *a).total_cmp(&autocorrelation(&onsets, *b)))
-            .unwrap();
-        println!(
-            "{what}: best lag {best} hops, expected {lag}: {}",
-            autocorrelation(&onsets, best)
+    assert_repeats(&first, missing, "after the sidechain fell silent");
+    let silence = twice(vec![0.0; job.main[0].len()]);
+    for (what, sidechain) in [("disconnected", None), ("silent", Some(silence))] {
+        let reopened = plugin.render(&RenderJob {
+            state: Some(first.state.clone()),
+            parameters: Vec::new(),
+            automation: Vec::new(),
+            blocks: vec![64, 500],
+            max_block_samples: Some(512),
+            sidechain,
+            ..job.clone()
+        });
+        let reopened = reopened.unwrap();
+        for (first, reopened) in first.aligned().iter().zip(&reopened.aligned()) {
+            assert!(first[missing..] == reopened[missing..], "{what}");
+        }
+    }
+    // Without the freeze, the main input plays. Frames before the end look ahead, for less than a beat.
+    let end = 11 * BEAT + 123;
+    let mut thawed = job.clone();
+    thawed.automation.push(change(end, "Freeze Rhythm", 0.0));
+    let thawed = plugin.render(&thawed).unwrap();
+    for ((thawed, first), main) in thawed.aligned().iter().zip(&first.aligned()).zip(&job.main) {
+        assert!(thawed[..end - BEAT] == first[..end - BEAT]);
+        assert!(thawed[end + 500..] == main[end + 500..]);
+    }
+}
+
+#[test]
+fn a_freeze_without_a_sidechain_and_without_a_loop_passes_the_main_input() {
+    // The worker is still at work when the sidechain has just gone missing.
+    for freeze in [0, 8 * BEAT + 3000, 10 * BEAT] {
+        let silent = freeze == 0;
+        let mut job = frozen_rhythm();
+        job.automation = vec![change(freeze, "Freeze Rhythm", 1.0)];
+        if silent {
+            job.sidechain = None;
+        }
+        let rendered = plugin().render(&job).unwrap();
+        let main_from = if silent { 0 } else { 9 * BEAT };
+        for (out, main) in rendered.aligned().iter().zip(&job.main) {
+            assert!(out[main_from..] == main[main_from..], "frozen at {freeze}");
+        }
+        let text = String::from_utf8_lossy(&rendered.state).into_owned();
+        assert!(
+            text.contains("\\\"rhythm\\\":null"),
+            "frozen at {freeze}: {text}"
         );
-        assert!(best.abs_diff(lag) <= 4, "{what}: {best} hops");
-        assert!(autocorrelation(&onsets, best) > 0.5, "{what}");
-    };
+    }
+}
+
+#[test]
+fn a_frozen_rhythm_repeats_with_its_beats_and_survives_a_session() {
+    let plugin = plugin();
+    let (beat, samples) = (BEAT, 14 * BEAT);
+    // After the rhythm there is noise without any.
+    let mut job = frozen_rhythm();
+    for channel in job.sidechain.iter_mut().flatten() {
+        for (n, value) in noise(4, samples).iter().enumerate().skip(4 * beat) {
+            channel[n] = 0.1 * value;
+        }
+    }
+    let first = plugin.render(&job).unwrap();
+    let check = |rendered: &Rendered, what: &str| assert_repeats(rendered, 6 * beat, what);
     check(&first, "frozen");
     // The session is opened again, where nothing but noise is heard: the loop is that which was saved.
     let reopened = plugin.render(&RenderJob {

@@ -1,14 +1,22 @@
 //! The exchange, with a worker that runs when the test says so.
 
+use std::ops::Range;
+
 use parking_lot::Mutex;
 use test_signals::Noise;
 
 use super::*;
 use crate::factor::Factor;
+use crate::freeze::{FrozenLatents, FrozenLoop};
 use crate::gate::SIDECHAIN_HOLD_SECONDS;
+use crate::geometry::{GeometrySettings, LatencyMode};
+use crate::model_file::Model;
+use crate::stream::{RemixStream, StreamSettings};
+use crate::voice::Voice;
 use crate::worker::{ProcessorError, Session, WindowProcessor};
 
 const RATE_HZ: f32 = 8000.0;
+const STREAM_RATE_HZ: u32 = 22_050;
 const WINDOW: usize = 256;
 const PROCESSOR_LATENCY: usize = 100;
 const CONTROL_INTERVAL: usize = 32;
@@ -147,33 +155,35 @@ struct Bench {
 
 impl Bench {
     fn new(max_block_samples: usize) -> Self {
-        let clock = TestClock::default();
-        let fault = PlantedFault::default();
-        let windows = Windows::default();
-        let status = Arc::new(Status::default());
-        let (audio, worker) = exchange(
-            &geometry(max_block_samples),
-            clock.clone(),
-            Arc::clone(&status),
-        )
-        .unwrap();
+        let (fault, windows) = (PlantedFault::default(), Windows::default());
         let processor = DelayedMix {
             delay: Delay::new(PROCESSOR_LATENCY),
             controls: Controls::default(),
             fault: Arc::clone(&fault),
             windows: Arc::clone(&windows),
         };
+        Self {
+            fault,
+            windows,
+            ..Self::with(&geometry(max_block_samples), Box::new(processor))
+        }
+    }
+
+    fn with(geometry: &Geometry, processor: Box<dyn WindowProcessor>) -> Self {
+        let clock = TestClock::default();
+        let status = Arc::new(Status::default());
+        let (audio, worker) = exchange(geometry, clock.clone(), Arc::clone(&status)).unwrap();
         {
             let mut time = clock.0.lock();
-            time.worker = Some(Session::new(worker, Box::new(processor)));
+            time.worker = Some(Session::new(worker, processor));
             time.sleeps_per_window = 1;
         }
         Self {
             audio,
             clock,
             status,
-            fault,
-            windows,
+            fault: PlantedFault::default(),
+            windows: Windows::default(),
             transport: Transport::default(),
         }
     }
@@ -412,9 +422,8 @@ fn late_windows_become_the_aligned_main_and_then_the_remix_comes_back_in_time() 
 
     let (remix, dry) = (remix(&output), dry(&output));
     let good = expected(&input, geometry(64).latency_samples());
-    let agrees = |range: std::ops::Range<usize>, reference: &[[f32; 2]]| {
-        remix[range.clone()] == reference[range]
-    };
+    let agrees =
+        |range: Range<usize>, reference: &[[f32; 2]]| remix[range.clone()] == reference[range];
     assert!(agrees(0..80 * 64, &good), "before the stall");
     assert!(agrees(90 * 64..120 * 64, &dry), "during the stall");
     // After it: one window and its lateness, then the processor's own past, then the fade.
@@ -609,6 +618,193 @@ fn a_missing_sidechain_passes_the_aligned_main() {
         remix[gone + FADE..] == dry[gone + FADE..],
         "after the sidechain ended"
     );
+}
+
+/// Noise with a sidechain until sample 6000, and the rhythm frozen in a part of it.
+fn frozen_noise(samples: usize, is_frozen: impl Fn(usize) -> bool) -> Vec<Sample> {
+    let mut input = noise(samples);
+    for (n, sample) in input.iter_mut().enumerate() {
+        if n >= 6000 {
+            sample.sidechain = [0.0; 2];
+        }
+        sample.controls[Factor::Rhythm].loop_beats = is_frozen(n).then_some(2.0);
+    }
+    input
+}
+
+/// Loops of the rhythm, and latents that they fit.
+fn store_with_a_loop() -> Arc<FreezeStore> {
+    let store = FreezeStore::default();
+    let frozen = FrozenLoop {
+        beats: 2.0,
+        frames: 1,
+        values: vec![0.0],
+    };
+    store.begin([(Factor::Rhythm, 1)].into_iter().collect());
+    store.set(FrozenLatents(
+        [(Factor::Rhythm, frozen)].into_iter().collect(),
+    ));
+    Arc::new(store)
+}
+
+/// Checks that the remix plays from sample to sample of the input; elsewhere it is the dry sound.
+#[track_caller]
+fn assert_remixed(output: &[Output], input: &[Sample], remixed: Range<usize>) {
+    let latency = geometry(64).latency_samples();
+    let good = expected(input, latency);
+    for (n, (output, good)) in output.iter().zip(&good).enumerate().skip(latency) {
+        let place = n - latency;
+        let fades =
+            [remixed.start, remixed.end].map(|edge| edge > 0 && edge.abs_diff(place) <= FADE);
+        if fades == [false; 2] {
+            let is_remixed = remixed.contains(&place);
+            let expected = if is_remixed { *good } else { output.dry };
+            assert_eq!(output.remix, expected, "sample {place}");
+        }
+    }
+}
+
+#[test]
+fn a_freeze_that_plays_goes_on_without_a_sidechain() {
+    let missing = 6000 + (SIDECHAIN_HOLD_SECONDS * f64::from(RATE_HZ)) as usize;
+    let samples = 50_000;
+    for (frozen, remixed_until) in [
+        // From within the sound, from within the hold, and until it is over.
+        (5001..40_003, 40_003),
+        (missing - 7..40_003, 40_003),
+        (5001..samples, samples),
+        // Off before the sidechain is missing, or on after that.
+        (5001..7000, missing),
+        (missing + 1..40_003, missing),
+    ] {
+        let input = frozen_noise(samples, |n| frozen.contains(&n));
+        for blocks in [&[64][..], &[1, 63, 7]] {
+            let mut bench = Bench::new(64);
+            bench.audio.set_freeze_store(Arc::default());
+            let mut output = Vec::new();
+            let mut rest = &input[..];
+            for &length in blocks.iter().cycle() {
+                let (block, later) = rest.split_at(length.min(rest.len()));
+                output.extend(bench.play(block));
+                rest = later;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            println!("frozen in {frozen:?}, blocks {blocks:?}");
+            assert_remixed(&output, &input, 0..remixed_until);
+        }
+    }
+    // An engine without latents has nothing to freeze.
+    let input = frozen_noise(samples, |n| (5001..40_003).contains(&n));
+    let output = Bench::new(64).play(&input);
+    assert_remixed(&output, &input, 0..missing);
+}
+
+#[test]
+fn a_freeze_with_a_loop_of_a_session_needs_no_sidechain() {
+    let mut input = frozen_noise(50_000, |n| n / 10_000 % 2 == 0);
+    input
+        .iter_mut()
+        .for_each(|input| input.sidechain = [0.0; 2]);
+    let mut bench = Bench::new(64);
+    bench.audio.set_freeze_store(store_with_a_loop());
+    let output = bench.play(&input);
+    // The loop is gone when the freeze is over.
+    assert_remixed(&output, &input, 0..10_000);
+
+    // Loaded in the course of playback, and replaced by a session without it.
+    let input = &input[..10_000];
+    let mut bench = Bench::new(64);
+    let store = store_with_a_loop();
+    let frozen = store.get();
+    store.set(FrozenLatents::default());
+    bench.audio.set_freeze_store(Arc::clone(&store));
+    let mut output = bench.play(&input[..3200]);
+    store.set(frozen);
+    output.extend(bench.play(&input[3200..6400]));
+    store.set(FrozenLatents::default());
+    output.extend(bench.play(&input[6400..]));
+    assert_remixed(&output, input, 3200..6400);
+}
+
+#[test]
+fn a_freeze_outlasts_a_reset() {
+    let input = frozen_noise(50_000, |n| n > 5000);
+    let mut bench = Bench::new(64);
+    bench.audio.set_freeze_store(Arc::default());
+    bench.play(&input[..40_000]);
+    bench.audio.reset();
+    let later = &input[40_000..];
+    assert_remixed(&bench.play(later), later, 0..later.len());
+}
+
+/// The remix by the built-in model, with its latency compensated.
+fn play_stream(store: &Arc<FreezeStore>, input: &[Sample], block: usize) -> Vec<[f32; 2]> {
+    let settings = StreamSettings {
+        sample_rate_hz: STREAM_RATE_HZ,
+        voice: Voice::Guided,
+        mode: LatencyMode::Live,
+    };
+    let stream = RemixStream::new(&Model::built_in().unwrap(), settings).unwrap();
+    let stream = stream.with_freeze_store(Arc::clone(store)).unwrap();
+    let geometry = Geometry::new(&GeometrySettings {
+        mode: settings.mode,
+        frame_seconds: stream.frame_seconds(),
+        sample_rate_hz: STREAM_RATE_HZ as f32,
+        max_block_samples: 1024,
+        processor_latency_samples: stream.latency_samples(),
+    });
+    let mut bench = Bench::with(&geometry, Box::new(stream));
+    bench.audio.set_freeze_store(Arc::clone(store));
+    let mut output = Vec::new();
+    for block in input.chunks(block) {
+        output.extend(bench.block(block));
+        bench.work();
+    }
+    assert_eq!(bench.status.late_windows(), 0);
+    assert_eq!(bench.status.last_fault(), None);
+    remix(&output).split_off(geometry.latency_samples())
+}
+
+#[test]
+fn a_frozen_groove_is_the_same_without_a_sidechain_in_a_new_session() {
+    let place = |seconds: f64| (seconds * f64::from(STREAM_RATE_HZ)) as usize;
+    let (freeze, end) = (place(1.5), place(2.0));
+    let mut random = Noise::new(1);
+    let tone =
+        |n: usize, hz: f32| (2.0 * PI * (hz * n as f32 / STREAM_RATE_HZ as f32).fract()).sin();
+    let mut input: Vec<_> = (0..place(7.0))
+        .map(|n| Sample {
+            main: [0.2 * tone(n, 220.0) + 0.2 * tone(n, 277.2) + 0.05 * random.sample(); 2],
+            sidechain: [0.8 * random.sample() * (-((n % 5512) as f32) / 700.0).exp(); 2],
+            controls: Controls::default().with_share(Factor::Rhythm, 1.0),
+        })
+        .collect();
+    for sample in &mut input[freeze..] {
+        sample.controls[Factor::Rhythm].loop_beats = Some(2.0);
+    }
+    for sample in &mut input[end..] {
+        sample.sidechain = [0.0; 2];
+    }
+    let store = Arc::default();
+    let played = play_stream(&store, &input, 64);
+    let saved = store.get();
+    assert!(saved.0.get(Factor::Rhythm).is_some());
+
+    for sample in &mut input {
+        sample.sidechain = [0.0; 2];
+        sample.controls[Factor::Rhythm].loop_beats = Some(2.0);
+    }
+    let loaded = Arc::new(FreezeStore::default());
+    loaded.set(saved.clone());
+    let reopened = play_stream(&loaded, &input, 1000);
+    // The networks remember about a second.
+    let same = place(5.0)..played.len();
+    let main = input[same.clone()].iter().map(|input| input.main);
+    assert!(!main.eq(played[same.clone()].iter().copied()));
+    assert!(played[same.clone()] == reopened[same]);
+    assert_eq!(loaded.get(), saved);
 }
 
 /// A transport that rolls from `beats` on.

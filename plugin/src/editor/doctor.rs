@@ -92,9 +92,11 @@ impl Doctor {
             ));
         }
         if now_seconds - self.sidechain_seconds > SILENT_SECONDS {
-            return Some(Advice::words(
-                "The sidechain is silent: passing the main input through.",
-            ));
+            let is_frozen = params.freeze_harmony.value() || params.freeze_rhythm.value();
+            return Some(Advice::words(match is_frozen {
+                true => "The sidechain is silent: only frozen loops play on.",
+                false => "The sidechain is silent: passing the main input through.",
+            }));
         }
         if now_seconds - self.main_seconds > SILENT_SECONDS {
             return Some(Advice::words("The main input is silent."));
