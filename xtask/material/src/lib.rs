@@ -6,6 +6,7 @@ pub mod audio_cache;
 pub mod audio_file;
 pub mod estimate;
 pub mod exit;
+pub mod folder;
 pub mod loudness;
 pub mod plot;
 pub mod png;
