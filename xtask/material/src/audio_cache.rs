@@ -84,6 +84,15 @@ impl Pcm {
     }
 }
 
+/// Why a track could not be loaded.
+#[derive(Debug)]
+pub enum LoadError {
+    /// The audio file cannot be used; others may be.
+    Track(anyhow::Error),
+    /// The cache cannot be written, whatever the file.
+    Cache(anyhow::Error),
+}
+
 /// A folder of decoded tracks. Each file is named after a hash of the path, size and modification time of its source,
 /// and the sample rate.
 pub struct AudioCache {
@@ -110,9 +119,12 @@ impl AudioCache {
     ///
     /// # Errors
     ///
-    /// Returns an error if the file cannot be read or is silent. The cache is then unchanged.
-    pub fn load(&self, path: &Path) -> Result<Pcm> {
-        let cached = self.folder.join(self.file_name(path)?);
+    /// Returns [`LoadError::Track`] if the file cannot be read or is silent, and [`LoadError::Cache`] if the track cannot
+    /// be stored, e.g. because the disk is full. The cache is then unchanged.
+    pub fn load(&self, path: &Path) -> Result<Pcm, LoadError> {
+        let cached = self
+            .folder
+            .join(self.file_name(path).map_err(LoadError::Track)?);
         // On any error, the track is decoded again.
         if let Some(pcm) = fs::read(&cached)
             .ok()
@@ -120,14 +132,29 @@ impl AudioCache {
         {
             return Ok(pcm);
         }
+        let pcm = self.decode(path).map_err(LoadError::Track)?;
+        self.store(&cached, &pcm).map_err(LoadError::Cache)?;
+        Ok(pcm)
+    }
+
+    fn decode(&self, path: &Path) -> Result<Pcm> {
         let clip = audio_file::read(path)?;
         let mono = audio_file::mono(&clip);
         let mono = audio_file::resample(&mono, clip.sample_rate_hz, self.sample_rate_hz)?;
-        let pcm = Pcm::normalised(&mono, self.sample_rate_hz)
-            .with_context(|| format!("cannot use {}", path.display()))?;
+        Pcm::normalised(&mono, self.sample_rate_hz)
+            .with_context(|| format!("cannot use {}", path.display()))
+    }
 
-        whole_file::write(&cached, &pcm.to_bytes())?;
-        Ok(pcm)
+    fn store(&self, cached: &Path, pcm: &Pcm) -> Result<()> {
+        whole_file::write(cached, &pcm.to_bytes()).with_context(|| {
+            let bytes_per_minute = 60 * size_of::<i16>() * self.sample_rate_hz as usize;
+            format!(
+                "cannot store decoded audio in the cache folder {}, which takes {:.1} MB for each minute of music: free \
+                 space on its disk, or replace the folder by a link to a folder on another disk",
+                self.folder.display(),
+                bytes_per_minute as f64 / 1e6
+            )
+        })
     }
 
     fn file_name(&self, path: &Path) -> Result<String> {
@@ -195,6 +222,29 @@ mod tests {
         assert_eq!(cache.load(&path).unwrap(), first);
         write_sine(&path, 400.0);
         assert_ne!(cache.load(&path).unwrap(), first);
+    }
+
+    #[test]
+    fn a_cache_that_cannot_be_written_is_not_blamed_on_the_track() {
+        let folder = TestFolder::new("cache-full");
+        let path = folder.path().join("a.wav");
+        write_sine(&path, 200.0);
+        let cache_folder = folder.path().join("cache");
+        let cache = AudioCache::new(&cache_folder, RATE_HZ).unwrap();
+        // As on a full disk, every write fails.
+        fs::remove_dir(&cache_folder).unwrap();
+        fs::write(&cache_folder, "").unwrap();
+        let Err(LoadError::Cache(error)) = cache.load(&path) else {
+            panic!("expected an error of the cache");
+        };
+        let error = format!("{error:#}");
+        assert!(error.contains("cache folder") && error.contains("free space"));
+        assert!(error.contains(".pcm: "), "{error}");
+
+        fs::write(&path, "no audio").unwrap();
+        assert!(matches!(cache.load(&path), Err(LoadError::Track(_))));
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(cache.load(&path), Err(LoadError::Track(_))));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use graft_material::audio_cache::{AudioCache, Pcm};
+use graft_material::audio_cache::{AudioCache, LoadError, Pcm};
 use graft_material::{audio_file, progress, whole_file};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -117,7 +117,11 @@ pub fn load_loops(
     Ok(loops.into_iter().map(|track| track.pcm).collect())
 }
 
-/// Reads audio files, with a progress bar.
+/// Reads audio files, with a progress bar. Unusable files are reported on the terminal and skipped.
+///
+/// # Errors
+///
+/// Returns an error if the cache cannot be written.
 fn read_sources(
     sources: Vec<Source>,
     cache_folder: &Path,
@@ -134,10 +138,11 @@ fn read_sources(
                 artist: source.artist,
                 pcm,
             }),
-            Err(error) => {
+            Err(LoadError::Track(error)) => {
                 skipped += 1;
                 bar.suspend(|| eprintln!("skipped: {error:#}"));
             }
+            Err(LoadError::Cache(error)) => return Err(error),
         }
         bar.inc(1);
     }
@@ -424,5 +429,33 @@ mod tests {
         let missing = folder.path().join("missing");
         let error = Dataset::load(&[missing], &cache, RATE_HZ).unwrap_err();
         assert!(format!("{error:#}").contains("missing"));
+    }
+
+    #[test]
+    fn a_cache_that_cannot_be_written_ends_the_reading() {
+        let folder = TestFolder::new("full_cache");
+        let music = music(&folder);
+        let cache = folder.path().join("cache");
+        let first = find_sources(std::slice::from_ref(&music))
+            .unwrap()
+            .remove(0);
+        // A folder in the place of the cached file cannot be replaced by it.
+        AudioCache::new(&cache, RATE_HZ)
+            .unwrap()
+            .load(&first.path)
+            .unwrap();
+        let cached = fs::read_dir(&cache)
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .path();
+        fs::remove_file(&cached).unwrap();
+        fs::create_dir(&cached).unwrap();
+        let error = format!(
+            "{:#}",
+            Dataset::load(&[music], &cache, RATE_HZ).unwrap_err()
+        );
+        assert!(error.contains("cache folder"), "{error}");
     }
 }
