@@ -1,5 +1,7 @@
 //! Training music: files, artists, and the split into training and validation.
 
+mod manifest;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use graft_material::audio_cache::{AudioCache, LoadError, Pcm};
-use graft_material::{audio_file, progress, whole_file};
+use graft_material::{audio_file, folder, progress, whole_file};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -18,9 +20,6 @@ const VALIDATION_SHARE: f64 = 0.15;
 
 /// File with the split in the run folder.
 const SPLIT_FILE: &str = "split.json";
-
-/// Optional table of artists in a folder of audio files, with at least the columns `file` and `artist`.
-const MANIFEST_FILE: &str = "manifest.csv";
 
 /// One track in memory, mono, at the model's sample rate.
 #[derive(Debug)]
@@ -34,7 +33,7 @@ pub struct Track {
 }
 
 /// An audio file and its artist.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Source {
     path: PathBuf,
     artist: String,
@@ -52,18 +51,26 @@ impl Dataset {
     ///
     /// The artist of a file comes from its row in a `manifest.csv` in its folder, or else from the name of the
     /// folder. If this gives a single artist for all files, each file counts as a separate artist, so that some can
-    /// be used for validation. Unusable files are reported on the terminal and skipped.
+    /// be used for validation. Hidden files are passed over. Unusable files, manifests and folders below the given ones
+    /// are reported on the terminal and skipped.
     ///
     /// # Errors
     ///
-    /// Returns an error if a folder cannot be read, or there are fewer than two usable tracks.
+    /// Returns an error if one of `folders` cannot be read, the cache cannot be written, or there are fewer than two
+    /// usable tracks.
     pub fn load(folders: &[PathBuf], cache_folder: &Path, sample_rate_hz: u32) -> Result<Self> {
-        let tracks = read_sources(find_sources(folders)?, cache_folder, sample_rate_hz)?;
+        let mut tracks = read_sources(find_sources(folders)?, cache_folder, sample_rate_hz)?;
         ensure!(
             tracks.len() > 1,
             "expected at least two usable audio files, found {}",
             tracks.len()
         );
+        let artists: BTreeSet<&str> = tracks.iter().map(|track| &*track.artist).collect();
+        if artists.len() == 1 {
+            for track in &mut tracks {
+                track.artist = file_name(&track.path);
+            }
+        }
         Ok(Self {
             tracks: tracks.into_iter().map(Arc::new).collect(),
         })
@@ -206,7 +213,7 @@ impl Split {
     ///
     /// Returns an error if the file in the assets is damaged.
     pub fn of_built_in_model() -> Result<Self> {
-        let text = include_str!("../../../assets/split.json");
+        let text = include_str!("../../../../assets/split.json");
         serde_json::from_str(text).context("cannot read assets/split.json")
     }
 
@@ -223,39 +230,35 @@ impl Split {
     }
 }
 
-/// Finds all audio files below `folders`, each once, in order, with their artists.
+/// Finds all audio files below `folders`, each once, in order, with their artists. What cannot be read is reported on the
+/// terminal and skipped.
 fn find_sources(folders: &[PathBuf]) -> Result<Vec<Source>> {
-    let mut sources = Vec::new();
-    for folder in folders {
-        collect_sources(folder, &mut sources)?;
+    let found = folder::files(folders)?;
+    for warning in found.warnings {
+        eprintln!("skipped: {warning}");
     }
-    sources.sort();
-    sources.dedup();
-    let artists: BTreeSet<&str> = sources.iter().map(|source| &*source.artist).collect();
-    if artists.len() == 1 {
-        for source in &mut sources {
-            source.artist = file_name(&source.path);
+    let mut manifests = BTreeMap::new();
+    let files = found.files.into_iter().map(|file| file.path);
+    let sources = files.filter(|path| is_audio(path)).map(|path| {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let artists = manifests
+            .entry(folder.to_owned())
+            .or_insert_with(|| read_manifest(folder));
+        let artist = artists.get(&file_name(&path)).cloned();
+        Source {
+            artist: artist.unwrap_or_else(|| file_name(folder)),
+            path,
         }
-    }
-    Ok(sources)
+    });
+    Ok(sources.collect())
 }
 
-fn collect_sources(folder: &Path, sources: &mut Vec<Source>) -> Result<()> {
-    let describe = || format!("cannot read the folder {}", folder.display());
-    let artists = read_manifest(&folder.join(MANIFEST_FILE))?;
-    for entry in fs::read_dir(folder).with_context(describe)? {
-        let path = entry.with_context(describe)?.path();
-        if path.is_dir() {
-            collect_sources(&path, sources)?;
-        } else if is_audio(&path) {
-            let artist = artists.get(&file_name(&path));
-            sources.push(Source {
-                artist: artist.cloned().unwrap_or_else(|| file_name(folder)),
-                path,
-            });
-        }
-    }
-    Ok(())
+/// Artists by file name. A file that is not a manifest is reported on the terminal.
+fn read_manifest(folder: &Path) -> BTreeMap<String, String> {
+    manifest::read(folder).unwrap_or_else(|error| {
+        eprintln!("warning: {error:#}; taking artists from the names of folders");
+        BTreeMap::new()
+    })
 }
 
 fn is_audio(path: &Path) -> bool {
@@ -268,49 +271,6 @@ fn is_audio(path: &Path) -> bool {
 fn file_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or(path.as_os_str());
     name.to_string_lossy().into_owned()
-}
-
-/// Artists by file name, in lower case; empty without a manifest.
-fn read_manifest(path: &Path) -> Result<BTreeMap<String, String>> {
-    if !path.exists() {
-        return Ok(BTreeMap::new());
-    }
-    let describe = || format!("cannot read the manifest {}", path.display());
-    let text = fs::read_to_string(path).with_context(describe)?;
-    let mut rows = text.lines().map(csv_fields);
-    let header = rows.next().unwrap_or_default();
-    let column = |name: &str| {
-        header
-            .iter()
-            .position(|field| field == name)
-            .with_context(|| format!("expected a column {name:?}, found {header:?}"))
-            .with_context(describe)
-    };
-    let (file, artist) = (column("file")?, column("artist")?);
-    Ok(rows
-        .filter_map(|row| Some((row.get(file)?.clone(), row.get(artist)?.to_lowercase())))
-        .collect())
-}
-
-/// The fields of one line of comma-separated values; a field in double quotes may contain commas, and a doubled quote
-/// stands for one quote.
-fn csv_fields(line: &str) -> Vec<String> {
-    let mut fields = vec![String::new()];
-    let mut quoted = false;
-    let mut characters = line.chars().peekable();
-    while let Some(character) = characters.next() {
-        let field = fields.last_mut().expect("there is always a field");
-        match character {
-            '"' if quoted && characters.peek() == Some(&'"') => {
-                characters.next();
-                field.push('"');
-            }
-            '"' => quoted = !quoted,
-            ',' if !quoted => fields.push(String::new()),
-            other => field.push(other),
-        }
-    }
-    fields
 }
 
 #[cfg(test)]
@@ -342,6 +302,17 @@ mod tests {
         fs::write(music.join("one/broken.wav"), "no audio").unwrap();
         fs::write(music.join("one/cover.png"), "no audio").unwrap();
         music
+    }
+
+    fn load(music: PathBuf, folder: &TestFolder) -> Result<Dataset> {
+        Dataset::load(&[music], &folder.path().join("cache"), RATE_HZ)
+    }
+
+    /// Names of files and their artists.
+    fn artists(dataset: &Dataset) -> Vec<(String, &str)> {
+        let tracks = dataset.tracks.iter();
+        let artists = tracks.map(|track| (file_name(&track.path), &*track.artist));
+        artists.collect()
     }
 
     #[test]
@@ -396,29 +367,45 @@ mod tests {
     }
 
     #[test]
-    fn files_of_one_folder_are_told_apart() {
+    fn files_of_one_folder_are_told_apart_whatever_a_mac_adds() {
         let folder = TestFolder::new("one_folder");
         let music = folder.path().join("music");
         write_sine(&music.join("a.wav"), 200.0, 0.5);
         write_sine(&music.join("b.wav"), 300.0, 0.5);
-        let dataset = Dataset::load(&[music], &folder.path().join("cache"), RATE_HZ).unwrap();
-        assert!(dataset.partition(&Split::draw(&dataset, 1)).is_ok());
+        fs::create_dir(music.join("__MACOSX")).unwrap();
+        for name in ["__MACOSX/._a.wav", "__MACOSX/c.wav", "._a.wav", ".DS_Store"] {
+            fs::write(music.join(name), "no audio").unwrap();
+        }
+        let told_apart = [("a.wav".to_owned(), "a.wav"), ("b.wav".to_owned(), "b.wav")];
+        assert_eq!(artists(&load(music.clone(), &folder).unwrap()), told_apart);
+        // Nor does an artist count whose files cannot be used.
+        fs::create_dir(music.join("other")).unwrap();
+        fs::write(music.join("other/d.wav"), "no audio").unwrap();
+        assert_eq!(artists(&load(music, &folder).unwrap()), told_apart);
     }
 
     #[test]
-    fn a_manifest_names_artists() {
+    fn a_manifest_names_artists_and_anything_else_does_no_harm() {
         let folder = TestFolder::new("manifest");
-        let path = folder.path().join(MANIFEST_FILE);
-        fs::write(
-            &path,
-            "file,title,artist\na.ogg,\"One, two\",Kim\nb.ogg,\"\"\"3\"\"\",KIM\n",
-        )
-        .unwrap();
-        let artists = read_manifest(&path).unwrap();
-        assert_eq!(artists["a.ogg"], "kim");
-        assert_eq!(artists["b.ogg"], "kim");
-        fs::write(&path, "name,artist\n").unwrap();
-        assert!(format!("{:#}", read_manifest(&path).unwrap_err()).contains("\"file\""));
+        let music = music(&folder);
+        let manifest = music.join("one/manifest.csv");
+        let artist_of_a = || {
+            artists(&load(music.clone(), &folder).unwrap())[0]
+                .1
+                .to_owned()
+        };
+        fs::write(&manifest, "\u{feff}file,artist\r\na.wav,Kim\r\n").unwrap();
+        assert_eq!(artist_of_a(), "kim");
+        for other in [b"name,artist\na.wav,Kim\n".as_slice(), b"RIFF\xff\x00", b""] {
+            fs::write(&manifest, other).unwrap();
+            assert_eq!(artist_of_a(), "one");
+        }
+        let error = manifest::read(&music.join("one")).unwrap_err();
+        let error = format!("{error:#}");
+        assert!(error.contains("manifest.csv") && error.contains("columns file and artist"));
+        fs::remove_file(&manifest).unwrap();
+        fs::create_dir(&manifest).unwrap();
+        assert_eq!(artist_of_a(), "one");
     }
 
     #[test]
