@@ -1,25 +1,18 @@
 //! Training music: files, artists, and the split into training and validation.
 
 mod manifest;
+mod short;
+mod split;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use graft_material::audio_cache::{AudioCache, LoadError, Pcm};
-use graft_material::{audio_file, folder, progress, whole_file};
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-use rand::seq::SliceRandom;
-use serde::{Deserialize, Serialize};
+use graft_material::{audio_file, folder, progress};
 
-/// Share of the artists used for validation only.
-const VALIDATION_SHARE: f64 = 0.15;
-
-/// File with the split in the run folder.
-const SPLIT_FILE: &str = "split.json";
+pub use split::{Cut, Split};
 
 /// One track in memory, mono, at the model's sample rate.
 #[derive(Debug)]
@@ -42,7 +35,8 @@ struct Source {
 /// All usable tracks of a list of folders, ordered by path.
 #[derive(Debug)]
 pub struct Dataset {
-    tracks: Vec<Arc<Track>>,
+    tracks: Vec<Track>,
+    sample_rate_hz: u32,
 }
 
 impl Dataset {
@@ -56,14 +50,19 @@ impl Dataset {
     ///
     /// # Errors
     ///
-    /// Returns an error if one of `folders` cannot be read, the cache cannot be written, or there are fewer than two
-    /// usable tracks.
+    /// Returns an error if one of `folders` cannot be read, the cache cannot be written, or there is no usable file.
     pub fn load(folders: &[PathBuf], cache_folder: &Path, sample_rate_hz: u32) -> Result<Self> {
-        let mut tracks = read_sources(find_sources(folders)?, cache_folder, sample_rate_hz)?;
+        let sources = find_sources(folders)?;
+        let found = sources.len();
+        let mut tracks = read_sources(sources, cache_folder, sample_rate_hz)?;
         ensure!(
-            tracks.len() > 1,
-            "expected at least two usable audio files, found {}",
-            tracks.len()
+            !tracks.is_empty(),
+            "expected audio files ({}) in {folders:?}, found {}",
+            audio_file::EXTENSIONS.join(", "),
+            match found {
+                0 => "none".to_owned(),
+                _ => format!("{found}, none of which can be used"),
+            }
         );
         let artists: BTreeSet<&str> = tracks.iter().map(|track| &*track.artist).collect();
         if artists.len() == 1 {
@@ -72,7 +71,8 @@ impl Dataset {
             }
         }
         Ok(Self {
-            tracks: tracks.into_iter().map(Arc::new).collect(),
+            tracks,
+            sample_rate_hz,
         })
     }
 
@@ -80,23 +80,39 @@ impl Dataset {
     ///
     /// # Errors
     ///
-    /// Returns an error if either part is empty.
-    pub fn partition(&self, split: &Split) -> Result<Partition> {
-        let (validation, training): (Vec<_>, Vec<_>) = self
-            .tracks
-            .iter()
-            .cloned()
-            .partition(|track| split.validation_artists.contains(&track.artist));
+    /// Returns an error if either part is empty, because the split was drawn for other music.
+    pub fn partition(self, split: &Split) -> Result<Partition> {
+        let (mut training, mut validation) = (Vec::new(), Vec::new());
+        for track in self.tracks {
+            match &split.recording {
+                _ if split.validates(&track) => validation.push(track),
+                Some(cut) if cut.applies_to(&track) => {
+                    let [first, last] = cut.parts(&track, self.sample_rate_hz);
+                    training.push(first);
+                    validation.push(last);
+                }
+                _ => training.push(track),
+            }
+        }
+        let in_arcs = |tracks: Vec<Track>| -> Vec<Arc<Track>> {
+            let tracks = tracks.into_iter().map(Arc::new);
+            tracks
+                .filter(|track| !track.pcm.samples.is_empty())
+                .collect()
+        };
+        let parts = Partition {
+            training: in_arcs(training),
+            validation: in_arcs(validation),
+            sample_rate_hz: self.sample_rate_hz,
+        };
         ensure!(
-            !training.is_empty() && !validation.is_empty(),
-            "need at least one training and one validation track, found {} and {}",
-            training.len(),
-            validation.len()
+            !parts.training.is_empty() && !parts.validation.is_empty(),
+            "the split keeps {split} for validation: expected this and other music, found {} tracks to train on and {} to \
+             validate with",
+            parts.training.len(),
+            parts.validation.len()
         );
-        Ok(Partition {
-            training,
-            validation,
-        })
+        Ok(parts)
     }
 }
 
@@ -165,69 +181,10 @@ fn read_sources(
 pub struct Partition {
     /// Training tracks.
     pub training: Vec<Arc<Track>>,
-    /// Validation tracks, by artists without training tracks.
+    /// Validation tracks, by artists without training tracks; or the last part of the only recording.
     pub validation: Vec<Arc<Track>>,
-}
-
-/// The artists that are used for validation only. Drawn once per run and stored in the run folder.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Split {
-    /// Names of the validation artists, in order.
-    pub validation_artists: BTreeSet<String>,
-}
-
-impl Split {
-    /// Draws about 15 % of the artists. The result depends only on the artists and the seed.
-    pub fn draw(dataset: &Dataset, seed: u64) -> Self {
-        let artists: BTreeSet<&str> = dataset.tracks.iter().map(|track| &*track.artist).collect();
-        let mut artists: Vec<&str> = artists.into_iter().collect();
-        artists.shuffle(&mut StdRng::seed_from_u64(seed));
-        let count = (artists.len() as f64 * VALIDATION_SHARE).round().max(1.0) as usize;
-        Self {
-            validation_artists: artists[..count]
-                .iter()
-                .map(|&artist| artist.to_owned())
-                .collect(),
-        }
-    }
-
-    /// Loads the split in `run_folder`, or draws a new one and saves it there as `split.json`.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if the file cannot be read, parsed or written.
-    pub fn load_or_draw(run_folder: &Path, dataset: &Dataset, seed: u64) -> Result<Self> {
-        let path = run_folder.join(SPLIT_FILE);
-        if path.exists() {
-            return Self::load(run_folder);
-        }
-        let split = Self::draw(dataset, seed);
-        whole_file::write(&path, serde_json::to_string_pretty(&split)?.as_bytes())?;
-        Ok(split)
-    }
-
-    /// The split of the built-in model.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if the file in the assets is damaged.
-    pub fn of_built_in_model() -> Result<Self> {
-        let text = include_str!("../../../../assets/split.json");
-        serde_json::from_str(text).context("cannot read assets/split.json")
-    }
-
-    /// Loads the split in `run_folder`.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if the file is missing or cannot be parsed.
-    pub fn load(run_folder: &Path) -> Result<Self> {
-        let path = run_folder.join(SPLIT_FILE);
-        let describe = || format!("cannot read the split {}", path.display());
-        let text = fs::read_to_string(&path).with_context(describe)?;
-        serde_json::from_str(&text).with_context(describe)
-    }
+    /// Sample rate of the tracks.
+    pub sample_rate_hz: u32,
 }
 
 /// Finds all audio files below `folders`, each once, in order, with their artists. What cannot be read is reported on the
@@ -275,6 +232,8 @@ fn file_name(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use graft_material::audio_file::{WavFormat, write_wav};
     use graft_material::testing::TestFolder;
@@ -337,36 +296,6 @@ mod tests {
     }
 
     #[test]
-    fn the_split_is_by_artist_kept_with_the_run_and_never_mixed() {
-        let folder = TestFolder::new("split");
-        let dataset =
-            Dataset::load(&[music(&folder)], &folder.path().join("cache"), RATE_HZ).unwrap();
-        let split = Split::load_or_draw(folder.path(), &dataset, 1).unwrap();
-        assert_eq!(split.validation_artists.len(), 1);
-        assert_eq!(Split::draw(&dataset, 1), split);
-        assert_eq!(
-            Split::load_or_draw(folder.path(), &dataset, 2).unwrap(),
-            split,
-            "drawn anew"
-        );
-        assert!(
-            (0..20).any(|seed| Split::draw(&dataset, seed) != split),
-            "the seed has no effect"
-        );
-
-        let Partition {
-            training,
-            validation,
-        } = dataset.partition(&split).unwrap();
-        assert_eq!((training.len(), validation.len()), (4, 2));
-        for track in &training {
-            assert!(validation.iter().all(|other| other.artist != track.artist));
-        }
-        fs::write(folder.path().join(SPLIT_FILE), "{\"validation\": 1}").unwrap();
-        assert!(Split::load_or_draw(folder.path(), &dataset, 1).is_err());
-    }
-
-    #[test]
     fn files_of_one_folder_are_told_apart_whatever_a_mac_adds() {
         let folder = TestFolder::new("one_folder");
         let music = folder.path().join("music");
@@ -411,10 +340,9 @@ mod tests {
     #[test]
     fn a_folder_without_music_is_an_error() {
         let folder = TestFolder::new("no_music");
-        let cache = folder.path().join("cache");
-        assert!(Dataset::load(&[folder.path().to_owned()], &cache, RATE_HZ).is_err());
-        let missing = folder.path().join("missing");
-        let error = Dataset::load(&[missing], &cache, RATE_HZ).unwrap_err();
+        let error = load(folder.path().to_owned(), &folder).unwrap_err();
+        assert!(error.to_string().contains("found none"), "{error}");
+        let error = load(folder.path().join("missing"), &folder).unwrap_err();
         assert!(format!("{error:#}").contains("missing"));
     }
 
@@ -439,10 +367,7 @@ mod tests {
             .path();
         fs::remove_file(&cached).unwrap();
         fs::create_dir(&cached).unwrap();
-        let error = format!(
-            "{:#}",
-            Dataset::load(&[music], &cache, RATE_HZ).unwrap_err()
-        );
+        let error = format!("{:#}", load(music, &folder).unwrap_err());
         assert!(error.contains("cache folder"), "{error}");
     }
 }
