@@ -7,8 +7,9 @@ use std::time::UNIX_EPOCH;
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
+use crate::audio_file::{self, Recording};
 use crate::loudness::loudness_gain;
-use crate::{audio_file, whole_file};
+use crate::whole_file;
 
 /// First bytes of a cache file. The last one is the version of the format and of the normalisation.
 const MAGIC: [u8; 8] = *b"graftpc1";
@@ -84,6 +85,15 @@ impl Pcm {
     }
 }
 
+/// Why a track could not be loaded.
+#[derive(Debug)]
+pub enum LoadError {
+    /// The audio file cannot be used; others may be.
+    Track(anyhow::Error),
+    /// The cache cannot be written, whatever the file.
+    Cache(anyhow::Error),
+}
+
 /// A folder of decoded tracks. Each file is named after a hash of the path, size and modification time of its source,
 /// and the sample rate.
 pub struct AudioCache {
@@ -106,13 +116,17 @@ impl AudioCache {
         })
     }
 
-    /// Loads the track of an audio file from the cache, or decodes the file and stores the track.
+    /// Loads the track of an audio file from the cache, or decodes the file and stores the track. `warn` gets what is
+    /// noticed while decoding.
     ///
     /// # Errors
     ///
-    /// Returns an error if the file cannot be read or is silent. The cache is then unchanged.
-    pub fn load(&self, path: &Path) -> Result<Pcm> {
-        let cached = self.folder.join(self.file_name(path)?);
+    /// Returns [`LoadError::Track`] if the file cannot be read or is silent, and [`LoadError::Cache`] if the track cannot
+    /// be stored, e.g. because the disk is full. The cache is then unchanged.
+    pub fn load(&self, path: &Path, warn: impl FnMut(&str)) -> Result<Pcm, LoadError> {
+        let cached = self
+            .folder
+            .join(self.file_name(path).map_err(LoadError::Track)?);
         // On any error, the track is decoded again.
         if let Some(pcm) = fs::read(&cached)
             .ok()
@@ -120,14 +134,30 @@ impl AudioCache {
         {
             return Ok(pcm);
         }
-        let clip = audio_file::read(path)?.clip;
+        let pcm = self.decode(path, warn).map_err(LoadError::Track)?;
+        self.store(&cached, &pcm).map_err(LoadError::Cache)?;
+        Ok(pcm)
+    }
+
+    fn decode(&self, path: &Path, warn: impl FnMut(&str)) -> Result<Pcm> {
+        let Recording { clip, warnings } = audio_file::read(path)?;
+        warnings.iter().map(String::as_str).for_each(warn);
         let mono = audio_file::mono(&clip);
         let mono = audio_file::resample(&mono, clip.sample_rate_hz, self.sample_rate_hz)?;
-        let pcm = Pcm::normalised(&mono, self.sample_rate_hz)
-            .with_context(|| format!("cannot use {}", path.display()))?;
+        Pcm::normalised(&mono, self.sample_rate_hz)
+            .with_context(|| format!("cannot use {}", path.display()))
+    }
 
-        whole_file::write(&cached, &pcm.to_bytes())?;
-        Ok(pcm)
+    fn store(&self, cached: &Path, pcm: &Pcm) -> Result<()> {
+        whole_file::write(cached, &pcm.to_bytes()).with_context(|| {
+            let bytes_per_minute = 60 * size_of::<i16>() * self.sample_rate_hz as usize;
+            format!(
+                "cannot store decoded audio in the cache folder {}, which takes {:.1} MB for each minute of music: free \
+                 space on its disk, or replace the folder by a link to a folder on another disk",
+                self.folder.display(),
+                bytes_per_minute as f64 / 1e6
+            )
+        })
     }
 
     fn file_name(&self, path: &Path) -> Result<String> {
@@ -177,24 +207,53 @@ mod tests {
         let path = folder.path().join("a.wav");
         write_sine(&path, 200.0);
         let cache = AudioCache::new(&folder.path().join("cache"), RATE_HZ).unwrap();
-        let first = cache.load(&path).unwrap();
+        let first = cache.load(&path, |_| {}).unwrap();
         let cached: Vec<_> = fs::read_dir(folder.path().join("cache"))
             .unwrap()
             .flatten()
             .collect();
         assert_eq!(cached.len(), 1);
-        assert_eq!(cache.load(&path).unwrap(), first);
+        assert_eq!(cache.load(&path, |_| {}).unwrap(), first);
 
         // A cached track is used while its source is unchanged ...
         let mut other = first.clone();
         other.samples[0] = 123;
         fs::write(cached[0].path(), other.to_bytes()).unwrap();
-        assert_eq!(cache.load(&path).unwrap(), other);
+        assert_eq!(cache.load(&path, |_| {}).unwrap(), other);
         // ... unless the cached track is damaged or its source has changed.
         fs::write(cached[0].path(), b"damaged").unwrap();
-        assert_eq!(cache.load(&path).unwrap(), first);
+        assert_eq!(cache.load(&path, |_| {}).unwrap(), first);
         write_sine(&path, 400.0);
-        assert_ne!(cache.load(&path).unwrap(), first);
+        assert_ne!(cache.load(&path, |_| {}).unwrap(), first);
+    }
+
+    #[test]
+    fn a_cache_that_cannot_be_written_is_not_blamed_on_the_track() {
+        let folder = TestFolder::new("cache-full");
+        let path = folder.path().join("a.wav");
+        write_sine(&path, 200.0);
+        let cache_folder = folder.path().join("cache");
+        let cache = AudioCache::new(&cache_folder, RATE_HZ).unwrap();
+        // As on a full disk, every write fails.
+        fs::remove_dir(&cache_folder).unwrap();
+        fs::write(&cache_folder, "").unwrap();
+        let Err(LoadError::Cache(error)) = cache.load(&path, |_| {}) else {
+            panic!("expected an error of the cache");
+        };
+        let error = format!("{error:#}");
+        assert!(error.contains("cache folder") && error.contains("free space"));
+        assert!(error.contains(".pcm: "), "{error}");
+
+        fs::write(&path, "no audio").unwrap();
+        assert!(matches!(
+            cache.load(&path, |_| {}),
+            Err(LoadError::Track(_))
+        ));
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(
+            cache.load(&path, |_| {}),
+            Err(LoadError::Track(_))
+        ));
     }
 
     #[test]

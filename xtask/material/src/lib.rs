@@ -7,6 +7,7 @@ pub mod audio_file;
 pub mod audio_writer;
 pub mod estimate;
 pub mod exit;
+pub mod folder;
 pub mod loudness;
 pub mod plot;
 pub mod png;

@@ -9,11 +9,10 @@ use candle_core::Device;
 use clap::Args;
 use graft_material::workspace;
 use model_runtime::Model;
-use vocoder::MelConfig;
 
 use crate::assemble;
 use crate::checkpoint::{self, CheckpointHeader};
-use crate::dataset::{Dataset, Partition, Split};
+use crate::dataset::{Dataset, Split};
 use crate::device::DeviceName;
 use crate::recipe::Recipe;
 use crate::run::{Run, Until};
@@ -89,19 +88,25 @@ impl Train {
             (Some(model), false) => from_model(recipe, model)?,
             (None, false) => (CheckpointHeader::new(recipe, None), Weights::Random),
         };
+        let reconstructor = self.reconstructor(&header.recipe)?;
         let device = self.device.open()?;
         fs::create_dir_all(&self.run).with_context(|| format!("cannot create {folder}"))?;
 
-        let rate_hz = header.recipe.mel().sample_rate_hz;
-        let dataset = Dataset::load(&self.data, &workspace::cache("audio"), rate_hz)?;
-        let split = Split::load_or_draw(&self.run, &dataset, header.recipe.seed())?;
-        let parts = dataset.partition(&split)?;
+        let mel = header.recipe.mel().clone();
+        let cache = workspace::cache("audio");
+        let dataset = Dataset::load(&self.data, &cache, mel.sample_rate_hz)?;
+        let crop_samples = crop_frames(&header.recipe, reconstructor.clone()) * mel.hop_length;
+        let seed = header.recipe.seed();
+        let split = Split::load_or_draw(&self.run, &dataset, seed, crop_samples)?;
+        if let Some(cut) = &split.recording {
+            println!("{cut}");
+        }
+        let parts = dataset.partition(&split).with_context(|| {
+            format!("the data does not match the split of {folder}: name the folders that the run began with")
+        })?;
+        let parts = parts.with_short_files_joined(crop_samples);
         match header.recipe.clone() {
             Recipe::Network(recipe) => {
-                ensure!(
-                    self.from.is_none(),
-                    "--from works only with recipes for a voice or a magnitude network"
-                );
                 let material = NetworkMaterial {
                     parts,
                     data: &self.data,
@@ -111,29 +116,52 @@ impl Train {
                 Run::new(&self.run, header, trainee)?.train(until)
             }
             Recipe::Voice(recipe) => {
-                let material = self.voice_material(parts, &recipe.mel)?;
+                let material = VoiceMaterial {
+                    parts,
+                    reconstructor,
+                };
                 let trainee = VoiceTrainee::new(recipe, &header, &weights, material, device)?;
                 Run::new(&self.run, header, trainee)?.train(until)
             }
             Recipe::Magnitudes(recipe) => {
-                let material = self.voice_material(parts, &recipe.mel)?;
+                let material = VoiceMaterial {
+                    parts,
+                    reconstructor,
+                };
                 let trainee = MagnitudesTrainee::new(recipe, &header, &weights, material, device)?;
                 Run::new(&self.run, header, trainee)?.train(until)
             }
         }
     }
 
-    fn voice_material(&self, parts: Partition, mel: &MelConfig) -> Result<VoiceMaterial> {
-        ensure!(
-            self.drums.is_empty(),
-            "--drums works only with recipes for a network"
-        );
-        let load = |path| Reconstructor::load(path, mel);
-        let reconstructor = self.from.as_deref().map(load).transpose()?;
-        Ok(VoiceMaterial {
-            parts,
-            reconstructor,
-        })
+    /// The model that decodes mels (`--from`), if there is one.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the recipe does not go with the options.
+    fn reconstructor(&self, recipe: &Recipe) -> Result<Option<Reconstructor>> {
+        if let Recipe::Network(_) = recipe {
+            ensure!(
+                self.from.is_none(),
+                "--from works only with recipes for a voice or a magnitude network"
+            );
+        } else {
+            ensure!(
+                self.drums.is_empty(),
+                "--drums works only with recipes for a network"
+            );
+        }
+        let load = |path| Reconstructor::load(path, recipe.mel());
+        self.from.as_deref().map(load).transpose()
+    }
+}
+
+/// Frames of the longest crop that is drawn from a track.
+fn crop_frames(recipe: &Recipe, reconstructor: Option<Reconstructor>) -> usize {
+    match recipe {
+        Recipe::Network(recipe) => recipe.crops.frames,
+        Recipe::Voice(recipe) => VoiceTrainee::crop_frames(recipe, reconstructor),
+        Recipe::Magnitudes(recipe) => MagnitudesTrainee::crop_frames(recipe, reconstructor),
     }
 }
 
@@ -207,6 +235,7 @@ mod tests {
     use graft_material::audio_writer::{self, WavFormat};
     use graft_material::testing::TestFolder;
     use model_runtime::AudioClip;
+    use vocoder::MelConfig;
 
     const RECIPE: &str = r#"
         name = "tiny"
@@ -470,6 +499,37 @@ mod tests {
             .filter_map(|figures| figures["train"]["reconstruction"].as_f64())
             .collect();
         assert!(losses.last().unwrap() < &(0.7 * losses[0]), "{losses:?}");
+    }
+
+    #[test]
+    fn one_recording_trains_and_resumes_with_the_same_parts() {
+        let folder = prepare_seconds("recording", 5);
+        for other in ["music/1.wav", "music/2.wav"] {
+            fs::remove_file(folder.path().join(other)).unwrap();
+        }
+        task(&folder, "run", 2, false).run().unwrap();
+        let split = || Split::load(&folder.path().join("run")).unwrap();
+        let cut = split().recording.unwrap();
+        assert!(cut.training_until_seconds < cut.validation_from_seconds);
+        task(&folder, "run", 3, true).run().unwrap();
+        assert_eq!(split().recording, Some(cut));
+    }
+
+    #[test]
+    fn files_shorter_than_a_crop_train_together() {
+        // 2 s each; a crop takes 3 s.
+        let folder = prepare("short-files");
+        let recipe = RECIPE.replace("frames = 16", "frames = 128");
+        fs::write(folder.path().join("recipe.toml"), recipe).unwrap();
+        let error = task(&folder, "run", 1, false).run().unwrap_err();
+        assert!(error.to_string().contains("6.0 s in 3 files"), "{error}");
+        let music = folder.path().join("music");
+        for (from, to) in [("0.wav", "3.wav"), ("1.wav", "4.wav"), ("2.wav", "5.wav")] {
+            fs::copy(music.join(from), music.join(to)).unwrap();
+        }
+        task(&folder, "run", 1, false).run().unwrap();
+        let split = Split::load(&folder.path().join("run")).unwrap();
+        assert_eq!(split.validation_artists.len(), 2);
     }
 
     #[test]

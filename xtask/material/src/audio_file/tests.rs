@@ -29,13 +29,6 @@ const TONE_STEREO_MP3: &[u8] = include_bytes!("../../fixtures/tone_stereo.mp3");
 /// Samples of a packet of AAC.
 const AAC_SAMPLES: usize = 1024;
 
-fn sine(frequency_hz: f64, rate_hz: u32, samples: usize) -> Vec<f32> {
-    let step = TAU * frequency_hz / f64::from(rate_hz);
-    (0..samples)
-        .map(|n| (0.5 * (step * n as f64).sin()) as f32)
-        .collect()
-}
-
 /// A folder into which a test writes files.
 struct Files(TestFolder);
 
@@ -701,7 +694,7 @@ fn a_reader_begins_again_after_a_rewind() {
     let files = Files::new("rewind");
     let cut = &TONE_FLAC[..TONE_FLAC.len() / 2];
     let mut reader = AudioReader::open(&files.write("cut.flac", cut)).unwrap();
-    let mut all = |reader: &mut AudioReader| {
+    let all = |reader: &mut AudioReader| {
         let (mut samples, mut block) = (Vec::new(), Vec::new());
         while reader.next_block(&mut block).unwrap() {
             samples.extend_from_slice(&block[0]);

@@ -1,12 +1,13 @@
 //! Standard MIDI files in folders and archives.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use flate2::read::GzDecoder;
+use graft_material::folder::{self, FoundFile};
 use tar::Archive;
 
 /// File with chord annotations next to a MIDI file, as in POP909: lines of start, end and chord.
@@ -26,64 +27,48 @@ pub struct MidiFile {
 /// Finds all MIDI files (`.mid`, `.midi`) below `folders` and in the `.tar.gz` archives there, each once, in order.
 ///
 /// Groups them by source, so that large sources do not dominate. A source is an archive, a folder directly below one
-/// of `folders` with its subfolders, or all files directly in one of `folders`. Unreadable archives are reported on
-/// the terminal and skipped.
+/// of `folders` with its subfolders, or all files directly in one of `folders`. Unreadable files and archives are
+/// reported on the terminal and skipped; unreadable folders below `folders` as well, by
+/// [`Dataset::load`](crate::dataset::Dataset::load), which reads the same folders.
 ///
 /// # Errors
 ///
-/// Returns an error if a folder or file cannot be read.
+/// Returns an error if one of `folders` cannot be read.
 pub fn find(folders: &[PathBuf]) -> Result<Vec<Vec<MidiFile>>> {
-    let mut found = Found::default();
-    for folder in folders {
-        found.collect(folder, None)?;
-    }
     let mut sources: BTreeMap<PathBuf, Vec<MidiFile>> = BTreeMap::new();
-    for (path, source) in found.files {
-        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let file = MidiFile {
-            name: path.display().to_string(),
-            bytes,
-            chords: fs::read_to_string(path.with_file_name(CHORDS_FILE)).ok(),
+    for file in folder::files(folders)?.files {
+        let FoundFile { path, root } = &file;
+        let read = if is_midi(path) {
+            read_file(path).map(|midi| (source(path, root), vec![midi]))
+        } else if is_archive(path) {
+            read_archive(path).map(|files| (path.clone(), files))
+        } else {
+            continue;
         };
-        sources.entry(source).or_default().push(file);
-    }
-    for path in found.archives {
-        match read_archive(&path) {
-            Ok(files) if files.is_empty() => {}
-            Ok(files) => {
-                sources.insert(path, files);
-            }
+        match read {
+            Ok((_, files)) if files.is_empty() => {}
+            Ok((source, files)) => sources.entry(source).or_default().extend(files),
             Err(error) => eprintln!("skipped: cannot read {}: {error:#}", path.display()),
         }
     }
     Ok(sources.into_values().collect())
 }
 
-/// Paths to read.
-#[derive(Default)]
-struct Found {
-    /// MIDI files and the source of each.
-    files: BTreeMap<PathBuf, PathBuf>,
-    archives: BTreeSet<PathBuf>,
+/// The folder directly below `root` that `path` is in, or `root` itself.
+fn source(path: &Path, root: &Path) -> PathBuf {
+    let below = path.strip_prefix(root).unwrap_or(path);
+    match below.iter().next() {
+        Some(first) if below.iter().nth(1).is_some() => root.join(first),
+        _ => root.to_owned(),
+    }
 }
 
-impl Found {
-    /// Searches `folder`. Its files belong to `source`; without one, each subfolder is a source, and so is
-    /// `folder` for the files directly in it.
-    fn collect(&mut self, folder: &Path, source: Option<&Path>) -> Result<()> {
-        let describe = || format!("cannot read the folder {}", folder.display());
-        for entry in fs::read_dir(folder).with_context(describe)? {
-            let path = entry.with_context(describe)?.path();
-            if path.is_dir() {
-                self.collect(&path, Some(source.unwrap_or(&path)))?;
-            } else if is_midi(&path) {
-                self.files.insert(path, source.unwrap_or(folder).to_owned());
-            } else if is_archive(&path) {
-                self.archives.insert(path);
-            }
-        }
-        Ok(())
-    }
+fn read_file(path: &Path) -> Result<MidiFile> {
+    Ok(MidiFile {
+        name: path.display().to_string(),
+        bytes: fs::read(path)?,
+        chords: fs::read_to_string(path.with_file_name(CHORDS_FILE)).ok(),
+    })
 }
 
 /// The MIDI files in an archive, in order.
@@ -121,8 +106,7 @@ fn read_archive(path: &Path) -> Result<Vec<MidiFile>> {
 
 fn is_midi(path: &Path) -> bool {
     let name = lower_case_name(path);
-    // Some systems add metadata files with a leading dot; they contain no music.
-    !name.starts_with('.') && (name.ends_with(".mid") || name.ends_with(".midi"))
+    !folder::is_hidden(path) && (name.ends_with(".mid") || name.ends_with(".midi"))
 }
 
 fn is_archive(path: &Path) -> bool {

@@ -18,6 +18,7 @@ use crate::optim::Adam;
 use crate::parameters::Parameters;
 use crate::recipe::magnitudes::{EDGE_FRAMES, MagnitudesRecipe};
 use crate::voice::preview::VoicePreview;
+use crate::voice::reconstructor::Reconstructor;
 use crate::voice::segments::{Heard, SegmentBatch, SegmentSampler, Segments, VoiceMaterial};
 use crate::voice::spectra::Magnitudes;
 use crate::weights::Weights;
@@ -66,10 +67,7 @@ impl MagnitudesTrainee {
         if let Weights::Checkpoint(state) = weights {
             optimiser.restore(state, header.step)?;
         }
-        let heard = Heard {
-            reconstructor: material.reconstructor,
-            template: false,
-        };
+        let heard = heard(material.reconstructor);
         let parts = &material.parts;
         let sampler = |tracks, settings| SegmentSampler::new(tracks, &mel, settings, heard.clone());
         let settings = Segments {
@@ -95,6 +93,11 @@ impl MagnitudesTrainee {
         })
     }
 
+    /// Frames of the longest crop that is drawn from a track.
+    pub fn crop_frames(recipe: &MagnitudesRecipe, reconstructor: Option<Reconstructor>) -> usize {
+        heard(reconstructor).crop_frames(recipe.segments.frames)
+    }
+
     /// The network with its averaged weights.
     fn averaged(&self, device: &Device) -> Result<MagnitudeNetwork> {
         let builder = VarBuilder::from_tensors(self.optimiser.averages()?, DType::F32, device);
@@ -103,6 +106,13 @@ impl MagnitudesTrainee {
             &self.recipe.mel,
             &builder,
         )?)
+    }
+}
+
+fn heard(reconstructor: Option<Reconstructor>) -> Heard {
+    Heard {
+        reconstructor,
+        template: false,
     }
 }
 

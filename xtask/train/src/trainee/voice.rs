@@ -23,6 +23,7 @@ use crate::parameters::Parameters;
 use crate::recipe::voice::VoiceRecipe;
 use crate::voice::discriminators::Discriminators;
 use crate::voice::preview::VoicePreview;
+use crate::voice::reconstructor::Reconstructor;
 use crate::voice::segments::{Heard, SegmentBatch, SegmentSampler, Segments, VoiceMaterial};
 use crate::voice::spectra::{LogMels, StftLoss};
 use crate::weights::Weights;
@@ -95,10 +96,7 @@ impl VoiceTrainee {
             )
         });
         let adversary = adversary.transpose()?;
-        let heard = Heard {
-            reconstructor: material.reconstructor,
-            template: recipe.generator.template,
-        };
+        let heard = heard(&recipe, material.reconstructor);
         let parts = &material.parts;
         let settings = Segments {
             gain_nepers: 0.0,
@@ -128,6 +126,12 @@ impl VoiceTrainee {
         })
     }
 
+    /// Frames of the longest crop that is drawn from a track.
+    pub fn crop_frames(recipe: &VoiceRecipe, reconstructor: Option<Reconstructor>) -> usize {
+        let frames = recipe.segments.frames.max(VALIDATION_FRAMES);
+        heard(recipe, reconstructor).crop_frames(frames)
+    }
+
     /// The generator with its averaged weights.
     fn averaged(&self) -> Result<Generator> {
         let averages = self.optimiser.averages()?;
@@ -137,6 +141,13 @@ impl VoiceTrainee {
             true,
             &builder,
         )?)
+    }
+}
+
+fn heard(recipe: &VoiceRecipe, reconstructor: Option<Reconstructor>) -> Heard {
+    Heard {
+        reconstructor,
+        template: recipe.generator.template,
     }
 }
 

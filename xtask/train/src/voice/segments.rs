@@ -126,6 +126,12 @@ impl Heard {
         Ok(to_log_mels(&reconstructor.reconstruct(&mel)?)?.remove(0))
     }
 
+    /// Frames of music that a segment of `segment_frames` is made from: with context on either side.
+    pub fn crop_frames(&self, segment_frames: usize) -> usize {
+        let context = self.reconstructor_context_frames() + self.template_context_frames();
+        segment_frames + 2 * context
+    }
+
     /// Frames of context on either side of a segment for its reconstruction.
     fn reconstructor_context_frames(&self) -> usize {
         let reconstructor = self.reconstructor.as_ref();
@@ -164,8 +170,7 @@ impl SegmentSampler {
         settings: Segments,
         heard: Heard,
     ) -> Result<Self> {
-        let context = heard.reconstructor_context_frames() + heard.template_context_frames();
-        let frames = settings.frames + 2 * context;
+        let frames = heard.crop_frames(settings.frames);
         let tracks_by_artist = by_artist(tracks, frames * mel.hop_length)?;
         Ok(Self {
             settings,
@@ -205,7 +210,7 @@ impl MakeBatch for SegmentSampler {
         } = self.settings;
         let template_context = self.heard.template_context_frames();
         let context = self.heard.reconstructor_context_frames() + template_context;
-        let crop_frames = frames + 2 * context;
+        let crop_frames = self.heard.crop_frames(frames);
         let hop_length = self.mel.hop_length;
         let segment_samples = frames * hop_length;
         let mut stream = self.heard.template_stream(&self.mel)?;
