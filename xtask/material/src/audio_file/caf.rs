@@ -1,5 +1,5 @@
-//! The header of CAF files whose samples end with the file: recordings of unknown length, and those cut short. symphonia
-//! (0.6.1) expects a length that fits.
+//! The header of CAF files. symphonia (0.6.1) expects that their last chunk ends with the file, which it does not in
+//! recordings of unknown length, and in those cut short.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
@@ -21,13 +21,15 @@ pub(super) fn is_caf(start: &[u8]) -> bool {
     start.starts_with(b"caff")
 }
 
-/// The parts of a CAF file whose samples are its last chunk and have another length than announced.
+/// The parts of a CAF file with samples of constant size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Caf {
     /// The file up to the first sample.
     header: Vec<u8>,
-    /// Bytes of one sample of all channels; 0 if the format is compressed.
+    /// Bytes of one packet.
     block_bytes: u64,
+    /// Samples per channel in a packet.
+    block_samples: u64,
     /// Bytes of samples in the file, whole blocks.
     bytes: u64,
     /// Bytes of samples that the header announces; `None` if it says that it does not know.
@@ -35,33 +37,35 @@ pub(super) struct Caf {
 }
 
 impl Caf {
-    /// Finds format and samples in a file for which [`is_caf`] holds. `None` if the lengths in its header fit.
+    /// Finds format and samples in a file for which [`is_caf`] holds. `None` if its packets have different sizes: then
+    /// another chunk has a table of them.
     ///
     /// # Errors
     ///
     /// If the file cannot be read, or its header is longer than that of any recording.
     pub(super) fn locate(file: &mut File) -> Result<Option<Self>> {
         let length = file.seek(SeekFrom::End(0))?;
-        let mut block_bytes = 0;
+        let mut packet = [0; 2];
         let mut next = Chunk::first(file, Family::Caf)?;
         for _ in 0..MOST_CHUNKS {
             let Some(chunk) = next else { break };
-            let fits = chunk.start.saturating_add(chunk.bytes) <= length;
             if &chunk.id == b"desc" {
-                // The sample rate takes 8 bytes, names and flags of the format 8 more.
-                let bytes = chunk.content(file, 20)?;
-                let bytes = bytes.get(16..20).unwrap_or(&[0; 4]);
-                block_bytes = bytes
-                    .iter()
-                    .fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+                let description = chunk.content(file, 24)?;
+                packet = [16, 20].map(|at| u32_at(&description, at).unwrap_or(0));
             }
-            if &chunk.id == b"data" && !fits && block_bytes > 0 {
+            if &chunk.id == b"data" && packet[0] > 0 && packet[1] > 0 {
+                let [block_bytes, block_samples] = packet.map(u64::from);
                 let start = chunk.start + SOUND_HEADER_BYTES;
                 ensure!(
                     start <= length.min(MOST_HEADER_BYTES),
                     "expected samples after at most {MOST_HEADER_BYTES} bytes, found none"
                 );
-                let bytes = (length - start) / block_bytes * block_bytes;
+                // -1 stands for an unknown length.
+                let promised_bytes = (chunk.bytes != u64::MAX)
+                    .then(|| chunk.bytes.saturating_sub(SOUND_HEADER_BYTES));
+                let available = length - start;
+                let bytes = promised_bytes.unwrap_or(available).min(available);
+                let bytes = bytes / block_bytes * block_bytes;
                 let mut header = vec![0; start as usize];
                 read_at(file, 0, &mut header)?;
                 let size = chunk.start as usize - 8;
@@ -69,10 +73,9 @@ impl Caf {
                 return Ok(Some(Self {
                     header,
                     block_bytes,
+                    block_samples,
                     bytes,
-                    // -1 stands for an unknown length.
-                    promised_bytes: (chunk.bytes != u64::MAX)
-                        .then(|| chunk.bytes - SOUND_HEADER_BYTES),
+                    promised_bytes,
                 }));
             }
             next = chunk.next(file)?;
@@ -83,9 +86,13 @@ impl Caf {
     /// What the header says about the length.
     pub(super) fn header(&self) -> Header {
         Header {
-            promised_samples: self.promised_bytes.map(|bytes| bytes / self.block_bytes),
-            samples: Some(self.bytes / self.block_bytes),
+            promised_samples: self.promised_bytes.map(|bytes| self.samples(bytes)),
+            samples: Some(self.samples(self.bytes)),
         }
+    }
+
+    fn samples(&self, bytes: u64) -> u64 {
+        (bytes / self.block_bytes).saturating_mul(self.block_samples)
     }
 
     /// The samples with a header of their length.
@@ -93,4 +100,14 @@ impl Caf {
         let start = self.header.len() as u64;
         Splice::new(self.header.clone(), file, start..start + self.bytes)
     }
+}
+
+/// The big-endian number at `at`.
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..at + 4)?;
+    Some(
+        bytes
+            .iter()
+            .fold(0, |number, byte| number << 8 | u32::from(*byte)),
+    )
 }

@@ -66,7 +66,15 @@ impl Chunk {
         let mut header = [0; 24];
         let header = &mut header[..family.header_bytes()];
         match read_at(file, position, header) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            // Also at a position that no file has.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput
+                ) =>
+            {
+                return Ok(None);
+            }
             other => other?,
         }
         let size = [header[4], header[5], header[6], header[7]];

@@ -1,8 +1,7 @@
-//! The edit list of an MP4 file (ISO/IEC 14496-12): which part of the decoded audio is music. Encoders put a start-up
-//! delay of a few dozen milliseconds before it. symphonia (0.6.1) reads the list but does not apply it.
+//! What symphonia (0.6.1) leaves out of MP4 files (ISO/IEC 14496-12): the edit list, and files that are cut short.
 
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
 
 use super::chunks::read_at;
@@ -10,7 +9,7 @@ use super::chunks::read_at;
 /// More boxes and entries than any program writes next to each other.
 const MOST_ITEMS: usize = 10_000;
 
-/// The part of a track that is played.
+/// The part of a track that is played: encoders put a start-up delay of a few dozen milliseconds before it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Edit {
     /// Decoded audio before it.
@@ -50,6 +49,50 @@ pub(super) fn edit(file: &mut File) -> Option<Edit> {
             duration => Some(duration as f64 / units(movie_scale)?),
         },
     })
+}
+
+/// Longest part of a file before its samples that is copied.
+const MOST_HEADER_BYTES: u64 = 1 << 28;
+
+/// If the samples of a file end before the end of their box, the file with a box that fits.
+///
+/// # Errors
+///
+/// If the file cannot be read.
+pub(super) fn fitted(file: &mut File) -> io::Result<Option<(Vec<u8>, Range<u64>)>> {
+    let length = file.seek(SeekFrom::End(0))?;
+    let mut position = 0;
+    for _ in 0..MOST_ITEMS {
+        let mut header = [0; 16];
+        if position + header.len() as u64 > length {
+            break;
+        }
+        read_at(file, position, &mut header)?;
+        let short = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
+        let long = header[8..]
+            .iter()
+            .fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        let (header_bytes, bytes) = match short {
+            0 => break,
+            1 => (16, long),
+            bytes => (8, u64::from(bytes)),
+        };
+        let end = position.saturating_add(bytes.max(8));
+        if &header[4..8] == b"mdat" && end > length && position < MOST_HEADER_BYTES {
+            let mut start = vec![0; (position + header_bytes) as usize];
+            read_at(file, 0, &mut start)?;
+            // A size of 0 stands for the rest of the file.
+            let size = position as usize;
+            match header_bytes {
+                8 => start[size..size + 4].fill(0),
+                _ => start[size + 8..].copy_from_slice(&(length - position).to_be_bytes()),
+            }
+            let samples = start.len() as u64..length;
+            return Ok(Some((start, samples)));
+        }
+        position = end;
+    }
+    Ok(None)
 }
 
 /// Units per second, if not 0.

@@ -80,11 +80,18 @@ pub(super) fn open(path: &Path) -> Result<Opened> {
     {
         return Opened::with_header(caf.splice(file), &hint("caf"), caf.header());
     }
-    let edit = mp4::is_mp4(&start).then(|| mp4::edit(&mut file)).flatten();
-    file.seek(SeekFrom::Start(0))?;
     let extension = path.extension().unwrap_or_default().to_string_lossy();
+    let mut edit = None;
+    let mut source: Option<Box<dyn MediaSource>> = None;
+    if mp4::is_mp4(&start) {
+        edit = mp4::edit(&mut file);
+        if let Some((start, samples)) = mp4::fitted(&mut file)? {
+            source = Some(Box::new(Splice::new(start, file.try_clone()?, samples)));
+        }
+    }
+    file.seek(SeekFrom::Start(0))?;
     Ok(Opened {
-        format: probe(Box::new(file), &hint(&extension))?,
+        format: probe(source.unwrap_or_else(|| Box::new(file)), &hint(&extension))?,
         header: None,
         edit,
     })

@@ -247,6 +247,7 @@ impl AudioReader {
                 }
                 Err(SymphoniaError::IoError(error)) => return Err(error.into()),
                 Err(_) => {
+                    self.damage.in_a_row += 1;
                     self.add_damage(0);
                     if self.damage.in_a_row > MOST_DAMAGED_PARTS {
                         let found = self.seconds(self.stream.found);
@@ -278,9 +279,9 @@ impl AudioReader {
         } else {
             self.decoded.iter_mut().for_each(Vec::clear);
             lost_samples += self.samples_of(packet);
-            self.add_damage(0);
+            self.damage.in_a_row += 1;
         }
-        if lost_samples > 0 {
+        if lost_samples > 0 || self.damage.in_a_row > 0 {
             self.add_damage(lost_samples);
             for channel in &mut self.decoded {
                 channel.splice(..0, std::iter::repeat_n(0.0, lost_samples as usize));
@@ -455,7 +456,6 @@ impl AudioReader {
             self.damage.first_at_samples = self.stream.found;
         }
         self.damage.parts += 1;
-        self.damage.in_a_row += 1;
         self.damage.lost_samples += lost_samples;
     }
 
@@ -468,9 +468,9 @@ impl AudioReader {
         } = self.damage;
         if parts > 0 {
             self.warn(format!(
-                "{parts} damaged parts are skipped, {:.2} s of them silent; the first at {:.2} s",
-                self.seconds(lost_samples),
-                self.seconds(first_at_samples)
+                "damaged parts: {parts}, the first at {:.2} s; {:.2} s of silence take their place",
+                self.seconds(first_at_samples),
+                self.seconds(lost_samples)
             ));
         }
     }

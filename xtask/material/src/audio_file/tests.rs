@@ -14,9 +14,11 @@ const TONE_FLAC: &[u8] = include_bytes!("../../fixtures/tone.flac");
 // ffmpeg -f lavfi -i sine=frequency=440:sample_rate=22050:duration=0.25 -fflags +bitexact -flags:a +bitexact
 //   -c:a aac -b:a 32k tone_aac.m4a    -c:a aac -b:a 32k tone.aac    -c:a alac tone_alac.m4a
 //   -c:a pcm_s16be -ar 8000 tone.aiff    -c:a pcm_s24be -ar 8000 tone.caf    -c:a libvorbis -q:a 0 tone.mka
+//   -c:a aac -b:a 64k -movflags +faststart tone_fast_start.m4a
 //   -ac 2 -b:a 32k -write_xing 0 -id3v2_version 0 tone_stereo.mp3
 const TONE_AAC_MP4: &[u8] = include_bytes!("../../fixtures/tone_aac.m4a");
 const TONE_AAC: &[u8] = include_bytes!("../../fixtures/tone.aac");
+const TONE_FAST_START: &[u8] = include_bytes!("../../fixtures/tone_fast_start.m4a");
 const TONE_ALAC: &[u8] = include_bytes!("../../fixtures/tone_alac.m4a");
 const TONE_AIFF: &[u8] = include_bytes!("../../fixtures/tone.aiff");
 const TONE_CAF: &[u8] = include_bytes!("../../fixtures/tone.caf");
@@ -456,6 +458,21 @@ fn caf_recordings_of_unknown_length_are_read() {
     let mut bytes = TONE_CAF[..data + 16 + 3 * 2000].to_vec();
     bytes[data + 4..data + 12].fill(0xff);
     assert_eq!(files.read_whole("piped.caf", &bytes), whole);
+}
+
+#[test]
+fn an_mp4_file_with_its_tables_first_plays_as_far_as_it_goes() {
+    let files = Files::new("fast_start");
+    let whole = files.read_whole("whole.m4a", TONE_FAST_START).channels;
+    let cut = files.read("cut.m4a", &TONE_FAST_START[..TONE_FAST_START.len() * 2 / 3]);
+    assert!(
+        cut.warnings[0].contains("cut short: expected 0.25 s"),
+        "{:?}",
+        cut.warnings
+    );
+    let found = cut.clip.channels[0].len();
+    assert!(found > 1000 && found < whole[0].len(), "{found} samples");
+    assert_eq!(cut.clip.channels[0], whole[0][..found]);
 }
 
 #[test]
