@@ -270,6 +270,27 @@ fn a_batch_goes_on_after_a_file_that_fails() {
 }
 
 #[test]
+fn clipped_samples_are_counted() {
+    let files = Files::new("clipped");
+    // Without a sidechain, the main input plays unchanged.
+    let mut silence = sidechain(1.0);
+    silence.channels[0].fill(0.0);
+    files.write("silence.wav", &silence);
+    let mut loud = clip(1.0, 1);
+    for sample in &mut loud.channels[0] {
+        *sample *= 4.0;
+    }
+    write_wav(&files.path("loud.wav"), &loud, WavFormat::Float32).unwrap();
+    let clipped = loud.channels[0].iter().filter(|sample| sample.abs() > 1.0);
+    let warning = format!("warning: x.wav: clipped {} samples", clipped.count());
+    for (format, expected) in [("wav16", true), ("wav24", true), ("wav-float", false)] {
+        let arguments = ["loud.wav", "silence.wav", "-o", "x.wav", "--format", format];
+        let message = stderr(&files.remix(&arguments));
+        assert_eq!(message.contains(&warning), expected, "{format}: {message}");
+    }
+}
+
+#[test]
 fn a_short_sidechain_loops_unless_told_otherwise() {
     let files = Files::new("loop");
     files.write("long.wav", &clip(9.0, 1));
