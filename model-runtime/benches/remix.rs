@@ -68,7 +68,7 @@ fn pipeline(c: &mut Criterion) {
     let mut group = c.benchmark_group("remix, stereo, 44.1 kHz");
     group.sample_size(10);
     let remixer = Remixer::new(Model::built_in().unwrap());
-    group.bench_function("whole clip of 5 s", |b| {
+    group.bench_function("clip of 5 s", |b| {
         b.iter(|| {
             remixer
                 .remix(&main, &sidechain, &RemixSettings::default())

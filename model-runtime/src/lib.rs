@@ -26,7 +26,9 @@
 //! # model_runtime::Result::Ok(())
 //! ```
 //!
-//! [`RemixStream`] does the same in steps, at a constant latency:
+//! [`ClipRemixer`] does the same in steps, in constant memory, for clips of any length.
+//!
+//! [`RemixStream`] remixes live inputs, at a constant latency:
 //!
 //! ```
 //! use model_runtime::worker::WindowProcessor;

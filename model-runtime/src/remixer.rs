@@ -1,4 +1,4 @@
-//! Remixes whole clips, in steps on the stream that the plugin runs.
+//! Remixes clips on the stream that the plugin runs.
 
 use std::f32::consts::PI;
 use std::sync::Arc;
@@ -24,7 +24,8 @@ const STEP_SECONDS: f64 = 0.05;
 /// Settings for the remix of two clips.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RemixSettings {
-    /// The knobs, constant for the whole clip. The transposition must be within the model's trained range.
+    /// The knobs, constant for the whole clip. The transposition must be within the model's trained range. Freezing has no
+    /// effect.
     pub controls: Controls,
     /// The voice.
     pub voice: Voice,
@@ -46,7 +47,7 @@ impl Default for RemixSettings {
     }
 }
 
-/// Remixes whole clips.
+/// Remixes clips that are in memory.
 #[derive(Clone, Debug)]
 pub struct Remixer {
     model: Arc<Model>,
@@ -88,10 +89,25 @@ impl Remixer {
 }
 
 /// Remixes a clip in steps, in constant memory. The remix is that of the plugin in the same [`LatencyMode`], aligned with
-/// the main input.
+/// the main input. A clip may have any length.
 ///
 /// While the sidechain is missing, the main input plays, as in the plugin: before the first sound of the sidechain, and
 /// when it was silent for two seconds, until its next sound.
+///
+/// ```
+/// use model_runtime::{ClipRemixer, Model, RemixSettings};
+///
+/// let model = Model::built_in()?;
+/// let mut remixer = ClipRemixer::new(&model, 44_100, 1, &RemixSettings::default())?;
+/// let mut remix = vec![Vec::new()];
+/// // The blocks of two files, for example.
+/// for _ in 0..3 {
+///     remixer.push(&[&[0.1; 1000]], &[&[0.2; 1000]], &mut remix)?;
+/// }
+/// remixer.finish(&mut remix)?;
+/// assert_eq!(remix[0].len(), 3000);
+/// # model_runtime::Result::Ok(())
+/// ```
 pub struct ClipRemixer {
     stream: RemixStream,
     controls: Controls,
@@ -145,8 +161,12 @@ impl ClipRemixer {
         let latency_samples = stream.latency_samples();
         let mut window = Window::new(step_samples, step_samples);
         window.begin(0);
+        let mut controls = settings.controls;
+        for factor in &mut controls.factors {
+            factor.loop_beats = None;
+        }
         Ok(Self {
-            controls: settings.controls,
+            controls,
             channels,
             step_samples,
             window,

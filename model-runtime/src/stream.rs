@@ -4,9 +4,10 @@
 //! main, sidechain at the host's rate -> resample -> log-mel -> encode -> mix -> decode -> voice -> remix at the host's rate
 //! ```
 //!
-//! Every layer keeps the past frames that it needs, so each frame is computed once. Away from the ends of the clip, the
-//! stream equals [`crate::Remixer`] in the same [`LatencyMode`]. The network runs on groups of frames on an absolute
-//! grid, so the output is the same, bit for bit, wherever windows end.
+//! Every layer keeps the past frames that it needs, so each frame is computed once, in constant memory. The remix equals
+//! that of the same network on the whole clip at once, up to both ends. The network runs on groups of
+//! frames on an absolute grid, so the output is the same, bit for bit, wherever windows end. [`crate::ClipRemixer`] runs
+//! clips on this stream.
 //!
 //! A window may begin a new stream. The old stream then ends like a clip, and the output continues with the new one
 //! without a gap. When the remix has not been due for a while because the sidechain is missing, the stream rests; it

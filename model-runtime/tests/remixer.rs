@@ -333,21 +333,23 @@ fn without_a_sidechain_the_main_input_plays_as_in_the_plugin() {
         let remix = remixer().remix(&main, &sidechain, &settings).unwrap();
         let remix = remix.channels;
         let gone = stop + 2 * rate as usize + rate as usize / 10;
-        for c in 0..2 {
+        for (remix, main) in remix.iter().zip(&main.channels) {
             for missing in [0..begin, gone..resume] {
-                let main = &main.channels[c][missing.clone()];
-                assert!(remix[c][missing] == *main, "{mode:?}");
+                assert!(remix[missing.clone()] == main[missing], "{mode:?}");
             }
-            for present in [begin..stop, resume..main.channels[0].len()] {
-                let main = &main.channels[c][present.clone()];
-                assert!(error_db(&remix[c][present], main) > -20.0, "{mode:?}");
+            for present in [begin..stop, resume..main.len()] {
+                let error = error_db(&remix[present.clone()], &main[present]);
+                assert!(
+                    error > -20.0,
+                    "{mode:?}: the main input plays, {error:.1} dB"
+                );
             }
         }
         let played = through_the_plugin(&main, &sidechain, &settings);
         // The plugin's stream goes on after the end of the clip.
         let end = main.channels[0].len() - rate as usize * 3 / 2;
-        for c in 0..2 {
-            let error = error_db(&remix[c][..end], &played[c][..end]);
+        for (remix, played) in remix.iter().zip(&played) {
+            let error = error_db(&remix[..end], &played[..end]);
             assert!(error < -100.0, "{mode:?}: {error:.1} dB");
         }
     }

@@ -70,6 +70,7 @@ fn decode(
     let mixed: FactorMap<Tensor> = latents.map(|factor, latent| {
         let halves = latent.mean.chunk(2, 0).unwrap();
         let share = f64::from(settings.controls[factor].share);
+        // The phases of a template depend on the last bit of the mel, so this rounds as the stream does.
         let difference = (&halves[1] - &halves[0]).unwrap();
         let mixed = (&halves[0] + (difference * share).unwrap()).unwrap();
         let shifts = vec![settings.controls.transpose_semitones; sources.len() / 2];
