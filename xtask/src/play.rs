@@ -35,9 +35,13 @@ impl Play {
         fs::create_dir_all(&folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
         let as_wav = |file: Option<PathBuf>, loop_name: &str, name: &str| -> Result<PathBuf> {
-            let clip = audio_file::read(&file.unwrap_or_else(|| demo.join(loop_name)))?.clip;
+            let file = file.unwrap_or_else(|| demo.join(loop_name));
+            let recording = audio_file::read(&file)?;
+            for warning in &recording.warnings {
+                eprintln!("warning: {}: {warning}", file.display());
+            }
             let wav = folder.join(name);
-            audio_writer::write_wav(&wav, &clip, WavFormat::Pcm16)?;
+            audio_writer::write_wav(&wav, &recording.clip, WavFormat::Pcm16)?;
             Ok(wav)
         };
         let main = as_wav(self.main, "harmony.ogg", "main.wav")?;

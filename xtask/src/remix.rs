@@ -29,13 +29,15 @@ use whole::WholeSettings;
 
 /// Remix audio files: the harmony of one with the rhythm of the other
 ///
-/// Reads WAV, AIFF, CAF, FLAC, Ogg Vorbis, MP3, AAC and ALAC, at any sample rate. Writes a WAV or FLAC file with the length
-/// of MAIN. A shorter SIDECHAIN is looped; give it a whole number of bars, or use --no-loop. With --out-dir, remixes
-/// several files, each with the same SIDECHAIN; MAIN may then be a folder, and stands for the audio files in it. If one of
-/// them fails, the others are still remixed, and the exit status is not 0.
+/// Reads WAV, AIFF, CAF, FLAC, Ogg Vorbis, MP3, AAC and ALAC at any sample rate, and writes WAV or FLAC, with the length of
+/// MAIN. A SIDECHAIN that is shorter is looped (cut it to whole bars), or followed by silence with --no-loop; one that is
+/// longer is cut.
 ///
-/// An existing output file is replaced when its remix is complete. If the command is stopped, finished files are whole and
-/// others unchanged.
+/// With --out-dir, remixes several files with the same SIDECHAIN. MAIN may then be a folder: all audio files in it, without
+/// hidden ones and folders below. If a file fails, the others are still remixed, and the exit status is not 0.
+///
+/// Existing outputs are replaced, each when its remix is complete. If the command is stopped, finished files are whole and
+/// the others as they were.
 ///
 /// Examples:
 ///   cargo xtask remix song.ogg drums.wav -o remix.wav
@@ -190,10 +192,13 @@ impl Remix {
 
     /// Checks before any work whether the outputs can be written.
     fn check_outputs(&self, jobs: &[Job], sidechain: &Path) -> Result<()> {
-        let mut written: Vec<&Path> = jobs.iter().filter_map(|job| job.output.path()).collect();
+        let files = jobs
+            .iter()
+            .filter_map(|job| Some((job.output.path()?, job.main.as_path())));
+        let mut written: Vec<_> = files.collect();
         if let Some(plot) = &self.plot {
             format::check_extension(plot, "png")?;
-            written.push(plot);
+            written.push((plot, &jobs[0].main));
         }
         let mut read: Vec<&Path> = jobs.iter().map(|job| job.main.as_path()).collect();
         read.push(sidechain);
@@ -203,7 +208,9 @@ impl Remix {
             fs::create_dir_all(folder)
                 .with_context(|| format!("cannot create the folder {}", folder.display()))?;
         }
-        written.into_iter().try_for_each(outputs::check_writable)
+        written
+            .into_iter()
+            .try_for_each(|(file, _)| outputs::check_writable(file))
     }
 
     /// Remixes step by step, without the plugin.

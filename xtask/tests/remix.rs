@@ -177,7 +177,10 @@ fn what_cannot_be_written_is_refused_before_any_work() {
         }
     }
     let message = files.error(&["a", "b", "sidechain.wav", "--out-dir", "new"]);
-    assert!(message.contains("the same file"), "{message}");
+    for main in [Path::new("a").join("x.wav"), Path::new("b").join("x.flac")] {
+        let main = main.display().to_string();
+        assert!(message.contains(&main), "{message}");
+    }
     let message = files.error(&["a", "sidechain.wav", "-o", "x.wav"]);
     assert!(message.contains("--out-dir"), "{message}");
     assert_eq!(fs::read(files.path("main.wav")).unwrap(), before);
@@ -263,6 +266,27 @@ fn a_batch_goes_on_after_a_file_that_fails() {
     for name in ["out/a.wav", "out/c.wav"] {
         let remix = audio_file::read(&files.path(name)).unwrap().clip;
         assert_eq!(remix.channels[0].len(), RATE_HZ as usize / 2);
+    }
+}
+
+#[test]
+fn clipped_samples_are_counted() {
+    let files = Files::new("clipped");
+    // Without a sidechain, the main input plays unchanged.
+    let mut silence = sidechain(1.0);
+    silence.channels[0].fill(0.0);
+    files.write("silence.wav", &silence);
+    let mut loud = clip(1.0, 1);
+    for sample in &mut loud.channels[0] {
+        *sample *= 4.0;
+    }
+    write_wav(&files.path("loud.wav"), &loud, WavFormat::Float32).unwrap();
+    let clipped = loud.channels[0].iter().filter(|sample| sample.abs() > 1.0);
+    let warning = format!("warning: x.wav: clipped {} samples", clipped.count());
+    for (format, expected) in [("wav16", true), ("wav24", true), ("wav-float", false)] {
+        let arguments = ["loud.wav", "silence.wav", "-o", "x.wav", "--format", format];
+        let message = stderr(&files.remix(&arguments));
+        assert_eq!(message.contains(&warning), expected, "{format}: {message}");
     }
 }
 

@@ -243,9 +243,10 @@ pub fn write_wav(path: &Path, clip: &AudioClip, format: WavFormat) -> Result<()>
     };
     let samples = clip.channels.first().map(|channel| channel.len() as u64);
     let mut writer = AudioWriter::create(path, spec, samples)?;
-    let mut write = || writer.push(&clip.channels);
-    write().with_context(|| format!("cannot write {}", path.display()))?;
-    writer.finish()?;
+    writer
+        .push(&clip.channels)
+        .and_then(|()| writer.finish())
+        .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(())
 }
 

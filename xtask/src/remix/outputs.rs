@@ -28,19 +28,18 @@ pub fn in_folder(folder: &Path, inputs: &[PathBuf], extension: &str) -> Result<V
     inputs.iter().map(named).collect()
 }
 
-/// Checks that no output is an input or another output. `inputs_of` are the inputs that the outputs are made from, in the
-/// same order, for the message.
+/// Checks that no output is an input or another output. Each output comes with the main input that it is made from.
 ///
 /// # Errors
 ///
 /// Returns an error that names both files.
-pub fn check_distinct(outputs: &[&Path], inputs: &[&Path]) -> Result<()> {
+pub fn check_distinct(outputs: &[(&Path, &Path)], inputs: &[&Path]) -> Result<()> {
     let inputs: HashMap<Identity, &Path> = inputs
         .iter()
         .filter_map(|&input| Some((identity(input)?, input)))
         .collect();
-    let mut places: HashMap<OsString, &Path> = HashMap::new();
-    for &output in outputs {
+    let mut places: HashMap<OsString, (&Path, &Path)> = HashMap::new();
+    for &(output, main) in outputs {
         if let Some(input) = identity(output).and_then(|output| inputs.get(&output)) {
             bail!(
                 "cannot write {}: it is the input {}",
@@ -48,11 +47,13 @@ pub fn check_distinct(outputs: &[&Path], inputs: &[&Path]) -> Result<()> {
                 input.display()
             );
         }
-        if let Some(other) = places.insert(place(output)?, output) {
+        if let Some((other, other_main)) = places.insert(place(output)?, (output, main)) {
             bail!(
-                "cannot write {} and {}: they are the same file",
+                "cannot write {} for {}: it is the same file as {} for {}",
+                output.display(),
+                main.display(),
                 other.display(),
-                output.display()
+                other_main.display()
             );
         }
     }
@@ -144,11 +145,14 @@ mod tests {
 
     #[test]
     fn outputs_that_are_the_same_file_are_refused() {
-        let [a, b] = ["a/x.wav", "b/x.flac"].map(PathBuf::from);
-        let outputs = in_folder(Path::new("no/such"), &[a, b], "wav").unwrap();
-        let outputs: Vec<_> = outputs.iter().map(PathBuf::as_path).collect();
+        let mains = ["a/x.wav", "b/x.flac"].map(PathBuf::from);
+        let outputs = in_folder(Path::new("no/such"), &mains, "wav").unwrap();
+        let outputs = outputs.iter().zip(&mains);
+        let outputs: Vec<(&Path, &Path)> = outputs.map(|(a, b)| (&**a, &**b)).collect();
         let message = error(check_distinct(&outputs, &[]));
-        assert!(message.contains("the same file"), "{message}");
+        for main in &mains {
+            assert!(message.contains(main.to_str().unwrap()), "{message}");
+        }
         assert!(check_distinct(&outputs[..1], &[]).is_ok());
     }
 
@@ -174,11 +178,14 @@ mod tests {
             outputs.extend(links);
         }
         for output in outputs {
-            let message = error(check_distinct(&[&output], &[Path::new("other"), &input]));
+            let message = error(check_distinct(
+                &[(&output, &input)],
+                &[Path::new("other"), &input],
+            ));
             assert!(message.contains("it is the input"), "{message}");
         }
         let other = folder.path().join("y.wav");
-        assert!(check_distinct(&[&other], &[&input]).is_ok());
+        assert!(check_distinct(&[(&other, &input)], &[&input]).is_ok());
     }
 
     #[test]
