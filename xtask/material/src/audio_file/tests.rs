@@ -580,7 +580,12 @@ fn what_is_cut_short_plays_with_a_warning() {
             }
         }
     }
-    // Containers round: less than a tenth of a second is nothing.
+    // Containers round: less than a tenth of a second is nothing. The last page of the Ogg file promises 4414 samples.
+    // ffmpeg -ss 1 -t 0.2 -i short_blocks.ogg -c copy cut.ogg
+    let cut = include_bytes!("../../fixtures/cut.ogg");
+    let samples = files.read_whole("rounded.ogg", cut).channels[0].len();
+    // ffmpeg -i cut.ogg -f f32le - | wc -c, divided by 4
+    assert!(samples.abs_diff(3902) < 22_050 / 20, "{samples}");
     files.read_whole("rounded.wav", &wav[..wav.len() - 4 * 700]);
 }
 
