@@ -31,7 +31,7 @@ use crate::weights::Weights;
 pub struct Train {
     /// Training recipe, e.g. xtask/recipes/graft.toml.
     recipe: PathBuf,
-    /// Folders of music, searched recursively: WAV, FLAC, Ogg Vorbis, MP3. Recipes with a table [midi] also use MIDI
+    /// Folders of music, searched recursively, in any format that Graft reads. Recipes with a table [midi] also use MIDI
     /// files, as files or in .tar.gz archives.
     #[arg(long, required = true, num_args = 1.., value_name = "DIR")]
     data: Vec<PathBuf>,
