@@ -43,9 +43,9 @@ pub fn remix(
     let mut sidechain = Sidechain::open(settings.sidechain, rate_hz, channels, settings.loops)?;
     let mut remixer = ClipRemixer::new(settings.model, rate_hz, channels, &settings.remix)?;
 
-    let most_samples = settings.seconds.map_or(u64::MAX, |seconds| {
-        (seconds * f64::from(rate_hz)).round() as u64
-    });
+    let most_samples = settings
+        .seconds
+        .map_or(u64::MAX, |seconds| samples_in(seconds, rate_hz));
     let expected = main
         .expected_samples()
         .map(|samples| samples.min(most_samples));
@@ -89,6 +89,11 @@ pub fn remix(
     }
     writer.finish(messages)?;
     Ok(done_samples as f64 / f64::from(rate_hz))
+}
+
+/// Samples in so many seconds, at least one.
+pub fn samples_in(seconds: f64, sample_rate_hz: u32) -> u64 {
+    ((seconds * f64::from(sample_rate_hz)).round() as u64).max(1)
 }
 
 /// Tells that the sidechain begins again.

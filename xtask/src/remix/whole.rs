@@ -86,9 +86,9 @@ pub fn remix(
     Ok(audio_file::seconds(remix))
 }
 
-/// Cuts the clip to `seconds`, if it is longer.
+/// Cuts the clip to `seconds`, if it is longer, but leaves a sample.
 fn shorten(clip: &mut AudioClip, seconds: f64) {
-    let samples = (seconds * f64::from(clip.sample_rate_hz)).round() as usize;
+    let samples = steps::samples_in(seconds, clip.sample_rate_hz) as usize;
     for channel in &mut clip.channels {
         channel.truncate(samples);
     }
@@ -108,5 +108,7 @@ mod tests {
         assert_eq!(clip.channels[1], [1.0, 1.0, 1.0]);
         shorten(&mut clip, 0.002);
         assert_eq!(clip.channels[1], [1.0, 1.0]);
+        shorten(&mut clip, 1e-9);
+        assert_eq!(clip.channels[1], [1.0]);
     }
 }
