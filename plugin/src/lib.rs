@@ -28,6 +28,7 @@ use engines::{Engine, Parts};
 use meters::Metering;
 use params::GraftParams;
 use readout::Readout;
+use restart_fade::LastSound;
 use setup::{Activation, Asker, Setup};
 use signal_path::SignalPath;
 
@@ -38,7 +39,18 @@ pub struct Graft {
     readout: Arc<Readout>,
     /// Present while the plugin is active.
     path: Option<SignalPath>,
+    /// What was played last, of this path and those before it.
+    last_sound: Option<LastSound>,
     metering: Metering,
+}
+
+impl Graft {
+    /// Joins the worker.
+    fn end_path(&mut self) {
+        if let Some(path) = self.path.take() {
+            self.last_sound = path.last_sound().or(self.last_sound);
+        }
+    }
 }
 
 const fn layout(
@@ -101,15 +113,17 @@ impl Plugin for Graft {
         buffer_config: &BufferConfig,
         context: &mut impl ActivateContext<Self>,
     ) -> bool {
-        // Joins the last worker before the next one starts.
-        self.path = None;
+        self.end_path();
         // Waits for a model that is still loading, so that a render starts with the model of its session.
         let (model, model_version) = self.params.model.0.settled();
         let setup = Setup::with_model(&self.params, model_version);
-        let last = self.readout.activation();
         let config = signal_path::Config {
             setup,
-            fade_in: last.is_some_and(|last| last.setup != setup),
+            // For a new latency, a host restarts the plugin twice: nice-plug can announce it in an activation only, so it
+            // requests another one. The sound fades in after the second.
+            fade_in: self
+                .last_sound
+                .is_some_and(|last| last.needs_fade_in(setup)),
             sample_rate_hz: buffer_config.sample_rate,
             max_block_samples: buffer_config.max_buffer_size as usize,
             // nice-plug passes on the offline flag of VST3 hosts one render late, so only CLAP hosts are trusted.
@@ -155,7 +169,7 @@ impl Plugin for Graft {
     }
 
     fn deactivate(&mut self) {
-        self.path = None;
+        self.end_path();
     }
 
     fn reset(&mut self) {
