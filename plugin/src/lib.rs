@@ -19,6 +19,7 @@ pub mod models;
 pub mod params;
 mod ramp;
 mod readout;
+mod requests;
 mod restart_fade;
 pub mod setup;
 pub mod signal_path;
@@ -28,8 +29,9 @@ use engines::{Engine, Parts};
 use meters::Metering;
 use params::GraftParams;
 use readout::Readout;
+use requests::Requests;
 use restart_fade::LastSound;
-use setup::{Activation, Asker, Setup};
+use setup::{Activation, Setup};
 use signal_path::SignalPath;
 
 /// The plugin.
@@ -41,6 +43,7 @@ pub struct Graft {
     path: Option<SignalPath>,
     /// What was played last, of this path and those before it.
     last_sound: Option<LastSound>,
+    requests: Requests,
     metering: Metering,
 }
 
@@ -100,7 +103,12 @@ impl Plugin for Graft {
         Arc::clone(&self.params) as Arc<dyn Params>
     }
 
-    fn editor(&mut self, _async_executor: AsyncExecutor<Self>) -> Option<GraftEditor> {
+    fn task_executor(&mut self) -> TaskExecutor<Self> {
+        self.requests.task()
+    }
+
+    fn editor(&mut self, async_executor: AsyncExecutor<Self>) -> Option<GraftEditor> {
+        self.requests.set_executor(async_executor);
         Some(GraftEditor::new(
             Arc::clone(&self.params),
             Arc::clone(&self.readout),
@@ -170,6 +178,7 @@ impl Plugin for Graft {
 
     fn deactivate(&mut self) {
         self.end_path();
+        self.requests.wait();
     }
 
     fn reset(&mut self) {
@@ -195,10 +204,15 @@ impl Plugin for Graft {
         self.metering.input(buffer.as_slice(), sidechain);
         path.process(&self.params, &transport, buffer.as_slice(), sidechain);
         self.metering.output(buffer.as_slice());
-        if Asker::of(context.plugin_api()) == Some(Asker::AudioThread)
+        // The standalone program cannot restart the plugin. In VST3, nice-plug passes the request on to the thread of the user
+        // interface. On Linux with the window closed, it has a thread of its own for that.
+        if context.plugin_api() != PluginApi::Standalone
             && path.restart_is_due(Setup::wanted(&self.params))
         {
             context.request_restart();
+            if cfg!(target_os = "linux") && context.plugin_api() == PluginApi::Vst3 {
+                self.requests.note();
+            }
         }
         ProcessStatus::Tail(path.latency_samples())
     }
