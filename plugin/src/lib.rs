@@ -23,6 +23,7 @@ mod requests;
 mod restart_fade;
 pub mod setup;
 pub mod signal_path;
+mod vst3;
 
 use editor::GraftEditor;
 use engines::{Engine, Parts};
@@ -134,9 +135,7 @@ impl Plugin for Graft {
                 .is_some_and(|last| last.needs_fade_in(setup)),
             sample_rate_hz: buffer_config.sample_rate,
             max_block_samples: buffer_config.max_buffer_size as usize,
-            // nice-plug passes on the offline flag of VST3 hosts one render late, so only CLAP hosts are trusted.
-            patient: context.plugin_api() == PluginApi::Clap
-                && buffer_config.process_mode == ProcessMode::Offline,
+            patient: buffer_config.process_mode == ProcessMode::Offline,
         };
         let frames_hz = model.as_ref().map_or(0.0, |model| Engine::frames_hz(model));
         let status = &self.readout.status;
@@ -252,4 +251,3 @@ impl Vst3Plugin for Graft {
 }
 
 nice_export_clap!(Graft);
-nice_export_vst3!(Graft);

@@ -6,12 +6,14 @@ use std::f32::consts::TAU;
 use std::ffi::c_void;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use common::write_small_model;
 use graft::models::ModelFile;
 use graft_tests::{Activation, Vst3Session};
+use parking_lot::Mutex;
 use serde_json::Value;
 
 const RATE_HZ: u32 = 44_100;
@@ -21,6 +23,9 @@ const ACTIVATION: Activation = Activation {
     max_block_samples: 512,
     offline: false,
 };
+
+/// Held by each test: one of them keeps all cores busy, which others mind.
+static ALONE: Mutex<()> = Mutex::new(());
 
 unsafe extern "system" {
     fn GetPluginFactory() -> *mut c_void;
@@ -74,6 +79,7 @@ fn play(session: &mut Vst3Session) -> Vec<f32> {
 
 #[test]
 fn a_session_that_is_loaded_into_the_active_plugin_applies_with_the_window_closed() {
+    let _alone = ALONE.lock();
     let mut session = session();
     session.load_state(&state(LATENCY[1], ENGINE[0])).unwrap();
     let mut latency = session.activate(&ACTIVATION).unwrap();
@@ -110,6 +116,7 @@ fn with_model(state: &[u8], file: &ModelFile) -> Vec<u8> {
 
 #[test]
 fn a_model_that_is_loaded_with_a_session_applies_if_its_file_is_there() {
+    let _alone = ALONE.lock();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("vst3 models");
     fs::create_dir_all(&folder).unwrap();
     let file = write_small_model(&folder.join("small.safetensors"));
@@ -136,6 +143,7 @@ fn a_model_that_is_loaded_with_a_session_applies_if_its_file_is_there() {
 
 #[test]
 fn an_instance_may_go_while_its_request_is_on_its_way() {
+    let _alone = ALONE.lock();
     let full = state(LATENCY[2], ENGINE[0]);
     let block = tone(512);
     let mut arrived = 0;
@@ -155,10 +163,52 @@ fn an_instance_may_go_while_its_request_is_on_its_way() {
 
 #[test]
 fn a_session_that_is_loaded_into_the_inactive_plugin_needs_no_restart() {
+    let _alone = ALONE.lock();
     let full = state(LATENCY[2], ENGINE[0]);
     let mut session = session();
     session.load_state(&full).unwrap();
     session.activate(&ACTIVATION).unwrap();
     play(&mut session);
     assert!(!session.wants_restart());
+}
+
+/// Whether a render has the remix everywhere while all cores are busy.
+fn renders_whole(offline: bool) -> bool {
+    let activation = Activation {
+        offline,
+        ..ACTIVATION
+    };
+    let main = tone(RATE_HZ as usize * 3);
+    let mut sidechain = main.clone();
+    for channel in &mut sidechain {
+        for (n, sample) in channel.iter_mut().enumerate() {
+            *sample *= if n % 11_025 < 2000 { 1.0 } else { 0.1 };
+        }
+    }
+    let render = || {
+        let mut session = session();
+        session.activate(&activation).unwrap();
+        session.process(&main, &sidechain).unwrap()
+    };
+    let calm = render();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        for _ in 0..16 * cores {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let starved = render();
+        is_over.store(true, Ordering::Relaxed);
+        starved == calm
+    })
+}
+
+#[test]
+fn a_declared_render_is_complete_when_the_worker_starves() {
+    let _alone = ALONE.lock();
+    assert!(renders_whole(true));
 }
