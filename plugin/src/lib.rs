@@ -19,16 +19,20 @@ pub mod models;
 pub mod params;
 mod ramp;
 mod readout;
+mod requests;
 mod restart_fade;
 pub mod setup;
 pub mod signal_path;
+mod vst3;
 
 use editor::GraftEditor;
 use engines::{Engine, Parts};
 use meters::Metering;
 use params::GraftParams;
 use readout::Readout;
-use setup::{Activation, Asker, Setup};
+use requests::Requests;
+use restart_fade::LastSound;
+use setup::{Activation, Setup};
 use signal_path::SignalPath;
 
 /// The plugin.
@@ -38,7 +42,19 @@ pub struct Graft {
     readout: Arc<Readout>,
     /// Present while the plugin is active.
     path: Option<SignalPath>,
+    /// What was played last, of this path and those before it.
+    last_sound: Option<LastSound>,
+    requests: Requests,
     metering: Metering,
+}
+
+impl Graft {
+    /// Joins the worker.
+    fn end_path(&mut self) {
+        if let Some(path) = self.path.take() {
+            self.last_sound = path.last_sound().or(self.last_sound);
+        }
+    }
 }
 
 const fn layout(
@@ -88,7 +104,12 @@ impl Plugin for Graft {
         Arc::clone(&self.params) as Arc<dyn Params>
     }
 
-    fn editor(&mut self, _async_executor: AsyncExecutor<Self>) -> Option<GraftEditor> {
+    fn task_executor(&mut self) -> TaskExecutor<Self> {
+        self.requests.task()
+    }
+
+    fn editor(&mut self, async_executor: AsyncExecutor<Self>) -> Option<GraftEditor> {
+        self.requests.set_executor(async_executor);
         Some(GraftEditor::new(
             Arc::clone(&self.params),
             Arc::clone(&self.readout),
@@ -101,20 +122,20 @@ impl Plugin for Graft {
         buffer_config: &BufferConfig,
         context: &mut impl ActivateContext<Self>,
     ) -> bool {
-        // Joins the last worker before the next one starts.
-        self.path = None;
+        self.end_path();
         // Waits for a model that is still loading, so that a render starts with the model of its session.
         let (model, model_version) = self.params.model.0.settled();
         let setup = Setup::with_model(&self.params, model_version);
-        let last = self.readout.activation();
         let config = signal_path::Config {
             setup,
-            fade_in: last.is_some_and(|last| last.setup != setup),
+            // For a new latency, a host restarts the plugin twice: nice-plug can announce it in an activation only, so it
+            // requests another one. The sound fades in after the second.
+            fade_in: self
+                .last_sound
+                .is_some_and(|last| last.needs_fade_in(setup)),
             sample_rate_hz: buffer_config.sample_rate,
             max_block_samples: buffer_config.max_buffer_size as usize,
-            // nice-plug passes on the offline flag of VST3 hosts one render late, so only CLAP hosts are trusted.
-            patient: context.plugin_api() == PluginApi::Clap
-                && buffer_config.process_mode == ProcessMode::Offline,
+            patient: buffer_config.process_mode == ProcessMode::Offline,
         };
         let frames_hz = model.as_ref().map_or(0.0, |model| Engine::frames_hz(model));
         let status = &self.readout.status;
@@ -155,7 +176,8 @@ impl Plugin for Graft {
     }
 
     fn deactivate(&mut self) {
-        self.path = None;
+        self.end_path();
+        self.requests.wait();
     }
 
     fn reset(&mut self) {
@@ -181,10 +203,15 @@ impl Plugin for Graft {
         self.metering.input(buffer.as_slice(), sidechain);
         path.process(&self.params, &transport, buffer.as_slice(), sidechain);
         self.metering.output(buffer.as_slice());
-        if Asker::of(context.plugin_api()) == Some(Asker::AudioThread)
+        // The standalone program cannot restart the plugin. In VST3, nice-plug passes the request on to the thread of the user
+        // interface. On Linux with the window closed, it has a thread of its own for that.
+        if context.plugin_api() != PluginApi::Standalone
             && path.restart_is_due(Setup::wanted(&self.params))
         {
             context.request_restart();
+            if cfg!(target_os = "linux") && context.plugin_api() == PluginApi::Vst3 {
+                self.requests.note();
+            }
         }
         ProcessStatus::Tail(path.latency_samples())
     }
@@ -224,4 +251,3 @@ impl Vst3Plugin for Graft {
 }
 
 nice_export_clap!(Graft);
-nice_export_vst3!(Graft);

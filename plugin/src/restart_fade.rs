@@ -16,6 +16,21 @@ pub struct RestartFade {
     silent_samples: usize,
     longest_samples: usize,
     fades_in: bool,
+    has_played: bool,
+}
+
+/// What was played last before a restart.
+#[derive(Clone, Copy, Debug)]
+pub struct LastSound {
+    setup: Setup,
+    is_silent: bool,
+}
+
+impl LastSound {
+    /// Whether the sound has to fade in after a restart with this setup.
+    pub fn needs_fade_in(&self, next: Setup) -> bool {
+        self.is_silent || self.setup != next
+    }
 }
 
 impl RestartFade {
@@ -30,20 +45,29 @@ impl RestartFade {
             silent_samples: 0,
             longest_samples: (RESTART_SECONDS * sample_rate_hz) as usize,
             fades_in,
+            has_played: false,
         }
     }
 
     /// Resets; the first sound comes after `latency_samples`.
     pub fn reset(&mut self, latency_samples: usize) {
-        if self.fades_in {
+        if self.fades_in && !self.has_played {
             self.gain.settle(0.0);
             self.silent_samples = latency_samples;
         }
     }
 
+    /// What was played last; none if nothing was.
+    pub fn last_sound(&self) -> Option<LastSound> {
+        self.has_played.then(|| LastSound {
+            setup: self.setup,
+            is_silent: self.gain.value() == 0.0,
+        })
+    }
+
     /// The gain of the next sample.
     pub fn next(&mut self) -> f32 {
-        self.fades_in = false;
+        self.has_played = true;
         let silent = self.silent_samples > 0;
         self.silent_samples = self.silent_samples.saturating_sub(1);
         self.gain.next(if silent { 0.0 } else { 1.0 })

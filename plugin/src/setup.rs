@@ -1,7 +1,6 @@
 //! The setup for which the host activates the plugin, and the requests for a restart with another one.
 
 use model_runtime::LatencyMode;
-use nice_plug::context::PluginApi;
 
 use crate::engines::Engine;
 use crate::params::GraftParams;
@@ -51,28 +50,6 @@ impl Activation {
     /// The latency in seconds.
     pub fn latency_seconds(&self) -> f64 {
         f64::from(self.latency_samples) / f64::from(self.sample_rate_hz)
-    }
-}
-
-/// Who requests a restart from the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asker {
-    /// The audio thread, once the sound has faded out.
-    AudioThread,
-    /// An open editor.
-    Editor,
-}
-
-impl Asker {
-    /// Who requests a restart with this plugin API. CLAP hosts accept the request from any thread. In VST3, a request
-    /// of the audio thread would go through nice-plug's background thread. The standalone program cannot restart the
-    /// plugin.
-    pub fn of(api: PluginApi) -> Option<Self> {
-        match api {
-            PluginApi::Clap => Some(Self::AudioThread),
-            PluginApi::Vst3 => Some(Self::Editor),
-            PluginApi::Standalone => None,
-        }
     }
 }
 

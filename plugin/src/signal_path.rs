@@ -16,7 +16,7 @@ use vocoder::MelConfig;
 
 use crate::levels::{Levels, Ramps, block_controls};
 use crate::params::GraftParams;
-use crate::restart_fade::RestartFade;
+use crate::restart_fade::{LastSound, RestartFade};
 use crate::setup::Setup;
 
 /// Number of samples that are processed together while no parameter moves.
@@ -33,7 +33,7 @@ pub struct Config {
     pub max_block_samples: usize,
     /// Whether to wait for late windows without limit.
     pub patient: bool,
-    /// Whether to fade in, because the sound faded out before.
+    /// Whether to fade in, after a restart with another setup or a fade-out.
     pub fade_in: bool,
 }
 
@@ -105,6 +105,11 @@ impl SignalPath {
     /// sound has faded out. Call this after each block.
     pub fn restart_is_due(&mut self, wanted: Setup) -> bool {
         self.restart.is_due(wanted)
+    }
+
+    /// What was played last; none if nothing was.
+    pub fn last_sound(&self) -> Option<LastSound> {
+        self.restart.last_sound()
     }
 
     /// Latency of the whole plugin, in samples. Constant.

@@ -21,6 +21,7 @@ mod plugin;
 mod render;
 mod session;
 mod song;
+mod vst3;
 
 pub use allocations::{CountingAllocator, allocations};
 #[cfg(target_os = "linux")]
@@ -29,3 +30,4 @@ pub use plugin::{Parameter, Plugin, built_library};
 pub use render::{Automation, RenderJob, Rendered};
 pub use session::{Activation, Block, ParameterEvent, Session};
 pub use song::{Song, Stretch};
+pub use vst3::Vst3Session;

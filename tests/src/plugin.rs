@@ -1,5 +1,6 @@
 //! Loads the plugin and queries its properties.
 
+use std::cell::Cell;
 use std::env;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use anyhow::{Context, Result, bail, ensure};
 use clack_extensions::audio_ports_config::{AudioPortsConfigBuffer, PluginAudioPortsConfig};
 use clack_extensions::gui::{GuiSize, HostGui, HostGuiImpl};
+use clack_extensions::latency::{HostLatency, HostLatencyImpl};
 use clack_extensions::params::{ParamInfoBuffer, ParamInfoFlags, PluginParams};
 use clack_extensions::state::PluginState;
 use clack_host::events::Pckn;
@@ -148,7 +150,7 @@ impl Instance {
     pub(crate) fn new(plugin: &Plugin) -> Result<Self> {
         let inner = PluginInstance::new(
             |_| Shared::default(),
-            |_| (),
+            |_| MainThread::default(),
             &plugin.entry,
             &plugin.id,
             &plugin.host,
@@ -263,6 +265,12 @@ impl Instance {
             .access_shared_handler(|shared: &Shared| shared.restarts.load(Ordering::Acquire))
     }
 
+    /// How many times the plugin announced another latency.
+    pub(crate) fn latency_changes(&self) -> usize {
+        self.inner
+            .access_handler(|main: &MainThread| main.latency_changes.get())
+    }
+
     /// The size that the editor requested since the last call.
     #[cfg(target_os = "linux")]
     pub(crate) fn take_wanted_size(&self) -> Option<GuiSize> {
@@ -354,6 +362,19 @@ impl SharedHandler<'_> for Shared {
     }
 }
 
+#[derive(Default)]
+pub(crate) struct MainThread {
+    latency_changes: Cell<usize>,
+}
+
+impl MainThreadHandler<'_> for MainThread {}
+
+impl HostLatencyImpl for MainThread {
+    fn changed(&self) {
+        self.latency_changes.set(self.latency_changes.get() + 1);
+    }
+}
+
 impl HostGuiImpl for Shared {
     fn resize_hints_changed(&self) {}
 
@@ -378,10 +399,11 @@ impl HostGuiImpl for Shared {
 
 impl HostHandlers for Headless {
     type Shared<'a> = Shared;
-    type MainThread<'a> = ();
+    type MainThread<'a> = MainThread;
     type AudioProcessor<'a> = ();
 
     fn declare_extensions(builder: &mut HostExtensions<Self>, _shared: &Self::Shared<'_>) {
         builder.register::<HostGui>();
+        builder.register::<HostLatency>();
     }
 }

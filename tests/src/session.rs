@@ -23,6 +23,8 @@ use crate::plugin::{Headless, Instance, Parameter, Plugin};
 pub struct Session {
     instance: Instance,
     processor: Option<StartedPluginAudioProcessor<Headless>>,
+    /// Settings of the last activation.
+    activation: Option<Activation>,
     restarts_seen: usize,
     position_samples: u64,
     names: HashMap<u32, String>,
@@ -80,6 +82,7 @@ impl Session {
             events: Vec::new(),
             instance,
             processor: None,
+            activation: None,
             restarts_seen: 0,
             position_samples: 0,
         })
@@ -91,6 +94,26 @@ impl Session {
     ///
     /// If it is active already, or refuses.
     pub fn activate(&mut self, activation: &Activation) -> Result<usize> {
+        let latency_samples = self.start(activation)?;
+        // The plugin requests another restart if the latency changed; this activation is that restart.
+        self.restarts_seen = self.instance.restart_requests();
+        Ok(latency_samples)
+    }
+
+    /// Grants the plugin's request for a restart, with the settings of the last activation. Afterwards
+    /// [`Self::wants_restart`] says whether it has made another one meanwhile. Returns the reported latency.
+    ///
+    /// # Errors
+    ///
+    /// If it was never activated, or refuses.
+    pub fn restart(&mut self) -> Result<usize> {
+        let activation = self.activation.context("the plugin was never active")?;
+        self.restarts_seen = self.instance.restart_requests();
+        self.deactivate();
+        self.start(&activation)
+    }
+
+    fn start(&mut self, activation: &Activation) -> Result<usize> {
         ensure!(self.processor.is_none(), "the plugin is active");
         let mode = match activation.offline {
             true => RenderMode::Offline,
@@ -111,8 +134,7 @@ impl Session {
             .activate(|_, _| (), configuration)
             .context("the plugin cannot be activated")?;
         self.instance.run_callbacks();
-        // The plugin requests another restart if the latency changed; this activation is that restart.
-        self.restarts_seen = self.instance.restart_requests();
+        self.activation = Some(*activation);
         let started = processor
             .start_processing()
             .map_err(|_| anyhow::anyhow!("the plugin cannot start processing"))?;
@@ -159,6 +181,11 @@ impl Session {
     /// Whether the plugin requested a restart since it was activated.
     pub fn wants_restart(&self) -> bool {
         self.instance.restart_requests() > self.restarts_seen
+    }
+
+    /// How many times the plugin announced another latency.
+    pub fn latency_changes(&self) -> usize {
+        self.instance.latency_changes()
     }
 
     /// Resets the active plugin.

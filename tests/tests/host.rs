@@ -2,8 +2,10 @@
 
 mod common;
 
+use std::f32::consts::TAU;
+
 use common::assert_same;
-use graft_tests::{Automation, Plugin, RenderJob, built_library};
+use graft_tests::{Activation, Automation, Block, Plugin, RenderJob, Session, built_library};
 
 const RATE_HZ: u32 = 44_100;
 
@@ -209,6 +211,87 @@ fn a_new_latency_is_asked_for_once_and_waits_for_the_restart() {
     assert!(changed[30_000 + 25_000..] == unchanged[30_000 + 25_000..]);
     let gains = (30_000..55_000).map(|n| changed[n].abs() - unchanged[n].abs());
     assert!(gains.into_iter().all(|difference| difference <= 0.0));
+}
+
+/// A stereo tone, loud enough for a jump in it to be a large step.
+fn tone(samples: usize) -> Vec<f32> {
+    let tone = |n: usize| 0.5 * (TAU * (220.0 * n as f32 / RATE_HZ as f32).fract()).sin();
+    (0..samples).map(tone).collect()
+}
+
+/// Plays blocks of 512 samples of the dry main input, and stops early if the plugin asks for a restart.
+fn play(session: &mut Session, input: &mut &[f32], blocks: usize) -> Vec<f32> {
+    let mut out = Vec::new();
+    for _ in 0..blocks {
+        let (block, rest) = input.split_at(512);
+        *input = rest;
+        let block = Block {
+            main: [block; 2],
+            sidechain: [block; 2],
+            events: &[],
+            transport: None,
+        };
+        let [left, _] = session.process(&block, |process| process()).unwrap();
+        out.extend(left);
+        if session.wants_restart() {
+            break;
+        }
+    }
+    out
+}
+
+#[test]
+fn a_host_that_grants_each_restart_at_once_hears_one_pair_of_fades() {
+    let plugin = plugin();
+    let mut session = Session::new(&plugin).unwrap();
+    session.set_parameter("Mix", 0.0).unwrap();
+    let mut full = Session::new(&plugin).unwrap();
+    for (name, value) in [("Mix", 0.0), ("Latency", 2.0)] {
+        full.set_parameter(name, value).unwrap();
+    }
+    let full = full.save_state().unwrap();
+    let saved = session.save_state().unwrap();
+    let activation = Activation {
+        sample_rate_hz: RATE_HZ,
+        max_block_samples: 512,
+        offline: true,
+    };
+    let tone = tone(16 * RATE_HZ as usize);
+    // Between two restarts the host plays nothing, or some blocks.
+    for blocks_between in [0, 5] {
+        let mut input = &tone[..];
+        session.load_state(&saved).unwrap();
+        session.activate(&activation).unwrap();
+        let default_samples = session.restart().unwrap();
+        let mut out = play(&mut session, &mut input, 80);
+        session.load_state(&full).unwrap();
+        out.extend(play(&mut session, &mut input, 80));
+        let mut latency_samples = default_samples;
+        let mut restarts = 0;
+        let announced = session.latency_changes();
+        while session.wants_restart() {
+            restarts += 1;
+            latency_samples = session.restart().unwrap();
+            out.extend(play(&mut session, &mut input, blocks_between));
+        }
+        out.extend(play(&mut session, &mut input, 200));
+        assert!(!session.wants_restart());
+        session.deactivate();
+        // nice-plug announces the new latency in a second restart.
+        assert_eq!((restarts, session.latency_changes()), (2, announced + 1));
+        assert!(latency_samples > 2 * default_samples);
+
+        let heard = out.iter().position(|&x| x != 0.0).unwrap();
+        assert!(peak(&out[out.len() - 512..]) > 0.49, "the sound is back");
+        let steps = out[heard..].windows(3);
+        // The tone's own is 0.0005; a fade of 20 ms adds little.
+        let largest = steps.map(|x| (x[2] - 2.0 * x[1] + x[0]).abs());
+        let largest = largest.fold(0.0, f32::max);
+        assert!(largest < 0.002, "{blocks_between} blocks: {largest}");
+        let silences = out[heard..].split(|&x| x != 0.0);
+        let silences = silences.filter(|silence| silence.len() > 100).count();
+        assert_eq!(silences, 1);
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A host that does anything, from a seed: random blocks, jumps, loops, tempo changes, rates, activations, storms of
-//! parameters, states, other models; renders, and live playback that is late or jitters. Two short sessions by default; `GRAFT_SEEDS=200 GRAFT_MINUTES=30` plays as many and as
+//! parameters, states, other models; renders, and live playback that is late or jitters; cores that are busy with other work, so
+//! that the worker starves. Two short sessions by default; `GRAFT_SEEDS=200 GRAFT_MINUTES=30` plays as many and as
 //! long as one likes, `GRAFT_FIRST_SEED` begins elsewhere.
 //!
 //! Every twentieth seed plays the built-in model and a small one in turn, the others two small ones: what a host does has
@@ -12,10 +13,12 @@ use std::env;
 use std::f32::consts::TAU;
 use std::fs;
 use std::path::Path;
-use std::thread;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use common::{latency_parameters, linked_plugin, model_of, with_model, write_small_model};
+use common::{latency_parameters, linked_plugin, model_of, sleeps, with_model, write_small_model};
 use graft::models::ModelFile;
 use graft_tests::{
     Activation, Block, CountingAllocator, Plugin, Session, Song, Stretch, allocations,
@@ -111,21 +114,36 @@ impl Pace {
     }
 }
 
-/// How often this thread slept.
-#[cfg(target_os = "linux")]
-fn sleeps() -> i64 {
-    // SAFETY: all zeros are a valid value, and the call writes to it.
-    unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        assert_eq!(libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage), 0);
-        usage.ru_nvcsw
+/// Threads that keep all cores busy until they are dropped.
+struct Hogs {
+    is_over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Hogs {
+    fn start() -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let hog = |_| {
+            let is_over = Arc::clone(&is_over);
+            thread::spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            })
+        };
+        let threads = (0..4 * cores).map(hog).collect();
+        Self { is_over, threads }
     }
 }
 
-/// How often this thread slept is not known here.
-#[cfg(not(target_os = "linux"))]
-fn sleeps() -> i64 {
-    0
+impl Drop for Hogs {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            thread.join().unwrap();
+        }
+    }
 }
 
 /// Two smooth, lively stereo inputs that fade in, for a time between two activations.
@@ -227,6 +245,8 @@ struct Report {
     activations: usize,
     /// Those in live playback.
     live: usize,
+    /// Those on busy cores.
+    starved: usize,
     states: usize,
     largest_step: f32,
 }
@@ -248,6 +268,8 @@ fn play(plugin: &Plugin, models: [Option<&ModelFile>; 2], seed: u64, seconds: f6
         let rate = f64::from(activation.sample_rate_hz);
         let latency = session.activate(&activation).unwrap();
         report.activations += 1;
+        let hogs = random.one_in(5).then(Hogs::start);
+        report.starved += usize::from(hogs.is_some());
         let state = session.save_state().unwrap();
         let mode = latency_parameters(&state);
         // A model's own voice has its part in the latency.
@@ -363,8 +385,8 @@ fn nothing_that_a_host_does_breaks_the_sound() {
         let other = (!built_in).then_some(&small[0]);
         let report = play(&plugin, [other, Some(&small[1])], seed, seconds);
         println!(
-            "  {} activations ({} live), {} states, largest second difference {:.4}",
-            report.activations, report.live, report.states, report.largest_step
+            "  {} activations ({} live, {} starved), {} states, largest second difference {:.4}",
+            report.activations, report.live, report.starved, report.states, report.largest_step
         );
     }
 }

@@ -22,7 +22,7 @@ use super::{status, theme, window};
 use crate::editor_size::FACE;
 use crate::params::{GraftParams, ParamId};
 use crate::readout::Readout;
-use crate::setup::{Activation, Asker, Restart, Setup};
+use crate::setup::Activation;
 
 /// How often the figures are refreshed.
 const REFRESH_SECONDS: f64 = 0.25;
@@ -63,7 +63,6 @@ pub struct App {
     params: Arc<GraftParams>,
     readout: Arc<Readout>,
     context: GuiContext,
-    restart: Restart,
     gestures: Gestures,
     entry: Entry,
     holds: Holds,
@@ -90,7 +89,6 @@ impl App {
             params,
             readout,
             context,
-            restart: Restart::default(),
             gestures: Gestures::with_history(history),
             entry: Entry::default(),
             holds: Holds::default(),
@@ -101,20 +99,6 @@ impl App {
             kept,
             figures: Figures::default(),
             hidden,
-        }
-    }
-
-    /// Requests a restart from the host when the setup changed, unless the audio thread does so.
-    fn request_restart(&mut self) {
-        let Some(activation) = self.readout.activation() else {
-            return;
-        };
-        if Asker::of(self.context.plugin_api()) == Some(Asker::Editor) {
-            let wanted = Setup::wanted(&self.params);
-            self.restart.note(activation.setup, wanted);
-            if self.restart.take_due(true) {
-                self.context.request_restart();
-            }
         }
     }
 
@@ -175,7 +159,6 @@ impl Content for App {
     }
 
     fn ui(&mut self, ui: &mut Ui, frame: &mut Frame) {
-        self.request_restart();
         let face = Rect::from_center_size(ui.max_rect().center(), FACE);
         let mut panel = Panel {
             params: &self.params,

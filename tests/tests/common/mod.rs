@@ -133,3 +133,20 @@ pub fn model_of(state: &[u8]) -> Option<ModelFile> {
     let field = json["fields"]["model"].as_str().expect("a text");
     serde_json::from_str(field).unwrap()
 }
+
+/// How often this thread slept.
+#[cfg(target_os = "linux")]
+pub fn sleeps() -> i64 {
+    // SAFETY: all zeros are a valid value, and the call writes to it.
+    unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        assert_eq!(libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage), 0);
+        usage.ru_nvcsw
+    }
+}
+
+/// How often this thread slept is not known here.
+#[cfg(not(target_os = "linux"))]
+pub fn sleeps() -> i64 {
+    0
+}
