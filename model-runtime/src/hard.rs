@@ -125,16 +125,16 @@ impl Hard {
         };
 
         let dv = vb.pp("decoder");
-        let mut blocks = vec![conv(
-            same(2 * config.latents, channels, (3, 3)).linear(),
-            dv.pp("first"),
-        )?];
+        // The public code has a transposed convolution of unit stride here: the same with a flipped kernel.
+        let first = same(2 * config.latents, channels, (3, 3)).pad_mode(PadMode::Zero);
+        let mut blocks = vec![conv(first, dv.pp("first"))?];
         for stage in 0..STAGES {
             let vb = dv.pp(format!("stage{stage}"));
             blocks.push(residual(channels, vb.pp("residual"))?);
-            let up = Upsample::new(channels, channels / 2, STRIDE, norm, &vb.pp("up"))?;
-            blocks.push(Block::Upsample(up));
+            blocks.push(conv(same(channels, channels / 2, (3, 3)), vb.pp("narrow"))?);
             channels /= 2;
+            let up = Upsample::new(channels, channels, STRIDE, norm, &vb.pp("up"))?;
+            blocks.push(Block::Upsample(up));
         }
         let last = same(channels, 1, (1, 1)).linear().weight_norm(false);
         blocks.push(conv(last, dv.pp("last"))?);

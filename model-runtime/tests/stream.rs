@@ -112,7 +112,7 @@ fn a_limited_look_ahead_is_kept_and_used() {
     for (network, least, full) in [
         (small_pitch_aligned(4), 3, 44),
         (small_pitch_aligned(1), 0, 21),
-        (small_hard(), 0, 27),
+        (small_hard(), 0, 30),
     ] {
         assert_eq!(network.look_ahead_frames(), full);
         for frames in 0..full + 5 {

@@ -133,12 +133,17 @@ def hard(mel, w, c=4, latents=12):
 
     (harmony, harmony_spread), (rhythm, rhythm_spread) = branch(w / "harmony"), branch(w / "rhythm")
     d = w / "decoder"
-    y = same(d / "first", torch.cat([harmony, rhythm], 1), n, (3, 3), act=False)
+    # The public code's first layer, ConvTranspose2d(2 latents, n, 3, 1, 1), and the formula's weight of a convolution.
+    y = torch.cat([harmony, rhythm], 1)
+    weight, bias = (d / "first").tensors([n, y.shape[1], 3, 3], y.shape[1] * 9, n)
+    y = leaky(F.conv_transpose2d(y, weight.transpose(0, 1).flip(2, 3), bias, padding=1))
     for stage in range(3):
         v = d / f"stage{stage}"
         y = residual(v / "residual", y, "reflect")
-        weight, bias = (v / "up").tensors([n, n // 2, 4, 3], n // 2 * 12, n // 2)
-        y, n = F.conv_transpose2d(y, weight, bias, stride=(4, 1), padding=(0, 1)), n // 2
+        n //= 2
+        y = same(v / "narrow", y, n, (3, 3))
+        weight, bias = (v / "up").tensors([n, n, 4, 3], n * 12, n)
+        y = F.conv_transpose2d(y, weight, bias, stride=(4, 1), padding=(0, 1))
     y = same(d / "last", y, 1, (1, 1), act=False)
     return harmony, harmony_spread, rhythm, rhythm_spread, y
 
@@ -152,4 +157,4 @@ for network in (pitch_aligned, hard):
         name: {"shape": list(y.shape), "values": [round(v, 7) for v in y.flatten()[:: y.numel() // 40][:40].tolist()]}
         for name, y in zip(names, outputs)
     }
-print(json.dumps(report, indent=1))
+print(json.dumps(report))
