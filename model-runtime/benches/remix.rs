@@ -9,7 +9,7 @@ use std::hint::black_box;
 use candle_core::{D, Tensor};
 use common::{log_mel, music, network, stereo};
 use criterion::{Criterion, criterion_group, criterion_main};
-use model_runtime::hard::HardConfig;
+use model_runtime::hard::{HardConfig, HardDecoder};
 use model_runtime::worker::WindowProcessor;
 use model_runtime::{
     Architecture, Controls, Factor, FactorMap, LatencyMode, Model, Network, RemixSettings,
@@ -27,6 +27,7 @@ fn networks(c: &mut Criterion) {
     let hard = network(&Architecture::Hard(HardConfig {
         channels: 32,
         latents: 64,
+        decoder: HardDecoder::Published,
     }));
     for (name, network) in [("pitch-aligned", built_in.network()), ("hard", &hard)] {
         let latents = network.encode(&mel).unwrap().means();

@@ -45,6 +45,26 @@ pub struct HardConfig {
     pub channels: usize,
     /// Channels of each latent (64 as published).
     pub latents: usize,
+    /// The decoder. Model files from before it could be chosen do not name it.
+    #[serde(default, skip_serializing_if = "HardDecoder::is_linear")]
+    pub decoder: HardDecoder,
+}
+
+/// The decoder of HARD.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HardDecoder {
+    /// That of older model files: a stage upsamples with one linear layer, which halves the channels.
+    #[default]
+    Linear,
+    /// That of the public code: a convolution with an activation halves the channels before.
+    Published,
+}
+
+impl HardDecoder {
+    fn is_linear(&self) -> bool {
+        *self == Self::Linear
+    }
 }
 
 /// Encoder and decoder.
@@ -125,16 +145,24 @@ impl Hard {
         };
 
         let dv = vb.pp("decoder");
-        // The public code has a transposed convolution of unit stride here: the same with a flipped kernel.
-        let first = same(2 * config.latents, channels, (3, 3)).pad_mode(PadMode::Zero);
+        let first = same(2 * config.latents, channels, (3, 3));
+        let first = match config.decoder {
+            HardDecoder::Linear => first.linear(),
+            // The public code has a transposed convolution of unit stride here: the same with a flipped kernel.
+            HardDecoder::Published => first.pad_mode(PadMode::Zero),
+        };
         let mut blocks = vec![conv(first, dv.pp("first"))?];
         for stage in 0..STAGES {
             let vb = dv.pp(format!("stage{stage}"));
             blocks.push(residual(channels, vb.pp("residual"))?);
-            blocks.push(conv(same(channels, channels / 2, (3, 3)), vb.pp("narrow"))?);
-            channels /= 2;
-            let up = Upsample::new(channels, channels, STRIDE, norm, &vb.pp("up"))?;
+            let narrow = channels / 2;
+            if config.decoder == HardDecoder::Published {
+                blocks.push(conv(same(channels, narrow, (3, 3)), vb.pp("narrow"))?);
+                channels = narrow;
+            }
+            let up = Upsample::new(channels, narrow, STRIDE, norm, &vb.pp("up"))?;
             blocks.push(Block::Upsample(up));
+            channels = narrow;
         }
         let last = same(channels, 1, (1, 1)).linear().weight_norm(false);
         blocks.push(conv(last, dv.pp("last"))?);

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
-use model_runtime::hard::HardConfig;
+use model_runtime::hard::{HardConfig, HardDecoder};
 use model_runtime::model_file::{Card, FORMAT, HEADER_KEY, Header, to_bytes};
 use model_runtime::{Architecture, Error, Factor, Model, Network};
 use safetensors::SafeTensors;
@@ -18,6 +18,7 @@ fn header() -> Header {
         architecture: Architecture::Hard(HardConfig {
             channels: 2,
             latents: 3,
+            decoder: HardDecoder::Published,
         }),
         mel: MelConfig::default(),
         max_shift_semitones: 7,

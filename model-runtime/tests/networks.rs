@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 use candle_nn::Init;
 use candle_nn::var_builder::{SimpleBackend, VarBuilder};
 use common::{log_mel, small_hard, small_pitch_aligned};
-use model_runtime::hard::HardConfig;
+use model_runtime::hard::{HardConfig, HardDecoder};
 use model_runtime::latent::Latent;
 use model_runtime::pitch_aligned::PitchAlignedConfig;
 use model_runtime::{Architecture, Factor};
@@ -98,6 +98,7 @@ fn hard_equals_pytorch() {
         &Architecture::Hard(HardConfig {
             channels: 4,
             latents: 12,
+            decoder: HardDecoder::Published,
         }),
     );
 }
@@ -109,6 +110,7 @@ fn hard_as_published_has_about_the_6_7_million_parameters_of_the_paper() {
     let architecture = Architecture::Hard(HardConfig {
         channels: 32,
         latents: 64,
+        decoder: HardDecoder::Published,
     });
     let mel = MelConfig::default();
     architecture.build(&mel, false, &builder).unwrap();

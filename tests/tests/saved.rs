@@ -13,7 +13,7 @@ use candle_core::{Device, Tensor};
 use common::{STATE_PREFIX_BYTES, assert_same, model_of, untrained, with_field, with_model};
 use graft::models::ModelFile;
 use graft_tests::{Activation, Parameter, Plugin, RenderJob, Session, Song, built_library};
-use model_runtime::hard::HardConfig;
+use model_runtime::hard::{HardConfig, HardDecoder};
 use model_runtime::model_file::{Card, FORMAT, Figure, Header, to_bytes};
 use model_runtime::pitch_aligned::PitchAlignedConfig;
 use model_runtime::{Architecture, Factor, Model};
@@ -331,6 +331,7 @@ fn headers() -> [(&'static str, Header); 3] {
     let hard = Architecture::Hard(HardConfig {
         channels: 2,
         latents: 4,
+        decoder: HardDecoder::Published,
     });
     let voice = Header {
         generator: Some(GeneratorConfig {

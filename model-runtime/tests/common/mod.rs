@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
-use model_runtime::hard::HardConfig;
+use model_runtime::hard::{HardConfig, HardDecoder};
 use model_runtime::model_file::{Card, FORMAT, Header, to_bytes};
 use model_runtime::pitch_aligned::PitchAlignedConfig;
 use model_runtime::{Architecture, AudioClip, Model, Network};
@@ -119,6 +119,7 @@ pub fn small_hard() -> Arc<dyn Network> {
     network(&Architecture::Hard(HardConfig {
         channels: 4,
         latents: 12,
+        decoder: HardDecoder::Published,
     }))
 }
 

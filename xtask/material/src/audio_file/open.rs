@@ -27,6 +27,9 @@ use super::wave::{self, Wave};
 /// More channels than any recording has.
 const MOST_CHANNELS: usize = 64;
 
+/// More samples than a packet of any codec has. Decoders prepare for as many as the file announces.
+const MOST_PACKET_SAMPLES: u64 = 1 << 17;
+
 /// An audio file whose format is known.
 pub(super) struct Opened {
     pub(super) format: Box<dyn FormatReader>,
@@ -158,6 +161,11 @@ pub(super) fn decoder(params: &AudioCodecParameters) -> Result<Box<dyn AudioDeco
     ensure!(
         channels <= MOST_CHANNELS,
         "expected up to {MOST_CHANNELS} channels, found {channels}"
+    );
+    let samples = params.max_frames_per_packet.unwrap_or(0);
+    ensure!(
+        samples <= MOST_PACKET_SAMPLES,
+        "expected packets of up to {MOST_PACKET_SAMPLES} samples, found {samples}"
     );
     let mut params = params.clone();
     // Files name the 8 bits that are stored, the decoder expects the 16 that they stand for.
