@@ -228,12 +228,14 @@ fn no_file_makes_the_reader_panic_hang_or_take_much_memory() {
         let mut random = Random(case);
         let (extension, seed) = &seeds[random.below(seeds.len())];
         let other = &seeds[random.below(seeds.len())].1;
-        let path: PathBuf = folder.path().join(format!("case.{extension}"));
+        // A new file each time: some file systems wait for the disk when a file is overwritten.
+        let path: PathBuf = folder.path().join(format!("{case}.{extension}"));
         fs::write(&path, damage(seed.clone(), other, &mut random)).unwrap();
         let before = USED_BYTES.load(Ordering::Relaxed);
         PEAK_BYTES.store(before, Ordering::Relaxed);
         let result = panic::catch_unwind(|| audio_file::read(&path));
         let peak = PEAK_BYTES.load(Ordering::Relaxed) - before;
+        fs::remove_file(&path).unwrap();
         let result = result.unwrap_or_else(|_| panic!("case {case} ({extension}): panic"));
         let mut decoded = 0;
         if let Ok(recording) = result {
