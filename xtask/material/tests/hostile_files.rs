@@ -222,6 +222,8 @@ fn no_file_makes_the_reader_panic_hang_or_take_much_memory() {
         let warnings = audio_file::read(&path).unwrap().warnings;
         assert!(warnings.is_empty(), "{extension}: {warnings:?}");
     }
+    // A backtrace takes more memory than a file.
+    panic::set_hook(Box::new(|info| eprintln!("{info}")));
     let mut read = 0;
     for case in cases.clone() {
         running.store(case, Ordering::Relaxed);
@@ -233,10 +235,9 @@ fn no_file_makes_the_reader_panic_hang_or_take_much_memory() {
         fs::write(&path, damage(seed.clone(), other, &mut random)).unwrap();
         let before = USED_BYTES.load(Ordering::Relaxed);
         PEAK_BYTES.store(before, Ordering::Relaxed);
-        let result = panic::catch_unwind(|| audio_file::read(&path));
+        let result = audio_file::read(&path);
         let peak = PEAK_BYTES.load(Ordering::Relaxed) - before;
         fs::remove_file(&path).unwrap();
-        let result = result.unwrap_or_else(|_| panic!("case {case} ({extension}): panic"));
         let mut decoded = 0;
         if let Ok(recording) = result {
             read += 1;

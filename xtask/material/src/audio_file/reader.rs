@@ -1,6 +1,7 @@
 //! Reads audio files step by step.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -101,9 +102,8 @@ impl AudioReader {
     /// Every error names the file: when it is missing or empty, is of a format that cannot be read or is cut short in
     /// its header, or holds no samples.
     pub fn open(path: &Path) -> Result<Self> {
-        let describe = || describe(path);
-        let survey = Survey::take(path).with_context(describe)?;
-        Self::with_survey(path, survey).with_context(describe)
+        let open = || Self::with_survey(path, Survey::take(path)?);
+        caught(open).with_context(|| describe(path))
     }
 
     fn with_survey(path: &Path, survey: Option<Survey>) -> Result<Self> {
@@ -173,8 +173,9 @@ impl AudioReader {
     /// If the file has changed so that it can no longer be read.
     pub fn rewind(&mut self) -> Result<()> {
         let path = self.path.clone();
-        let mut reader =
-            Self::with_survey(&path, self.survey.take()).with_context(|| describe(&path))?;
+        let survey = self.survey.take();
+        let open = || Self::with_survey(&path, survey);
+        let mut reader = caught(open).with_context(|| describe(&path))?;
         // The same again.
         reader.warnings = std::mem::take(&mut self.warnings);
         *self = reader;
@@ -192,8 +193,9 @@ impl AudioReader {
             *block = first;
             return Ok(true);
         }
-        self.decode_block(block)
-            .with_context(|| describe(&self.path))
+        let decoded = caught(|| self.decode_block(block));
+        self.has_ended |= decoded.is_err();
+        decoded.with_context(|| describe(&self.path))
     }
 
     fn decode_block(&mut self, block: &mut Vec<Vec<f32>>) -> Result<bool> {
@@ -529,6 +531,13 @@ impl StreamPart {
             ..Self::default()
         }
     }
+}
+
+/// Runs code of symphonia, whose decoders (0.6.1) may panic on a damaged header.
+fn caught<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+    // Whatever a panic leaves half-done is not used again.
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|_| bail!("the file is damaged: its decoder failed"))
 }
 
 fn describe(path: &Path) -> String {
