@@ -4,11 +4,12 @@
 //! guided -> crossover -> low middle, low side, high
 //! decoded mel -> generator -> resampler -> generated
 //!
-//! out = cos(v) low middle + sin(v) generated + low side + (1 - v + v air) high
+//! out = cos(v) low middle + sin(v) gain generated + low side + (1 - v + v air) high
 //! ```
 //!
 //! The generator returns one channel, from the mel of the mono sum, and nothing above the model's highest frequency. It
-//! replaces the low band of the mid channel. The stereo image and the frequencies above come from the guided voice.
+//! replaces the low band of the mid channel. The stereo image and the frequencies above come from the guided voice. The
+//! gain is that with which the guided voice sets the loudness of its output.
 
 use std::collections::VecDeque;
 use std::f32::consts::FRAC_PI_2;
@@ -39,6 +40,8 @@ pub(crate) struct Blend {
     high: Vec<Vec<f32>>,
     /// Samples that wait for the guided voice.
     middle: Vec<f32>,
+    /// Gain of the generated voice at the samples that wait.
+    gains: Vec<f32>,
     /// The knobs at the end of each unfinished frame, starting with frame `first_frame - 1`.
     shares: VecDeque<Shares>,
     first_frame: usize,
@@ -73,6 +76,7 @@ impl Blend {
             low: vec![Vec::new(); channels],
             high: vec![Vec::new(); channels],
             middle: Vec::new(),
+            gains: Vec::new(),
             shares: VecDeque::new(),
             first_frame: 0,
             blended_samples: 0,
@@ -120,8 +124,9 @@ impl Blend {
         Ok(())
     }
 
-    /// Takes the next samples of the guided voice and clears the buffers.
-    pub(crate) fn push_guided(&mut self, guided: &mut [Vec<f32>]) {
+    /// Takes the next samples of the guided voice and clears the buffers. `gains` are its output gains at these samples.
+    pub(crate) fn push_guided(&mut self, guided: &mut [Vec<f32>], gains: &[f32]) {
+        self.gains.extend(gains);
         let parts = self.low.iter_mut().zip(&mut self.high);
         for ((crossover, guided), (low, high)) in self.crossovers.iter_mut().zip(guided).zip(parts)
         {
@@ -162,6 +167,7 @@ impl Blend {
             waiting.clear();
         }
         self.middle.clear();
+        self.gains.clear();
         self.shares.clear();
         (self.first_frame, self.blended_samples) = (0, 0);
     }
@@ -178,7 +184,7 @@ impl Blend {
                 1.0 => (0.0, 1.0),
                 _ => (angle.cos(), angle.sin()),
             };
-            let replaced = (guided - 1.0) * middle + generated * self.middle[i];
+            let replaced = (guided - 1.0) * middle + generated * self.gains[i] * self.middle[i];
             let high_gain = 1.0 - voice + voice * air;
             for (out, (low, high)) in out.iter_mut().zip(self.low.iter().zip(&self.high)) {
                 out.push(low[i] + replaced + high_gain * high[i]);
@@ -188,6 +194,7 @@ impl Blend {
             waiting.drain(..samples);
         }
         self.middle.drain(..samples);
+        self.gains.drain(..samples);
     }
 
     /// The knobs at the next sample, interpolated linearly between frames.
@@ -387,7 +394,7 @@ mod tests {
                 .generated
                 .resampler
                 .push(&resampled, &mut blend.middle);
-            blend.push_guided(&mut input.clone());
+            blend.push_guided(&mut input.clone(), &[1.0; 30_000]);
             let mut out = [Vec::new(), Vec::new()];
             blend.pull(&mut out);
             assert!(out[0].len() > 29_000);
@@ -416,7 +423,7 @@ mod tests {
         let hiss = |n: usize| (n as f32 * std::f32::consts::TAU * 15_000.0 / 48_000.0).sin();
         let input: Vec<f32> = (0..30_000).map(hiss).collect();
         blend.middle.fill(0.0);
-        blend.push_guided(&mut [input.clone(), input]);
+        blend.push_guided(&mut [input.clone(), input], &[1.0; 30_000]);
         let mut out = [Vec::new(), Vec::new()];
         blend.pull(&mut out);
         let loudest = out[0][500..]

@@ -78,7 +78,7 @@ impl GuidedStream {
             None => self.voice.pull(output)?,
             Some(blend) => {
                 self.voice.pull(&mut self.guided)?;
-                blend.push_guided(&mut self.guided);
+                blend.push_guided(&mut self.guided, self.voice.output_gains());
                 blend.pull(output);
             }
         }
@@ -90,7 +90,7 @@ impl GuidedStream {
             None => self.voice.finish(output)?,
             Some(blend) => {
                 self.voice.finish(&mut self.guided)?;
-                blend.push_guided(&mut self.guided);
+                blend.push_guided(&mut self.guided, self.voice.output_gains());
                 blend.finish(output)?;
             }
         }

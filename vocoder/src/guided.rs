@@ -6,9 +6,15 @@
 //! are aligned in time with the model's mel frames, its masks and gains are common to both channels, and the gain above
 //! the model's highest band is that of this band.
 //!
+//! The levels of the sources make no difference to what is heard of them: running gains bring both to the same level
+//! before they are mixed. The output then gets the loudness that the mixture would have without these gains.
+//!
 //! Shapes: a frame has `n_bins` bins of the host-rate transform; spectra are kept per source and channel.
 
+mod assignment;
+mod bands;
 mod grid;
+mod levels;
 mod mixer;
 mod shift;
 
@@ -121,6 +127,7 @@ pub struct GuidedVoice {
     transform: FrameTransform,
     synthesis: Synthesis,
     pushed_samples: usize,
+    output_gains: Vec<f32>,
 }
 
 /// The second half of the voice: converts separated frames to sound.
@@ -134,6 +141,9 @@ struct Synthesis {
     /// The product of analysis and synthesis window, in its non-zero range: the middle of a frame.
     window: Vec<f32>,
     output: OverlapAdd,
+    /// The gains of the frames, overlapped like the output.
+    gains: OverlapAdd,
+    gain_frame: Vec<f32>,
 }
 
 impl Synthesis {
@@ -164,6 +174,18 @@ impl Synthesis {
             let frame = &transform.inverse(spectrum)[skipped..][..self.window.len()];
             self.output.add(start, channel, frame);
         }
+        let gain = self.mixer.output_gain();
+        let weighted = self.window.iter().map(|weight| gain * weight);
+        self.gain_frame.clear();
+        self.gain_frame.extend(weighted);
+        self.gains.add_window(start, &self.window);
+        self.gains.add(start, 0, &self.gain_frame);
+    }
+
+    fn pull(&mut self, end: usize, out: &mut [Vec<f32>], gains: &mut Vec<f32>) {
+        self.output.pull(end, out);
+        gains.clear();
+        self.gains.pull(end, std::slice::from_mut(gains));
     }
 }
 
@@ -200,10 +222,13 @@ impl GuidedVoice {
                 frames: 0,
                 window,
                 output: OverlapAdd::new(config.channels),
+                gains: OverlapAdd::new(1),
+                gain_frame: Vec::new(),
             },
             transform,
             grid,
             pushed_samples: 0,
+            output_gains: Vec::new(),
             config: config.clone(),
         })
     }
@@ -293,8 +318,15 @@ impl GuidedVoice {
     pub fn pull(&mut self, out: &mut [Vec<f32>]) -> Result<()> {
         check_length("channels of the output", self.config.channels, out.len())?;
         let end = self.grid.kept_start(self.synthesis.frames).max(0) as usize;
-        self.synthesis.output.pull(end, out);
+        self.synthesis.pull(end, out, &mut self.output_gains);
         Ok(())
+    }
+
+    /// The gain from the level of the decoded mel to that of the output, for each sample of the last
+    /// [`pull`](Self::pull) or [`finish`](Self::finish). A voice that plays beside this one, from the same mel, is as
+    /// loud with this gain.
+    pub fn output_gains(&self) -> &[f32] {
+        &self.output_gains
     }
 
     /// Ends the clip: appends the remaining samples, so that the output is as long as the input, and resets for the
@@ -316,7 +348,8 @@ impl GuidedVoice {
                     .add_frame(&self.grid, &main, &sidechain, &mut self.transform);
             }
         }
-        self.synthesis.output.pull(self.pushed_samples, out);
+        let end = self.pushed_samples;
+        self.synthesis.pull(end, out, &mut self.output_gains);
         self.reset();
         Ok(())
     }
@@ -330,6 +363,7 @@ impl GuidedVoice {
         self.synthesis.frames = 0;
         self.synthesis.mixer.reset();
         self.synthesis.output.reset();
+        self.synthesis.gains.reset();
         self.pushed_samples = 0;
     }
 

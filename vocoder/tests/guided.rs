@@ -98,8 +98,13 @@ fn one_source_at_unit_gain_comes_out_as_it_went_in() {
 fn lively_clip(rate: u32, samples: usize) -> Clip {
     let frames = model_frames(samples, rate);
     let values = noise(9, frames * 128).iter().map(|x| 2.0 * x).collect();
+    let mut main = stereo_noise(5, samples);
+    for channel in &mut main {
+        // A change of level by 20 dB.
+        channel[samples / 2..].iter_mut().for_each(|x| *x *= 0.1);
+    }
     Clip {
-        main: stereo_noise(5, samples),
+        main,
         sidechain: vec![tone(440.0, rate, samples), tone(660.0, rate, samples)],
         decoded: LogMel::from_values(128, values).unwrap(),
         controls: (0..frames)
@@ -254,7 +259,18 @@ fn the_mel_of_the_output_becomes_the_decoded_mel() {
         decoded: decoded.clone(),
         controls: vec![knobs(0.0, 0.0); frames],
     };
-    let found = analysis.log_mel(&whole(&config, &clip)[0]);
+    let mut voice = GuidedVoice::new(&config).unwrap();
+    let mut out = [Vec::new()];
+    voice
+        .push_audio(&refs(&clip.main), &refs(&clip.sidechain))
+        .unwrap();
+    voice.push_mel(&clip.decoded, &clip.controls).unwrap();
+    voice.finish(&mut out).unwrap();
+    // Before the loudness of the output is set.
+    let gains = voice.output_gains();
+    assert_eq!(gains.len(), music.len());
+    let matched: Vec<f32> = out[0].iter().zip(gains).map(|(x, gain)| x / gain).collect();
+    let found = analysis.log_mel(&matched);
     let distance = |a: &LogMel| {
         let differences = a
             .values()
@@ -282,7 +298,6 @@ fn knobs_choose_tone_and_strokes_by_source() {
             .for_each(|n| signal[n] = 1.0);
         signal
     };
-    let sum = |a: &[f32], b: &[f32]| -> Vec<f32> { a.iter().zip(b).map(|(a, b)| a + b).collect() };
     let (main_tone, main_strokes) = (tone(500.0, rate, samples), strokes(7_000));
     let (sidechain_tone, sidechain_strokes) = (tone(800.0, rate, samples), strokes(16_000));
     for (harmony, rhythm) in [(0.0, 1.0), (1.0, 0.0)] {
@@ -482,4 +497,198 @@ fn a_transposed_tone_has_its_new_pitch_and_keeps_its_level() {
             }
         }
     }
+}
+
+const SCENE_HZ: u32 = 22_050;
+const MAIN_HZ: [f32; 3] = [330.0, 660.0, 1650.0];
+const SIDECHAIN_HZ: [f32; 3] = [466.0, 932.0, 2330.0];
+
+/// Chords of both sources, and strokes of noise of the sidechain.
+struct Scene {
+    main: Vec<f32>,
+    sidechain_chord: Vec<f32>,
+    strokes: Vec<f32>,
+}
+
+fn sum(a: &[f32], b: &[f32]) -> Vec<f32> {
+    a.iter().zip(b).map(|(a, b)| a + b).collect()
+}
+
+fn scaled(gain: f32, samples: &[f32]) -> Vec<f32> {
+    samples.iter().map(|x| gain * x).collect()
+}
+
+fn scene() -> Scene {
+    let samples = 8 * SCENE_HZ as usize;
+    let chord = |tones_hz: [f32; 3]| -> Vec<f32> {
+        let tones = tones_hz.map(|hz| tone(hz, SCENE_HZ, samples));
+        (0..samples)
+            .map(|n| 0.2 * tones.iter().map(|tone| tone[n]).sum::<f32>())
+            .collect()
+    };
+    let noise = noise(1, samples);
+    Scene {
+        main: chord(MAIN_HZ),
+        sidechain_chord: chord(SIDECHAIN_HZ),
+        strokes: (0..samples)
+            .map(|n| 0.5 * noise[n] * (-((n % 9_000) as f32) / 600.0).exp())
+            .collect(),
+    }
+}
+
+impl Scene {
+    fn sidechain(&self) -> Vec<f32> {
+        sum(&self.sidechain_chord, &self.strokes)
+    }
+
+    /// The scene with the main input at `main_gain` times its level, and knobs at 0 or 1. As from a network, the decoded
+    /// mel has the level of the source of the rhythm, but not exactly: it is 6 dB softer.
+    fn play(&self, main_gain: f32, harmony: f32, rhythm: f32) -> Vec<f32> {
+        let chord = match harmony {
+            0.0 => &self.main,
+            _ => &self.sidechain_chord,
+        };
+        let remix = match rhythm {
+            0.0 => scaled(main_gain, chord),
+            _ => sum(chord, &self.strokes),
+        };
+        let mut analysis = MelSpectrogram::new(&MelConfig::default()).unwrap();
+        let decoded = analysis.log_mel(&scaled(0.5, &remix));
+        let clip = Clip {
+            main: vec![scaled(main_gain, &self.main)],
+            sidechain: vec![self.sidechain()],
+            controls: vec![knobs(harmony, rhythm); decoded.frames()],
+            decoded,
+        };
+        let config = GuidedConfig::new(MelConfig::default(), SCENE_HZ, 1);
+        whole(&config, &clip).remove(0)
+    }
+}
+
+/// Amplitude of the tone at `hz`.
+fn amplitude_at(hz: f32, samples: &[f32]) -> f32 {
+    let step = std::f64::consts::TAU * f64::from(hz) / f64::from(SCENE_HZ);
+    let project = |wave: fn(f64) -> f64| -> f64 {
+        let products = samples.iter().enumerate();
+        products
+            .map(|(n, &x)| f64::from(x) * wave(step * n as f64))
+            .sum()
+    };
+    let amplitude = project(f64::cos).hypot(project(f64::sin));
+    (2.0 * amplitude / samples.len() as f64) as f32
+}
+
+#[test]
+fn levels_of_the_sources_do_not_decide_what_is_heard() {
+    let scene = scene();
+    let settled = 2 * SCENE_HZ as usize..7 * SCENE_HZ as usize;
+    let at = |gain_db: f32| {
+        let out = scene.play(10f32.powf(gain_db / 20.0), 0.0, 1.0);
+        let out = &out[settled.clone()];
+        let level = rms(out);
+        out.iter().map(|x| x / level).collect::<Vec<f32>>()
+    };
+    let matched = at(0.0);
+    for gain_db in [-18.0, -12.0, -6.0, 6.0, 12.0, 18.0] {
+        let out = at(gain_db);
+        let error = error_db(&out, &matched);
+        assert!(error < -20.0, "main at {gain_db} dB: {error} dB");
+        for (main_hz, sidechain_hz) in MAIN_HZ.into_iter().zip(SIDECHAIN_HZ) {
+            let (main, sidechain) = (
+                amplitude_at(main_hz, &out),
+                amplitude_at(sidechain_hz, &out),
+            );
+            assert!(
+                sidechain < 0.05 * main,
+                "main at {gain_db} dB, {main_hz} Hz: {main}, {sidechain_hz} Hz: {sidechain}"
+            );
+        }
+        // Strokes: what is left without the chord follows those of the sidechain.
+        let stroke_level = |range: std::ops::Range<usize>| rms(&out[range]);
+        let first = 9_000 * 5 - settled.start;
+        let (stroke, pause) = (
+            stroke_level(first..first + 1_000),
+            stroke_level(first + 6_000..first + 8_000),
+        );
+        assert!(
+            stroke > 1.5 * pause,
+            "main at {gain_db} dB: {stroke} {pause}"
+        );
+    }
+}
+
+#[test]
+fn with_both_knobs_at_one_source_the_loudness_is_that_of_the_source() {
+    let scene = scene();
+    let settled = 4 * SCENE_HZ as usize..7 * SCENE_HZ as usize;
+    for gain_db in [-18.0_f32, 0.0, 12.0] {
+        let gain = 10f32.powf(gain_db / 20.0);
+        let (main, sidechain) = (scaled(gain, &scene.main), scene.sidechain());
+        for (knob, source) in [(0.0, &main), (1.0, &sidechain)] {
+            let out = scene.play(gain, knob, knob);
+            let (found, expected) = (rms(&out[settled.clone()]), rms(&source[settled.clone()]));
+            let off_db = 20.0 * (found / expected).log10();
+            assert!(
+                off_db.abs() < 1.0,
+                "{gain_db} dB, knobs at {knob}: {off_db} dB"
+            );
+        }
+        // Tones of the one and strokes of the other. The voice weights the loudness by frequency, which RMS does not.
+        let out = scene.play(gain, 0.0, 1.0);
+        let mixture = sum(&main, &scene.strokes);
+        let off_db = 20.0 * (rms(&out[settled.clone()]) / rms(&mixture[settled.clone()])).log10();
+        assert!(off_db.abs() < 2.0, "{gain_db} dB: {off_db} dB");
+    }
+}
+
+#[test]
+fn a_change_of_level_leaves_no_seam() {
+    let scene = scene();
+    let samples = scene.main.len();
+    // The sidechain gets 12 dB softer; the chord of the main input goes on.
+    let change = samples / 2;
+    let mut quieter = scene.sidechain();
+    quieter[change..].iter_mut().for_each(|x| *x *= 0.25);
+    let frames = model_frames(samples, SCENE_HZ);
+    let clip = Clip {
+        main: vec![scene.main.clone()],
+        sidechain: vec![quieter],
+        decoded: loud_mel(frames),
+        controls: vec![knobs(0.0, 1.0); frames],
+    };
+    let out = whole(&transparent(SCENE_HZ, 1), &clip).remove(0);
+    let amplitudes: Vec<f32> = out[SCENE_HZ as usize..]
+        .chunks_exact(512)
+        .map(|hop| amplitude_at(MAIN_HZ[0], hop))
+        .collect();
+    let change = (change - SCENE_HZ as usize) / 512;
+    let most = |pairs: &[f32]| {
+        let steps = pairs
+            .windows(2)
+            .map(|pair| (pair[1] / pair[0]).log10().abs());
+        20.0 * steps.fold(0.0, f32::max)
+    };
+    let (at_rest, at_change) = (
+        most(&amplitudes[..change - 8]),
+        most(&amplitudes[change - 8..change + 40]),
+    );
+    assert!(at_change < at_rest + 0.5, "{at_rest} dB, {at_change} dB");
+}
+
+#[test]
+fn the_hum_of_a_silent_source_stays_inaudible() {
+    let scene = scene();
+    let samples = scene.main.len();
+    let frames = model_frames(samples, SCENE_HZ);
+    let clip = Clip {
+        main: vec![scaled(3e-5, &tone(MAIN_HZ[2], SCENE_HZ, samples))],
+        sidechain: vec![scene.sidechain()],
+        decoded: loud_mel(frames),
+        controls: vec![knobs(0.0, 1.0); frames],
+    };
+    let config = GuidedConfig::new(MelConfig::default(), SCENE_HZ, 1);
+    let out = whole(&config, &clip).remove(0);
+    // Between two strokes.
+    let hum = amplitude_at(MAIN_HZ[2], &out[96_000..98_000]);
+    assert!(rms(&out) > 0.05 && hum < 0.005, "{hum}");
 }

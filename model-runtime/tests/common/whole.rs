@@ -24,10 +24,10 @@ pub fn whole_remix(
         Voice::Guided => {
             let sources = [middle(&main.channels), middle(&sidechain.channels)];
             let decoded = decode(model, &sources, host_hz, settings).remove(0);
-            let guided = guided(model, main, sidechain, &decoded, settings);
+            let (guided, gains) = guided(model, main, sidechain, &decoded, settings);
             match settings.controls.generated {
                 0.0 => guided,
-                _ => blend(model, &guided, &decoded, host_hz, settings),
+                _ => blend(model, &guided, &gains, &decoded, host_hz, settings),
             }
         }
         Voice::GriffinLim => {
@@ -79,13 +79,14 @@ fn decode(
     to_log_mels(&network.decode(&mixed).unwrap()).unwrap()
 }
 
+/// The guided voice, and its output gains.
 fn guided(
     model: &Model,
     main: &AudioClip,
     sidechain: &AudioClip,
     decoded: &LogMel,
     settings: &RemixSettings,
-) -> Vec<Vec<f32>> {
+) -> (Vec<Vec<f32>>, Vec<f32>) {
     let channels = main.channels.len();
     let config = GuidedConfig {
         median_frames: settings.mode.median_frames(),
@@ -106,13 +107,15 @@ fn guided(
         .unwrap();
     voice.push_audio(&main, &sidechain).unwrap();
     voice.finish(&mut out).unwrap();
-    out
+    let gains = voice.output_gains().to_vec();
+    (out, gains)
 }
 
 /// The blend of guided and generated voice, with constant knobs.
 fn blend(
     model: &Model,
     guided: &[Vec<f32>],
+    gains: &[f32],
     decoded: &LogMel,
     host_hz: u32,
     settings: &RemixSettings,
@@ -146,7 +149,7 @@ fn blend(
                     let side = low[n] - low_middle[n];
                     let high = guided[n] - low[n];
                     angle.cos() * low_middle[n]
-                        + angle.sin() * generated[n]
+                        + angle.sin() * gains[n] * generated[n]
                         + side
                         + (1.0 - voice + voice * air) * high
                 })

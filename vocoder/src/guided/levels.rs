@@ -1,0 +1,361 @@
+//! Matches the levels of the sources, and the loudness of the output.
+//!
+//! Everything here moves by frames, in constant memory, and starts afresh when the voice is reset.
+
+use realfft::num_complex::Complex32;
+
+use super::FrameControls;
+use crate::separated::SeparatedFrame;
+
+/// Time over which levels are averaged.
+const AVERAGING_SECONDS: f64 = 3.0;
+/// The output's gain starts at that of the decoded mel, as if this much time had passed at this gain.
+const SETTLING_SECONDS: f64 = 0.3;
+/// A source is brought up or down by at most 30 dB. Otherwise the noise of a silent source would become audible.
+const MATCH_LIMIT: f64 = 31.6;
+/// Sources below -72 dB relative to full scale have no level.
+const LEAST_RMS: f64 = 2.5e-4;
+/// Limit of the correction of the output's loudness, up and down: 12 dB.
+const CORRECTION_LIMIT: f64 = 4.0;
+/// A frame of the output far below this share of the target's energy is a pause in the decoded mel, not a wrong level, and
+/// asks for no correction.
+const PAUSE_SHARE: f64 = 0.01;
+
+/// Running levels of both sources and of the output.
+pub(super) struct Levels {
+    /// Share of the past that is kept from frame to frame.
+    keep: f64,
+    settling_frames: f64,
+    /// Squared margin of the harmonic part.
+    margin_power: f32,
+    /// Factor from the energy of a frame to the mean square of its samples.
+    mean_square: f64,
+    /// Loudness weights of the bins.
+    weights: Vec<f32>,
+    main: SourceLevel,
+    sidechain: SourceLevel,
+    correction: Correction,
+    /// Loudness of the current frame of the mixture as it is without the match: the target.
+    target: f64,
+    /// Gain that brings the matched mixture to the loudness of the one without the match.
+    unmatched: f64,
+}
+
+/// Gains of the sources of the current frame.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct SourceGains {
+    pub(super) main: f32,
+    pub(super) sidechain: f32,
+}
+
+impl Levels {
+    /// Creates running levels for frames of `n_fft` samples at `sample_rate_hz`, `hop_seconds` apart, in so many
+    /// channels. `margin_harmonic` is the margin of the harmonic masks.
+    pub(super) fn new(
+        sample_rate_hz: f64,
+        n_fft: usize,
+        hop_seconds: f64,
+        channels: usize,
+        margin_harmonic: f32,
+    ) -> Self {
+        let bin_hz = sample_rate_hz / n_fft as f64;
+        // Parseval, with the mean square 3/8 of the Hann window, and half of the bins.
+        let energy_of_full_scale = 3.0 / 16.0 * (n_fft * n_fft * channels) as f64;
+        Self {
+            keep: (-hop_seconds / AVERAGING_SECONDS).exp(),
+            settling_frames: SETTLING_SECONDS / hop_seconds,
+            margin_power: margin_harmonic * margin_harmonic,
+            mean_square: energy_of_full_scale.recip(),
+            weights: (0..=n_fft / 2)
+                .map(|bin| loudness_weight(bin as f64 * bin_hz) as f32)
+                .collect(),
+            main: SourceLevel::default(),
+            sidechain: SourceLevel::default(),
+            correction: Correction::default(),
+            target: 0.0,
+            unmatched: 1.0,
+        }
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.main = SourceLevel::default();
+        self.sidechain = SourceLevel::default();
+        self.correction = Correction::default();
+    }
+
+    /// Takes the next frame. Returns the gains that bring both sources to the level at which the network works: that of
+    /// the source of the rhythm. At a Rhythm of 0 the main input's is 1, at a Rhythm of 1 the sidechain's.
+    pub(super) fn next_frame(
+        &mut self,
+        main: &SeparatedFrame,
+        sidechain: &SeparatedFrame,
+        controls: &FrameControls,
+    ) -> SourceGains {
+        let (harmony, rhythm) = (controls.harmony, controls.rhythm);
+        for (level, frame) in [(&mut self.main, main), (&mut self.sidechain, sidechain)] {
+            let energies = energies(frame, &self.weights, self.margin_power);
+            level.next_frame(energies, self.keep);
+        }
+        self.target = self.loudness_of_mixture(main, sidechain, controls);
+
+        let [main_rms, sidechain_rms] = [&self.main, &self.sidechain]
+            .map(|level| (level.energy() * self.mean_square).sqrt().max(LEAST_RMS));
+        let ratio = (sidechain_rms / main_rms).clamp(MATCH_LIMIT.recip(), MATCH_LIMIT);
+        let main_gain = ratio.powf(rhythm.into());
+        let sidechain_gain = ratio.powf(f64::from(rhythm) - 1.0);
+
+        let main_loudness = self.main.parts.weighted(1.0 - harmony, 1.0 - rhythm);
+        let sidechain_loudness = self.sidechain.parts.weighted(harmony, rhythm);
+        let unmatched = main_loudness + sidechain_loudness;
+        let matched =
+            main_gain.powi(2) * main_loudness + sidechain_gain.powi(2) * sidechain_loudness;
+        self.unmatched = ratio_or_one(unmatched, matched).sqrt();
+        SourceGains {
+            main: main_gain as f32,
+            sidechain: sidechain_gain as f32,
+        }
+    }
+
+    /// The gain of the output's current frame: it brings the loudness to that of the mixture without the match.
+    pub(super) fn output_gain(&mut self, spectra: &[Complex32]) -> f32 {
+        let mut energy = 0.0;
+        for spectrum in spectra.chunks_exact(self.weights.len()) {
+            let bins = spectrum.iter().zip(&self.weights);
+            energy += bins
+                .map(|(bin, weight)| weight * bin.norm_sqr())
+                .sum::<f32>();
+        }
+        let found = f64::from(energy) * self.unmatched.powi(2);
+        self.correction.next_frame(self.target, found, self.keep);
+        (self.unmatched * self.correction.gain(self.settling_frames)) as f32
+    }
+
+    /// Loudness of the harmonic and percussive parts, weighted by the knobs. With both knobs at one source, this is the
+    /// loudness of that source.
+    fn loudness_of_mixture(
+        &self,
+        main: &SeparatedFrame,
+        sidechain: &SeparatedFrame,
+        controls: &FrameControls,
+    ) -> f64 {
+        let (harmony, rhythm) = (controls.harmony, controls.rhythm);
+        let n_bins = self.weights.len();
+        let channels = main
+            .spectra
+            .chunks_exact(n_bins)
+            .zip(sidechain.spectra.chunks_exact(n_bins));
+        let mut loudness = 0.0;
+        for (mains, sidechains) in channels {
+            let bins = mains.iter().zip(sidechains).zip(&self.weights);
+            let masks = main.harmonic.iter().zip(sidechain.harmonic);
+            let mut sum = 0.0;
+            for (((main, sidechain), weight), (&main_mask, &sidechain_mask)) in bins.zip(masks) {
+                let main_share = harmonic_share(main_mask, self.margin_power);
+                let sidechain_share = harmonic_share(sidechain_mask, self.margin_power);
+                let main_gain = (1.0 - harmony) * main_share + (1.0 - rhythm) * (1.0 - main_share);
+                let sidechain_gain = harmony * sidechain_share + rhythm * (1.0 - sidechain_share);
+                sum += weight * (main * main_gain + sidechain * sidechain_gain).norm_sqr();
+            }
+            loudness += f64::from(sum);
+        }
+        loudness
+    }
+}
+
+/// Running level of one source.
+#[derive(Default)]
+struct SourceLevel {
+    /// Sums over the past, weighted by the amplitudes of the frames, so that pauses do not count and a loud passage
+    /// counts at once.
+    weighted_energy: f64,
+    weight: f64,
+    parts: Parts,
+}
+
+impl SourceLevel {
+    fn next_frame(&mut self, (energy, parts): (f64, Parts), keep: f64) {
+        let amplitude = energy.sqrt();
+        self.weighted_energy = keep * self.weighted_energy + amplitude * energy;
+        self.weight = keep * self.weight + amplitude;
+        self.parts = Parts {
+            harmonic: keep * self.parts.harmonic + parts.harmonic,
+            percussive: keep * self.parts.percussive + parts.percussive,
+            product: keep * self.parts.product + parts.product,
+        };
+    }
+
+    fn energy(&self) -> f64 {
+        match self.weight > 0.0 {
+            true => self.weighted_energy / self.weight,
+            false => 0.0,
+        }
+    }
+}
+
+/// Loudness of a source's parts, which add up to the source.
+#[derive(Clone, Copy, Default)]
+struct Parts {
+    harmonic: f64,
+    percussive: f64,
+    /// Of the harmonic with the percussive amplitude, bin by bin.
+    product: f64,
+}
+
+impl Parts {
+    /// Loudness of the sum of the parts with these gains.
+    fn weighted(&self, harmonic: f32, percussive: f32) -> f64 {
+        let (harmonic, percussive) = (f64::from(harmonic), f64::from(percussive));
+        harmonic.powi(2) * self.harmonic
+            + percussive.powi(2) * self.percussive
+            + 2.0 * harmonic * percussive * self.product
+    }
+}
+
+/// Energy of a frame, and loudness of its parts.
+fn energies(frame: &SeparatedFrame, weights: &[f32], margin_power: f32) -> (f64, Parts) {
+    let mut sum = 0.0;
+    let mut parts = Parts::default();
+    for spectrum in frame.spectra.chunks_exact(weights.len()) {
+        let [mut all, mut harmonic, mut percussive, mut product] = [0.0; 4];
+        let bins = spectrum.iter().zip(weights).zip(frame.harmonic);
+        for ((bin, weight), &mask) in bins {
+            let share = harmonic_share(mask, margin_power);
+            let rest = 1.0 - share;
+            let energy = bin.norm_sqr();
+            let loudness = weight * energy;
+            all += energy;
+            harmonic += loudness * share * share;
+            percussive += loudness * rest * rest;
+            product += loudness * share * rest;
+        }
+        sum += f64::from(all);
+        parts.harmonic += f64::from(harmonic);
+        parts.percussive += f64::from(percussive);
+        parts.product += f64::from(product);
+    }
+    (sum, parts)
+}
+
+/// The harmonic share of a bin without a margin, so that the percussive share is the rest, from the mask with a margin.
+fn harmonic_share(mask: f32, margin_power: f32) -> f32 {
+    margin_power * mask / (1.0 + (margin_power - 1.0) * mask)
+}
+
+/// Slow correction of the output's loudness.
+#[derive(Default)]
+struct Correction {
+    wanted: f64,
+    found: f64,
+    frames: f64,
+    /// What is left of the start, from 1 down.
+    start: Option<f64>,
+}
+
+impl Correction {
+    fn next_frame(&mut self, wanted: f64, found: f64, keep: f64) {
+        if found <= 0.0 {
+            return;
+        }
+        let pause = (PAUSE_SHARE * wanted / found).powi(2);
+        let wanted = (wanted + pause * found) / (1.0 + pause);
+        self.wanted = keep * self.wanted + wanted;
+        self.found = keep * self.found + found;
+        self.frames = keep * self.frames + 1.0;
+        self.start = Some(self.start.map_or(1.0, |start| keep * start));
+    }
+
+    fn gain(&self, settling_frames: f64) -> f64 {
+        let Some(start) = self.start else { return 1.0 };
+        let before = settling_frames * start * self.found / self.frames;
+        let power = ratio_or_one(self.wanted + before, self.found + before);
+        power
+            .sqrt()
+            .clamp(CORRECTION_LIMIT.recip(), CORRECTION_LIMIT)
+    }
+}
+
+fn ratio_or_one(a: f64, b: f64) -> f64 {
+    if a > 0.0 && b > 0.0 { a / b } else { 1.0 }
+}
+
+/// Power gain at `hz` of the weighting for loudness (ITU-R BS.1770): a high-pass at 38 Hz, and 4 dB more above 1.7 kHz.
+fn loudness_weight(hz: f64) -> f64 {
+    const SHELF_HZ: f64 = 1681.97;
+    const SHELF_Q: f64 = 0.7072;
+    /// Amplitude gain above the shelf, and the factor of its middle term.
+    const SHELF_GAIN: f64 = 1.58486;
+    const SHELF_MIDDLE: f64 = 1.25872;
+    const HIGH_PASS_HZ: f64 = 38.135;
+    const HIGH_PASS_Q: f64 = 0.5003;
+    // |n0 + n1 s + n2 s^2|^2 / |1 + s / q + s^2|^2 at s = i f / f0.
+    let section = |f0: f64, q: f64, [n0, n1, n2]: [f64; 3]| {
+        let f = hz / f0;
+        let square = |even: f64, odd: f64| even.powi(2) + (odd * f).powi(2);
+        square(n0 - n2 * f * f, n1) / square(1.0 - f * f, q.recip())
+    };
+    let shelf = [1.0, SHELF_MIDDLE / SHELF_Q, SHELF_GAIN];
+    section(SHELF_HZ, SHELF_Q, shelf) * section(HIGH_PASS_HZ, HIGH_PASS_Q, [0.0, 0.0, 1.0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loudness_weighting_is_that_of_the_standard() {
+        // Digital filters of BS.1770 at 48 kHz: -0.69 + 0.69 dB at 997 Hz, +4 dB at the top, -6 dB near 35 Hz.
+        let db = |hz: f64| 10.0 * loudness_weight(hz).log10();
+        assert!((db(997.0) - 0.69).abs() < 0.05, "{}", db(997.0));
+        assert!((db(10_000.0) - 4.0).abs() < 0.1, "{}", db(10_000.0));
+        assert!((db(38.0) + 6.0).abs() < 0.1, "{}", db(38.0));
+        assert_eq!(loudness_weight(0.0), 0.0);
+    }
+
+    #[test]
+    fn a_level_moves_slowly_and_holds_in_pauses() {
+        let keep = (-512.0_f64 / 22_050.0 / AVERAGING_SECONDS).exp();
+        let mut level = SourceLevel::default();
+        let mut frames = |energy: f64, frames: usize| -> (f64, f64) {
+            let mut steepest_db = 0.0_f64;
+            for _ in 0..frames {
+                let before = level.energy();
+                level.next_frame((energy, Parts::default()), keep);
+                if before > 0.0 {
+                    let step_db = 10.0 * (level.energy() / before).log10();
+                    steepest_db = steepest_db.max(step_db.abs());
+                }
+            }
+            (level.energy(), steepest_db)
+        };
+        frames(1e-9, 430);
+        // An entry counts at once; without the weighting, the level would be 13 dB too low after four frames.
+        assert!(frames(1.0, 4).0 > 0.9);
+        frames(1.0, 430);
+        let (held, _) = frames(1e-6, 215);
+        assert!(held > 0.98, "{held}");
+        frames(1.0, 430);
+        let (softer, falling_db) = frames(1.0 / 16.0, 860);
+        assert!(
+            (softer * 16.0 - 1.0).abs() < 0.1 && falling_db < 0.3,
+            "{softer}, {falling_db} dB"
+        );
+        let (louder, rising_db) = frames(1.0, 430);
+        assert!(
+            (louder - 1.0).abs() < 0.1 && rising_db < 2.0,
+            "{louder}, {rising_db} dB"
+        );
+    }
+
+    #[test]
+    fn shares_without_a_margin_follow_from_masks_with_one() {
+        for (h, p) in [(1.0_f32, 1.0_f32), (0.3, 2.0), (5.0, 0.1)] {
+            let mask = |margin: f32| h * h / (h * h + (margin * p).powi(2));
+            let share = harmonic_share(mask(6.0), 36.0);
+            assert!((share - mask(1.0)).abs() < 1e-5, "{share}");
+        }
+        assert_eq!(
+            (harmonic_share(0.0, 36.0), harmonic_share(1.0, 36.0)),
+            (0.0, 1.0)
+        );
+    }
+}
