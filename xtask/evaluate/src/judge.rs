@@ -10,10 +10,7 @@ use graft_material::report::{
 };
 use graft_train::dataset::Partition;
 use graft_train::parameters::Parameters;
-use model_runtime::{
-    AudioClip, Controls, Factor, FactorMap, LatencyMode, Model, Network, RemixSettings, Remixer,
-    Voice,
-};
+use model_runtime::{Factor, FactorMap, LatencyMode, Model, Network, RemixSettings, Remixer};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -23,12 +20,12 @@ use crate::disentanglement::{self, Effort, Representation, Scores};
 use crate::frechet::{self, ClipFeatures};
 use crate::margins::{FeatureExtractor, SAMPLE_RATE_HZ};
 use crate::method::Method;
-use crate::pairs::{self, Excerpt, Pair};
+use crate::pairs::{self, Pair};
 use crate::remixes::{self, EXAMPLES, PairScore, Remixes};
 use crate::songs::{self, Song};
 use crate::stages::Stages;
 use crate::transposition::{self, Transposition};
-use crate::{parallel, pictures, stretch};
+use crate::{model_methods, parallel, pictures, preparation};
 
 /// Version of the measurements. Stored results of other versions are not used.
 const VERSION: u32 = 1;
@@ -70,7 +67,7 @@ impl Protocol {
                 seeds: 5,
             },
             pairs: 100,
-            clip_seconds: 8,
+            clip_seconds: preparation::CLIP_SECONDS,
             classifier_steps: 1000,
             seed,
             mode,
@@ -275,7 +272,7 @@ impl Judge<'_> {
             .iter()
             .map(|(name, model)| (name.as_str(), Remixer::new(Arc::clone(model))))
             .collect();
-        let methods = self.methods(&remixers);
+        let methods = self.methods(&remixers)?;
         let remixes = Remixes::new(&pairs, &classifier, self.folder)?;
         remixes.write_sources()?;
         let mut scores: Vec<(&str, Vec<PairScore>)> = Vec::new();
@@ -316,14 +313,12 @@ impl Judge<'_> {
         } = self.protocol;
         let classifier = Classifier::train(&self.parts.training, classifier_steps, seed)?;
         let validation = &self.parts.validation;
-        let mut pairs = pairs::draw(validation, SAMPLE_RATE_HZ, count, seed)?;
+        let pairs = preparation::pairs(validation, count, clip_seconds, seed)?;
         // Other excerpts by the same artists.
         let mut real =
             pairs::draw_excerpts(validation, SAMPLE_RATE_HZ, 2 * count, seed.wrapping_add(1))?;
-        let clips = pairs
-            .iter_mut()
-            .flat_map(|Pair { main, sidechain }| [main, sidechain]);
-        stretch_all(clips.chain(&mut real).collect(), clip_seconds)?;
+        let samples = clip_seconds * SAMPLE_RATE_HZ as usize;
+        preparation::stretch_all(real.iter_mut().collect(), samples)?;
         let real = parallel::map(
             "Analysing clips",
             &real,
@@ -339,26 +334,14 @@ impl Judge<'_> {
         })
     }
 
-    /// The baselines, and each model with each of its voices and with harmony and rhythm swapped.
-    fn methods<'a>(&self, remixers: &'a [(&str, Remixer)]) -> Vec<Method<'a>> {
-        let mode = self.protocol.mode;
+    /// The baselines and the methods of each model.
+    fn methods<'a>(&self, remixers: &'a [(&str, Remixer)]) -> Result<Vec<Method<'a>>> {
         let mut methods = baselines::methods();
         for ((name, remixer), (_, model)) in remixers.iter().zip(&self.models) {
-            for (voice_name, settings) in voices(model, mode) {
-                let remix = move |a: &AudioClip, b: &AudioClip| Ok(remixer.remix(a, b, &settings)?);
-                methods.push(
-                    Method::new(&format!("{name}, {voice_name} voice"), remix).reconstructing(),
-                );
-            }
-            let swapped = RemixSettings {
-                controls: Controls::default().with_share(Factor::Harmony, 1.0),
-                mode,
-                ..RemixSettings::default()
-            };
-            let remix = move |a: &AudioClip, b: &AudioClip| Ok(remixer.remix(a, b, &swapped)?);
-            methods.push(Method::new(&swapped_name(name), remix));
+            let mode = self.protocol.mode;
+            methods.extend(model_methods::all(name, model, remixer, mode)?);
         }
-        methods
+        Ok(methods)
     }
 
     /// Rotation against true transposition.
@@ -383,59 +366,6 @@ fn untrained(model: &Model, seed: u64) -> Result<Arc<dyn Network>> {
     let vb = parameters.builder(&Device::Cpu);
     let header = model.header();
     Ok(header.architecture.build(&header.mel, false, &vb)?)
-}
-
-/// The voices of a model and the remix settings for each.
-fn voices(model: &Model, mode: LatencyMode) -> Vec<(&'static str, RemixSettings)> {
-    let settings = RemixSettings {
-        mode,
-        ..RemixSettings::default()
-    };
-    let griffin_lim = RemixSettings {
-        voice: Voice::GriffinLim,
-        ..settings
-    };
-    let mut voices = vec![("guided", settings), ("Griffin-Lim", griffin_lim)];
-    if model.header().generator.is_some() && mode.has_generated_voice() {
-        for (name, voice) in [("HiFi-GAN", 1.0), ("half guided, half HiFi-GAN", 0.5)] {
-            let controls = Controls {
-                generated: voice,
-                ..settings.controls
-            };
-            voices.push((
-                name,
-                RemixSettings {
-                    controls,
-                    ..settings
-                },
-            ));
-        }
-    }
-    voices
-}
-
-/// Name of the row with harmony and rhythm swapped.
-fn swapped_name(model: &str) -> String {
-    format!("{model}, guided voice, harmony of B with rhythm of A")
-}
-
-/// Stretches excerpts to the common tempo and cuts them to one length.
-fn stretch_all(excerpts: Vec<&mut Excerpt>, clip_seconds: usize) -> Result<()> {
-    let stretched = parallel::map(
-        "Stretching clips",
-        &excerpts,
-        FeatureExtractor::new,
-        |extractor, excerpt| {
-            let mut samples = stretch::to_common_tempo(extractor, &excerpt.clip.channels[0])
-                .with_context(|| format!("cannot stretch {}", excerpt.name))?;
-            samples.truncate(clip_seconds * SAMPLE_RATE_HZ as usize);
-            Ok(samples)
-        },
-    )?;
-    for (excerpt, samples) in excerpts.into_iter().zip(stretched) {
-        excerpt.clip.channels[0] = samples;
-    }
-    Ok(())
 }
 
 fn disentanglement_table(rows: Vec<(String, Scores)>, songs: &[Song], effort: Effort) -> Table {
@@ -638,7 +568,7 @@ fn remix_checks(findings: &Findings, remixers: &[(&str, Remixer)]) -> Vec<Check>
         });
     }
     for (name, _) in remixers {
-        let row = swapped_name(name);
+        let row = model_methods::swapped_row(name);
         if let (Some(harmony), Some(rhythm)) =
             (cell(&row, "harmony margin"), cell(&row, "rhythm margin"))
         {

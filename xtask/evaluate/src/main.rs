@@ -11,25 +11,34 @@
 //! - [`voices`]: accuracy of the voices, for `cargo xtask evaluate-voice`.
 
 mod baselines;
+mod beat;
 mod chords;
 mod chroma;
 mod classifier;
 mod compare;
+mod decoded;
 mod disentanglement;
 mod evaluate;
+mod evaluate_levels;
 mod frechet;
 mod gru;
 mod judge;
+mod levels;
+mod loudness;
 mod margins;
+mod mel_features;
 mod method;
+mod model_methods;
 mod onsets;
 mod page;
 mod pairs;
 mod parallel;
 mod pictures;
+mod preparation;
 mod probe;
 mod remixes;
 mod songs;
+mod sources;
 mod stages;
 mod stft;
 mod stretch;
@@ -54,12 +63,14 @@ struct Cli {
 #[derive(Subcommand)]
 enum Task {
     Evaluate(evaluate::Evaluate),
+    EvaluateLevels(evaluate_levels::EvaluateLevels),
     EvaluateVoice(voices::EvaluateVoice),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Evaluate(task) => task.run(),
+        Task::EvaluateLevels(task) => task.run(),
         Task::EvaluateVoice(task) => task.run(),
     };
     exit::code(result)

@@ -12,9 +12,10 @@ use vocoder::MelConfig;
 use crate::classifier::Classifier;
 use crate::frechet::ClipFeatures;
 use crate::margins::{FeatureExtractor, Features, Margins, mel_distance};
-use crate::method::Method;
+use crate::method::{Method, Remixed};
 use crate::pairs::Pair;
 use crate::parallel;
+use crate::sources::Sources;
 
 /// Pairs whose sounds are kept for listening.
 pub const EXAMPLES: usize = 4;
@@ -39,7 +40,7 @@ pub struct Remixes<'a> {
     classifier: &'a Classifier,
     /// Folder for sounds and pictures.
     folder: &'a Path,
-    sources: Vec<(&'a Pair, Features, Features)>,
+    sources: Vec<(&'a Pair, Sources)>,
 }
 
 impl<'a> Remixes<'a> {
@@ -53,18 +54,12 @@ impl<'a> Remixes<'a> {
             "Analysing pairs",
             pairs,
             FeatureExtractor::new,
-            |extractor, pair| {
-                let main = extractor.extract(&pair.main.clip)?;
-                Ok((main, extractor.extract(&pair.sidechain.clip)?))
-            },
+            Sources::new,
         )?;
-        let sources = pairs.iter().zip(sources);
         Ok(Self {
             classifier,
             folder,
-            sources: sources
-                .map(|(pair, (main, sidechain))| (pair, main, sidechain))
-                .collect(),
+            sources: pairs.iter().zip(sources).collect(),
         })
     }
 
@@ -74,9 +69,9 @@ impl<'a> Remixes<'a> {
     ///
     /// Returns an error if a file cannot be written.
     pub fn write_sources(&self) -> Result<()> {
-        for (index, (pair, main, sidechain)) in self.sources.iter().take(EXAMPLES).enumerate() {
-            self.write(index, "A", &pair.main.clip, main)?;
-            self.write(index, "B", &pair.sidechain.clip, sidechain)?;
+        for (index, (pair, sources)) in self.sources.iter().take(EXAMPLES).enumerate() {
+            self.write(index, "A", &pair.main.clip, &sources.main)?;
+            self.write(index, "B", &pair.sidechain.clip, &sources.sidechain)?;
         }
         Ok(())
     }
@@ -103,7 +98,7 @@ impl<'a> Remixes<'a> {
         extractor: &mut FeatureExtractor,
         index: usize,
     ) -> Result<PairScore> {
-        let (pair, main, sidechain) = &self.sources[index];
+        let (pair, sources) = &self.sources[index];
         let (a, b) = (&pair.main.clip, &pair.sidechain.clip);
         let remix = |b: &AudioClip| {
             method.remix(a, b).with_context(|| {
@@ -113,19 +108,26 @@ impl<'a> Remixes<'a> {
                 )
             })
         };
-        let clip = remix(b)?;
-        let features = extractor.extract(&clip)?;
+        let remixed = remix(b)?;
+        let (features, margins) = sources.compare(extractor, &remixed)?;
         let reconstruction = match method.reconstructs {
-            true => Some(mel_distance(&extractor.extract(&remix(a)?)?, main)?),
+            true => {
+                let (features, _) = sources.compare(extractor, &remix(a)?)?;
+                Some(mel_distance(&features, &sources.main)?)
+            }
             false => None,
         };
-        if index < EXAMPLES && !method.is_reference {
-            self.write(index, &method.name, &clip, &features)?;
+        if let Remixed::Sound(clip) = &remixed
+            && index < EXAMPLES
+            && !method.is_reference
+        {
+            self.write(index, &method.name, clip, &features)?;
         }
-        let beside =
-            |value: fn(&Features) -> f32| value(&features) - 0.5 * (value(main) + value(sidechain));
+        let beside = |value: fn(&Features) -> f32| {
+            value(&features) - 0.5 * (value(&sources.main) + value(&sources.sidechain))
+        };
         Ok(PairScore {
-            margins: Margins::of(&features, main, sidechain),
+            margins,
             level_db: beside(|features| features.level_db),
             brightness_octaves: beside(|features| features.centroid_octaves),
             reconstruction,
@@ -161,30 +163,17 @@ pub fn file_name(pair: usize, name: &str) -> String {
 mod tests {
     use super::*;
     use crate::pairs::Excerpt;
+    use crate::test_signal::struck;
     use graft_material::audio_cache::Pcm;
     use graft_material::testing::TestFolder;
     use graft_train::dataset::Track;
     use model_runtime::{Controls, Factor, Model, RemixSettings, Remixer};
     use std::sync::Arc;
 
-    /// Three seconds and a half of a chord on `hz`, struck every `beat_samples`.
-    fn struck(hz: f32, beat_samples: usize) -> AudioClip {
-        let samples = (0..77_000).map(|n| {
-            let decay = (-((n % beat_samples) as f32) / 2000.0).exp();
-            let tone = |hz: f32| (std::f32::consts::TAU * hz * n as f32 / 22_050.0).sin();
-            0.1 * decay * (tone(hz) + tone(1.5 * hz) + tone(2.0 * hz))
-        });
-        AudioClip {
-            sample_rate_hz: 22_050,
-            channels: vec![samples.collect()],
-        }
-    }
-
     fn excerpt(hz: f32, beat_samples: usize) -> Excerpt {
         Excerpt {
-            name: hz.to_string(),
-            start_seconds: 0,
             clip: struck(hz, beat_samples),
+            ..Excerpt::silent(&hz.to_string())
         }
     }
 

@@ -214,7 +214,8 @@ impl Table {
         self.rows.iter().find(|other| other.name == row)?.cells[column]
     }
 
-    fn markdown(&self) -> String {
+    /// The rows as a Markdown table.
+    pub fn markdown(&self) -> String {
         let mut text = format!(
             "| | {} |\n|{}\n",
             self.columns.join(" | "),
