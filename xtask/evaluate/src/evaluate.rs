@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use graft_material::report::Report;
 use graft_material::{arguments, whole_file, workspace};
 use graft_train::dataset::{Dataset, Partition, Split};
 use model_runtime::{LatencyMode, Model};
@@ -44,7 +43,8 @@ pub struct Evaluate {
     /// Seed for the choice of songs and pairs.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Older report.json: print what changed since, and whether it exceeds the noise.
+    /// Older report.json: print what changed since, and whether it exceeds the noise. Reports of other versions of the
+    /// measurements are refused.
     #[arg(long, value_name = "OLD.json")]
     compare: Option<PathBuf>,
 }
@@ -52,7 +52,7 @@ pub struct Evaluate {
 impl Evaluate {
     /// Writes the report.
     pub fn run(&self) -> Result<()> {
-        let old = self.compare.as_deref().map(Report::load).transpose()?;
+        let old = self.compare.as_deref().map(compare::load).transpose()?;
         let out = match &self.out {
             Some(out) => out.clone(),
             None => workspace::target()?.join("evaluation"),

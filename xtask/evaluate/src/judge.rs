@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use candle_core::Device;
 use graft_material::report::{
-    Check, Example, JudgedModel, Measured, Picture, Report, Row, Sound, Table,
+    Check, Example, JudgedModel, Measured, Picture, Report, Row, Sound, Table, VERSION,
 };
 use graft_train::dataset::Partition;
 use graft_train::parameters::Parameters;
@@ -18,6 +18,7 @@ use crate::baselines::{self, NOISE, REAL};
 use crate::classifier::Classifier;
 use crate::disentanglement::{self, Effort, Representation, Scores};
 use crate::frechet::{self, ClipFeatures};
+use crate::levels::{self, Levels};
 use crate::margins::{FeatureExtractor, SAMPLE_RATE_HZ};
 use crate::method::Method;
 use crate::pairs::{self, Pair};
@@ -26,9 +27,6 @@ use crate::songs::{self, Song};
 use crate::stages::Stages;
 use crate::transposition::{self, Transposition};
 use crate::{model_methods, parallel, pictures, preparation};
-
-/// Version of the measurements. Stored results of other versions are not used.
-const VERSION: u32 = 1;
 
 /// Names of reference rows of Tables 1 and 2.
 const LOG_MEL: &str = "log-mel";
@@ -131,7 +129,9 @@ impl Judge<'_> {
         let stages = Stages::new(&self.folder.join("stages"), self.key()?)?;
         let mut findings = Findings::default();
         self.disentanglement(&stages, &mut findings)?;
-        self.remixes(&stages, &mut findings)?;
+        let material = self.remix_material(&stages)?;
+        self.remixes(&stages, &material, &mut findings)?;
+        self.levels(&stages, &material.pairs, &mut findings)?;
         self.transposition(&stages, &mut findings)?;
         let Protocol {
             songs,
@@ -149,6 +149,7 @@ impl Judge<'_> {
             steps: model.header().card.steps,
         });
         Ok(Report {
+            version: VERSION,
             protocol: format!(
                 "{songs} songs of {song_seconds} s, {} seeds of {} steps; {pairs} pairs of {clip_seconds} s; {mode:?} latency; seed {seed}.",
                 effort.seeds, effort.steps
@@ -233,11 +234,15 @@ impl Judge<'_> {
             if let (Some(harmony), Some(rhythm)) =
                 (probed.get(Factor::Harmony), probed.get(Factor::Rhythm))
             {
-                let row = format!("{name}, untrained: harmony latent");
-                let control = probe(&row, &*untrained, Factor::Harmony)?;
-                let checks = disentanglement_checks(name, harmony, rhythm, &control);
+                let control = |factor: Factor| -> Result<(String, Scores)> {
+                    let row = format!("{name}, untrained: {factor} latent");
+                    let scores = probe(&row, &*untrained, factor)?;
+                    Ok((row, scores))
+                };
+                let controls = [control(Factor::Harmony)?, control(Factor::Rhythm)?];
+                let checks = disentanglement_checks(name, harmony, rhythm, &controls[0].1);
                 findings.checks.extend(checks);
-                rows.push((row, control));
+                rows.extend(controls);
                 findings.pictures.push(pictures::confusion(
                     self.folder,
                     &format!("confusion-{}.png", index + 1),
@@ -259,21 +264,21 @@ impl Judge<'_> {
     }
 
     /// Table 2, and what a remix is for.
-    fn remixes(&self, stages: &Stages, findings: &mut Findings) -> Result<()> {
-        let Protocol { seed, mode, .. } = self.protocol;
-        stages.say("Table 2: training the classifier, stretching clips");
+    fn remixes(
+        &self,
+        stages: &Stages,
+        material: &RemixMaterial,
+        findings: &mut Findings,
+    ) -> Result<()> {
         let RemixMaterial {
             classifier,
             pairs,
             real,
-        } = self.remix_material()?;
-        let remixers: Vec<(&str, Remixer)> = self
-            .models
-            .iter()
-            .map(|(name, model)| (name.as_str(), Remixer::new(Arc::clone(model))))
-            .collect();
+        } = material;
+        let Protocol { seed, mode, .. } = self.protocol;
+        let remixers = self.remixers();
         let methods = self.methods(&remixers)?;
-        let remixes = Remixes::new(&pairs, &classifier, self.folder)?;
+        let remixes = Remixes::new(pairs, classifier, self.folder)?;
         remixes.write_sources()?;
         let mut scores: Vec<(&str, Vec<PairScore>)> = Vec::new();
         for method in &methods {
@@ -283,10 +288,10 @@ impl Judge<'_> {
             scores.push((&method.name, measured));
         }
 
-        let distances = distances(&scores, &real, seed)?;
+        let distances = distances(&scores, real, seed)?;
         findings
             .tables
-            .push(distance_table(distances, &classifier, &real));
+            .push(distance_table(distances, classifier, real));
         findings.tables.push(purpose_table(&scores));
         findings.checks.extend(remix_checks(findings, &remixers));
         for (index, (_, remixer)) in remixers.iter().enumerate() {
@@ -298,12 +303,46 @@ impl Judge<'_> {
             let picture = pictures::swaps(self.folder, &file, remixer, &settings, &pairs[0])?;
             findings.pictures.push(picture);
         }
-        findings.examples = examples(&pairs, &methods);
+        findings.examples = examples(pairs, &methods);
         Ok(())
     }
 
-    /// Trains the classifier, draws clips and stretches them to the common tempo.
-    fn remix_material(&self) -> Result<RemixMaterial> {
+    /// Margins at several levels of the inputs.
+    fn levels(&self, stages: &Stages, pairs: &[Pair], findings: &mut Findings) -> Result<()> {
+        let levels = Levels::new(pairs)?;
+        let mut scores = levels.ceilings();
+        for (index, (name, remixer)) in self.remixers().iter().enumerate() {
+            let model = &self.models[index].1;
+            for method in model_methods::at_levels(name, model, remixer, self.protocol.mode)? {
+                let measured = stages.run(&format!("Levels: {}", method.name), || {
+                    levels.measure(&method)
+                })?;
+                if method.name == model_methods::guided_row(name) {
+                    findings.checks.push(levels::check(&method.name, &measured));
+                }
+                scores.push((method.name, measured));
+            }
+        }
+        findings.tables.extend(levels::tables(&scores));
+        for (index, figure) in levels::MARGINS.into_iter().enumerate() {
+            let file = format!("levels-{}.png", index + 1);
+            let picture = pictures::levels(self.folder, &file, figure, &scores)?;
+            findings.pictures.push(picture);
+        }
+        Ok(())
+    }
+
+    /// The models by name, ready to remix.
+    fn remixers(&self) -> Vec<(&str, Remixer)> {
+        self.models
+            .iter()
+            .map(|(name, model)| (name.as_str(), Remixer::new(Arc::clone(model))))
+            .collect()
+    }
+
+    /// Trains the classifier, and draws and prepares clips.
+    fn remix_material(&self, stages: &Stages) -> Result<RemixMaterial> {
+        stages.say("Table 2: training the classifier, stretching clips");
         let Protocol {
             pairs: count,
             clip_seconds,

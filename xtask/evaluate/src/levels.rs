@@ -8,7 +8,7 @@ use graft_material::report::{Check, Measured, Row, Table};
 use model_runtime::AudioClip;
 use serde::{Deserialize, Serialize};
 
-use crate::loudness::lufs;
+use crate::loudness::{GATE_LUFS, lufs};
 use crate::margins::{FeatureExtractor, Margins};
 use crate::method::Method;
 use crate::pairs::Pair;
@@ -90,8 +90,8 @@ impl<'a> Levels<'a> {
                 let loudness = [&pair.main, &pair.sidechain].map(|excerpt| {
                     let loudness = lufs(&excerpt.clip)?;
                     ensure!(
-                        loudness.is_finite(),
-                        "expected sound louder than -70 LUFS, found silence in {excerpt}"
+                        loudness > GATE_LUFS,
+                        "expected sound louder than {GATE_LUFS} LUFS, found silence in {excerpt}"
                     );
                     Ok(loudness)
                 });
@@ -219,7 +219,7 @@ impl LevelScores {
 
 /// One table for each figure: means at all levels, by method.
 pub fn tables(scores: &[(String, LevelScores)]) -> Vec<Table> {
-    let columns: Vec<String> = Level::all().iter().map(Level::to_string).collect();
+    let levels = Level::all();
     let table = |figure: Figure| Table {
         title: format!("Levels: {}", figure.0),
         note: format!(
@@ -227,12 +227,15 @@ pub fn tables(scores: &[(String, LevelScores)]) -> Vec<Table> {
              {LOUDER_LUFS} LUFS. Means with 95 % intervals. The sources by themselves are ceilings of sounds. Mels are compared with \
              mels, whose chromas differ less than those of sounds: the decoded mel shows how much the network has left for a voice."
         ),
-        columns: columns.clone(),
+        columns: levels
+            .iter()
+            .map(|level| format!("{}, {level}", figure.0))
+            .collect(),
         rows: scores
             .iter()
             .map(|(name, scores)| Row {
                 name: name.clone(),
-                cells: (0..columns.len())
+                cells: (0..levels.len())
                     .map(|level| Some(Measured::mean(scores.values(level, figure).into_iter())))
                     .collect(),
             })
@@ -320,7 +323,13 @@ mod tests {
         let [harmony, rhythm, _] = &tables(&scores)[..] else {
             panic!("expected three tables");
         };
-        let value = |table: &Table, row, column| table.cell(row, column).unwrap().value;
+        let value = |table: &Table, row, level| {
+            let (_, figure) = table.title.split_once(": ").unwrap();
+            table
+                .cell(row, &format!("{figure}, {level}"))
+                .unwrap()
+                .value
+        };
         assert!(value(harmony, "sum", "-18 dB") < -0.1);
         assert!(value(harmony, "sum", "+18 dB") > 0.1);
         assert!(value(rhythm, "sum", "-18 dB") > value(rhythm, "sum", "+18 dB"));

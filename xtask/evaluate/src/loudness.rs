@@ -4,8 +4,11 @@ use anyhow::{Context, Result, ensure};
 use ebur128::{EbuR128, Mode};
 use model_runtime::AudioClip;
 
-/// Integrated loudness of a clip, in LUFS; minus infinity if no block of 0.4 s is louder than -70 LUFS. A mono clip counts
-/// as one loudspeaker, so it is 3 LU softer than the same clip on two.
+/// Softer blocks do not count.
+pub const GATE_LUFS: f32 = -70.0;
+
+/// Integrated loudness of a clip, in LUFS; [`GATE_LUFS`] if no block of 0.4 s is louder. A mono clip counts as one loudspeaker, so
+/// it is 3 LU softer than the same clip on two.
 ///
 /// # Errors
 ///
@@ -23,7 +26,8 @@ pub fn lufs(clip: &AudioClip) -> Result<f32> {
     meter
         .add_frames_planar_f32(&planes)
         .with_context(describe)?;
-    Ok(meter.loudness_global().with_context(describe)? as f32)
+    let lufs = meter.loudness_global().with_context(describe)? as f32;
+    Ok(lufs.max(GATE_LUFS))
 }
 
 #[cfg(test)]
@@ -54,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_do_not_count_and_silence_has_no_loudness() {
+    fn pauses_do_not_count_and_silence_is_at_the_gate() {
         let mut clip = sine(22_050, -23.0, 2);
         for channel in &mut clip.channels {
             channel.extend(vec![0.0; 20 * 22_050]);
@@ -63,7 +67,7 @@ mod tests {
         clip.channels
             .iter_mut()
             .for_each(|channel| channel.fill(0.0));
-        assert_eq!(lufs(&clip).unwrap(), f32::NEG_INFINITY);
+        assert_eq!(lufs(&clip).unwrap(), GATE_LUFS);
         clip.channels[1].pop();
         assert!(lufs(&clip).is_err());
     }

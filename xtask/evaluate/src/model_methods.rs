@@ -13,6 +13,9 @@ const GUIDED: &str = "guided";
 const GRIFFIN_LIM: &str = "Griffin-Lim";
 const GENERATED: &str = "HiFi-GAN";
 
+/// End of the name of a row with harmony and rhythm swapped.
+pub const SWAPPED: &str = "harmony of B with rhythm of A";
+
 /// The decoded mel, each voice, and harmony and rhythm swapped. `name` is that of the model.
 ///
 /// # Errors
@@ -67,7 +70,7 @@ pub fn guided_row(model: &str) -> String {
 
 /// Name of the row with harmony and rhythm swapped.
 pub fn swapped_row(model: &str) -> String {
-    format!("{}, harmony of B with rhythm of A", guided_row(model))
+    format!("{}, {SWAPPED}", guided_row(model))
 }
 
 fn voice_row(model: &str, voice: &str) -> String {

@@ -11,6 +11,7 @@ use vocoder::{LogMel, MelConfig};
 
 use crate::chords::{self, CLASSES};
 use crate::disentanglement::frames_first;
+use crate::levels::{Figure, Level, LevelScores};
 use crate::margins::{FeatureExtractor, HOP_LENGTH, SAMPLE_RATE_HZ};
 use crate::pairs::Pair;
 use crate::songs::{Song, mel_frame};
@@ -195,6 +196,46 @@ pub fn transposition(folder: &Path, file: &str, found: &[Transposition]) -> Resu
     Ok(Picture {
         file: file.to_owned(),
         caption: "Distance between the decoded mel and that of the pitch-shifted music, with 95 % intervals over tracks".to_owned(),
+    })
+}
+
+/// A margin over the offset between the levels of both inputs.
+///
+/// # Errors
+///
+/// Returns an error if the file cannot be written.
+pub fn levels(
+    folder: &Path,
+    file: &str,
+    figure: Figure,
+    scores: &[(String, LevelScores)],
+) -> Result<Picture> {
+    let curves: Vec<IntervalCurve> = scores
+        .iter()
+        .map(|(name, scores)| IntervalCurve {
+            name,
+            points: Level::all()
+                .into_iter()
+                .enumerate()
+                .filter_map(|(index, level)| match level {
+                    Level::AsFiles => None,
+                    Level::Offset(offset_db) => {
+                        let values = scores.values(index, figure).into_iter();
+                        let Measured { value, low, high } = Measured::mean(values);
+                        Some((offset_db.into(), value, low, high))
+                    }
+                })
+                .collect(),
+        })
+        .collect();
+    let axes = ["main input above the sidechain, dB", figure.0];
+    plot::plot_intervals(&folder.join(file), "Levels of the inputs", axes, &curves)?;
+    Ok(Picture {
+        file: file.to_owned(),
+        caption: format!(
+            "{} over the offset between the levels of main and sidechain, with 95 % intervals over pairs",
+            figure.0
+        ),
     })
 }
 

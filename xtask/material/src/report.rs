@@ -9,6 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::estimate::Estimate;
 
+/// Version of the measurements. Figures of different versions cannot be compared.
+///
+/// 2: pairs are in beat phase and at the levels of their files; in version 1, they were of one tempo and equally loud.
+pub const VERSION: u32 = 2;
+
 /// Half-width of a 95 % interval in standard errors.
 const NORMAL_95: f64 = 1.96;
 
@@ -134,6 +139,9 @@ pub struct JudgedModel {
 /// A complete report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
+    /// [`VERSION`] of the measurements. The first version did not store it.
+    #[serde(default = "first_version")]
+    pub version: u32,
     /// Summary of the protocol.
     pub protocol: String,
     /// Duration in seconds; for a resumed evaluation, since the resume.
@@ -148,6 +156,10 @@ pub struct Report {
     pub pictures: Vec<Picture>,
     /// Pairs to listen to.
     pub examples: Vec<Example>,
+}
+
+fn first_version() -> u32 {
+    1
 }
 
 impl Report {
@@ -284,6 +296,11 @@ mod tests {
         let path = folder.path().join("report.json");
         fs::write(&path, serde_json::to_vec(&small_report(0.5)).unwrap()).unwrap();
         assert_eq!(Report::load(&path).unwrap(), small_report(0.5));
+        // As the first version wrote it.
+        let mut old = serde_json::to_value(small_report(0.5)).unwrap();
+        old.as_object_mut().unwrap().remove("version");
+        fs::write(&path, old.to_string()).unwrap();
+        assert_eq!(Report::load(&path).unwrap().version, 1);
         assert!(
             format!("{:#}", Report::load(folder.path()).unwrap_err())
                 .contains("cannot read the report")
