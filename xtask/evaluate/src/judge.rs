@@ -21,9 +21,11 @@ use crate::frechet::{self, ClipFeatures};
 use crate::levels::{self, Levels};
 use crate::margins::{FeatureExtractor, SAMPLE_RATE_HZ};
 use crate::method::Method;
+use crate::model_methods::SWAPPED;
 use crate::pairs::{self, Pair};
 use crate::remixes::{self, EXAMPLES, PairScore, Remixes};
 use crate::songs::{self, Song};
+use crate::sounds::{self, SoundScore};
 use crate::stages::Stages;
 use crate::transposition::{self, Transposition};
 use crate::{model_methods, parallel, pictures, preparation};
@@ -293,6 +295,7 @@ impl Judge<'_> {
             .tables
             .push(distance_table(distances, classifier, real));
         findings.tables.push(purpose_table(&scores));
+        findings.tables.push(sounds::table(&sound_scores(&scores)));
         findings.checks.extend(remix_checks(findings, &remixers));
         for (index, (_, remixer)) in remixers.iter().enumerate() {
             let file = format!("swaps-{}.png", index + 1);
@@ -507,6 +510,20 @@ fn distance_table(rows: Vec<Row>, classifier: &Classifier, real: &[ClipFeatures]
         columns: vec!["Fréchet distance".to_owned()],
         rows,
     }
+}
+
+/// The scores of all sounds that have the harmony of A and the rhythm of B.
+fn sound_scores<'a>(scores: &[(&'a str, Vec<PairScore>)]) -> Vec<(&'a str, Vec<SoundScore>)> {
+    let is_swapped = |name: &str| name.ends_with(SWAPPED);
+    scores
+        .iter()
+        .filter(|(name, _)| *name != NOISE && !is_swapped(name))
+        .map(|(name, pairs)| {
+            let sounds = pairs.iter().filter_map(|pair| pair.sound.clone());
+            (*name, sounds.collect::<Vec<_>>())
+        })
+        .filter(|(_, sounds)| !sounds.is_empty())
+        .collect()
 }
 
 /// The pairs to listen to, with all remixes of them.

@@ -6,7 +6,7 @@
 //! - Table 2, similarity of remixes to real music: [`pairs`] brought to one tempo ([`stretch`]) and into [`beat`] phase by
 //!   [`preparation`], [`baselines`] and [`model_methods`], a [`classifier`] for features, and their [`frechet`] distance;
 //! - what a remix is for: [`remixes`] compared with their [`sources`] by [`margins`], as [`mel_features`] where there is only a
-//!   [`decoded`] mel;
+//!   [`decoded`] mel; in [`sounds`], their [`strokes`] and [`loudness`];
 //! - whether it matters how loud the inputs are: [`levels`], by itself as [`evaluate_levels`];
 //! - whether rotating the harmony latent transposes: [`transposition`];
 //! - [`page`], [`pictures`], and [`compare`] with an older report; [`stages`] to resume after an interruption;
@@ -40,10 +40,12 @@ mod preparation;
 mod probe;
 mod remixes;
 mod songs;
+mod sounds;
 mod sources;
 mod stages;
 mod stft;
 mod stretch;
+mod strokes;
 #[cfg(test)]
 mod test_signal;
 mod transposition;

@@ -15,7 +15,9 @@ use crate::margins::{FeatureExtractor, Features, Margins, mel_distance};
 use crate::method::{Method, Remixed};
 use crate::pairs::Pair;
 use crate::parallel;
+use crate::sounds::{SoundScore, SoundSources};
 use crate::sources::Sources;
+use crate::strokes::StrokeAnalysis;
 
 /// Pairs whose sounds are kept for listening.
 pub const EXAMPLES: usize = 4;
@@ -31,6 +33,8 @@ pub struct PairScore {
     pub brightness_octaves: f32,
     /// Mel distance of A to A remixed with A, in nepers.
     pub reconstruction: Option<f32>,
+    /// What only sounds have.
+    pub sound: Option<SoundScore>,
     /// Features for the Fréchet distance.
     pub features: ClipFeatures,
 }
@@ -40,7 +44,8 @@ pub struct Remixes<'a> {
     classifier: &'a Classifier,
     /// Folder for sounds and pictures.
     folder: &'a Path,
-    sources: Vec<(&'a Pair, Sources)>,
+    strokes: StrokeAnalysis,
+    sources: Vec<(&'a Pair, Sources, SoundSources)>,
 }
 
 impl<'a> Remixes<'a> {
@@ -50,16 +55,24 @@ impl<'a> Remixes<'a> {
     ///
     /// Returns an error if a source cannot be analysed.
     pub fn new(pairs: &'a [Pair], classifier: &'a Classifier, folder: &'a Path) -> Result<Self> {
+        let strokes = StrokeAnalysis::new()?;
         let sources = parallel::map(
             "Analysing pairs",
             pairs,
             FeatureExtractor::new,
-            Sources::new,
+            |extractor, pair| {
+                let sound = SoundSources::new(&strokes, pair)?;
+                Ok((Sources::new(extractor, pair)?, sound))
+            },
         )?;
+        let sources = pairs.iter().zip(sources);
         Ok(Self {
             classifier,
             folder,
-            sources: pairs.iter().zip(sources).collect(),
+            strokes,
+            sources: sources
+                .map(|(pair, (sources, sound))| (pair, sources, sound))
+                .collect(),
         })
     }
 
@@ -69,7 +82,7 @@ impl<'a> Remixes<'a> {
     ///
     /// Returns an error if a file cannot be written.
     pub fn write_sources(&self) -> Result<()> {
-        for (index, (pair, sources)) in self.sources.iter().take(EXAMPLES).enumerate() {
+        for (index, (pair, sources, _)) in self.sources.iter().take(EXAMPLES).enumerate() {
             self.write(index, "A", &pair.main.clip, &sources.main)?;
             self.write(index, "B", &pair.sidechain.clip, &sources.sidechain)?;
         }
@@ -98,7 +111,7 @@ impl<'a> Remixes<'a> {
         extractor: &mut FeatureExtractor,
         index: usize,
     ) -> Result<PairScore> {
-        let (pair, sources) = &self.sources[index];
+        let (pair, sources, sound_sources) = &self.sources[index];
         let (a, b) = (&pair.main.clip, &pair.sidechain.clip);
         let remix = |b: &AudioClip| {
             method.remix(a, b).with_context(|| {
@@ -117,12 +130,15 @@ impl<'a> Remixes<'a> {
             }
             false => None,
         };
-        if let Remixed::Sound(clip) = &remixed
-            && index < EXAMPLES
-            && !method.is_reference
-        {
-            self.write(index, &method.name, clip, &features)?;
-        }
+        let sound = match &remixed {
+            Remixed::Sound(clip) => {
+                if index < EXAMPLES && !method.is_reference {
+                    self.write(index, &method.name, clip, &features)?;
+                }
+                Some(sound_sources.compare(&self.strokes, clip)?)
+            }
+            Remixed::Mel(_) => None,
+        };
         let beside = |value: fn(&Features) -> f32| {
             value(&features) - 0.5 * (value(&sources.main) + value(&sources.sidechain))
         };
@@ -131,6 +147,7 @@ impl<'a> Remixes<'a> {
             level_db: beside(|features| features.level_db),
             brightness_octaves: beside(|features| features.centroid_octaves),
             reconstruction,
+            sound,
             features: self.classifier.features(&features.levelled_mel())?,
         })
     }
