@@ -54,3 +54,43 @@ impl MelDecoder {
         decoded.into_iter().next().context("one decoded mel")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::margins::{FeatureExtractor, mel_distance};
+    use crate::mel_features::of_mel;
+    use crate::method::Remixed;
+    use crate::pairs::{Excerpt, Pair};
+    use crate::sources::Sources;
+    use crate::test_signal::struck;
+
+    #[test]
+    fn the_decoded_mel_has_the_harmony_of_one_and_the_rhythm_of_the_other() {
+        let excerpt = |hz: f32, beat_samples: usize| Excerpt {
+            clip: struck(hz, beat_samples),
+            ..Excerpt::silent(&hz.to_string())
+        };
+        let pair = Pair {
+            main: excerpt(440.0, 5000),
+            sidechain: excerpt(622.3, 8000),
+        };
+        let (a, b) = (&pair.main.clip, &pair.sidechain.clip);
+        let mut extractor = FeatureExtractor::new().unwrap();
+        let sources = Sources::new(&mut extractor, &pair).unwrap();
+        let model = Model::built_in().unwrap();
+        for mode in [LatencyMode::Full, LatencyMode::Live] {
+            let decoder = MelDecoder::new(&model, mode).unwrap();
+            let remix = Remixed::Mel(decoder.decode(a, b).unwrap());
+            let (_, margins) = sources.compare(&mut extractor, &remix).unwrap();
+            assert!(
+                margins.harmony > 0.1 && margins.rhythm > 0.3,
+                "{mode:?}: {margins:?}"
+            );
+            let same = of_mel(&decoder.decode(a, a).unwrap(), &sources.main);
+            let same = mel_distance(&same, &sources.main).unwrap();
+            let other = mel_distance(&sources.sidechain, &sources.main).unwrap();
+            assert!(same < 0.5 * other, "{mode:?}: {same} {other}");
+        }
+    }
+}

@@ -67,7 +67,7 @@ impl fmt::Display for Level {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LevelScores {
     /// One list for each of [`Level::all`], with one value for each pair.
-    margins: Vec<Vec<Margins>>,
+    pub margins: Vec<Vec<Margins>>,
 }
 
 /// Pairs at the levels of their files, with their loudness and features.

@@ -242,6 +242,8 @@ pub fn levels(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::levels::MARGINS;
+    use crate::margins::Margins;
     use crate::songs::Note;
     use graft_material::testing::TestFolder;
     use model_runtime::Model;
@@ -289,5 +291,29 @@ mod tests {
             folder.path().join("latents.png").exists()
                 && folder.path().join("confusion.png").exists()
         );
+    }
+
+    #[test]
+    fn margins_over_levels_are_drawn_above_and_below_0() {
+        let margins = |value: f32| Margins {
+            harmony: value,
+            rhythm: -value,
+            harmony_similarity: value,
+            rhythm_correlation: value,
+        };
+        let scores = [0.3, -0.2].map(|value| {
+            let scores = LevelScores {
+                margins: vec![vec![margins(value), margins(0.1)]; Level::all().len()],
+            };
+            (value.to_string(), scores)
+        });
+        let folder = TestFolder::new("pictures-levels");
+        for (index, figure) in MARGINS.into_iter().enumerate() {
+            let file = format!("levels-{index}.png");
+            let picture = levels(folder.path(), &file, figure, &scores).unwrap();
+            assert!(picture.caption.starts_with(figure.0));
+            assert!(folder.path().join(file).exists());
+        }
+        assert!(levels(folder.path(), "none.png", MARGINS[0], &[]).is_err());
     }
 }
