@@ -495,7 +495,7 @@ fn distances(
 
 fn distance_table(rows: Vec<Row>, classifier: &Classifier, real: &[ClipFeatures]) -> Table {
     let note = format!(
-        "Squared Fréchet distance between the features of remixes and those of {} real clips by the same artists, all at 120 BPM \
+        "Squared Fréchet distance between the features of remixes and those of {} real clips by the same artists, all at 120 BPM, pairs in beat phase \
          ({} segments of 3 s per clip). The features are the last layer of a classifier of {} training artists; it names the artist of \
          {:.0} % of segments from the last quarters of their tracks, which it was not trained on. Covariances are shrunk (Ledoit and \
          Wolf), levels are matched; brackets: 95 % bootstrap over clips. Smaller is better; \"{REAL}\" is the level of real clips.",
@@ -599,7 +599,8 @@ fn purpose_table(scores: &[(&str, Vec<PairScore>)]) -> Table {
     let columns = COLUMNS.iter().map(|(name, _)| (*name).to_owned());
     Table {
         title: "What a remix is for".to_owned(),
-        note: "The same pairs, harmony of A with rhythm of B; means with 95 % intervals. Harmony margin above 0: the chroma is closer \
+        note: "The same pairs, at the levels of their files, harmony of A with rhythm of B; means with 95 % intervals. The decoded mel is \
+               compared with the mels of A and B, all others by sound. Harmony margin above 0: the chroma is closer \
                to A's than to B's. Rhythm margin above 0: the onsets correlate more with B's than with A's."
             .to_owned(),
         columns: columns.chain(["mel distance, A with A to A, nepers".to_owned()]).collect(),
