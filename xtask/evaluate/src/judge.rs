@@ -313,7 +313,8 @@ impl Judge<'_> {
     /// Margins at several levels of the inputs.
     fn levels(&self, stages: &Stages, pairs: &[Pair], findings: &mut Findings) -> Result<()> {
         let levels = Levels::new(pairs)?;
-        let mut scores = levels.ceilings();
+        let ceilings = levels.ceilings();
+        let mut scores = Vec::new();
         for (index, (name, remixer)) in self.remixers().iter().enumerate() {
             let model = &self.models[index].1;
             for method in model_methods::at_levels(name, model, remixer, self.protocol.mode)? {
@@ -326,10 +327,11 @@ impl Judge<'_> {
                 scores.push((method.name, measured));
             }
         }
-        findings.tables.extend(levels::tables(&scores));
+        let rows = [ceilings.as_slice(), &scores].concat();
+        findings.tables.extend(levels::tables(&rows));
         for (index, figure) in levels::MARGINS.into_iter().enumerate() {
             let file = format!("levels-{}.png", index + 1);
-            let picture = pictures::levels(self.folder, &file, figure, &scores)?;
+            let picture = pictures::levels(self.folder, &file, figure, &ceilings, &scores)?;
             findings.pictures.push(picture);
         }
         Ok(())

@@ -199,7 +199,7 @@ pub fn transposition(folder: &Path, file: &str, found: &[Transposition]) -> Resu
     })
 }
 
-/// A margin over the offset between the levels of both inputs.
+/// A margin over the offset between the levels of both inputs, below those sources that have it by themselves.
 ///
 /// # Errors
 ///
@@ -208,10 +208,16 @@ pub fn levels(
     folder: &Path,
     file: &str,
     figure: Figure,
+    ceilings: &[(String, LevelScores)],
     scores: &[(String, LevelScores)],
 ) -> Result<Picture> {
-    let curves: Vec<IntervalCurve> = scores
+    let has_it = |(_, ceiling): &&(String, LevelScores)| {
+        Measured::mean(ceiling.values(0, figure).into_iter()).value > 0.0
+    };
+    let curves: Vec<IntervalCurve> = ceilings
         .iter()
+        .filter(has_it)
+        .chain(scores)
         .map(|(name, scores)| IntervalCurve {
             name,
             points: Level::all()
@@ -310,10 +316,10 @@ mod tests {
         let folder = TestFolder::new("pictures-levels");
         for (index, figure) in MARGINS.into_iter().enumerate() {
             let file = format!("levels-{index}.png");
-            let picture = levels(folder.path(), &file, figure, &scores).unwrap();
+            let picture = levels(folder.path(), &file, figure, &scores[..1], &scores).unwrap();
             assert!(picture.caption.starts_with(figure.0));
             assert!(folder.path().join(file).exists());
         }
-        assert!(levels(folder.path(), "none.png", MARGINS[0], &[]).is_err());
+        assert!(levels(folder.path(), "none.png", MARGINS[0], &[], &[]).is_err());
     }
 }

@@ -97,8 +97,8 @@ pub fn table(scores: &[(&str, Vec<SoundScore>)]) -> Table {
     Table {
         title: "Strokes and loudness".to_owned(),
         note: "The same pairs; means with 95 % intervals. Rise time: from 10 to 90 % of the amplitude, at B's strokes, less B's own; above 0: \
-               smeared. Flux: rises in windows of 23 ms; at B's strokes, 1 is as sharp as B; at those strokes of A that B does not have, 0 is no \
-               more than at any other time and 1 as much as in A. Loudness: integrated (BS.1770), of mono clips."
+               smeared. Flux: rises in windows of 23 ms, above those away from all strokes; at B's strokes, 1 is as sharp as B; at those \
+               strokes of A that B does not have, 0 is nothing left and 1 as much as in A. Loudness: integrated (BS.1770), of mono clips."
             .to_owned(),
         columns: COLUMNS.map(|(name, _)| name.to_owned()).to_vec(),
         rows: scores

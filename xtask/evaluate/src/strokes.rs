@@ -49,10 +49,10 @@ pub struct Strokes {
 pub struct Attacks {
     /// Median rise time at the strokes of the source of rhythm, less that of the source itself, in milliseconds.
     pub rise_beside_ms: Option<f32>,
-    /// Flux at the strokes of the source of rhythm, as a share of that of the source itself.
+    /// Flux at the strokes of the source of rhythm, above that away from all strokes, as a share of that of the source itself.
     pub sharpness: Option<f32>,
-    /// Flux at those strokes of the source of harmony that the source of rhythm does not have, above that of any other
-    /// time, as a share of that of the source of harmony itself.
+    /// The same at those strokes of the source of harmony that the source of rhythm does not have, as a share of that of the
+    /// source of harmony itself.
     pub residual: Option<f32>,
 }
 
@@ -115,16 +115,7 @@ impl Strokes {
     /// Compares the strokes of a remix with those of its sources.
     pub fn compare(&self, harmony_source: &Self, rhythm_source: &Self) -> Attacks {
         let struck = &rhythm_source.frames;
-        let left_over: Vec<usize> = harmony_source
-            .frames
-            .iter()
-            .copied()
-            .filter(|&frame| {
-                struck
-                    .iter()
-                    .all(|&other| frame.abs_diff(other) > frames(APART_S))
-            })
-            .collect();
+        let left_over = apart(&harmony_source.frames, struck);
         let rise_ms = |clip: &Self| -> Option<f32> {
             median(
                 struck
@@ -133,22 +124,19 @@ impl Strokes {
                     .collect(),
             )
         };
-        let share = |remix: f32, source: f32| (source > 0.0).then(|| remix / source);
-        let strokes = self.mean_flux(struck).zip(rhythm_source.mean_flux(struck));
-        let remains = self
-            .mean_flux(&left_over)
-            .zip(harmony_source.mean_flux(&left_over));
+        let all: Vec<usize> = (0..self.flux.len().min(rhythm_source.flux.len())).collect();
+        let rest = apart(&all, &[struck.as_slice(), &harmony_source.frames].concat());
+        let share = |strokes: &[usize], source: &Self| -> Option<f32> {
+            let source = source.mean_flux(strokes)? - source.mean_flux(&rest)?;
+            let remix = self.mean_flux(strokes)? - self.mean_flux(&rest)?;
+            (source > 0.0).then(|| remix / source)
+        };
         Attacks {
             rise_beside_ms: rise_ms(self)
                 .zip(rise_ms(rhythm_source))
                 .map(|(remix, source)| remix - source),
-            sharpness: strokes.and_then(|(remix, source)| share(remix, source)),
-            residual: remains.and_then(|(remix, source)| {
-                share(
-                    remix - self.usual_flux(),
-                    source - harmony_source.usual_flux(),
-                )
-            }),
+            sharpness: share(struck, rhythm_source),
+            residual: share(&left_over, harmony_source),
         }
     }
 
@@ -160,16 +148,10 @@ impl Strokes {
         near.iter().copied().fold(0.0, f32::max)
     }
 
-    /// Mean over `strokes` of the highest flux near them, if there are enough.
-    fn mean_flux(&self, strokes: &[usize]) -> Option<f32> {
-        let sum: f32 = strokes.iter().map(|&frame| self.flux_near(frame)).sum();
-        (strokes.len() >= MIN_STROKES).then(|| sum / strokes.len() as f32)
-    }
-
-    /// Median over all frames of the highest flux near them: what is found without looking for strokes.
-    fn usual_flux(&self) -> f32 {
-        let near = (0..self.flux.len()).map(|frame| self.flux_near(frame));
-        median(near.collect()).unwrap_or(0.0)
+    /// Mean over `frames` of the highest flux near them, if there are enough.
+    fn mean_flux(&self, frames: &[usize]) -> Option<f32> {
+        let sum: f32 = frames.iter().map(|&frame| self.flux_near(frame)).sum();
+        (frames.len() >= MIN_STROKES).then(|| sum / frames.len() as f32)
     }
 
     /// Time in which the amplitude rises from 10 to 90 % of the way to its peak after the stroke at a frame, in milliseconds.
@@ -200,6 +182,13 @@ impl Strokes {
                 .position(|&value| share(value) >= 0.9)?;
         Some((end - begin) as f32 * 1000.0 * ENVELOPE_HOP as f32 / SAMPLE_RATE_HZ as f32)
     }
+}
+
+/// Those of `frames` that are further than [`APART_S`] from each of `others`.
+fn apart(frames: &[usize], others: &[usize]) -> Vec<usize> {
+    let reach = self::frames(APART_S);
+    let is_apart = |frame: &usize| others.iter().all(|other| frame.abs_diff(*other) > reach);
+    frames.iter().copied().filter(is_apart).collect()
 }
 
 /// Frames of the flux in a time.
