@@ -44,6 +44,8 @@ enum Task {
     ImportHifigan(Arguments),
     /// Evaluate a model: a report with tables, pictures and sounds
     Evaluate(Arguments),
+    /// Measure how much voices depend on the levels of their inputs
+    EvaluateLevels(Arguments),
     /// Measure how accurately voices turn mels into sound
     EvaluateVoice(Arguments),
     Bench(bench::Bench),
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Task::Export(arguments) => Program::Train.run("export", arguments),
         Task::ImportHifigan(arguments) => Program::Train.run("import-hifigan", arguments),
         Task::Evaluate(arguments) => Program::Evaluate.run("evaluate", arguments),
+        Task::EvaluateLevels(arguments) => Program::Evaluate.run("evaluate-levels", arguments),
         Task::EvaluateVoice(arguments) => Program::Evaluate.run("evaluate-voice", arguments),
         Task::Bench(task) => task.run(),
         Task::Play(task) => task.run(),

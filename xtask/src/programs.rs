@@ -1,5 +1,5 @@
-//! `cargo xtask train`, `export`, `import-hifigan`, `evaluate` and `evaluate-voice`: tasks of separate programs, so
-//! that installing the plugin builds neither the trainer nor the evaluation.
+//! `cargo xtask train`, `export`, `import-hifigan`, `evaluate`, `evaluate-levels` and `evaluate-voice`: tasks of separate
+//! programs, so that installing the plugin builds neither the trainer nor the evaluation.
 
 use std::env;
 use std::ffi::OsString;

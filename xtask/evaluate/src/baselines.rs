@@ -55,7 +55,7 @@ fn noise(a: &AudioClip) -> AudioClip {
 /// # Errors
 ///
 /// Returns an error if a clip cannot be resampled or separated.
-fn separated(a: &AudioClip, b: &AudioClip) -> Result<AudioClip> {
+pub fn separated(a: &AudioClip, b: &AudioClip) -> Result<AudioClip> {
     let harmonic = part(&mono(a)?, |masks| masks.harmonic)?;
     let percussive = part(&mono(b)?, |masks| masks.percussive)?;
     Ok(sum(&harmonic, &percussive))
@@ -88,7 +88,12 @@ fn classic(method: Engine, a: &AudioClip, b: &AudioClip) -> Result<AudioClip> {
     })
 }
 
-fn mono(clip: &AudioClip) -> Result<Vec<f32>> {
+/// The samples of a clip, mixed to mono and resampled.
+///
+/// # Errors
+///
+/// Returns an error if the clip cannot be resampled.
+pub fn mono(clip: &AudioClip) -> Result<Vec<f32>> {
     let mono = audio_file::mono(clip);
     audio_file::resample(&mono, clip.sample_rate_hz, SAMPLE_RATE_HZ)
 }

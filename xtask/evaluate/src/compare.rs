@@ -1,6 +1,25 @@
 //! Comparison of two reports.
 
-use graft_material::report::{Measured, Report, show};
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use graft_material::report::{Measured, Report, VERSION, show};
+
+/// Reads an older report whose figures can be compared with new ones.
+///
+/// # Errors
+///
+/// Returns an error if the file cannot be read, or its figures were measured in another way.
+pub fn load(path: &Path) -> Result<Report> {
+    let report = Report::load(path)?;
+    ensure!(
+        report.version == VERSION,
+        "cannot compare with {}: expected version {VERSION} of the measurements, found version {}; evaluate its models again",
+        path.display(),
+        report.version
+    );
+    Ok(report)
+}
 
 /// Lists every figure that both reports have, as a Markdown table. A change exceeds the noise if it is larger than
 /// the root of the sum of squares of both half-widths: 95 % intervals for means and distances, and one standard
@@ -49,7 +68,27 @@ fn exceeds_noise(before: &Measured, now: &Measured) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use graft_material::testing::small_report as small;
+    use std::fs;
+
+    use graft_material::testing::{TestFolder, small_report as small};
+
+    #[test]
+    fn reports_of_another_version_are_refused() {
+        let folder = TestFolder::new("compare");
+        let path = folder.path().join("report.json");
+        let mut report = small(0.5);
+        let mut write_and_load = |version: u32| {
+            report.version = version;
+            fs::write(&path, serde_json::to_vec(&report).unwrap()).unwrap();
+            load(&path)
+        };
+        assert!(write_and_load(VERSION).is_ok());
+        let error = write_and_load(1).unwrap_err().to_string();
+        assert!(
+            error.contains("report.json") && error.contains("found version 1"),
+            "{error}"
+        );
+    }
 
     #[test]
     fn a_change_is_told_from_noise() {

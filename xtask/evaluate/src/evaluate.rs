@@ -1,14 +1,13 @@
 //! `cargo xtask evaluate`: writes a report on one or more models.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use graft_material::report::Report;
 use graft_material::{arguments, whole_file, workspace};
-use graft_train::dataset::{Dataset, Split};
+use graft_train::dataset::{Dataset, Partition, Split};
 use model_runtime::{LatencyMode, Model};
 use vocoder::MelConfig;
 
@@ -44,7 +43,8 @@ pub struct Evaluate {
     /// Seed for the choice of songs and pairs.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Older report.json: print what changed since, and whether it exceeds the noise.
+    /// Older report.json: print what changed since, and whether it exceeds the noise. Reports of other versions of the
+    /// measurements are refused.
     #[arg(long, value_name = "OLD.json")]
     compare: Option<PathBuf>,
 }
@@ -52,7 +52,7 @@ pub struct Evaluate {
 impl Evaluate {
     /// Writes the report.
     pub fn run(&self) -> Result<()> {
-        let old = self.compare.as_deref().map(Report::load).transpose()?;
+        let old = self.compare.as_deref().map(compare::load).transpose()?;
         let out = match &self.out {
             Some(out) => out.clone(),
             None => workspace::target()?.join("evaluation"),
@@ -60,15 +60,7 @@ impl Evaluate {
         fs::create_dir_all(&out)
             .with_context(|| format!("cannot create the folder {}", out.display()))?;
         let models = load_models(&self.model)?;
-        let split = match &self.run {
-            Some(run) => Split::load(run)?,
-            None => Split::of_built_in_model()?,
-        };
-        let dataset = Dataset::load(&self.data, &workspace::cache("audio"), SAMPLE_RATE_HZ)?;
-        let parts = dataset.partition(&split).with_context(|| match &self.run {
-            Some(run) => format!("the data does not match the split of {}", run.display()),
-            None => "the data does not contain the artists of the built-in model; for other data, name its training run with --run".to_owned(),
-        })?;
+        let parts = load_parts(&self.data, self.run.as_deref())?;
         let protocol = match self.quick {
             true => Protocol::quick(self.seed, self.latency),
             false => Protocol::full(self.seed, self.latency),
@@ -94,6 +86,23 @@ impl Evaluate {
         println!("\nOpen the report: {}", out.join("index.html").display());
         Ok(())
     }
+}
+
+/// Reads the music below `data` and splits it as the run folder `run` does or, without one, as for the built-in model.
+///
+/// # Errors
+///
+/// Returns an error if the music cannot be read or does not match the split.
+pub fn load_parts(data: &[PathBuf], run: Option<&Path>) -> Result<Partition> {
+    let split = match run {
+        Some(run) => Split::load(run)?,
+        None => Split::of_built_in_model()?,
+    };
+    let dataset = Dataset::load(data, &workspace::cache("audio"), SAMPLE_RATE_HZ)?;
+    dataset.partition(&split).with_context(|| match run {
+        Some(run) => format!("the data does not match the split of {}", run.display()),
+        None => "the data does not contain the artists of the built-in model; for other data, name its training run with --run".to_owned(),
+    })
 }
 
 /// Loads models, named after their files; without paths, the built-in model.

@@ -6,14 +6,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use candle_core::Device;
 use graft_material::report::{
-    Check, Example, JudgedModel, Measured, Picture, Report, Row, Sound, Table,
+    Check, Example, JudgedModel, Measured, Picture, Report, Row, Sound, Table, VERSION,
 };
 use graft_train::dataset::Partition;
 use graft_train::parameters::Parameters;
-use model_runtime::{
-    AudioClip, Controls, Factor, FactorMap, LatencyMode, Model, Network, RemixSettings, Remixer,
-    Voice,
-};
+use model_runtime::{Factor, FactorMap, LatencyMode, Model, Network, RemixSettings, Remixer};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -21,17 +18,17 @@ use crate::baselines::{self, NOISE, REAL};
 use crate::classifier::Classifier;
 use crate::disentanglement::{self, Effort, Representation, Scores};
 use crate::frechet::{self, ClipFeatures};
+use crate::levels::{self, Levels};
 use crate::margins::{FeatureExtractor, SAMPLE_RATE_HZ};
 use crate::method::Method;
-use crate::pairs::{self, Excerpt, Pair};
+use crate::model_methods::SWAPPED;
+use crate::pairs::{self, Pair};
 use crate::remixes::{self, EXAMPLES, PairScore, Remixes};
 use crate::songs::{self, Song};
+use crate::sounds::{self, SoundScore};
 use crate::stages::Stages;
 use crate::transposition::{self, Transposition};
-use crate::{parallel, pictures, stretch};
-
-/// Version of the measurements. Stored results of other versions are not used.
-const VERSION: u32 = 1;
+use crate::{model_methods, parallel, pictures, preparation};
 
 /// Names of reference rows of Tables 1 and 2.
 const LOG_MEL: &str = "log-mel";
@@ -70,7 +67,7 @@ impl Protocol {
                 seeds: 5,
             },
             pairs: 100,
-            clip_seconds: 8,
+            clip_seconds: preparation::CLIP_SECONDS,
             classifier_steps: 1000,
             seed,
             mode,
@@ -134,7 +131,9 @@ impl Judge<'_> {
         let stages = Stages::new(&self.folder.join("stages"), self.key()?)?;
         let mut findings = Findings::default();
         self.disentanglement(&stages, &mut findings)?;
-        self.remixes(&stages, &mut findings)?;
+        let material = self.remix_material(&stages)?;
+        self.remixes(&stages, &material, &mut findings)?;
+        self.levels(&stages, &material.pairs, &mut findings)?;
         self.transposition(&stages, &mut findings)?;
         let Protocol {
             songs,
@@ -152,6 +151,7 @@ impl Judge<'_> {
             steps: model.header().card.steps,
         });
         Ok(Report {
+            version: VERSION,
             protocol: format!(
                 "{songs} songs of {song_seconds} s, {} seeds of {} steps; {pairs} pairs of {clip_seconds} s; {mode:?} latency; seed {seed}.",
                 effort.seeds, effort.steps
@@ -236,11 +236,15 @@ impl Judge<'_> {
             if let (Some(harmony), Some(rhythm)) =
                 (probed.get(Factor::Harmony), probed.get(Factor::Rhythm))
             {
-                let row = format!("{name}, untrained: harmony latent");
-                let control = probe(&row, &*untrained, Factor::Harmony)?;
-                let checks = disentanglement_checks(name, harmony, rhythm, &control);
+                let control = |factor: Factor| -> Result<(String, Scores)> {
+                    let row = format!("{name}, untrained: {factor} latent");
+                    let scores = probe(&row, &*untrained, factor)?;
+                    Ok((row, scores))
+                };
+                let controls = [control(Factor::Harmony)?, control(Factor::Rhythm)?];
+                let checks = disentanglement_checks(name, harmony, rhythm, &controls[0].1);
                 findings.checks.extend(checks);
-                rows.push((row, control));
+                rows.extend(controls);
                 findings.pictures.push(pictures::confusion(
                     self.folder,
                     &format!("confusion-{}.png", index + 1),
@@ -262,21 +266,21 @@ impl Judge<'_> {
     }
 
     /// Table 2, and what a remix is for.
-    fn remixes(&self, stages: &Stages, findings: &mut Findings) -> Result<()> {
-        let Protocol { seed, mode, .. } = self.protocol;
-        stages.say("Table 2: training the classifier, stretching clips");
+    fn remixes(
+        &self,
+        stages: &Stages,
+        material: &RemixMaterial,
+        findings: &mut Findings,
+    ) -> Result<()> {
         let RemixMaterial {
             classifier,
             pairs,
             real,
-        } = self.remix_material()?;
-        let remixers: Vec<(&str, Remixer)> = self
-            .models
-            .iter()
-            .map(|(name, model)| (name.as_str(), Remixer::new(Arc::clone(model))))
-            .collect();
-        let methods = self.methods(&remixers);
-        let remixes = Remixes::new(&pairs, &classifier, self.folder)?;
+        } = material;
+        let Protocol { seed, mode, .. } = self.protocol;
+        let remixers = self.remixers();
+        let methods = self.methods(&remixers)?;
+        let remixes = Remixes::new(pairs, classifier, self.folder)?;
         remixes.write_sources()?;
         let mut scores: Vec<(&str, Vec<PairScore>)> = Vec::new();
         for method in &methods {
@@ -286,11 +290,12 @@ impl Judge<'_> {
             scores.push((&method.name, measured));
         }
 
-        let distances = distances(&scores, &real, seed)?;
+        let distances = distances(&scores, real, seed)?;
         findings
             .tables
-            .push(distance_table(distances, &classifier, &real));
+            .push(distance_table(distances, classifier, real));
         findings.tables.push(purpose_table(&scores));
+        findings.tables.push(sounds::table(&sound_scores(&scores)));
         findings.checks.extend(remix_checks(findings, &remixers));
         for (index, (_, remixer)) in remixers.iter().enumerate() {
             let file = format!("swaps-{}.png", index + 1);
@@ -301,12 +306,48 @@ impl Judge<'_> {
             let picture = pictures::swaps(self.folder, &file, remixer, &settings, &pairs[0])?;
             findings.pictures.push(picture);
         }
-        findings.examples = examples(&pairs, &methods);
+        findings.examples = examples(pairs, &methods);
         Ok(())
     }
 
-    /// Trains the classifier, draws clips and stretches them to the common tempo.
-    fn remix_material(&self) -> Result<RemixMaterial> {
+    /// Margins at several levels of the inputs.
+    fn levels(&self, stages: &Stages, pairs: &[Pair], findings: &mut Findings) -> Result<()> {
+        let levels = Levels::new(pairs)?;
+        let ceilings = levels.ceilings();
+        let mut scores = Vec::new();
+        for (index, (name, remixer)) in self.remixers().iter().enumerate() {
+            let model = &self.models[index].1;
+            for method in model_methods::at_levels(name, model, remixer, self.protocol.mode)? {
+                let measured = stages.run(&format!("Levels: {}", method.name), || {
+                    levels.measure(&method)
+                })?;
+                if method.name == model_methods::guided_row(name) {
+                    findings.checks.push(levels::check(&method.name, &measured));
+                }
+                scores.push((method.name, measured));
+            }
+        }
+        let rows = [ceilings.as_slice(), &scores].concat();
+        findings.tables.extend(levels::tables(&rows));
+        for (index, figure) in levels::MARGINS.into_iter().enumerate() {
+            let file = format!("levels-{}.png", index + 1);
+            let picture = pictures::levels(self.folder, &file, figure, &ceilings, &scores)?;
+            findings.pictures.push(picture);
+        }
+        Ok(())
+    }
+
+    /// The models by name, ready to remix.
+    fn remixers(&self) -> Vec<(&str, Remixer)> {
+        self.models
+            .iter()
+            .map(|(name, model)| (name.as_str(), Remixer::new(Arc::clone(model))))
+            .collect()
+    }
+
+    /// Trains the classifier, and draws and prepares clips.
+    fn remix_material(&self, stages: &Stages) -> Result<RemixMaterial> {
+        stages.say("Table 2: training the classifier, stretching clips");
         let Protocol {
             pairs: count,
             clip_seconds,
@@ -316,14 +357,12 @@ impl Judge<'_> {
         } = self.protocol;
         let classifier = Classifier::train(&self.parts.training, classifier_steps, seed)?;
         let validation = &self.parts.validation;
-        let mut pairs = pairs::draw(validation, SAMPLE_RATE_HZ, count, seed)?;
+        let pairs = preparation::pairs(validation, count, clip_seconds, seed)?;
         // Other excerpts by the same artists.
         let mut real =
             pairs::draw_excerpts(validation, SAMPLE_RATE_HZ, 2 * count, seed.wrapping_add(1))?;
-        let clips = pairs
-            .iter_mut()
-            .flat_map(|Pair { main, sidechain }| [main, sidechain]);
-        stretch_all(clips.chain(&mut real).collect(), clip_seconds)?;
+        let samples = clip_seconds * SAMPLE_RATE_HZ as usize;
+        preparation::stretch_all(real.iter_mut().collect(), samples)?;
         let real = parallel::map(
             "Analysing clips",
             &real,
@@ -339,26 +378,14 @@ impl Judge<'_> {
         })
     }
 
-    /// The baselines, and each model with each of its voices and with harmony and rhythm swapped.
-    fn methods<'a>(&self, remixers: &'a [(&str, Remixer)]) -> Vec<Method<'a>> {
-        let mode = self.protocol.mode;
+    /// The baselines and the methods of each model.
+    fn methods<'a>(&self, remixers: &'a [(&str, Remixer)]) -> Result<Vec<Method<'a>>> {
         let mut methods = baselines::methods();
         for ((name, remixer), (_, model)) in remixers.iter().zip(&self.models) {
-            for (voice_name, settings) in voices(model, mode) {
-                let remix = move |a: &AudioClip, b: &AudioClip| Ok(remixer.remix(a, b, &settings)?);
-                methods.push(
-                    Method::new(&format!("{name}, {voice_name} voice"), remix).reconstructing(),
-                );
-            }
-            let swapped = RemixSettings {
-                controls: Controls::default().with_share(Factor::Harmony, 1.0),
-                mode,
-                ..RemixSettings::default()
-            };
-            let remix = move |a: &AudioClip, b: &AudioClip| Ok(remixer.remix(a, b, &swapped)?);
-            methods.push(Method::new(&swapped_name(name), remix));
+            let mode = self.protocol.mode;
+            methods.extend(model_methods::all(name, model, remixer, mode)?);
         }
-        methods
+        Ok(methods)
     }
 
     /// Rotation against true transposition.
@@ -383,59 +410,6 @@ fn untrained(model: &Model, seed: u64) -> Result<Arc<dyn Network>> {
     let vb = parameters.builder(&Device::Cpu);
     let header = model.header();
     Ok(header.architecture.build(&header.mel, false, &vb)?)
-}
-
-/// The voices of a model and the remix settings for each.
-fn voices(model: &Model, mode: LatencyMode) -> Vec<(&'static str, RemixSettings)> {
-    let settings = RemixSettings {
-        mode,
-        ..RemixSettings::default()
-    };
-    let griffin_lim = RemixSettings {
-        voice: Voice::GriffinLim,
-        ..settings
-    };
-    let mut voices = vec![("guided", settings), ("Griffin-Lim", griffin_lim)];
-    if model.header().generator.is_some() && mode.has_generated_voice() {
-        for (name, voice) in [("HiFi-GAN", 1.0), ("half guided, half HiFi-GAN", 0.5)] {
-            let controls = Controls {
-                generated: voice,
-                ..settings.controls
-            };
-            voices.push((
-                name,
-                RemixSettings {
-                    controls,
-                    ..settings
-                },
-            ));
-        }
-    }
-    voices
-}
-
-/// Name of the row with harmony and rhythm swapped.
-fn swapped_name(model: &str) -> String {
-    format!("{model}, guided voice, harmony of B with rhythm of A")
-}
-
-/// Stretches excerpts to the common tempo and cuts them to one length.
-fn stretch_all(excerpts: Vec<&mut Excerpt>, clip_seconds: usize) -> Result<()> {
-    let stretched = parallel::map(
-        "Stretching clips",
-        &excerpts,
-        FeatureExtractor::new,
-        |extractor, excerpt| {
-            let mut samples = stretch::to_common_tempo(extractor, &excerpt.clip.channels[0])
-                .with_context(|| format!("cannot stretch {}", excerpt.name))?;
-            samples.truncate(clip_seconds * SAMPLE_RATE_HZ as usize);
-            Ok(samples)
-        },
-    )?;
-    for (excerpt, samples) in excerpts.into_iter().zip(stretched) {
-        excerpt.clip.channels[0] = samples;
-    }
-    Ok(())
 }
 
 fn disentanglement_table(rows: Vec<(String, Scores)>, songs: &[Song], effort: Effort) -> Table {
@@ -523,7 +497,7 @@ fn distances(
 
 fn distance_table(rows: Vec<Row>, classifier: &Classifier, real: &[ClipFeatures]) -> Table {
     let note = format!(
-        "Squared Fréchet distance between the features of remixes and those of {} real clips by the same artists, all at 120 BPM \
+        "Squared Fréchet distance between the features of remixes and those of {} real clips by the same artists, all at 120 BPM, pairs in beat phase \
          ({} segments of 3 s per clip). The features are the last layer of a classifier of {} training artists; it names the artist of \
          {:.0} % of segments from the last quarters of their tracks, which it was not trained on. Covariances are shrunk (Ledoit and \
          Wolf), levels are matched; brackets: 95 % bootstrap over clips. Smaller is better; \"{REAL}\" is the level of real clips.",
@@ -538,6 +512,20 @@ fn distance_table(rows: Vec<Row>, classifier: &Classifier, real: &[ClipFeatures]
         columns: vec!["Fréchet distance".to_owned()],
         rows,
     }
+}
+
+/// The scores of all sounds that have the harmony of A and the rhythm of B.
+fn sound_scores<'a>(scores: &[(&'a str, Vec<PairScore>)]) -> Vec<(&'a str, Vec<SoundScore>)> {
+    let is_swapped = |name: &str| name.ends_with(SWAPPED);
+    scores
+        .iter()
+        .filter(|(name, _)| *name != NOISE && !is_swapped(name))
+        .map(|(name, pairs)| {
+            let sounds = pairs.iter().filter_map(|pair| pair.sound.clone());
+            (*name, sounds.collect::<Vec<_>>())
+        })
+        .filter(|(_, sounds)| !sounds.is_empty())
+        .collect()
 }
 
 /// The pairs to listen to, with all remixes of them.
@@ -613,7 +601,8 @@ fn purpose_table(scores: &[(&str, Vec<PairScore>)]) -> Table {
     let columns = COLUMNS.iter().map(|(name, _)| (*name).to_owned());
     Table {
         title: "What a remix is for".to_owned(),
-        note: "The same pairs, harmony of A with rhythm of B; means with 95 % intervals. Harmony margin above 0: the chroma is closer \
+        note: "The same pairs, at the levels of their files, harmony of A with rhythm of B; means with 95 % intervals. The decoded mel is \
+               compared with the mels of A and B, all others by sound. Harmony margin above 0: the chroma is closer \
                to A's than to B's. Rhythm margin above 0: the onsets correlate more with B's than with A's."
             .to_owned(),
         columns: columns.chain(["mel distance, A with A to A, nepers".to_owned()]).collect(),
@@ -638,7 +627,7 @@ fn remix_checks(findings: &Findings, remixers: &[(&str, Remixer)]) -> Vec<Check>
         });
     }
     for (name, _) in remixers {
-        let row = swapped_name(name);
+        let row = model_methods::swapped_row(name);
         if let (Some(harmony), Some(rhythm)) =
             (cell(&row, "harmony margin"), cell(&row, "rhythm margin"))
         {

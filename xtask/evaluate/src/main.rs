@@ -1,38 +1,51 @@
-//! The program behind `cargo xtask evaluate` and `evaluate-voice`: evaluates a model with the protocol of its paper
+//! The program behind `cargo xtask evaluate`, `evaluate-levels` and `evaluate-voice`: evaluates a model with the protocol of its paper
 //! (Wu, DAFx 2023), and compares it with remixes made without a network.
 //!
 //! - Table 1, information about chords and onsets in the latents: [`songs`] with known [`chords`] and [`onsets`],
 //!   [`probe`]s of two [`gru`] layers, combined by [`disentanglement`];
-//! - Table 2, similarity of remixes to real music: [`pairs`] stretched to one tempo ([`stretch`]), [`baselines`], a
-//!   [`classifier`] for features, and their [`frechet`] distance;
-//! - what a remix is for: [`remixes`] compared with their sources by [`margins`];
+//! - Table 2, similarity of remixes to real music: [`pairs`] brought to one tempo ([`stretch`]) and into [`beat`] phase by
+//!   [`preparation`], [`baselines`] and [`model_methods`], a [`classifier`] for features, and their [`frechet`] distance;
+//! - what a remix is for: [`remixes`] compared with their [`sources`] by [`margins`], as [`mel_features`] where there is only a
+//!   [`decoded`] mel; in [`sounds`], their [`strokes`] and [`loudness`];
+//! - whether it matters how loud the inputs are: [`levels`], by itself as [`evaluate_levels`];
 //! - whether rotating the harmony latent transposes: [`transposition`];
 //! - [`page`], [`pictures`], and [`compare`] with an older report; [`stages`] to resume after an interruption;
 //! - [`voices`]: accuracy of the voices, for `cargo xtask evaluate-voice`.
 
 mod baselines;
+mod beat;
 mod chords;
 mod chroma;
 mod classifier;
 mod compare;
+mod decoded;
 mod disentanglement;
 mod evaluate;
+mod evaluate_levels;
 mod frechet;
 mod gru;
 mod judge;
+mod levels;
+mod loudness;
 mod margins;
+mod mel_features;
 mod method;
+mod model_methods;
 mod onsets;
 mod page;
 mod pairs;
 mod parallel;
 mod pictures;
+mod preparation;
 mod probe;
 mod remixes;
 mod songs;
+mod sounds;
+mod sources;
 mod stages;
 mod stft;
 mod stretch;
+mod strokes;
 #[cfg(test)]
 mod test_signal;
 mod transposition;
@@ -54,12 +67,14 @@ struct Cli {
 #[derive(Subcommand)]
 enum Task {
     Evaluate(evaluate::Evaluate),
+    EvaluateLevels(evaluate_levels::EvaluateLevels),
     EvaluateVoice(voices::EvaluateVoice),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Evaluate(task) => task.run(),
+        Task::EvaluateLevels(task) => task.run(),
         Task::EvaluateVoice(task) => task.run(),
     };
     exit::code(result)

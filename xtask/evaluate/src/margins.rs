@@ -23,8 +23,8 @@ pub const SAMPLE_RATE_HZ: u32 = 22_050;
 pub const HOP_LENGTH: usize = 512;
 const ONSET_N_FFT: usize = 2048;
 
-/// Chords change more slowly than onsets: their frames are 93 ms apart.
-const CHROMA_HOP_LENGTH: usize = 4 * HOP_LENGTH;
+/// Chords change more slowly than onsets: their frames are 93 ms apart, so many frames of the mel.
+pub const CHROMA_FRAMES: usize = 4;
 
 /// The compared features of a clip.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,7 +61,7 @@ impl FeatureExtractor {
             ..MelConfig::default()
         };
         Ok(Self {
-            chroma: ChromaCqt::new(SAMPLE_RATE_HZ, CHROMA_HOP_LENGTH)?,
+            chroma: ChromaCqt::new(SAMPLE_RATE_HZ, CHROMA_FRAMES * HOP_LENGTH)?,
             onset_stft: Stft::new(ONSET_N_FFT, HOP_LENGTH),
             mel_filters: MelFilterBank::new(&mel)?,
             mel: MelSpectrogram::new(&mel)?,
@@ -93,8 +93,6 @@ impl FeatureExtractor {
     ///
     /// Returns an error if a Fourier transform fails.
     pub fn onset_strength(&self, samples: &[f32]) -> Result<Vec<f32>> {
-        /// Bands further below the loudest one of the clip are raised to there.
-        const DYNAMIC_RANGE_DB: f32 = 80.0;
         const MIN_POWER: f32 = 1e-10;
 
         let n_mels = self.mel_filters.n_mels();
@@ -108,24 +106,32 @@ impl FeatureExtractor {
                 *level = 10.0 * level.max(MIN_POWER).log10();
             }
         }
-        let loudest_db = levels_db.iter().copied().fold(f32::MIN, f32::max);
-        for level in &mut levels_db {
-            *level = level.max(loudest_db - DYNAMIC_RANGE_DB);
-        }
-        let mut strength = vec![0.0];
-        let (before, after) = (
-            levels_db.chunks_exact(n_mels),
-            levels_db.chunks_exact(n_mels).skip(1),
-        );
-        strength.extend(before.zip(after).map(|(before, after)| {
-            let rise = before
-                .iter()
-                .zip(after)
-                .map(|(before, after)| (after - before).max(0.0));
-            rise.sum::<f32>() / n_mels as f32
-        }));
-        Ok(strength)
+        Ok(mean_rises_db(&mut levels_db, n_mels))
     }
+}
+
+/// The mean rise over all bands from the frame before, in dB, of `levels_db[frame * n_mels + band]`.
+pub fn mean_rises_db(levels_db: &mut [f32], n_mels: usize) -> Vec<f32> {
+    /// Bands further below the loudest one of the clip are raised to there.
+    const DYNAMIC_RANGE_DB: f32 = 80.0;
+
+    let loudest_db = levels_db.iter().copied().fold(f32::MIN, f32::max);
+    for level in levels_db.iter_mut() {
+        *level = level.max(loudest_db - DYNAMIC_RANGE_DB);
+    }
+    let mut strength = vec![0.0];
+    let (before, after) = (
+        levels_db.chunks_exact(n_mels),
+        levels_db.chunks_exact(n_mels).skip(1),
+    );
+    strength.extend(before.zip(after).map(|(before, after)| {
+        let rise = before
+            .iter()
+            .zip(after)
+            .map(|(before, after)| (after - before).max(0.0));
+        rise.sum::<f32>() / n_mels as f32
+    }));
+    strength
 }
 
 impl Features {
@@ -146,7 +152,8 @@ fn level_db(samples: &[f32]) -> f32 {
     10.0 * (energy / samples.len().max(1) as f32).max(1e-10).log10()
 }
 
-fn centroid_octaves(log_mel: &LogMel) -> f32 {
+/// Centroid of the mean mel spectrum, in octaves above 1 Hz.
+pub fn centroid_octaves(log_mel: &LogMel) -> f32 {
     let config = MelConfig::default();
     let (mut weighted, mut sum) = (0.0, f64::MIN_POSITIVE);
     for frame in log_mel.values().chunks_exact(log_mel.n_mels()) {

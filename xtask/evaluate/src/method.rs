@@ -2,9 +2,18 @@
 
 use anyhow::Result;
 use model_runtime::AudioClip;
+use vocoder::LogMel;
+
+/// What a method makes of two clips.
+pub enum Remixed {
+    /// A sound.
+    Sound(AudioClip),
+    /// Only a spectrogram.
+    Mel(LogMel),
+}
 
 /// Remixes a source of harmony with a source of rhythm.
-type Remix<'a> = dyn Fn(&AudioClip, &AudioClip) -> Result<AudioClip> + Sync + 'a;
+type Remix<'a> = dyn Fn(&AudioClip, &AudioClip) -> Result<Remixed> + Sync + 'a;
 
 /// A remix method.
 pub struct Method<'a> {
@@ -27,7 +36,20 @@ impl<'a> Method<'a> {
             name: name.to_owned(),
             is_reference: false,
             reconstructs: false,
-            remix: Box::new(remix),
+            remix: Box::new(move |a, b| Ok(Remixed::Sound(remix(a, b)?))),
+        }
+    }
+
+    /// A method that makes a spectrogram without sound, for reference.
+    pub fn of_mels(
+        name: &str,
+        remix: impl Fn(&AudioClip, &AudioClip) -> Result<LogMel> + Sync + 'a,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            is_reference: true,
+            reconstructs: false,
+            remix: Box::new(move |a, b| Ok(Remixed::Mel(remix(a, b)?))),
         }
     }
 
@@ -48,7 +70,7 @@ impl<'a> Method<'a> {
     /// # Errors
     ///
     /// Returns an error if they cannot be remixed.
-    pub fn remix(&self, harmony: &AudioClip, rhythm: &AudioClip) -> Result<AudioClip> {
+    pub fn remix(&self, harmony: &AudioClip, rhythm: &AudioClip) -> Result<Remixed> {
         (self.remix)(harmony, rhythm)
     }
 }

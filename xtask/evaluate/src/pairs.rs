@@ -1,6 +1,7 @@
 //! The excerpts of music that remixes are measured on.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
@@ -22,10 +23,15 @@ const MIN_SECOND_DBFS: f32 = -40.0;
 pub struct Excerpt {
     /// File name of the track.
     pub name: String,
+    /// File of the track.
+    pub path: PathBuf,
     /// Start of the excerpt in the track.
     pub start_seconds: usize,
-    /// The sound, mono, its level at [`TARGET_RMS_DBFS`](graft_material::loudness::TARGET_RMS_DBFS).
+    /// The sound, mono. As drawn, it is at [`TARGET_RMS_DBFS`](graft_material::loudness::TARGET_RMS_DBFS).
     pub clip: AudioClip,
+    /// Factor from the drawn sound to the one in its track, when the whole track is at
+    /// [`TARGET_RMS_DBFS`](graft_material::loudness::TARGET_RMS_DBFS).
+    pub level_in_track: f32,
 }
 
 /// Two excerpts by different artists, to be remixed: the harmony of `main` with the rhythm of `sidechain`.
@@ -180,12 +186,38 @@ impl Excerpt {
         let name = track.path.file_stem().unwrap_or_default();
         Ok(Self {
             name: name.to_string_lossy().into_owned(),
+            path: track.path.clone(),
             start_seconds,
             clip: AudioClip {
                 sample_rate_hz,
                 channels: vec![samples.iter().map(|sample| sample * gain).collect()],
             },
+            level_in_track: 1.0 / gain,
         })
+    }
+
+    /// Multiplies the sound by `gain`.
+    pub fn amplify(&mut self, gain: f32) {
+        for sample in self.clip.channels.iter_mut().flatten() {
+            *sample *= gain;
+        }
+    }
+}
+
+#[cfg(test)]
+impl Excerpt {
+    /// An excerpt without any samples.
+    pub fn silent(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            path: name.into(),
+            start_seconds: 0,
+            clip: AudioClip {
+                sample_rate_hz: 22_050,
+                channels: vec![Vec::new()],
+            },
+            level_in_track: 1.0,
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use vocoder::{LogMel, MelConfig};
 
 use crate::chords::{self, CLASSES};
 use crate::disentanglement::frames_first;
+use crate::levels::{Figure, Level, LevelScores};
 use crate::margins::{FeatureExtractor, HOP_LENGTH, SAMPLE_RATE_HZ};
 use crate::pairs::Pair;
 use crate::songs::{Song, mel_frame};
@@ -198,9 +199,57 @@ pub fn transposition(folder: &Path, file: &str, found: &[Transposition]) -> Resu
     })
 }
 
+/// A margin over the offset between the levels of both inputs, below those sources that have it by themselves.
+///
+/// # Errors
+///
+/// Returns an error if the file cannot be written.
+pub fn levels(
+    folder: &Path,
+    file: &str,
+    figure: Figure,
+    ceilings: &[(String, LevelScores)],
+    scores: &[(String, LevelScores)],
+) -> Result<Picture> {
+    let has_it = |(_, ceiling): &&(String, LevelScores)| {
+        Measured::mean(ceiling.values(0, figure).into_iter()).value > 0.0
+    };
+    let curves: Vec<IntervalCurve> = ceilings
+        .iter()
+        .filter(has_it)
+        .chain(scores)
+        .map(|(name, scores)| IntervalCurve {
+            name,
+            points: Level::all()
+                .into_iter()
+                .enumerate()
+                .filter_map(|(index, level)| match level {
+                    Level::AsFiles => None,
+                    Level::Offset(offset_db) => {
+                        let values = scores.values(index, figure).into_iter();
+                        let Measured { value, low, high } = Measured::mean(values);
+                        Some((offset_db.into(), value, low, high))
+                    }
+                })
+                .collect(),
+        })
+        .collect();
+    let axes = ["main input above the sidechain, dB", figure.0];
+    plot::plot_intervals(&folder.join(file), "Levels of the inputs", axes, &curves)?;
+    Ok(Picture {
+        file: file.to_owned(),
+        caption: format!(
+            "{} over the offset between the levels of main and sidechain, with 95 % intervals over pairs",
+            figure.0
+        ),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::levels::MARGINS;
+    use crate::margins::Margins;
     use crate::songs::Note;
     use graft_material::testing::TestFolder;
     use model_runtime::Model;
@@ -248,5 +297,29 @@ mod tests {
             folder.path().join("latents.png").exists()
                 && folder.path().join("confusion.png").exists()
         );
+    }
+
+    #[test]
+    fn margins_over_levels_are_drawn_above_and_below_0() {
+        let margins = |value: f32| Margins {
+            harmony: value,
+            rhythm: -value,
+            harmony_similarity: value,
+            rhythm_correlation: value,
+        };
+        let scores = [0.3, -0.2].map(|value| {
+            let scores = LevelScores {
+                margins: vec![vec![margins(value), margins(0.1)]; Level::all().len()],
+            };
+            (value.to_string(), scores)
+        });
+        let folder = TestFolder::new("pictures-levels");
+        for (index, figure) in MARGINS.into_iter().enumerate() {
+            let file = format!("levels-{index}.png");
+            let picture = levels(folder.path(), &file, figure, &scores[..1], &scores).unwrap();
+            assert!(picture.caption.starts_with(figure.0));
+            assert!(folder.path().join(file).exists());
+        }
+        assert!(levels(folder.path(), "none.png", MARGINS[0], &[], &[]).is_err());
     }
 }

@@ -12,9 +12,12 @@ use vocoder::MelConfig;
 use crate::classifier::Classifier;
 use crate::frechet::ClipFeatures;
 use crate::margins::{FeatureExtractor, Features, Margins, mel_distance};
-use crate::method::Method;
+use crate::method::{Method, Remixed};
 use crate::pairs::Pair;
 use crate::parallel;
+use crate::sounds::{SoundScore, SoundSources};
+use crate::sources::Sources;
+use crate::strokes::StrokeAnalysis;
 
 /// Pairs whose sounds are kept for listening.
 pub const EXAMPLES: usize = 4;
@@ -30,6 +33,8 @@ pub struct PairScore {
     pub brightness_octaves: f32,
     /// Mel distance of A to A remixed with A, in nepers.
     pub reconstruction: Option<f32>,
+    /// What only sounds have.
+    pub sound: Option<SoundScore>,
     /// Features for the Fréchet distance.
     pub features: ClipFeatures,
 }
@@ -39,7 +44,8 @@ pub struct Remixes<'a> {
     classifier: &'a Classifier,
     /// Folder for sounds and pictures.
     folder: &'a Path,
-    sources: Vec<(&'a Pair, Features, Features)>,
+    strokes: StrokeAnalysis,
+    sources: Vec<(&'a Pair, Sources, SoundSources)>,
 }
 
 impl<'a> Remixes<'a> {
@@ -49,21 +55,23 @@ impl<'a> Remixes<'a> {
     ///
     /// Returns an error if a source cannot be analysed.
     pub fn new(pairs: &'a [Pair], classifier: &'a Classifier, folder: &'a Path) -> Result<Self> {
+        let strokes = StrokeAnalysis::new()?;
         let sources = parallel::map(
             "Analysing pairs",
             pairs,
             FeatureExtractor::new,
             |extractor, pair| {
-                let main = extractor.extract(&pair.main.clip)?;
-                Ok((main, extractor.extract(&pair.sidechain.clip)?))
+                let sound = SoundSources::new(&strokes, pair)?;
+                Ok((Sources::new(extractor, pair)?, sound))
             },
         )?;
         let sources = pairs.iter().zip(sources);
         Ok(Self {
             classifier,
             folder,
+            strokes,
             sources: sources
-                .map(|(pair, (main, sidechain))| (pair, main, sidechain))
+                .map(|(pair, (sources, sound))| (pair, sources, sound))
                 .collect(),
         })
     }
@@ -74,9 +82,9 @@ impl<'a> Remixes<'a> {
     ///
     /// Returns an error if a file cannot be written.
     pub fn write_sources(&self) -> Result<()> {
-        for (index, (pair, main, sidechain)) in self.sources.iter().take(EXAMPLES).enumerate() {
-            self.write(index, "A", &pair.main.clip, main)?;
-            self.write(index, "B", &pair.sidechain.clip, sidechain)?;
+        for (index, (pair, sources, _)) in self.sources.iter().take(EXAMPLES).enumerate() {
+            self.write(index, "A", &pair.main.clip, &sources.main)?;
+            self.write(index, "B", &pair.sidechain.clip, &sources.sidechain)?;
         }
         Ok(())
     }
@@ -103,7 +111,7 @@ impl<'a> Remixes<'a> {
         extractor: &mut FeatureExtractor,
         index: usize,
     ) -> Result<PairScore> {
-        let (pair, main, sidechain) = &self.sources[index];
+        let (pair, sources, sound_sources) = &self.sources[index];
         let (a, b) = (&pair.main.clip, &pair.sidechain.clip);
         let remix = |b: &AudioClip| {
             method.remix(a, b).with_context(|| {
@@ -113,22 +121,33 @@ impl<'a> Remixes<'a> {
                 )
             })
         };
-        let clip = remix(b)?;
-        let features = extractor.extract(&clip)?;
+        let remixed = remix(b)?;
+        let (features, margins) = sources.compare(extractor, &remixed)?;
         let reconstruction = match method.reconstructs {
-            true => Some(mel_distance(&extractor.extract(&remix(a)?)?, main)?),
+            true => {
+                let (features, _) = sources.compare(extractor, &remix(a)?)?;
+                Some(mel_distance(&features, &sources.main)?)
+            }
             false => None,
         };
-        if index < EXAMPLES && !method.is_reference {
-            self.write(index, &method.name, &clip, &features)?;
-        }
-        let beside =
-            |value: fn(&Features) -> f32| value(&features) - 0.5 * (value(main) + value(sidechain));
+        let sound = match &remixed {
+            Remixed::Sound(clip) => {
+                if index < EXAMPLES && !method.is_reference {
+                    self.write(index, &method.name, clip, &features)?;
+                }
+                Some(sound_sources.compare(&self.strokes, clip)?)
+            }
+            Remixed::Mel(_) => None,
+        };
+        let beside = |value: fn(&Features) -> f32| {
+            value(&features) - 0.5 * (value(&sources.main) + value(&sources.sidechain))
+        };
         Ok(PairScore {
-            margins: Margins::of(&features, main, sidechain),
+            margins,
             level_db: beside(|features| features.level_db),
             brightness_octaves: beside(|features| features.centroid_octaves),
             reconstruction,
+            sound,
             features: self.classifier.features(&features.levelled_mel())?,
         })
     }
@@ -161,30 +180,17 @@ pub fn file_name(pair: usize, name: &str) -> String {
 mod tests {
     use super::*;
     use crate::pairs::Excerpt;
+    use crate::test_signal::struck;
     use graft_material::audio_cache::Pcm;
     use graft_material::testing::TestFolder;
     use graft_train::dataset::Track;
     use model_runtime::{Controls, Factor, Model, RemixSettings, Remixer};
     use std::sync::Arc;
 
-    /// Three seconds and a half of a chord on `hz`, struck every `beat_samples`.
-    fn struck(hz: f32, beat_samples: usize) -> AudioClip {
-        let samples = (0..77_000).map(|n| {
-            let decay = (-((n % beat_samples) as f32) / 2000.0).exp();
-            let tone = |hz: f32| (std::f32::consts::TAU * hz * n as f32 / 22_050.0).sin();
-            0.1 * decay * (tone(hz) + tone(1.5 * hz) + tone(2.0 * hz))
-        });
-        AudioClip {
-            sample_rate_hz: 22_050,
-            channels: vec![samples.collect()],
-        }
-    }
-
     fn excerpt(hz: f32, beat_samples: usize) -> Excerpt {
         Excerpt {
-            name: hz.to_string(),
-            start_seconds: 0,
             clip: struck(hz, beat_samples),
+            ..Excerpt::silent(&hz.to_string())
         }
     }
 

@@ -1,8 +1,8 @@
-//! A sound that reference numbers are for.
+//! Sounds for tests.
 
 use model_runtime::AudioClip;
 
-/// Three plucked notes with five harmonics each, one second at 22,050 Hz. In Python:
+/// The sound that reference numbers are for: three plucked notes with five harmonics each, one second at 22,050 Hz. In Python:
 ///
 /// ```python
 /// t = numpy.arange(22050) / 22050
@@ -27,5 +27,18 @@ pub fn plucks() -> AudioClip {
     AudioClip {
         sample_rate_hz: 22_050,
         channels: vec![samples.into_iter().map(|sample| sample as f32).collect()],
+    }
+}
+
+/// Three seconds and a half of a chord on `hz`, struck every `beat_samples`, at 22,050 Hz.
+pub fn struck(hz: f32, beat_samples: usize) -> AudioClip {
+    let samples = (0..77_000).map(|n| {
+        let decay = (-((n % beat_samples) as f32) / 2000.0).exp();
+        let tone = |hz: f32| (std::f32::consts::TAU * hz * n as f32 / 22_050.0).sin();
+        0.1 * decay * (tone(hz) + tone(1.5 * hz) + tone(2.0 * hz))
+    });
+    AudioClip {
+        sample_rate_hz: 22_050,
+        channels: vec![samples.collect()],
     }
 }

@@ -165,7 +165,7 @@ pub fn plot_matrix(
     })
 }
 
-/// Draws curves with error bars on a linear axis that begins at 0, as a PNG.
+/// Draws curves with error bars on a linear axis that includes 0, as a PNG.
 ///
 /// # Errors
 ///
@@ -186,6 +186,7 @@ pub fn plot_intervals(
     let last = points()
         .map(|point| point.0)
         .fold(f64::NEG_INFINITY, f64::max);
+    let lowest = points().map(|point| point.2).fold(0.0, f64::min);
     let highest = points().map(|point| point.3).fold(0.0, f64::max);
     save(path, (WIDTH_PX, LOSS_HEIGHT_PX), |root| {
         let mut chart = ChartBuilder::on(root)
@@ -194,7 +195,7 @@ pub fn plot_intervals(
             .margin_right(24)
             .x_label_area_size(50)
             .y_label_area_size(60)
-            .build_cartesian_2d(first - 0.5..last + 0.5, 0.0..1.1 * highest)?;
+            .build_cartesian_2d(first - 0.5..last + 0.5, 1.1 * lowest..1.1 * highest)?;
         chart
             .configure_mesh()
             .x_labels(16)
@@ -219,7 +220,7 @@ pub fn plot_intervals(
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
+            .position(SeriesLabelPosition::LowerLeft)
             .background_style(WHITE.mix(0.8))
             .border_style(BLACK)
             .label_font((FONT, 15))

@@ -9,8 +9,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::estimate::Estimate;
 
-/// Half-width of a 95 % interval in standard errors.
-const NORMAL_95: f64 = 1.96;
+/// Version of the measurements. Figures of different versions cannot be compared.
+///
+/// 2: pairs are in beat phase and at the levels of their files; in version 1, they were of one tempo and equally loud.
+pub const VERSION: u32 = 2;
+
+/// Half-width of a 95 % interval of a normal distribution in standard deviations.
+const NORMAL_95: f64 = 1.959_964;
+
+/// The same for Student's t distribution, too small by less than 1 % from two degrees of freedom on (Abramowitz and Stegun,
+/// "Handbook of Mathematical Functions", 26.7.5).
+fn student_95(degrees_of_freedom: usize) -> f64 {
+    let (z, n) = (NORMAL_95, degrees_of_freedom as f64);
+    let polynomials = [
+        (z.powi(3) + z) / 4.0,
+        (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / 96.0,
+        (3.0 * z.powi(7) + 19.0 * z.powi(5) + 17.0 * z.powi(3) - 15.0 * z) / 384.0,
+        (79.0 * z.powi(9) + 776.0 * z.powi(7) + 1482.0 * z.powi(5)
+            - 1920.0 * z.powi(3)
+            - 945.0 * z)
+            / 92_160.0,
+    ];
+    let terms = polynomials.iter().zip(1..);
+    z + terms
+        .map(|(polynomial, power)| polynomial / n.powi(power))
+        .sum::<f64>()
+}
 
 /// A measured value with its interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -24,13 +48,15 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// Mean of values with the 95 % interval of that mean.
+    /// Mean of values with the 95 % interval of that mean (Student's t).
     pub fn mean(values: impl ExactSizeIterator<Item = f32> + Clone) -> Self {
+        let degrees_of_freedom = values.len().max(2) - 1;
         let Estimate {
             mean,
             standard_error,
         } = Estimate::of(values);
-        Self::around(mean.into(), NORMAL_95 * f64::from(standard_error))
+        let half_width = student_95(degrees_of_freedom) * f64::from(standard_error);
+        Self::around(mean.into(), half_width)
     }
 
     /// Mean of values, one per seed; the interval is one standard deviation of a single value on either side.
@@ -134,6 +160,9 @@ pub struct JudgedModel {
 /// A complete report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
+    /// [`VERSION`] of the measurements. The first version did not store it.
+    #[serde(default = "first_version")]
+    pub version: u32,
     /// Summary of the protocol.
     pub protocol: String,
     /// Duration in seconds; for a resumed evaluation, since the resume.
@@ -148,6 +177,10 @@ pub struct Report {
     pub pictures: Vec<Picture>,
     /// Pairs to listen to.
     pub examples: Vec<Example>,
+}
+
+fn first_version() -> u32 {
+    1
 }
 
 impl Report {
@@ -214,7 +247,8 @@ impl Table {
         self.rows.iter().find(|other| other.name == row)?.cells[column]
     }
 
-    fn markdown(&self) -> String {
+    /// The rows as a Markdown table.
+    pub fn markdown(&self) -> String {
         let mut text = format!(
             "| | {} |\n|{}\n",
             self.columns.join(" | "),
@@ -268,13 +302,34 @@ mod tests {
 
     #[test]
     fn a_spread_is_that_of_one_value_and_an_interval_that_of_the_mean() {
-        // numpy: x = [1, 2, 4, 9]; std(x, ddof=1) and 1.96 * std(x, ddof=1) / 2
+        // numpy: x = [1, 2, 4, 9]; std(x, ddof=1), std(x, ddof=1) / 2 * 3.182446 (Student's t)
         let spread = Measured::spread(&[1.0, 2.0, 4.0, 9.0]);
         assert!((spread.high - 4.0 - 3.559_026).abs() < 1e-5 && spread.value == 4.0);
         let mean = Measured::mean([1.0f32, 2.0, 4.0, 9.0].into_iter());
-        assert!((mean.high - 4.0 - 3.487_846).abs() < 1e-4);
+        assert!((mean.high - 4.0 - 5.663_205).abs() < 0.01);
         let bootstrapped = Measured::bootstrapped(5.0, &[1.0, 2.0, 4.0, 9.0]);
-        assert!((bootstrapped.high - 5.0 - 6.975_692).abs() < 1e-4 && bootstrapped.low == 0.0);
+        assert!((bootstrapped.high - 5.0 - 6.975_563).abs() < 1e-4 && bootstrapped.low == 0.0);
+    }
+
+    // From tables of Student's t.
+    #[test]
+    fn quantiles_are_those_of_students_t() {
+        for (n, expected) in [
+            (2, 4.302_653),
+            (5, 2.570_582),
+            (23, 2.068_658),
+            (1000, 1.962_339),
+        ] {
+            let found = student_95(n);
+            assert!(
+                (found / expected - 1.0).abs() < 0.01,
+                "{n}: {found} {expected}"
+            );
+            assert!(
+                n < 5 || (found - expected).abs() < 1e-3,
+                "{n}: {found} {expected}"
+            );
+        }
     }
 
     #[test]
@@ -283,6 +338,11 @@ mod tests {
         let path = folder.path().join("report.json");
         fs::write(&path, serde_json::to_vec(&small_report(0.5)).unwrap()).unwrap();
         assert_eq!(Report::load(&path).unwrap(), small_report(0.5));
+        // As the first version wrote it.
+        let mut old = serde_json::to_value(small_report(0.5)).unwrap();
+        old.as_object_mut().unwrap().remove("version");
+        fs::write(&path, old.to_string()).unwrap();
+        assert_eq!(Report::load(&path).unwrap().version, 1);
         assert!(
             format!("{:#}", Report::load(folder.path()).unwrap_err())
                 .contains("cannot read the report")

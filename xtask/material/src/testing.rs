@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::report::{Check, Example, JudgedModel, Measured, Picture, Report, Row, Sound, Table};
+use crate::report::{
+    self, Check, Example, JudgedModel, Measured, Picture, Report, Row, Sound, Table,
+};
 
 /// A fresh, empty folder for one test, removed with everything in it when this value is dropped.
 pub struct TestFolder(PathBuf);
@@ -31,6 +33,7 @@ impl Drop for TestFolder {
 /// A report with one table of one row and two columns.
 pub fn small_report(value: f64) -> Report {
     Report {
+        version: report::VERSION,
         protocol: "A test.".into(),
         seconds: 61,
         models: vec![JudgedModel {
