@@ -78,9 +78,8 @@ impl Host {
         matches!(self, Self::Live | Self::Jittery)
     }
 
-    /// Waits for the time of a block and returns that of the next one.
-    fn wait(self, due: Instant, block: usize) -> Instant {
-        let length = Duration::from_secs_f64(BLOCK as f64 / f64::from(RATE_HZ));
+    /// Waits for the time of a block.
+    fn wait(self, due: Instant, block: usize) {
         let late_ms = match self {
             Self::Jittery if block % 100 == 99 => 100,
             Self::Jittery => (block as u64 * 7) % 5,
@@ -90,6 +89,11 @@ impl Host {
             let asks = due + Duration::from_millis(late_ms);
             thread::sleep(asks.saturating_duration_since(Instant::now()));
         }
+    }
+
+    /// When the next block is due, after the one that was due at `due`.
+    fn next(self, due: Instant) -> Instant {
+        let length = Duration::from_secs_f64(BLOCK as f64 / f64::from(RATE_HZ));
         match self {
             Self::Live => Instant::now() + length,
             _ => due + length,
@@ -142,7 +146,7 @@ fn play(host: Host, factor: f64, span: Range<f64>) -> Played {
     let mut left = Vec::new();
     let mut due = Instant::now();
     for block in 0..(SECONDS * f64::from(RATE_HZ)) as usize / BLOCK {
-        due = host.wait(due, block);
+        host.wait(due, block);
         let tone = |hz: f32| {
             let tone = (block * BLOCK..(block + 1) * BLOCK).map(|n| sine(hz, n));
             tone.collect::<Vec<_>>()
@@ -155,6 +159,7 @@ fn play(host: Host, factor: f64, span: Range<f64>) -> Played {
             path.process(&params, &Transport::default(), &mut main, &sidechain);
         });
         let slept = sleeps() - before;
+        due = host.next(due);
         assert_eq!(allocated, 0, "{host:?}: allocations in block {block}");
         // A host that asks for late blocks at once is ahead for that moment.
         let may_wait = host != Host::Live;

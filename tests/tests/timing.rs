@@ -376,9 +376,14 @@ fn a_frozen_rhythm_goes_on_without_a_sidechain_and_survives_a_session() {
             ..job.clone()
         });
         let reopened = reopened.unwrap();
-        for (first, reopened) in first.aligned().iter().zip(&reopened.aligned()) {
-            assert!(first[missing..] == reopened[missing..], "{what}");
-        }
+        assert_repeats(&reopened, missing, what);
+        // The voice did not hear the sidechain and its level here, so the remix is not the same in each sample.
+        let level_db = |rendered: &Rendered| {
+            let power: f32 = rendered.aligned()[0][missing..].iter().map(|x| x * x).sum();
+            10.0 * power.log10()
+        };
+        let change_db = level_db(&reopened) - level_db(&first);
+        assert!(change_db.abs() < 2.0, "{what}: {change_db} dB");
     }
     // Without the freeze, the main input plays. Frames before the end look ahead, for less than a beat.
     let end = 11 * BEAT + 123;

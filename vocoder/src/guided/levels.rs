@@ -98,9 +98,13 @@ impl Levels {
         }
         self.target = self.loudness_of_mixture(main, sidechain, controls);
 
-        let [main_rms, sidechain_rms] = [&self.main, &self.sidechain]
-            .map(|level| (level.energy() * self.mean_square).sqrt().max(LEAST_RMS));
-        let ratio = (sidechain_rms / main_rms).clamp(MATCH_LIMIT.recip(), MATCH_LIMIT);
+        let [main_rms, sidechain_rms] =
+            [&self.main, &self.sidechain].map(|level| (level.energy() * self.mean_square).sqrt());
+        let ratio = match main_rms.min(sidechain_rms) >= LEAST_RMS {
+            true => (sidechain_rms / main_rms).clamp(MATCH_LIMIT.recip(), MATCH_LIMIT),
+            // A source that was never heard, such as that of a frozen loop, has no level to match.
+            false => 1.0,
+        };
         let main_gain = ratio.powf(rhythm.into());
         let sidechain_gain = ratio.powf(f64::from(rhythm) - 1.0);
 
