@@ -768,7 +768,7 @@ fn play_stream(store: &Arc<FreezeStore>, input: &[Sample], block: usize) -> Vec<
 }
 
 #[test]
-fn a_frozen_groove_is_the_same_without_a_sidechain_in_a_new_session() {
+fn a_frozen_groove_goes_on_without_a_sidechain_in_a_new_session() {
     let place = |seconds: f64| (seconds * f64::from(STREAM_RATE_HZ)) as usize;
     let (freeze, end) = (place(1.5), place(2.0));
     let mut random = Noise::new(1);
@@ -799,11 +799,17 @@ fn a_frozen_groove_is_the_same_without_a_sidechain_in_a_new_session() {
     let loaded = Arc::new(FreezeStore::default());
     loaded.set(saved.clone());
     let reopened = play_stream(&loaded, &input, 1000);
-    // The networks remember about a second.
+    // The networks remember about a second. The voice remembers the level of the sidechain, which the new session never
+    // heard.
     let same = place(5.0)..played.len();
-    let main = input[same.clone()].iter().map(|input| input.main);
-    assert!(!main.eq(played[same.clone()].iter().copied()));
-    assert!(played[same.clone()] == reopened[same]);
+    let main: Vec<_> = input[same.clone()].iter().map(|x| x.main).collect();
+    let product =
+        |a: &[[f32; 2]], b: &[[f32; 2]]| -> f32 { a.iter().zip(b).map(|(a, b)| a[0] * b[0]).sum() };
+    let likeness =
+        |a: &[[f32; 2]], b: &[[f32; 2]]| product(a, b) / (product(a, a) * product(b, b)).sqrt();
+    let (played, reopened) = (&played[same.clone()], &reopened[same]);
+    assert!(likeness(played, reopened) > 0.99);
+    assert!(likeness(&main, played) < 0.9);
     assert_eq!(loaded.get(), saved);
 }
 
