@@ -2,48 +2,24 @@
 
 mod common;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use common::music;
 use model_runtime::{ClipRemixer, LatencyMode, Model, RemixSettings, Voice};
-
-/// Bytes in use, and the most so far.
-static USED: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
-
-/// The system allocator, with a count of the bytes in use.
-struct CountingAllocator;
-
-// SAFETY: forwards everything to the system allocator; counting does not allocate.
-unsafe impl GlobalAlloc for CountingAllocator {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let used = USED.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        MOST.fetch_max(used, Ordering::Relaxed);
-        // SAFETY: the caller upholds the contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        USED.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller upholds the contract.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+use test_signals::memory::{MeasuringAllocator, peak_bytes};
 
 #[global_allocator]
-static ALLOCATOR: CountingAllocator = CountingAllocator;
+static ALLOCATOR: MeasuringAllocator = MeasuringAllocator;
 
 const RATE_HZ: u32 = 22_050;
 
 /// Remixes `seconds` more of mono audio, second by second. Returns the most bytes that were in use at a time.
 fn most_bytes(remixer: &mut ClipRemixer, [main, sidechain]: [&[f32]; 2], seconds: usize) -> usize {
-    MOST.store(USED.load(Ordering::Relaxed), Ordering::Relaxed);
-    for _ in 0..seconds {
-        let mut out = [Vec::new()];
-        remixer.push(&[main], &[sidechain], &mut out).unwrap();
-    }
-    MOST.load(Ordering::Relaxed)
+    let remix = || {
+        for _ in 0..seconds {
+            let mut out = [Vec::new()];
+            remixer.push(&[main], &[sidechain], &mut out).unwrap();
+        }
+    };
+    peak_bytes(remix).0
 }
 
 #[test]

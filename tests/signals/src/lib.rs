@@ -1,4 +1,6 @@
-//! Reproducible signals for the tests and benchmarks of all packages.
+//! Reproducible signals for the tests and benchmarks of all packages, and a measure of their memory.
+
+pub mod memory;
 
 /// Uniform pseudo-random numbers, the same for each seed: the linear congruential generator of Press et al., "Numerical
 /// Recipes", third edition, section 7.1.
