@@ -1,7 +1,8 @@
 //! A model in one safetensors file: network, optional HiFi-GAN generator and magnitude network, and a card.
 //!
-//! All tensors are f32 with weight norm folded. Tensors of the network are named `network.*`, those of the generator
-//! `generator.*`, those of the magnitude network `magnitudes.*`. The metadata holds one JSON document, [`Header`],
+//! Tensors are stored as 16-bit floats with weight norm folded, and computed with as f32; files with 32-bit floats load
+//! too. Tensors of the network are named `network.*`, those of the generator `generator.*`, those of the magnitude
+//! network `magnitudes.*`. The metadata holds one JSON document, [`Header`],
 //! under the key [`HEADER_KEY`]. Loading rejects unknown fields and missing, unexpected, misshapen or non-finite
 //! tensors.
 
@@ -9,6 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use candle_core::safetensors::Load;
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::Init;
 use candle_nn::var_builder::{SimpleBackend, VarBuilder};
@@ -267,16 +269,20 @@ fn load_magnitudes(
     MagnitudeNetwork::new(config, mel, builder).map_err(|error| Error::Model(root_cause(&error)))
 }
 
-/// Serialises a model file. Tensor names carry the prefix of their part, such as `network.`.
+/// Serialises a model file, with 16-bit weights. Tensor names carry the prefix of their part, such as `network.`.
 ///
 /// # Errors
 ///
-/// If [`Model::from_bytes`] would reject the tensors and the header.
+/// If [`Model::from_bytes`] would reject the tensors and the header, such as weights beyond the range of 16-bit floats.
 pub fn to_bytes(header: &Header, tensors: &HashMap<String, Tensor>) -> Result<Vec<u8>> {
     let json = serde_json::to_string(header)
         .map_err(|error| Error::Model(format!("cannot write the header: {error}")))?;
     let metadata = HashMap::from([(HEADER_KEY.to_owned(), json)]);
-    let bytes = safetensors::serialize(tensors, Some(metadata))
+    let halves = tensors
+        .iter()
+        .map(|(name, tensor)| Ok((name, tensor.to_dtype(DType::F16)?)))
+        .collect::<Result<HashMap<_, _>>>()?;
+    let bytes = safetensors::serialize(halves, Some(metadata))
         .map_err(|error| Error::Model(format!("cannot write the tensors: {error}")))?;
     Model::from_bytes(&bytes)?;
     Ok(bytes)
@@ -303,23 +309,20 @@ impl Weights {
     fn read(file: &SafeTensors) -> Result<Self> {
         let mut tensors = HashMap::new();
         for (name, view) in file.tensors() {
-            if view.dtype() != Dtype::F32 {
+            if !matches!(view.dtype(), Dtype::F16 | Dtype::F32) {
                 return Err(Error::Model(format!(
-                    "{name}: expected 32-bit floats, found {:?}",
+                    "{name}: expected 16-bit or 32-bit floats, found {:?}",
                     view.dtype()
                 )));
             }
-            let values: Vec<f32> = view
-                .data()
-                .chunks_exact(4)
-                .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-                .collect();
+            let tensor = view.load(&Device::Cpu)?.to_dtype(DType::F32)?;
+            let values = tensor.flatten_all()?.to_vec1::<f32>()?;
             if let Some(value) = values.iter().find(|value| !value.is_finite()) {
                 return Err(Error::Model(format!(
                     "{name}: expected finite weights, found {value}"
                 )));
             }
-            tensors.insert(name, Tensor::from_vec(values, view.shape(), &Device::Cpu)?);
+            tensors.insert(name, tensor);
         }
         Ok(Self {
             tensors: Arc::new(tensors),

@@ -42,6 +42,15 @@ fn weights() -> HashMap<String, Tensor> {
         .collect()
 }
 
+/// The weights as they are read from a file.
+fn rounded(weights: HashMap<String, Tensor>) -> HashMap<String, Tensor> {
+    let rounded = |tensor: Tensor| tensor.to_dtype(DType::F16)?.to_dtype(DType::F32);
+    weights
+        .into_iter()
+        .map(|(name, tensor)| (name, rounded(tensor).unwrap()))
+        .collect()
+}
+
 /// The file with another header, without the checks of `to_bytes`.
 fn with_header(header: &str, weights: &HashMap<String, Tensor>) -> Vec<u8> {
     let metadata = HashMap::from([(HEADER_KEY.to_owned(), header.to_owned())]);
@@ -65,13 +74,21 @@ fn assert_refused(bytes: &[u8], words: &[&str]) {
 
 #[test]
 fn a_model_survives_its_file() {
-    let weights = weights();
+    let weights = rounded(weights());
     let bytes = to_bytes(&header(), &weights).unwrap();
-    let model = Model::from_bytes(&bytes).unwrap();
+    // A file with 32-bit floats is the same model.
+    let json = serde_json::to_string(&header()).unwrap();
+    for bytes in [bytes, with_header(&json, &weights)] {
+        assert_same_model(&bytes, &weights);
+    }
+}
+
+fn assert_same_model(bytes: &[u8], weights: &HashMap<String, Tensor>) {
+    let model = Model::from_bytes(bytes).unwrap();
     assert_eq!(model.header(), &header());
     assert_eq!(model.sha256().len(), 64);
     let mel = common::log_mel(8);
-    let builder = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu).pp("network");
+    let builder = VarBuilder::from_tensors(weights.clone(), DType::F32, &Device::Cpu).pp("network");
     let architecture = header().architecture;
     let network = architecture.build(&header().mel, false, &builder).unwrap();
     let values = |network: &dyn Network| {
@@ -169,6 +186,18 @@ fn weights_that_are_not_finite_are_refused() {
         );
         assert_refused(&with_header(&json, &weights), &[name, "finite"]);
     }
+}
+
+#[test]
+fn weights_beyond_the_range_of_16_bits_are_not_written() {
+    let mut weights = weights();
+    let name = "network.trunk.first.bias";
+    weights.insert(
+        name.to_owned(),
+        Tensor::new(&[0.0, 1e6_f32], &Device::Cpu).unwrap(),
+    );
+    let error = to_bytes(&header(), &weights).unwrap_err().to_string();
+    assert!(error.contains(name) && error.contains("finite"), "{error}");
 }
 
 #[test]

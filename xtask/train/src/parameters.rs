@@ -47,7 +47,9 @@ impl Parameters {
             };
             let weight = weights
                 .get(plain)
-                .with_context(|| format!("expected a weight \"{plain}\", found none"))?;
+                .with_context(|| format!("expected a weight \"{plain}\", found none"))?
+                // Model files store 16-bit floats.
+                .to_dtype(var.dtype())?;
             let weight = match magnitude {
                 true => weight
                     .sqr()?
@@ -55,7 +57,7 @@ impl Parameters {
                     .sum(1)?
                     .sqrt()?
                     .reshape(var.shape())?,
-                false => weight.clone(),
+                false => weight,
             };
             anyhow::ensure!(
                 weight.shape() == var.shape(),

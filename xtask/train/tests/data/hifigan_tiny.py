@@ -2,7 +2,7 @@
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils import weight_norm
+from torch.nn.utils import remove_weight_norm, weight_norm
 
 torch.manual_seed(1)
 
@@ -44,6 +44,13 @@ with torch.no_grad():
         # Louder than random weights are, and less constant.
         parameter.mul_(0.1 if name.endswith("bias") else 2.5)
 torch.save({"generator": generator.state_dict()}, "hifigan-tiny.pth")
+# Model files store folded weights as 16-bit floats.
+for module in generator.modules():
+    if hasattr(module, "weight_g"):
+        remove_weight_norm(module)
+with torch.no_grad():
+    for parameter in generator.parameters():
+        parameter.copy_(parameter.half())
 mel = (0.37 * torch.arange(4 * 128)).sin().reshape(4, 128).T[None] - 1
 samples = generator(mel).flatten().tolist()
 print([(n, round(samples[n], 7)) for n in range(0, 2048, 251)])
