@@ -88,6 +88,18 @@ impl Conv2dSpec {
     }
 }
 
+/// Runs matrix products, also those of convolutions, without TF32 rounding of their factors on a GPU, whatever the
+/// setting of the device.
+pub fn exactly<T>(products: impl FnOnce() -> T) -> T {
+    use candle_core::cuda::{gemm_reduced_precision_f32, set_gemm_reduced_precision_f32};
+
+    let rounded = gemm_reduced_precision_f32();
+    set_gemm_reduced_precision_f32(false);
+    let result = products();
+    set_gemm_reduced_precision_f32(rounded);
+    result
+}
+
 /// Convolves `input` (batch, in, height, width) with `weight` (out, in, kernel height, kernel width) and adds `bias`
 /// (out). Result: (batch, out, out height, out width).
 ///
