@@ -11,6 +11,7 @@ mod geometry;
 mod taps;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 use candle_core::backend::BackendStorage;
 use candle_core::{
@@ -88,13 +89,44 @@ impl Conv2dSpec {
     }
 }
 
+thread_local! {
+    static AS_ON_A_GPU: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether convolutions on `device` are composed of candle's own operations: not on the CPU, except within
+/// [`as_on_a_gpu`].
+#[must_use]
+pub fn is_composed(device: &Device) -> bool {
+    !matches!(device, Device::Cpu) || AS_ON_A_GPU.get()
+}
+
+/// Runs `work` with this thread's convolutions composed as on a GPU. For tests on machines without one.
+pub fn as_on_a_gpu<T>(work: impl FnOnce() -> T) -> T {
+    let before = AS_ON_A_GPU.replace(true);
+    let result = work();
+    AS_ON_A_GPU.set(before);
+    result
+}
+
+/// Runs matrix products, also those of convolutions, without TF32 rounding of their factors on a GPU, whatever the
+/// setting of the device.
+pub fn exactly<T>(products: impl FnOnce() -> T) -> T {
+    use candle_core::cuda::{gemm_reduced_precision_f32, set_gemm_reduced_precision_f32};
+
+    let rounded = gemm_reduced_precision_f32();
+    set_gemm_reduced_precision_f32(false);
+    let result = products();
+    set_gemm_reduced_precision_f32(rounded);
+    result
+}
+
 /// Convolves `input` (batch, in, height, width) with `weight` (out, in, kernel height, kernel width) and adds `bias`
 /// (out). Result: (batch, out, out height, out width).
 ///
 /// # Errors
 /// If ranks, channel counts or types disagree, or the padded input is smaller than the kernel.
 pub fn conv2d(input: &Tensor, weight: &Tensor, bias: &Tensor, spec: Conv2dSpec) -> Result<Tensor> {
-    if !matches!(input.device(), Device::Cpu) {
+    if is_composed(input.device()) {
         return conv2d_composed(input, weight, bias, spec);
     }
     input
@@ -115,7 +147,7 @@ pub fn conv_transpose2d(
     bias: &Tensor,
     spec: Conv2dSpec,
 ) -> Result<Tensor> {
-    if !matches!(input.device(), Device::Cpu) {
+    if is_composed(input.device()) {
         return conv_transpose2d_composed(input, weight, bias, spec);
     }
     input

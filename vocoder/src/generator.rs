@@ -17,7 +17,7 @@ use candle_core::{D, DType, Device, Error, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
-use crate::conv::PadMode;
+use crate::conv::{PadMode, exactly};
 use crate::layers::{
     Block, Conv, ConvConfig, FrameQueue, Past, Stack, StackState, TimeUpsample, TimeUpsampleConfig,
     TimeUpsampleState,
@@ -593,7 +593,11 @@ impl Generator {
         }
         let x = self.last.forward(&x)?;
         match (&self.template_bands, template) {
-            (Some(bands), Some(template)) => correct(&x, &bands.forward(&template.unsqueeze(2)?)?),
+            (Some(bands), Some(template)) => {
+                // Rounded on a GPU, the bands would add up to the template and audible noise.
+                let bands = exactly(|| bands.forward(&template.unsqueeze(2)?))?;
+                correct(&x, &bands)
+            }
             _ => x.squeeze(D::Minus2)?.tanh(),
         }
     }

@@ -59,17 +59,6 @@ fn open_cuda(number: usize) -> Result<Device> {
     Ok(device)
 }
 
-/// Runs matrix products without TF32 rounding, whatever the setting of the device.
-pub fn exactly<T>(products: impl FnOnce() -> T) -> T {
-    use candle_core::cuda::{gemm_reduced_precision_f32, set_gemm_reduced_precision_f32};
-
-    let rounded = gemm_reduced_precision_f32();
-    set_gemm_reduced_precision_f32(false);
-    let result = products();
-    set_gemm_reduced_precision_f32(rounded);
-    result
-}
-
 impl FromStr for DeviceName {
     type Err = String;
 

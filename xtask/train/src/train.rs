@@ -403,54 +403,6 @@ mod tests {
         assert_eq!(validations, 2);
     }
 
-    /// Needs a GPU, as does the build that this is in.
-    #[cfg(feature = "cuda")]
-    #[test]
-    fn a_gpu_trains_as_the_cpu_does() {
-        let network = RECIPE.replace("frames = 16", "frames = 64") + ADVERSARIAL;
-        let figures = [
-            "/train/reconstruction",
-            "/train/kl_harmony",
-            "/train/kl_rhythm",
-            "/adversarial/feature_matching",
-            "/adversarial/discriminator",
-        ];
-        compare_devices("gpu", &network, &figures);
-        let figures = [
-            "/train/mel_l1",
-            "/train/stft",
-            "/adversarial/feature_matching",
-            "/adversarial/discriminator",
-        ];
-        compare_devices("gpu-voice", VOICE, &figures);
-    }
-
-    /// The figures of step 10 are nearly the same on both.
-    #[cfg(feature = "cuda")]
-    fn compare_devices(name: &str, recipe: &str, figures: &[&str]) {
-        let folder = prepare(name);
-        fs::write(folder.path().join("recipe.toml"), recipe).unwrap();
-        let lines =
-            [("cpu", DeviceName::Cpu), ("gpu", DeviceName::Cuda(0))].map(|(run, device)| {
-                let task = Train {
-                    device,
-                    drums: Vec::new(),
-                    ..task(&folder, run, 10, false)
-                };
-                task.run().unwrap();
-                let path = folder.path().join(run).join("metrics.jsonl");
-                let text = fs::read_to_string(path).unwrap();
-                let line = text.lines().next().unwrap();
-                serde_json::from_str::<serde_json::Value>(line).unwrap()
-            });
-        for figure in figures {
-            let [cpu, gpu] = lines
-                .each_ref()
-                .map(|line| line.pointer(figure).unwrap().as_f64().unwrap());
-            assert!((cpu / gpu - 1.0).abs() < 0.02, "{figure}: {cpu}, {gpu}");
-        }
-    }
-
     #[test]
     fn a_discriminator_can_join_and_leave_a_run() {
         let folder = prepare("join");

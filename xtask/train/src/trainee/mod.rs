@@ -1,5 +1,7 @@
 //! The interface between the training loop and the trained parts.
 
+#[cfg(test)]
+mod devices;
 pub mod magnitudes;
 pub mod network;
 pub mod voice;

@@ -17,7 +17,7 @@ use anyhow::{Result, ensure};
 use candle_core::{D, Device, Tensor};
 use candle_nn::{Init, VarBuilder};
 use serde::{Deserialize, Serialize};
-use vocoder::conv::{Conv2dSpec, conv2d};
+use vocoder::conv::{Conv2dSpec, conv2d, is_composed};
 use vocoder::layers::fold_weight_norm;
 
 use super::spectra::Magnitudes;
@@ -228,10 +228,9 @@ impl Layer {
             } => fold_weight_norm(magnitude, direction)?,
             Weight::Spectral { weight, norm } => norm.normalise(weight)?,
         };
-        let on_cpu = matches!(weight.device(), Device::Cpu);
         // On a GPU, one large convolution is faster than many small ones.
         let (weight, groups) = match self.shape.groups {
-            groups if groups > 1 && !on_cpu => (dense(&weight, groups)?, 1),
+            groups if groups > 1 && is_composed(weight.device()) => (dense(&weight, groups)?, 1),
             groups => (weight, groups),
         };
         Ok(NormalisedLayer {

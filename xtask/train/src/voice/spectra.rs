@@ -8,9 +8,8 @@ use std::f64::consts::TAU;
 
 use anyhow::{Result, ensure};
 use candle_core::{D, DType, Device, Tensor};
+use vocoder::conv::exactly;
 use vocoder::{MEL_FLOOR, MelConfig, MelFilterBank};
-
-use crate::device::exactly;
 
 /// Transform lengths of the multi-resolution STFT loss, the longest first.
 pub const STFT_SIZES: [usize; 3] = [2048, 1024, 512];
