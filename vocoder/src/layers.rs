@@ -60,6 +60,13 @@ impl Weight {
         Ok(Self::Plain(taps_first.permute((2, 3, 0, 1))?))
     }
 
+    fn is_trained(&self) -> bool {
+        match self {
+            Self::Plain(weight) => weight.track_op(),
+            Self::Normed { direction, .. } => direction.track_op(),
+        }
+    }
+
     fn tensor(&self) -> Result<Tensor> {
         match self {
             Self::Plain(weight) => Ok(weight.clone()),
@@ -220,6 +227,18 @@ impl Conv {
         self.reach() - self.config.spec.padding.1
     }
 
+    pub(crate) fn config(&self) -> &ConvConfig {
+        &self.config
+    }
+
+    pub(crate) fn weight(&self) -> Result<Tensor> {
+        self.weight.tensor()
+    }
+
+    pub(crate) fn bias(&self) -> &Tensor {
+        &self.bias
+    }
+
     /// The same layer without look-ahead, for streams with low latency: it repeats the newest frame in place of the
     /// following ones. Gradients reach the original weights.
     ///
@@ -358,8 +377,20 @@ impl Upsample {
         self.known(&x)
     }
 
-    fn look_ahead_frames(&self) -> usize {
+    pub(crate) fn look_ahead_frames(&self) -> usize {
         self.kernel.1 - 1 - self.spec.padding.1
+    }
+
+    pub(crate) fn kernel(&self) -> (usize, usize) {
+        self.kernel
+    }
+
+    pub(crate) fn weight(&self) -> Result<Tensor> {
+        self.weight.tensor()
+    }
+
+    pub(crate) fn bias(&self) -> &Tensor {
+        &self.bias
     }
 
     /// As [`Conv::without_look_ahead`].
@@ -465,6 +496,18 @@ impl TimeUpsample {
             bias: vb.get_with_hints(config.output, "bias", uniform(bound))?,
             config,
         })
+    }
+
+    pub(crate) fn config(&self) -> &TimeUpsampleConfig {
+        &self.config
+    }
+
+    pub(crate) fn weight(&self) -> Result<Tensor> {
+        self.weight.tensor()
+    }
+
+    pub(crate) fn bias(&self) -> &Tensor {
+        &self.bias
     }
 
     /// Output frames per input frame.
@@ -838,6 +881,21 @@ impl Stack {
     #[must_use]
     pub fn new(blocks: Vec<Block>) -> Self {
         Self(blocks)
+    }
+
+    pub(crate) fn blocks(&self) -> &[Block] {
+        &self.0
+    }
+
+    /// Whether the weights may change: they are variables, or computed from some.
+    #[must_use]
+    pub fn is_trained(&self) -> bool {
+        self.0.iter().any(|block| match block {
+            Block::Conv(conv) => conv.weight.is_trained(),
+            Block::Upsample(up) => up.weight.is_trained(),
+            Block::Residual(convs) => convs.iter().any(|conv| conv.weight.is_trained()),
+            Block::Flatten => false,
+        })
     }
 
     /// The same stack with a look-ahead of at most `frames`: its first layers look ahead, the others repeat the newest
