@@ -47,7 +47,7 @@ fn networks(c: &mut Criterion) {
 }
 
 fn steps(network: &dyn Network, mel: &Tensor) {
-    let (mut encoder, mut decoder) = (network.encoder(), network.decoder());
+    let (mut encoder, mut decoder) = (network.encoder().unwrap(), network.decoder().unwrap());
     for start in (0..mel.dim(D::Minus1).unwrap()).step_by(4) {
         let step = mel
             .narrow(D::Minus1, start, 4)
