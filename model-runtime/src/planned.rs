@@ -9,6 +9,9 @@ use crate::factor::{Factor, FactorMap};
 use crate::latent::{Latent, Latents};
 use crate::network::{StreamDecoder, StreamEncoder};
 
+/// Mel frames per step of a whole clip.
+const STEP_FRAMES: usize = 16;
+
 /// Sizes of a signal: rows and channels per frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sizes {
@@ -94,7 +97,7 @@ impl Planned {
     pub(crate) fn encode(&self, mel: &Tensor) -> Result<Latents> {
         self.check_mel(mel)?;
         let batch = mel.dim(0)?;
-        let raw = Run::whole(&self.encoder, batch, &[&to_frames(mel)?]);
+        let raw = Run::whole(&self.encoder, batch, &[&to_frames(mel)?], STEP_FRAMES);
         let raw = self.latents.iter().zip(raw);
         raw.map(|((factor, sizes), raw)| {
             let tensor = to_tensor(&raw, batch, raw_sizes(*sizes), 2 * sizes.channels)?;
@@ -116,8 +119,13 @@ impl Planned {
         if latents.iter().any(|(_, latent)| latent.dims()[0] != batch) {
             bail!("expected latents with the same batch size, found {latents:?}");
         }
+        // Latents may have fewer frames than the mel.
+        let frames = |latent: &Tensor| latent.dims()[3];
+        let longest = latents.values().map(frames).max().unwrap_or(1);
+        let first = latents.values().map(frames).next().unwrap_or(1);
+        let step = (STEP_FRAMES * first).div_ceil(longest.max(1)).max(1);
         let inputs: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
-        let mel = Run::whole(&self.decoder, batch, &inputs).remove(0);
+        let mel = Run::whole(&self.decoder, batch, &inputs, step).remove(0);
         self.mel_tensor(&mel, batch)
     }
 

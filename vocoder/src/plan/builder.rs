@@ -53,6 +53,7 @@ enum DraftOp {
     MixRows(MixRows),
     Stretch,
     Join,
+    WeightedSum,
 }
 
 /// A convolution whose weights are not packed yet.
@@ -455,6 +456,24 @@ impl Builder {
         self.elementwise(DraftOp::Join, Timing::PLAIN, first, others, result)
     }
 
+    /// The sum of the channels of `bands`, each weighted by one plus its `correction`.
+    ///
+    /// # Errors
+    /// If their sizes differ.
+    pub fn weighted_sum(&mut self, corrections: Signal, bands: Signal) -> Result<Signal> {
+        if (corrections.rows, corrections.channels) != (bands.rows, bands.channels) {
+            bail!("expected signals of one size, found {corrections:?} and {bands:?}");
+        }
+        let result = self.plane(bands.rows, 1);
+        self.elementwise(
+            DraftOp::WeightedSum,
+            Timing::PLAIN,
+            corrections,
+            &[bands],
+            result,
+        )
+    }
+
     fn elementwise(
         &mut self,
         op: DraftOp,
@@ -546,6 +565,7 @@ impl Builder {
                     DraftOp::MixRows(mix) => Op::MixRows(mix),
                     DraftOp::Stretch => Op::Stretch,
                     DraftOp::Join => Op::Join,
+                    DraftOp::WeightedSum => Op::WeightedSum,
                 },
             }
         });

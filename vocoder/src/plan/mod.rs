@@ -7,7 +7,7 @@
 //! result, with bias, activation and sums, into the next plane; nothing is copied between operations except the edges
 //! of a plane. A step allocates nothing once the planes have grown to its size.
 //!
-//! A whole clip is a few steps ([`Run::whole`]), so it takes linear time and its memory does not grow with its length.
+//! A whole clip is many steps ([`Run::whole`]), so it takes linear time and its memory does not grow with its length.
 //! The frames do not depend on the steps, bit for bit.
 //!
 //! ```
@@ -50,10 +50,6 @@ pub use builder::{Builder, Signal};
 use ops::{Node, Scratch};
 use plane::{Plane, PlaneSpec};
 pub use simd::Isa;
-
-/// Frames per step of a whole clip: enough to use each weight several times per load, few enough for the planes to stay in
-/// the cache.
-const STEP_FRAMES: usize = 16;
 
 /// A compiled network. Shared by all of its [`Run`]s.
 #[derive(Debug)]
@@ -214,13 +210,20 @@ impl Run {
         frames - taken
     }
 
-    /// Runs a whole clip: for each input, its values (batch, frame, row, channel). Returns those of the outputs.
+    /// Runs a whole clip: for each input, its values (batch, frame, row, channel). Returns those of the outputs. A step
+    /// takes `step_frames` frames of the first input, and as much of the others: enough to use a weight several times when
+    /// it is loaded, few enough for the planes to stay in the cache.
     ///
     /// # Panics
     ///
     /// If the inputs do not fit.
     #[must_use]
-    pub fn whole(plan: &Arc<Plan>, batch: usize, inputs: &[&[f32]]) -> Vec<Vec<f32>> {
+    pub fn whole(
+        plan: &Arc<Plan>,
+        batch: usize,
+        inputs: &[&[f32]],
+        step_frames: usize,
+    ) -> Vec<Vec<f32>> {
         let mut run = Self::new(plan, batch);
         // The frames of each batch element are appended one after another, so the batch is outermost at the end.
         let mut outputs = vec![vec![Vec::new(); batch]; plan.outputs.len()];
@@ -236,12 +239,10 @@ impl Run {
         };
         let frames = |input: usize| inputs[input].len() / (batch * run.input_len(input));
         let lengths: Vec<usize> = (0..inputs.len()).map(frames).collect();
-        let longest = lengths.iter().copied().max().unwrap_or(0);
         let mut part = Vec::new();
-        // Inputs of different length advance together.
-        for step in 0..longest.div_ceil(STEP_FRAMES) {
+        for step in 0..lengths[0].div_ceil(step_frames) {
             for (input, &frames) in lengths.iter().enumerate() {
-                let share = |step: usize| (step * STEP_FRAMES * frames / longest).min(frames);
+                let share = |step: usize| (step * step_frames * frames / lengths[0]).min(frames);
                 let (from, to) = (share(step), share(step + 1));
                 let len = run.input_len(input);
                 part.clear();

@@ -66,6 +66,7 @@ pub(super) enum Op {
     MixRows(MixRows),
     Stretch,
     Join,
+    WeightedSum,
 }
 
 /// A convolution, with all that follows before the next one. Its outputs are the plain values, the activated ones, or
@@ -121,6 +122,7 @@ impl Node {
             Op::MixRows(mix) => mix.run(self, positions, batch, planes),
             Op::Stretch => self.stretch(positions, batch, planes),
             Op::Join => self.join(positions, batch, planes),
+            Op::WeightedSum => self.weighted_sum(positions, batch, planes),
         }
     }
 
@@ -164,6 +166,29 @@ impl Node {
                     for (target, (here, neighbour)) in target.iter_mut().zip(pairs) {
                         *target = here * own + neighbour * other;
                     }
+                }
+            }
+        }
+        planes[self.outputs[0]].data = target;
+    }
+
+    /// Sums the channels of the second input, each weighted by one plus the first input.
+    fn weighted_sum(&self, positions: Range<usize>, batch: usize, planes: &mut [Plane]) {
+        let mut target = mem::take(&mut planes[self.outputs[0]].data);
+        let [weights, bands, output] =
+            [self.input, self.others[0], self.outputs[0]].map(|plane| &planes[plane]);
+        let channels = bands.spec.channels;
+        for b in 0..batch {
+            for position in positions.clone() {
+                let at = |plane: &Plane| {
+                    b * plane.batch_len() + plane.offset(self.output_place(position, plane))
+                };
+                let weights = weights.data[at(weights)..].chunks_exact(channels);
+                let bands = bands.data[at(bands)..].chunks_exact(channels);
+                let target = &mut target[at(output)..][..output.spec.rows];
+                for (target, (weights, bands)) in target.iter_mut().zip(weights.zip(bands)) {
+                    let products = weights.iter().zip(bands).map(|(w, band)| band + w * band);
+                    *target = products.sum();
                 }
             }
         }

@@ -64,7 +64,7 @@ pub(super) struct Plane {
     start: usize,
     /// The place after the last frame.
     end: usize,
-    /// Whether the frames before the first one are there.
+    /// Whether the frames before the first one are there, and the first one itself. Until then, the plane keeps all places.
     is_led_in: bool,
     /// Number of frames, once the signal has ended.
     pub(super) total: Option<usize>,
@@ -89,7 +89,7 @@ impl Plane {
     /// Returns to the beginning.
     pub(super) fn reset(&mut self) {
         (self.start, self.end) = (0, self.spec.lead);
-        self.is_led_in = self.spec.before == 0;
+        self.is_led_in = self.spec.lead == 0;
         self.total = None;
     }
 
