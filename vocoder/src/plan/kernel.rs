@@ -13,6 +13,9 @@ use std::arch::x86_64::{__m256, __m512};
 
 use super::simd::{Isa, Kind, Plain, Vector};
 
+/// Most pixels in a tile.
+const MOST_PIXELS: usize = 12;
+
 /// Pixels in a tile, for a number of vectors and of registers: sums, weights and one input value fit into the registers.
 const fn tile_pixels(registers: usize, vectors: usize) -> usize {
     match (registers, vectors) {
@@ -24,13 +27,107 @@ const fn tile_pixels(registers: usize, vectors: usize) -> usize {
     }
 }
 
-/// Where the values of one output pixel are, as offsets into the slices of a [`Job`].
+/// Where the values of one output pixel are: offsets into the slices of a [`Job`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pixel {
     pub(super) input: u32,
     pub(super) output: u32,
     pub(super) activated: u32,
     pub(super) addends: [u32; 2],
+}
+
+impl Pixel {
+    /// The step from another pixel.
+    pub(super) fn minus(self, other: &Self) -> Self {
+        Self {
+            input: self.input - other.input,
+            output: self.output - other.output,
+            activated: self.activated - other.activated,
+            addends: [0, 1].map(|i| self.addends[i] - other.addends[i]),
+        }
+    }
+
+    /// The pixel that is `count` steps further.
+    #[inline(always)]
+    fn plus(self, step: &Self, count: u32) -> Self {
+        Self {
+            input: self.input + count * step.input,
+            output: self.output + count * step.output,
+            activated: self.activated + count * step.activated,
+            addends: [0, 1].map(|i| self.addends[i] + count * step.addends[i]),
+        }
+    }
+}
+
+/// The pixels of a job: a lattice.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pixels {
+    pub(super) first: Pixel,
+    /// Number of pixels along each axis, the innermost first, and the step from one to the next.
+    pub(super) axes: [(u32, Pixel); 3],
+}
+
+impl Pixels {
+    fn count(&self) -> usize {
+        self.axes.iter().map(|&(count, _)| count as usize).product()
+    }
+
+    /// The pixel with the largest offsets.
+    fn last(&self) -> Pixel {
+        let axes = self.axes.iter();
+        axes.fold(self.first, |last, (count, step)| last.plus(step, count - 1))
+    }
+
+    /// The same pixels with those axes first that have more than one.
+    fn compact(mut self) -> Self {
+        // A stable sort keeps the order of the others.
+        self.axes.sort_by_key(|&(count, _)| count == 1);
+        self
+    }
+}
+
+/// Walks through [`Pixels`].
+struct Walk<'a> {
+    pixels: &'a Pixels,
+    /// The next pixel, and the first one of its line along the first axis and of its plane along the first two.
+    here: [Pixel; 3],
+    place: [u32; 3],
+}
+
+impl<'a> Walk<'a> {
+    fn new(pixels: &'a Pixels) -> Self {
+        Self {
+            pixels,
+            here: [pixels.first; 3],
+            place: [0; 3],
+        }
+    }
+
+    #[inline(always)]
+    fn next(&mut self) -> Pixel {
+        let pixel = self.here[0];
+        let axes = &self.pixels.axes;
+        self.here[0] = self.here[0].plus(&axes[0].1, 1);
+        self.place[0] += 1;
+        if self.place[0] == axes[0].0 {
+            self.next_line();
+        }
+        pixel
+    }
+
+    fn next_line(&mut self) {
+        for axis in 1..3 {
+            let (count, step) = &self.pixels.axes[axis];
+            self.place[axis - 1] = 0;
+            self.place[axis] += 1;
+            self.here[axis] = self.here[axis].plus(step, 1);
+            if axis == 2 || self.place[axis] < *count {
+                let start = self.here[axis];
+                self.here[..axis].fill(start);
+                return;
+            }
+        }
+    }
 }
 
 /// The runs of input values that a pixel reads.
@@ -142,7 +239,7 @@ fn split(vectors: usize, registers: usize) -> Vec<usize> {
 /// leaky(output)`.
 pub(super) struct Job<'a> {
     pub(super) packed: &'a Packed,
-    pub(super) pixels: &'a [Pixel],
+    pub(super) pixels: Pixels,
     pub(super) segments: Segments,
     pub(super) input: &'a [f32],
     pub(super) slope: Option<f32>,
@@ -158,10 +255,13 @@ struct Block {
     bias: *const f32,
     segments: Segments,
     input: *const f32,
-    slope: Option<f32>,
+    /// One for no activation.
+    slope: f32,
     addends: [Option<*const f32>; 2],
     output: Option<*mut f32>,
     activated: Option<(*mut f32, f32)>,
+    /// Vectors of outputs.
+    vectors: usize,
     /// First output channel, and the number from there.
     first: usize,
     left: usize,
@@ -182,7 +282,7 @@ impl Job<'_> {
         );
         self.check_bounds();
         let isa = packed.isa;
-        let registers = isa.registers();
+        let pixels = self.pixels.compact();
         let output = self.output.as_mut().map(|output| output.as_mut_ptr());
         let activated = self.activated.as_mut();
         let activated = activated.map(|(activated, slope)| (activated.as_mut_ptr(), *slope));
@@ -195,26 +295,25 @@ impl Job<'_> {
                 bias: packed.bias[first..].as_ptr(),
                 segments: self.segments.merged(),
                 input: self.input.as_ptr(),
-                slope: self.slope,
+                slope: self.slope.unwrap_or(1.0),
                 addends: self.addends.map(|addend| addend.map(<[f32]>::as_ptr)),
                 output,
                 activated,
+                vectors,
                 first,
                 left: packed.outputs - first,
             };
-            for pixels in self.pixels.chunks(tile_pixels(registers, vectors)) {
-                // SAFETY: `check_bounds` found all values of all pixels inside their slices; weights and bias of a block
-                // are as long as its whole vectors; the processor has the instructions, as `Isa` promises.
-                unsafe {
-                    match isa.0 {
-                        #[cfg(target_arch = "x86_64")]
-                        Kind::Avx512 => avx512(&block, pixels, vectors),
-                        #[cfg(target_arch = "x86_64")]
-                        Kind::Avx2 => avx2(&block, pixels, vectors),
-                        #[cfg(target_arch = "aarch64")]
-                        Kind::Neon => neon(&block, pixels, vectors),
-                        Kind::Plain => plain(&block, pixels, vectors),
-                    }
+            // SAFETY: `check_bounds` found all values of all pixels inside their slices; weights and bias of a block are as
+            // long as its whole vectors; the processor has the instructions, as `Isa` promises.
+            unsafe {
+                match isa.0 {
+                    #[cfg(target_arch = "x86_64")]
+                    Kind::Avx512 => avx512(&block, &pixels),
+                    #[cfg(target_arch = "x86_64")]
+                    Kind::Avx2 => avx2(&block, &pixels),
+                    #[cfg(target_arch = "aarch64")]
+                    Kind::Neon => neon(&block, &pixels),
+                    Kind::Plain => plain(&block, &pixels),
                 }
             }
         }
@@ -222,15 +321,8 @@ impl Job<'_> {
 
     /// Asserts that all pixels lie inside the slices.
     fn check_bounds(&self) {
-        let mut last = Pixel::default();
-        for pixel in self.pixels {
-            last.input = last.input.max(pixel.input);
-            last.output = last.output.max(pixel.output);
-            last.activated = last.activated.max(pixel.activated);
-            for (last, addend) in last.addends.iter_mut().zip(pixel.addends) {
-                *last = (*last).max(addend);
-            }
-        }
+        assert!(self.pixels.axes.iter().all(|&(count, _)| count > 0));
+        let last = self.pixels.last();
         let outputs = self.packed.outputs;
         assert!(last.input as usize + self.segments.span() <= self.input.len());
         if let Some(output) = &self.output {
@@ -289,91 +381,96 @@ unsafe fn tile<V: Vector, const P: usize, const Q: usize>(block: &Block, pixels:
                 sums[p][q].store((&raw mut stored[p][q]).cast());
             }
         }
-        finish_tile(block, pixels, stored.as_flattened());
-    }
-}
-
-/// Activates and stores the sums of a tile, pixel by pixel.
-///
-/// # Safety
-/// As [`tile`].
-#[inline(always)]
-unsafe fn finish_tile<V: Vector>(block: &Block, pixels: &[Pixel], sums: &[V]) {
-    let vectors = sums.len() / pixels.len();
-    for (pixel, sums) in pixels.iter().zip(sums.chunks_exact(vectors)) {
-        for (q, &sum) in sums.iter().enumerate() {
-            let first = q * V::LANES;
-            let lanes = V::LANES.min(block.left - first);
-            // SAFETY: the caller vouches for the pixels.
-            unsafe { finish(block, pixel, block.first + first, lanes, sum) };
+        for (pixel, sums) in pixels.iter().zip(&stored) {
+            for (q, &sum) in sums.iter().enumerate() {
+                let first = q * V::LANES;
+                finish(block, pixel, block.first + first, block.left - first, sum);
+            }
         }
     }
 }
 
-/// Activates and stores the first `lanes` sums of a pixel, from output channel `first`.
+/// Activates and stores the sums of a pixel, `left` of them from output channel `first` on.
 ///
 /// # Safety
 /// As [`tile`].
 #[inline(always)]
-unsafe fn finish<V: Vector>(block: &Block, pixel: &Pixel, first: usize, lanes: usize, sum: V) {
+unsafe fn finish<V: Vector>(block: &Block, pixel: &Pixel, first: usize, left: usize, sum: V) {
     // SAFETY: the caller vouches for all of this function's reads and writes.
     unsafe {
         let leaky = |x: V, slope: f32| x.mul(V::splat(slope)).max(x);
-        let mut value = match block.slope {
-            Some(slope) => leaky(sum, slope),
-            None => sum,
-        };
+        let mut value = leaky(sum, block.slope);
         for (addend, offset) in block.addends.iter().zip(pixel.addends) {
             if let Some(addend) = addend {
-                value = value.add(load::<V>(addend.add(offset as usize + first), lanes));
+                let addend = addend.add(offset as usize + first);
+                value = value.add(match left < V::LANES {
+                    true => V::load_first(addend, left),
+                    false => V::load(addend),
+                });
             }
         }
+        let store = |value: V, target: *mut f32| match left < V::LANES {
+            true => value.store_first(target, left),
+            false => value.store(target),
+        };
         if let Some(output) = block.output {
-            store(value, output.add(pixel.output as usize + first), lanes);
+            store(value, output.add(pixel.output as usize + first));
         }
         if let Some((activated, slope)) = block.activated {
             let activated = activated.add(pixel.activated as usize + first);
-            store(leaky(value, slope), activated, lanes);
+            store(leaky(value, slope), activated);
         }
     }
 }
 
-/// Loads `lanes` values; the other lanes are zero.
-///
-/// # Safety
-/// The values must be readable.
-#[inline(always)]
-unsafe fn load<V: Vector>(values: *const f32, lanes: usize) -> V {
-    // SAFETY: the caller vouches for `lanes` values; no vector has more than 16.
-    unsafe {
-        if lanes == V::LANES {
-            return V::load(values);
+/// Calls the tile of the size of a block and of a number of pixels.
+macro_rules! sized {
+    ($tile:ident, $block:ident, $pixels:ident) => {
+        match ($block.vectors, $pixels.len()) {
+            (1, 1) => $tile::<1, 1>($block, $pixels),
+            (1, 2) => $tile::<2, 1>($block, $pixels),
+            (1, 3) => $tile::<3, 1>($block, $pixels),
+            (1, 4) => $tile::<4, 1>($block, $pixels),
+            (1, 5) => $tile::<5, 1>($block, $pixels),
+            (1, 6) => $tile::<6, 1>($block, $pixels),
+            (1, 7) => $tile::<7, 1>($block, $pixels),
+            (1, 8) => $tile::<8, 1>($block, $pixels),
+            (1, 9) => $tile::<9, 1>($block, $pixels),
+            (1, 10) => $tile::<10, 1>($block, $pixels),
+            (1, 11) => $tile::<11, 1>($block, $pixels),
+            (1, 12) => $tile::<12, 1>($block, $pixels),
+            (2, 1) => $tile::<1, 2>($block, $pixels),
+            (2, 2) => $tile::<2, 2>($block, $pixels),
+            (2, 3) => $tile::<3, 2>($block, $pixels),
+            (2, 4) => $tile::<4, 2>($block, $pixels),
+            (2, 5) => $tile::<5, 2>($block, $pixels),
+            (2, 6) => $tile::<6, 2>($block, $pixels),
+            (2, 7) => $tile::<7, 2>($block, $pixels),
+            (2, 8) => $tile::<8, 2>($block, $pixels),
+            (2, 9) => $tile::<9, 2>($block, $pixels),
+            (2, 10) => $tile::<10, 2>($block, $pixels),
+            (2, 11) => $tile::<11, 2>($block, $pixels),
+            (2, 12) => $tile::<12, 2>($block, $pixels),
+            (3, 1) => $tile::<1, 3>($block, $pixels),
+            (3, 2) => $tile::<2, 3>($block, $pixels),
+            (3, 3) => $tile::<3, 3>($block, $pixels),
+            (3, 4) => $tile::<4, 3>($block, $pixels),
+            (3, 5) => $tile::<5, 3>($block, $pixels),
+            (3, 6) => $tile::<6, 3>($block, $pixels),
+            (3, 7) => $tile::<7, 3>($block, $pixels),
+            (3, 8) => $tile::<8, 3>($block, $pixels),
+            (4, 1) => $tile::<1, 4>($block, $pixels),
+            (4, 2) => $tile::<2, 4>($block, $pixels),
+            (4, 3) => $tile::<3, 4>($block, $pixels),
+            (4, 4) => $tile::<4, 4>($block, $pixels),
+            (4, 5) => $tile::<5, 4>($block, $pixels),
+            (4, 6) => $tile::<6, 4>($block, $pixels),
+            (vectors, pixels) => unreachable!("no tile of {pixels} pixels by {vectors} vectors"),
         }
-        let mut whole = [0.0; 16];
-        values.copy_to_nonoverlapping(whole.as_mut_ptr(), lanes);
-        V::load(whole.as_ptr())
-    }
+    };
 }
 
-/// Stores the first `lanes` values.
-///
-/// # Safety
-/// The values must be writable.
-#[inline(always)]
-unsafe fn store<V: Vector>(vector: V, values: *mut f32, lanes: usize) {
-    // SAFETY: the caller vouches for `lanes` values; no vector has more than 16.
-    unsafe {
-        if lanes == V::LANES {
-            return vector.store(values);
-        }
-        let mut whole = [0.0; 16];
-        vector.store(whole.as_mut_ptr());
-        values.copy_from_nonoverlapping(whole.as_ptr(), lanes);
-    }
-}
-
-/// Compiles the tiles of all sizes for one set of instructions: `$run` computes a tile of `pixels.len()` pixels and
-/// `vectors` vectors.
+/// Compiles the tiles of all sizes for one set of instructions: `$run` computes all pixels of a block.
 macro_rules! instructions {
     ($run:ident, $tile:ident, $vector:ty, $registers:literal $(, $features:literal)?) => {
         $(#[target_feature(enable = $features)])?
@@ -384,53 +481,16 @@ macro_rules! instructions {
 
         /// # Safety
         /// As [`tile`].
-        unsafe fn $run(block: &Block, pixels: &[Pixel], vectors: usize) {
-            macro_rules! sizes {
-                ($q:literal: $p:literal) => {
-                    // SAFETY: the caller vouches for the block and the instructions.
-                    unsafe { $tile::<$p, $q>(block, pixels) }
-                };
-            }
-            match (vectors, pixels.len()) {
-                (1, 1) => sizes!(1: 1),
-                (1, 2) => sizes!(1: 2),
-                (1, 3) => sizes!(1: 3),
-                (1, 4) => sizes!(1: 4),
-                (1, 5) => sizes!(1: 5),
-                (1, 6) => sizes!(1: 6),
-                (1, 7) => sizes!(1: 7),
-                (1, 8) => sizes!(1: 8),
-                (1, 9) => sizes!(1: 9),
-                (1, 10) => sizes!(1: 10),
-                (1, 11) => sizes!(1: 11),
-                (1, 12) => sizes!(1: 12),
-                (2, 1) => sizes!(2: 1),
-                (2, 2) => sizes!(2: 2),
-                (2, 3) => sizes!(2: 3),
-                (2, 4) => sizes!(2: 4),
-                (2, 5) => sizes!(2: 5),
-                (2, 6) => sizes!(2: 6),
-                (2, 7) => sizes!(2: 7),
-                (2, 8) => sizes!(2: 8),
-                (2, 9) => sizes!(2: 9),
-                (2, 10) => sizes!(2: 10),
-                (2, 11) => sizes!(2: 11),
-                (2, 12) => sizes!(2: 12),
-                (3, 1) => sizes!(3: 1),
-                (3, 2) => sizes!(3: 2),
-                (3, 3) => sizes!(3: 3),
-                (3, 4) => sizes!(3: 4),
-                (3, 5) => sizes!(3: 5),
-                (3, 6) => sizes!(3: 6),
-                (3, 7) => sizes!(3: 7),
-                (3, 8) => sizes!(3: 8),
-                (4, 1) => sizes!(4: 1),
-                (4, 2) => sizes!(4: 2),
-                (4, 3) => sizes!(4: 3),
-                (4, 4) => sizes!(4: 4),
-                (4, 5) => sizes!(4: 5),
-                (4, 6) => sizes!(4: 6),
-                (vectors, pixels) => unreachable!("no tile of {pixels} pixels by {vectors} vectors"),
+        unsafe fn $run(block: &Block, pixels: &Pixels) {
+            let mut walk = Walk::new(pixels);
+            let mut left = pixels.count();
+            let mut tile = [Pixel::default(); MOST_PIXELS];
+            while left > 0 {
+                let pixels = &mut tile[..left.min(tile_pixels($registers, block.vectors))];
+                pixels.iter_mut().for_each(|pixel| *pixel = walk.next());
+                left -= pixels.len();
+                // SAFETY: the caller vouches for the block and the instructions.
+                unsafe { sized!($tile, block, pixels) }
             }
         }
     };

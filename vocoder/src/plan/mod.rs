@@ -47,7 +47,7 @@ mod simd;
 use std::sync::Arc;
 
 pub use builder::{Builder, Signal};
-use ops::{Node, Scratch};
+use ops::Node;
 use plane::{Plane, PlaneSpec};
 pub use simd::Isa;
 
@@ -92,7 +92,6 @@ pub struct Run {
     next: Vec<usize>,
     /// Frames that the caller has taken of each output.
     taken: Vec<usize>,
-    scratch: Scratch,
 }
 
 impl Run {
@@ -108,7 +107,6 @@ impl Run {
                 .collect(),
             next: vec![0; plan.nodes.len()],
             taken: vec![0; plan.outputs.len()],
-            scratch: Scratch::default(),
             plan: Arc::clone(plan),
         }
     }
@@ -312,12 +310,7 @@ impl Run {
                 let plane = &mut self.planes[output];
                 plane.reserve(end(plane), keep);
             }
-            node.run(
-                next..positions,
-                self.batch,
-                &mut self.planes,
-                &mut self.scratch,
-            );
+            node.run(next..positions, self.batch, &mut self.planes);
             self.next[number] = positions;
             for &output in &node.outputs {
                 let end = end(&self.planes[output]);

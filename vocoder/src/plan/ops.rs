@@ -3,7 +3,7 @@
 use std::mem;
 use std::ops::Range;
 
-use super::kernel::{Job, Packed, Pixel, Segments};
+use super::kernel::{Job, Packed, Pixel, Pixels, Segments};
 use super::plane::Plane;
 
 /// Which frames of its input an operation reads. Position `t` reads frames `t * stride - before` to `t * stride + after`,
@@ -100,25 +100,11 @@ pub(super) struct MixRows {
     pub(super) rows: Vec<(usize, [f32; 2])>,
 }
 
-/// Storage that is reused between steps.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Scratch {
-    pixels: Vec<Pixel>,
-}
-
 impl Node {
     /// Computes these positions. The output planes have space for them.
-    pub(super) fn run(
-        &self,
-        positions: Range<usize>,
-        batch: usize,
-        planes: &mut [Plane],
-        scratch: &mut Scratch,
-    ) {
+    pub(super) fn run(&self, positions: Range<usize>, batch: usize, planes: &mut [Plane]) {
         match &self.op {
-            Op::Convolve(convolution) => {
-                convolution.run(self, positions, batch, planes, &mut scratch.pixels);
-            }
+            Op::Convolve(convolution) => convolution.run(self, positions, batch, planes),
             Op::MixRows(mix) => mix.run(self, positions, batch, planes),
             Op::Stretch => self.stretch(positions, batch, planes),
             Op::Join => self.join(positions, batch, planes),
@@ -224,14 +210,7 @@ impl Node {
 }
 
 impl Convolution {
-    fn run(
-        &self,
-        node: &Node,
-        positions: Range<usize>,
-        batch: usize,
-        planes: &mut [Plane],
-        pixels: &mut Vec<Pixel>,
-    ) {
+    fn run(&self, node: &Node, positions: Range<usize>, batch: usize, planes: &mut [Plane]) {
         // Owned here, so that the planes can be read and written at a time.
         let mut outputs = node.outputs.iter();
         let [plain, activated] = [self.stores_plain, self.activated.is_some()]
@@ -247,29 +226,32 @@ impl Convolution {
             b * plane.batch_len() + plane.offset(node.output_place(position, plane))
         };
         let others = [0, 1].map(|other| node.others.get(other).copied());
-        let pitch = self.packed.outputs();
-        pixels.clear();
-        for b in 0..batch {
-            for position in positions.clone() {
-                let first = b * input.batch_len() + input.offset(node.input_place(position, input));
-                let mut pixel = Pixel {
-                    input: (first - self.row_before) as u32,
-                    output: aligned(plain, b, position) as u32,
-                    activated: aligned(activated, b, position) as u32,
-                    addends: others.map(|other| aligned(other, b, position) as u32),
-                };
-                for _ in 0..self.rows {
-                    pixels.push(pixel);
-                    pixel.input += self.row_step as u32;
-                    pixel.output += pitch as u32;
-                    pixel.activated += pitch as u32;
-                    pixel
-                        .addends
-                        .iter_mut()
-                        .for_each(|addend| *addend += pitch as u32);
-                }
-            }
-        }
+        let pitch = self.packed.outputs() as u32;
+        let at = |b: usize, position: usize| Pixel {
+            input: (b * input.batch_len() + input.offset(node.input_place(position, input))
+                - self.row_before) as u32,
+            output: aligned(plain, b, position) as u32,
+            activated: aligned(activated, b, position) as u32,
+            addends: others.map(|other| aligned(other, b, position) as u32),
+        };
+        let row = Pixel {
+            input: self.row_step as u32,
+            output: pitch,
+            activated: pitch,
+            addends: [pitch; 2],
+        };
+        let first = at(0, positions.start);
+        let pixels = Pixels {
+            first,
+            axes: [
+                (self.rows as u32, row),
+                (
+                    positions.len() as u32,
+                    at(0, positions.start + 1).minus(&first),
+                ),
+                (batch as u32, at(1, positions.start).minus(&first)),
+            ],
+        };
         Job {
             packed: &self.packed,
             pixels,
