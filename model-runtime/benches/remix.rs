@@ -5,9 +5,11 @@
 mod common;
 
 use std::hint::black_box;
+use std::sync::Arc;
 
-use candle_core::{D, Tensor};
-use common::{log_mel, music, network, stereo};
+use candle_core::{D, DType, Device, Tensor};
+use candle_nn::{VarBuilder, VarMap};
+use common::{log_mel, music, stereo};
 use criterion::{Criterion, criterion_group, criterion_main};
 use model_runtime::hard::{HardConfig, HardDecoder};
 use model_runtime::worker::WindowProcessor;
@@ -16,6 +18,7 @@ use model_runtime::{
     RemixStream, Remixer, StreamSettings, Voice, Window,
 };
 use no_denormals::no_denormals;
+use vocoder::MelConfig;
 
 /// Mel frames in a second, a multiple of the four that a step takes.
 const FRAMES: usize = 44;
@@ -24,7 +27,7 @@ fn networks(c: &mut Criterion) {
     let mel = log_mel(FRAMES);
     let pair = Tensor::cat(&[&mel, &mel], 0).unwrap();
     let built_in = Model::built_in().unwrap();
-    let hard = network(&Architecture::Hard(HardConfig {
+    let hard = as_in_a_file(&Architecture::Hard(HardConfig {
         channels: 32,
         latents: 64,
         decoder: HardDecoder::Published,
@@ -46,8 +49,21 @@ fn networks(c: &mut Criterion) {
     }
 }
 
+/// An untrained network, with constant weights and no weight norm, as those of a model file.
+fn as_in_a_file(architecture: &Architecture) -> Arc<dyn Network> {
+    let (mel, vars) = (MelConfig::default(), VarMap::new());
+    let builder = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
+    architecture.build(&mel, false, &builder).unwrap();
+    let vars = vars.data().lock().unwrap();
+    let tensors = vars
+        .iter()
+        .map(|(name, var)| (name.clone(), var.as_detached_tensor()));
+    let builder = VarBuilder::from_tensors(tensors.collect(), DType::F32, &Device::Cpu);
+    architecture.build(&mel, false, &builder).unwrap()
+}
+
 fn steps(network: &dyn Network, mel: &Tensor) {
-    let (mut encoder, mut decoder) = (network.encoder(), network.decoder());
+    let (mut encoder, mut decoder) = (network.encoder().unwrap(), network.decoder().unwrap());
     for start in (0..mel.dim(D::Minus1).unwrap()).step_by(4) {
         let step = mel
             .narrow(D::Minus1, start, 4)

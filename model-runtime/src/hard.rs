@@ -12,11 +12,12 @@ use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 use vocoder::MelConfig;
 use vocoder::conv::PadMode;
-use vocoder::layers::{Block, Conv, ConvConfig, FrameQueue, Stack, StackState, Upsample};
+use vocoder::layers::{Block, Conv, ConvConfig, Stack, Upsample};
 
 use crate::factor::{Factor, FactorLayout, FactorMap, Transposition};
 use crate::latent::{Latent, Latents};
-use crate::network::{Network, NetworkConfig, StreamDecoder, StreamEncoder};
+use crate::network::{Network, NetworkConfig};
+use crate::planned::{PlanCell, Planned};
 
 /// Down- and upsampling stages.
 const STAGES: usize = 3;
@@ -68,11 +69,14 @@ impl HardDecoder {
 }
 
 /// Encoder and decoder.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Hard {
+    n_mels: usize,
+    latents: usize,
     trunk: Stack,
     branches: FactorMap<Stack>,
     decoder: Stack,
+    plan: PlanCell,
 }
 
 impl NetworkConfig for HardConfig {
@@ -168,6 +172,9 @@ impl Hard {
         blocks.push(conv(last, dv.pp("last"))?);
 
         Ok(Self {
+            n_mels: mel.n_mels,
+            latents: config.latents,
+            plan: PlanCell::new(trunk.is_trained()),
             trunk,
             branches: FACTORS
                 .iter()
@@ -190,36 +197,46 @@ impl Network for Hard {
         Latent::from_raw(&self.branches[factor].forward(&x)?)
     }
 
-    fn encode(&self, mel: &Tensor) -> Result<Latents> {
+    fn encode_layers(&self, mel: &Tensor) -> Result<Latents> {
         let x = self.trunk.forward(mel)?;
         self.branches
             .try_map(|_, branch| Latent::from_raw(&branch.forward(&x)?))
     }
 
-    fn decode(&self, latents: &FactorMap<Tensor>) -> Result<Tensor> {
-        self.decoder
-            .forward(&joined(|factor| latents.expect(factor).cloned())?)
+    fn decode_layers(&self, latents: &FactorMap<Tensor>) -> Result<Tensor> {
+        let factors = FACTORS.iter().map(|layout| layout.factor);
+        let latents = factors.map(|factor| latents.expect(factor).cloned());
+        let joined = Tensor::cat(&latents.collect::<Result<Vec<_>>>()?, 1)?;
+        self.decoder.forward(&joined)
     }
 
-    fn encoder(&self) -> Box<dyn StreamEncoder> {
-        Box::new(Encoder {
-            network: self.clone(),
-            trunk: StackState::default(),
-            branches: self.branches.map(|_, _| StackState::default()),
-        })
+    fn compile(&self) -> Result<Planned> {
+        let mut encoder = Planned::builder();
+        let mel = encoder.input(self.n_mels, 1);
+        let x = encoder.stack(mel, &self.trunk)?;
+        for branch in self.branches.values() {
+            let raw = encoder.stack(x, branch)?;
+            encoder.output(raw);
+        }
+
+        let mut decoder = Planned::builder();
+        let rows = self.n_mels / STRIDE.pow(STAGES as u32);
+        let latents = self.branches.map(|_, _| decoder.input(rows, self.latents));
+        let joined = decoder.join(&latents.values().copied().collect::<Vec<_>>())?;
+        let mel = decoder.stack(joined, &self.decoder)?;
+        decoder.output(mel);
+
+        let sizes = self.branches.map(|_, _| (self.latents, rows));
+        Ok(Planned::new(encoder, decoder, self.n_mels, &sizes))
     }
 
-    fn decoder(&self) -> Box<dyn StreamDecoder> {
-        Box::new(Decoder {
-            decoder: self.decoder.clone(),
-            latents: self.branches.map(|_, _| FrameQueue::default()),
-            state: StackState::default(),
-        })
+    fn plan_cell(&self) -> &PlanCell {
+        &self.plan
     }
 
     fn look_ahead_frames(&self) -> usize {
         self.trunk.look_ahead_frames()
-            + self.branch_look_ahead_frames()
+            + branch_look_ahead_frames(&self.branches)
             + self.decoder.look_ahead_frames()
     }
 
@@ -229,98 +246,20 @@ impl Network for Hard {
         let branches = self
             .branches
             .try_map(|_, branch| branch.with_look_ahead(left))?;
-        let limited = Self {
+        let left = left - branch_look_ahead_frames(&branches);
+        Ok(Arc::new(Self {
+            n_mels: self.n_mels,
+            latents: self.latents,
             trunk,
             branches,
-            decoder: self.decoder.clone(),
-        };
-        let left = left - limited.branch_look_ahead_frames();
-        Ok(Arc::new(Self {
             decoder: self.decoder.with_look_ahead(left)?,
-            ..limited
+            plan: PlanCell::new(self.plan.is_trained()),
         }))
     }
 }
 
-impl Hard {
-    /// Look-ahead of the branches, which is the same for all.
-    fn branch_look_ahead_frames(&self) -> usize {
-        let look_ahead = self.branches.values().map(Stack::look_ahead_frames);
-        look_ahead.max().unwrap_or(0)
-    }
-}
-
-/// All latents concatenated along the channels: (B, 2 latents, H, T).
-fn joined(latent: impl FnMut(Factor) -> Result<Tensor>) -> Result<Tensor> {
-    let factors = FACTORS.iter().map(|layout| layout.factor);
-    let latents = factors.map(latent).collect::<Result<Vec<_>>>()?;
-    Tensor::cat(&latents, 1)
-}
-
-struct Encoder {
-    network: Hard,
-    trunk: StackState,
-    branches: FactorMap<StackState>,
-}
-
-impl StreamEncoder for Encoder {
-    fn step(&mut self, mel: &Tensor) -> Result<FactorMap<Tensor>> {
-        let mut means = FactorMap::default();
-        let Some(x) = self.network.trunk.step(&mut self.trunk, mel)? else {
-            return Ok(means);
-        };
-        for (factor, state) in self.branches.iter_mut() {
-            if let Some(raw) = self.network.branches[factor].step(state, &x)? {
-                means.insert(factor, Latent::from_raw(&raw)?.mean);
-            }
-        }
-        Ok(means)
-    }
-
-    fn finish(&mut self, mel: Option<&Tensor>) -> Result<FactorMap<Tensor>> {
-        let mut means = FactorMap::default();
-        let x = self.network.trunk.finish(&mut self.trunk, mel)?;
-        for (factor, state) in self.branches.iter_mut() {
-            if let Some(raw) = self.network.branches[factor].finish(state, x.as_ref())? {
-                means.insert(factor, Latent::from_raw(&raw)?.mean);
-            }
-        }
-        Ok(means)
-    }
-}
-
-struct Decoder {
-    decoder: Stack,
-    latents: FactorMap<FrameQueue>,
-    state: StackState,
-}
-
-impl Decoder {
-    /// Takes the next frames of some latents and returns those that are there of all, joined.
-    fn join(&mut self, latents: &FactorMap<Tensor>) -> Result<Option<Tensor>> {
-        for (factor, latent) in latents.iter() {
-            match self.latents.get_mut(factor) {
-                Some(queue) => queue.push(latent)?,
-                None => candle_core::bail!("expected no {factor} latent, found one"),
-            }
-        }
-        match self.latents.values().map(FrameQueue::frames).min() {
-            Some(frames @ 1..) => joined(|factor| self.latents[factor].take(frames)).map(Some),
-            _ => Ok(None),
-        }
-    }
-}
-
-impl StreamDecoder for Decoder {
-    fn step(&mut self, latents: &FactorMap<Tensor>) -> Result<Option<Tensor>> {
-        match self.join(latents)? {
-            Some(latents) => self.decoder.step(&mut self.state, &latents),
-            None => Ok(None),
-        }
-    }
-
-    fn finish(&mut self, latents: &FactorMap<Tensor>) -> Result<Option<Tensor>> {
-        let latents = self.join(latents)?;
-        self.decoder.finish(&mut self.state, latents.as_ref())
-    }
+/// Look-ahead of the branches, which is the same for all.
+fn branch_look_ahead_frames(branches: &FactorMap<Stack>) -> usize {
+    let look_ahead = branches.values().map(Stack::look_ahead_frames);
+    look_ahead.max().unwrap_or(0)
 }

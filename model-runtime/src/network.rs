@@ -10,43 +10,94 @@ use vocoder::MelConfig;
 
 use crate::factor::{Factor, FactorLayout, FactorMap, Transposition};
 use crate::latent::{Latent, Latents, roll_channels, shift_notes};
+use crate::planned::{PlanCell, Planned};
 
 /// An encoder and decoder of log-mel spectrograms (B, 1, n_mels, T), with one latent per factor.
 pub trait Network: Debug + Send + Sync {
     /// The factors and the layouts of their latents, in the order of [`Factor::ALL`].
     fn factors(&self) -> &[FactorLayout];
 
-    /// The latent of one factor of a log-mel (B, 1, n_mels, T).
+    /// The latent of one factor of a log-mel (B, 1, n_mels, T), by the layers themselves, so that gradients reach the
+    /// weights and the mel.
     ///
     /// # Errors
     ///
     /// If the shape does not fit, or the network does not have the factor.
     fn encode_factor(&self, factor: Factor, mel: &Tensor) -> Result<Latent>;
 
-    /// All latents of a log-mel (B, 1, n_mels, T).
+    /// All latents of a log-mel, as [`Self::encode_factor`].
     ///
     /// # Errors
     ///
     /// If the shape does not fit.
-    fn encode(&self, mel: &Tensor) -> Result<Latents> {
+    fn encode_layers(&self, mel: &Tensor) -> Result<Latents> {
         let factors = self.factors().iter().map(|layout| layout.factor);
         factors
             .map(|factor| Ok((factor, self.encode_factor(factor, mel)?)))
             .collect()
     }
 
-    /// The log-mel (B, 1, n_mels, T) decoded from the latents of all factors.
+    /// The log-mel decoded from the latents of all factors, by the layers themselves.
     ///
     /// # Errors
     ///
     /// If a latent is missing or its shape does not fit.
-    fn decode(&self, latents: &FactorMap<Tensor>) -> Result<Tensor>;
+    fn decode_layers(&self, latents: &FactorMap<Tensor>) -> Result<Tensor>;
+
+    /// The network compiled for the CPU, with the weights of this moment.
+    ///
+    /// # Errors
+    ///
+    /// If a layer cannot be compiled.
+    fn compile(&self) -> Result<Planned>;
+
+    /// Where the compiled network is kept.
+    fn plan_cell(&self) -> &PlanCell;
+
+    /// All latents of a log-mel (B, 1, n_mels, T). Runs the compiled network if it can: on the CPU, when no gradient is
+    /// needed.
+    ///
+    /// # Errors
+    ///
+    /// If the shape does not fit.
+    fn encode(&self, mel: &Tensor) -> Result<Latents> {
+        if self.plan_cell().is_trained() || !Planned::runs_on(mel) {
+            return self.encode_layers(mel);
+        }
+        self.plan_cell().get(|| self.compile())?.encode(mel)
+    }
+
+    /// The log-mel (B, 1, n_mels, T) decoded from the latents of all factors. As [`Self::encode`].
+    ///
+    /// # Errors
+    ///
+    /// If a latent is missing or its shape does not fit.
+    fn decode(&self, latents: &FactorMap<Tensor>) -> Result<Tensor> {
+        if self.plan_cell().is_trained() || !latents.values().all(Planned::runs_on) {
+            return self.decode_layers(latents);
+        }
+        self.plan_cell().get(|| self.compile())?.decode(latents)
+    }
 
     /// Creates an encoder for a new stream.
-    fn encoder(&self) -> Box<dyn StreamEncoder>;
+    ///
+    /// # Errors
+    ///
+    /// If a layer cannot be compiled.
+    fn encoder(&self) -> Result<Box<dyn StreamEncoder>> {
+        let planned = self.plan_cell().get(|| self.compile())?;
+        Ok(planned.stream_encoder())
+    }
 
     /// Creates a decoder for a new stream.
-    fn decoder(&self) -> Box<dyn StreamDecoder>;
+    ///
+    /// # Errors
+    ///
+    /// If a layer cannot be compiled.
+    fn decoder(&self) -> Result<Box<dyn StreamDecoder>> {
+        let planned = self.plan_cell().get(|| self.compile())?;
+        Ok(planned.stream_decoder())
+    }
 
     /// Look-ahead: mel frames after a frame that its encoding and decoding need.
     fn look_ahead_frames(&self) -> usize;
@@ -75,7 +126,7 @@ pub trait Network: Debug + Send + Sync {
                 .is_some_and(|view| view.id() == first.id())
         };
         if factors().all(is_first) {
-            return self.encode(first);
+            return self.encode_layers(first);
         }
         factors()
             .map(|factor| Ok((factor, self.encode_factor(factor, views.expect(factor)?)?)))
@@ -124,6 +175,9 @@ pub trait StreamEncoder: Send {
     ///
     /// If the shape does not fit.
     fn finish(&mut self, mel: Option<&Tensor>) -> Result<FactorMap<Tensor>>;
+
+    /// Forgets the stream and begins a new one.
+    fn reset(&mut self);
 }
 
 /// The decoder of a network in steps. It keeps the past frames that the next step needs.
@@ -141,6 +195,9 @@ pub trait StreamDecoder: Send {
     ///
     /// If the shapes do not fit.
     fn finish(&mut self, latents: &FactorMap<Tensor>) -> Result<Option<Tensor>>;
+
+    /// Forgets the stream and begins a new one.
+    fn reset(&mut self);
 }
 
 /// The sizes of one kind of network.

@@ -13,12 +13,14 @@ use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 use vocoder::MelConfig;
-use vocoder::conv::{Conv2dSpec, PadMode, conv2d};
-use vocoder::layers::{Block, Conv, ConvConfig, FrameQueue, Past, Stack, StackState};
+use vocoder::conv::{Conv2dSpec, conv2d};
+use vocoder::layers::{Block, Conv, ConvConfig, Stack};
+use vocoder::plan::Builder;
 
 use crate::factor::{Factor, FactorLayout, FactorMap, Transposition};
 use crate::latent::Latent;
-use crate::network::{Network, NetworkConfig, StreamDecoder, StreamEncoder};
+use crate::network::{Network, NetworkConfig};
+use crate::planned::{PlanCell, Planned};
 
 /// Lowest note of the harmony latent, as a MIDI number (65.4 Hz).
 const LOWEST_NOTE: f64 = 36.0;
@@ -55,13 +57,21 @@ pub struct PitchAlignedConfig {
 }
 
 /// Encoder and decoder.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct PitchAligned {
+    plan: PlanCell,
+    layers: Layers,
+}
+
+#[derive(Clone, Debug)]
+struct Layers {
     config: PitchAlignedConfig,
     factors: [FactorLayout; 2],
     n_mels: usize,
-    mel_to_rows: Tensor,
-    note_to_mel: Tensor,
+    mel_to_rows: Interpolation,
+    note_to_mel: Interpolation,
+    dtype: DType,
+    device: Device,
     /// Whether the pooled harmony is interpolated with the next pooled frame.
     stretches_ahead: bool,
     harmony_encoder: Stack,
@@ -194,7 +204,7 @@ impl PitchAligned {
                 mel.n_mels
             );
         }
-        Ok(Self {
+        let layers = Layers {
             harmony_encoder: config.harmony_encoder(&vb.pp("harmony_encoder"))?,
             rhythm_encoder: config.rhythm_encoder(mel, &vb.pp("rhythm_encoder"))?,
             harmony_decoder: config.harmony_decoder(&vb.pp("harmony_decoder"))?,
@@ -213,13 +223,25 @@ impl PitchAligned {
                 },
             ],
             n_mels: mel.n_mels,
-            mel_to_rows: mel_to_rows(mel, vb.dtype(), vb.device())?,
-            note_to_mel: note_to_mel(mel, vb.dtype(), vb.device())?,
+            mel_to_rows: mel_to_rows(mel),
+            note_to_mel: note_to_mel(mel),
+            dtype: vb.dtype(),
+            device: vb.device().clone(),
             config: config.clone(),
             stretches_ahead: true,
-        })
+        };
+        Ok(Self::of(layers))
     }
 
+    fn of(layers: Layers) -> Self {
+        Self {
+            plan: PlanCell::new(layers.mel_decoder.is_trained()),
+            layers,
+        }
+    }
+}
+
+impl Layers {
     fn standardise(&self, mel: &Tensor) -> Result<Tensor> {
         mel.affine(
             1.0 / self.config.mel_deviation,
@@ -256,12 +278,11 @@ impl PitchAligned {
         let (batch, _, n_mels, frames) = pooled.dims4()?;
         let x = self.standardise(pooled)?;
         let x = x.broadcast_sub(&x.mean_keepdim(2)?)?;
-        matrix_on_height(&self.mel_to_rows, &x.reshape((batch, n_mels, 1, frames))?)?.reshape((
-            batch,
-            1,
-            2 * NOTES,
-            frames,
-        ))
+        matrix_on_height(
+            &self.mel_to_rows.matrix(self.dtype, &self.device)?,
+            &x.reshape((batch, n_mels, 1, frames))?,
+        )?
+        .reshape((batch, 1, 2 * NOTES, frames))
     }
 
     /// Log-mel (B, 1, n_mels, T) to the rhythm latent (B, rhythm_latents, 1, T).
@@ -279,10 +300,13 @@ impl PitchAligned {
             h.transpose(1, 2)?
                 .contiguous()?
                 .reshape((batch, notes, 1, channels * frames))?;
-        matrix_on_height(&self.note_to_mel, &by_note)?
-            .reshape((batch, self.n_mels, channels, frames))?
-            .transpose(1, 2)?
-            .contiguous()
+        matrix_on_height(
+            &self.note_to_mel.matrix(self.dtype, &self.device)?,
+            &by_note,
+        )?
+        .reshape((batch, self.n_mels, channels, frames))?
+        .transpose(1, 2)?
+        .contiguous()
     }
 
     /// Pooled frames before and after a frame that [`Self::stretch`] needs.
@@ -319,21 +343,6 @@ impl PitchAligned {
     fn to_log_mel(&self, x: &Tensor) -> Result<Tensor> {
         x.affine(self.config.mel_deviation, self.config.mel_mean)
     }
-}
-
-/// The harmony latent has the shape (B, harmony_latents, [`NOTES`], P), the rhythm latent (B, rhythm_latents, 1, T).
-impl Network for PitchAligned {
-    fn factors(&self) -> &[FactorLayout] {
-        &self.factors
-    }
-
-    fn encode_factor(&self, factor: Factor, mel: &Tensor) -> Result<Latent> {
-        self.layout(factor)?;
-        if factor == Factor::Harmony {
-            return self.encode_harmony(mel);
-        }
-        self.encode_rhythm(mel)
-    }
 
     fn decode(&self, latents: &FactorMap<Tensor>) -> Result<Tensor> {
         let harmony = latents.expect(Factor::Harmony)?;
@@ -347,25 +356,59 @@ impl Network for PitchAligned {
         self.to_log_mel(&self.mel_decoder.forward(&Tensor::cat(&[h, r], 1)?)?)
     }
 
-    fn encoder(&self) -> Box<dyn StreamEncoder> {
-        Box::new(Encoder {
-            network: self.clone(),
-            unpooled: FrameQueue::default(),
-            harmony: StackState::default(),
-            rhythm: StackState::default(),
-        })
+    /// [`Self::pool`], [`Self::standardise`] and [`Self::pitch_rows`] in one layer that takes the bands as channels.
+    fn rows_layer(&self) -> Result<Conv> {
+        let pool = self.config.pool_frames;
+        let scale = 1.0 / (self.config.mel_deviation * pool as f64);
+        let matrix = self.mel_to_rows.matrix(DType::F64, &Device::Cpu)?;
+        // A row of the matrix interpolates, so its sum is one: subtracting the mean over the bands is subtracting the
+        // same number from all weights.
+        let weight = ((matrix - 1.0 / self.n_mels as f64)? * scale)?.to_dtype(DType::F32)?;
+        let weight = weight
+            .reshape((2 * NOTES, self.n_mels, 1, 1))?
+            .repeat((1, 1, 1, pool))?;
+        let config = ConvConfig::same(self.n_mels, 2 * NOTES, (1, pool))
+            .linear()
+            .padded((0, 0))
+            .strided((1, pool));
+        let bias = Tensor::zeros(2 * NOTES, DType::F32, &Device::Cpu)?;
+        Ok(Conv::from_tensors(weight, bias, config))
     }
 
-    fn decoder(&self) -> Box<dyn StreamDecoder> {
-        Box::new(Decoder {
-            network: self.clone(),
-            harmony: StackState::default(),
-            stretch: Past::default(),
-            rhythm: StackState::default(),
-            harmony_rows: FrameQueue::default(),
-            rhythm_rows: FrameQueue::default(),
-            mel: StackState::default(),
-        })
+    fn compile(&self) -> Result<Planned> {
+        let PitchAlignedConfig {
+            mel_mean,
+            mel_deviation,
+            ..
+        } = self.config;
+        let mut encoder = Planned::builder();
+        let mel = encoder.input(self.n_mels, 1);
+        let rows = encoder.conv(Builder::flatten(mel), &self.rows_layer()?, &[])?;
+        let rows = encoder.unflatten(rows, 2 * NOTES)?;
+        let harmony = encoder.stack(rows, &self.harmony_encoder)?;
+        encoder.output(harmony);
+        let standard = Builder::affine(mel, 1.0 / mel_deviation, -mel_mean / mel_deviation);
+        let rhythm = encoder.stack(standard, &self.rhythm_encoder)?;
+        encoder.output(rhythm);
+
+        let mut decoder = Planned::builder();
+        let harmony = decoder.input(NOTES, self.config.harmony_latents);
+        let rhythm = decoder.input(1, self.config.rhythm_latents);
+        let h = decoder.stack(harmony, &self.harmony_decoder)?;
+        let h = decoder.mix_rows(h, &self.note_to_mel.rows)?;
+        let h = decoder.stretch(h, self.config.pool_frames, self.stretches_ahead)?;
+        let r = decoder.stack(rhythm, &self.rhythm_decoder)?;
+        let r = decoder.unflatten(r, self.n_mels)?;
+        let joined = decoder.join(&[h, r])?;
+        let mel = decoder.stack(joined, &self.mel_decoder)?;
+        decoder.output(Builder::affine(mel, mel_deviation, mel_mean));
+
+        let sizes = [
+            (Factor::Harmony, (self.config.harmony_latents, NOTES)),
+            (Factor::Rhythm, (self.config.rhythm_latents, 1)),
+        ];
+        let sizes = sizes.into_iter().collect();
+        Ok(Planned::new(encoder, decoder, self.n_mels, &sizes))
     }
 
     fn look_ahead_frames(&self) -> usize {
@@ -381,7 +424,7 @@ impl Network for PitchAligned {
     /// The harmony average always needs `pool_frames - 1` frames, so a lower limit has no effect. The parts that work
     /// in pooled frames take whole pooled frames of the rest, in the order interpolation, decoder, encoder; the mel
     /// decoder takes what remains. The rhythm side looks as far ahead as the harmony side.
-    fn with_look_ahead(&self, frames: usize) -> Result<Arc<dyn Network>> {
+    fn with_look_ahead(&self, frames: usize) -> Result<Self> {
         let pool = self.config.pool_frames;
         let spare = frames.saturating_sub(pool - 1);
         let mel_decoder = self.mel_decoder.with_look_ahead(spare % pool)?;
@@ -404,7 +447,7 @@ impl Network for PitchAligned {
         let rhythm_decoder = self
             .rhythm_decoder
             .with_look_ahead(before_mel - rhythm_encoder.look_ahead_frames())?;
-        Ok(Arc::new(Self {
+        Ok(Self {
             stretches_ahead,
             harmony_encoder,
             rhythm_encoder,
@@ -412,151 +455,42 @@ impl Network for PitchAligned {
             rhythm_decoder,
             mel_decoder,
             ..self.clone()
-        }))
-    }
-}
-
-struct Encoder {
-    network: PitchAligned,
-    unpooled: FrameQueue,
-    harmony: StackState,
-    rhythm: StackState,
-}
-
-impl StreamEncoder for Encoder {
-    fn step(&mut self, mel: &Tensor) -> Result<FactorMap<Tensor>> {
-        let network = &self.network;
-        let pool = network.config.pool_frames;
-        self.unpooled.push(mel)?;
-        let whole = self.unpooled.frames() / pool;
-        let harmony = if whole > 0 {
-            let pooled = network.pool(&self.unpooled.take(whole * pool)?)?;
-            network
-                .harmony_encoder
-                .step(&mut self.harmony, &network.pitch_rows(&pooled)?)?
-        } else {
-            None
-        };
-        let rhythm = network
-            .rhythm_encoder
-            .step(&mut self.rhythm, &network.standardise(mel)?)?;
-        means(harmony, rhythm)
-    }
-
-    fn finish(&mut self, mel: Option<&Tensor>) -> Result<FactorMap<Tensor>> {
-        let network = &self.network;
-        if let Some(mel) = mel {
-            self.unpooled.push(mel)?;
-        }
-        let rows = match self.unpooled.frames() {
-            0 => None,
-            frames => {
-                let frames = network.whole_pools(&self.unpooled.take(frames)?)?;
-                Some(network.pitch_rows(&network.pool(&frames)?)?)
-            }
-        };
-        let harmony = network
-            .harmony_encoder
-            .finish(&mut self.harmony, rows.as_ref())?;
-        let mel = mel.map(|mel| network.standardise(mel)).transpose()?;
-        let rhythm = network
-            .rhythm_encoder
-            .finish(&mut self.rhythm, mel.as_ref())?;
-        means(harmony, rhythm)
-    }
-}
-
-/// The means of the latents whose raw frames are complete.
-fn means(harmony: Option<Tensor>, rhythm: Option<Tensor>) -> Result<FactorMap<Tensor>> {
-    [(Factor::Harmony, harmony), (Factor::Rhythm, rhythm)]
-        .into_iter()
-        .filter_map(|(factor, raw)| {
-            let raw = raw?;
-            Some(Latent::from_raw(&raw).map(|latent| (factor, latent.mean)))
         })
-        .collect()
-}
-
-struct Decoder {
-    network: PitchAligned,
-    harmony: StackState,
-    stretch: Past,
-    rhythm: StackState,
-    harmony_rows: FrameQueue,
-    rhythm_rows: FrameQueue,
-    mel: StackState,
-}
-
-impl Decoder {
-    /// Takes the next frames of the stretched harmony and of the rhythm, and returns those that are there of both.
-    fn join(&mut self, harmony: Option<Tensor>, rhythm: Option<Tensor>) -> Result<Option<Tensor>> {
-        if let Some(h) = harmony {
-            self.harmony_rows.push(&self.network.stretch(&h)?)?;
-        }
-        if let Some(r) = rhythm {
-            self.rhythm_rows.push(&self.network.rhythm_rows(&r)?)?;
-        }
-        match self.harmony_rows.frames().min(self.rhythm_rows.frames()) {
-            0 => Ok(None),
-            frames => {
-                let rows = [
-                    self.harmony_rows.take(frames)?,
-                    self.rhythm_rows.take(frames)?,
-                ];
-                Tensor::cat(&rows, 1).map(Some)
-            }
-        }
     }
 }
 
-impl StreamDecoder for Decoder {
-    fn step(&mut self, latents: &FactorMap<Tensor>) -> Result<Option<Tensor>> {
-        let network = &self.network;
-        let mut stretchable = None;
-        if let Some(harmony) = latents.get(Factor::Harmony)
-            && let Some(h) = network.harmony_decoder.step(&mut self.harmony, harmony)?
-        {
-            let (before, after) = network.stretch_context();
-            stretchable = self.stretch.extend(
-                &network.to_mel_rows(&h)?,
-                before,
-                PadMode::Replicate,
-                before + after,
-            )?;
-        }
-        let rhythm = match latents.get(Factor::Rhythm) {
-            Some(rhythm) => network.rhythm_decoder.step(&mut self.rhythm, rhythm)?,
-            None => None,
-        };
-        let Some(rows) = self.join(stretchable, rhythm)? else {
-            return Ok(None);
-        };
-        let decoded = self.network.mel_decoder.step(&mut self.mel, &rows)?;
-        decoded.map(|y| self.network.to_log_mel(&y)).transpose()
+/// The harmony latent has the shape (B, harmony_latents, [`NOTES`], P), the rhythm latent (B, rhythm_latents, 1, T).
+impl Network for PitchAligned {
+    fn factors(&self) -> &[FactorLayout] {
+        &self.layers.factors
     }
 
-    fn finish(&mut self, latents: &FactorMap<Tensor>) -> Result<Option<Tensor>> {
-        let network = &self.network;
-        let h = network
-            .harmony_decoder
-            .finish(&mut self.harmony, latents.get(Factor::Harmony))?;
-        let h = h.map(|h| network.to_mel_rows(&h)).transpose()?;
-        let (before, after) = network.stretch_context();
-        let stretchable = self.stretch.finish(
-            h.as_ref(),
-            (before, after),
-            PadMode::Replicate,
-            before + after,
-        )?;
-        let rhythm = network
-            .rhythm_decoder
-            .finish(&mut self.rhythm, latents.get(Factor::Rhythm))?;
-        let rows = self.join(stretchable, rhythm)?;
-        let decoded = self
-            .network
-            .mel_decoder
-            .finish(&mut self.mel, rows.as_ref())?;
-        decoded.map(|y| self.network.to_log_mel(&y)).transpose()
+    fn encode_factor(&self, factor: Factor, mel: &Tensor) -> Result<Latent> {
+        self.layout(factor)?;
+        if factor == Factor::Harmony {
+            return self.layers.encode_harmony(mel);
+        }
+        self.layers.encode_rhythm(mel)
+    }
+
+    fn decode_layers(&self, latents: &FactorMap<Tensor>) -> Result<Tensor> {
+        self.layers.decode(latents)
+    }
+
+    fn compile(&self) -> Result<Planned> {
+        self.layers.compile()
+    }
+
+    fn plan_cell(&self) -> &PlanCell {
+        &self.plan
+    }
+
+    fn look_ahead_frames(&self) -> usize {
+        self.layers.look_ahead_frames()
+    }
+
+    fn with_look_ahead(&self, frames: usize) -> Result<Arc<dyn Network>> {
+        Ok(Arc::new(Self::of(self.layers.with_look_ahead(frames)?)))
     }
 }
 
@@ -568,39 +502,52 @@ fn matrix_on_height(matrix: &Tensor, x: &Tensor) -> Result<Tensor> {
     conv2d(&x.contiguous()?, &kernel, &no_bias, Conv2dSpec::default())
 }
 
-/// Interpolation matrix from `positions.len()` rows to `columns` sample points. Sample points beyond the ends take the
-/// end values.
-fn interpolation(
-    positions: &[f64],
+/// Interpolation between neighbouring rows.
+#[derive(Clone, Debug)]
+struct Interpolation {
+    /// For each output row, the first of two neighbouring input rows and the weights of both.
+    rows: Vec<(usize, [f32; 2])>,
+    /// Input rows.
     columns: usize,
-    dtype: DType,
-    device: &Device,
-) -> Result<Tensor> {
-    let mut matrix = vec![0f64; positions.len() * columns];
-    for (row, &position) in matrix.chunks_exact_mut(columns).zip(positions) {
-        let position = position.clamp(0.0, (columns - 1) as f64);
-        let below = (position as usize).min(columns - 2);
-        row[below] = 1.0 - (position - below as f64);
-        row[below + 1] = position - below as f64;
+}
+
+impl Interpolation {
+    /// From `columns` rows to the rows at `positions`. Positions beyond the ends take the end values.
+    fn new(positions: impl Iterator<Item = f64>, columns: usize) -> Self {
+        let rows = positions.map(|position| {
+            let position = position.clamp(0.0, (columns - 1) as f64);
+            let below = (position as usize).min(columns - 2);
+            let above = (position - below as f64) as f32;
+            (below, [1.0 - above, above])
+        });
+        Self {
+            rows: rows.collect(),
+            columns,
+        }
     }
-    Tensor::from_vec(matrix, (positions.len(), columns), device)?.to_dtype(dtype)
+
+    /// As a matrix (out, in).
+    fn matrix(&self, dtype: DType, device: &Device) -> Result<Tensor> {
+        let mut matrix = vec![0f32; self.rows.len() * self.columns];
+        for (row, &(below, weights)) in matrix.chunks_exact_mut(self.columns).zip(&self.rows) {
+            row[below..below + 2].copy_from_slice(&weights);
+        }
+        Tensor::from_vec(matrix, (self.rows.len(), self.columns), device)?.to_dtype(dtype)
+    }
 }
 
-/// Matrix from mel bands to half-semitone rows, a quarter tone below and above each note: (2 * NOTES, n_mels).
-fn mel_to_rows(mel: &MelConfig, dtype: DType, device: &Device) -> Result<Tensor> {
-    let positions = (0..2 * NOTES)
-        .map(|row| {
-            let note = LOWEST_NOTE - 0.25 + row as f64 / 2.0;
-            mel.band_at_hz(440.0 * ((note - 69.0) / 12.0).exp2())
-        })
-        .collect::<Vec<_>>();
-    interpolation(&positions, mel.n_mels, dtype, device)
+/// From mel bands to half-semitone rows, a quarter tone below and above each note.
+fn mel_to_rows(mel: &MelConfig) -> Interpolation {
+    let positions = (0..2 * NOTES).map(|row| {
+        let note = LOWEST_NOTE - 0.25 + row as f64 / 2.0;
+        mel.band_at_hz(440.0 * ((note - 69.0) / 12.0).exp2())
+    });
+    Interpolation::new(positions, mel.n_mels)
 }
 
-/// Matrix from notes to mel bands: (n_mels, NOTES).
-fn note_to_mel(mel: &MelConfig, dtype: DType, device: &Device) -> Result<Tensor> {
+/// From notes to mel bands.
+fn note_to_mel(mel: &MelConfig) -> Interpolation {
     let positions = (0..mel.n_mels)
-        .map(|band| 69.0 + 12.0 * (mel.band_centre_hz(band as f64) / 440.0).log2() - LOWEST_NOTE)
-        .collect::<Vec<_>>();
-    interpolation(&positions, NOTES, dtype, device)
+        .map(|band| 69.0 + 12.0 * (mel.band_centre_hz(band as f64) / 440.0).log2() - LOWEST_NOTE);
+    Interpolation::new(positions, NOTES)
 }

@@ -113,8 +113,8 @@ impl RemixStream {
         let mut stream = Self {
             // The latency is not known yet.
             state: StreamState::new(hop_samples, 0, settings.sample_rate_hz, channels),
-            encoder: network.encoder(),
-            decoder: network.decoder(),
+            encoder: network.encoder()?,
+            decoder: network.decoder()?,
             freeze_store: Arc::default(),
             scope: ScopeWriter::default(),
             transposed_frames: transposed_frames(network.factors()),
@@ -301,8 +301,8 @@ impl ClipStream for RemixStream {
     }
 
     fn begin_clip(&mut self, position_samples: u64) {
-        self.encoder = self.network.encoder();
-        self.decoder = self.network.decoder();
+        self.encoder.reset();
+        self.decoder.reset();
         self.waiting.fill(LogMel::new(self.mel.n_mels));
         self.analyses.iter_mut().for_each(Analysis::reset);
         self.state.knobs.begin_clip(position_samples);

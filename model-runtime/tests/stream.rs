@@ -24,7 +24,7 @@ use model_runtime::{
 fn compare_network(network: &dyn Network, mel: &Tensor, sizes: &[usize]) {
     let whole = network.encode(mel).unwrap().means();
     let whole_mel = network.decode(&whole).unwrap();
-    let (mut encoder, mut decoder) = (network.encoder(), network.decoder());
+    let (mut encoder, mut decoder) = (network.encoder().unwrap(), network.decoder().unwrap());
     let mut encoded = whole.map(|_, _| Vec::new());
     let mut decoded = Vec::new();
     let frames = mel.dim(D::Minus1).unwrap();

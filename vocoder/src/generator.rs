@@ -12,16 +12,15 @@
 //! Shapes: B batch, M mel bands, T frames, H hop length.
 
 use std::f64::consts::PI;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{D, DType, Device, Error, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 use crate::conv::{PadMode, exactly};
-use crate::layers::{
-    Block, Conv, ConvConfig, FrameQueue, Past, Stack, StackState, TimeUpsample, TimeUpsampleConfig,
-    TimeUpsampleState,
-};
+use crate::layers::{Block, Conv, ConvConfig, Stack, TimeUpsample, TimeUpsampleConfig};
+use crate::plan::{Builder, Isa, Plan, Run, Signal};
 
 /// Slope of every LeakyReLU except the last.
 const LEAKY_SLOPE: f64 = 0.1;
@@ -34,6 +33,9 @@ const OUTER_KERNEL: usize = 7;
 const TEMPLATE_LOOK_AHEAD_FRAMES: usize = 2;
 /// Limit of the log-mels, up and down (nepers), so that no input overflows. Log-mels of sound are well within it.
 const MEL_LIMIT: f64 = 100.0;
+
+/// Frames per step of a whole clip: few enough for the signals between the layers to stay in the cache.
+const WHOLE_CLIP_STEPS: usize = 4;
 
 /// The kind of residual block in the multi-receptive-field fusion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,51 +227,12 @@ struct Stage {
     blocks: Vec<Stack>,
 }
 
-#[derive(Clone, Debug, Default)]
-struct StageState {
-    upsample: TimeUpsampleState,
-    upsampled: FrameQueue,
-    template: TemplateInputState,
-    blocks: Vec<(StackState, FrameQueue)>,
-}
-
 /// Feeds the template into a stage: a convolution that takes the samples of one position as channels.
 #[derive(Clone, Debug)]
 struct TemplateInput {
     /// Samples per position of the stage's output.
     block_samples: usize,
     conv: Conv,
-}
-
-#[derive(Clone, Debug, Default)]
-struct TemplateInputState {
-    samples: FrameQueue,
-    past: Past,
-    ready: FrameQueue,
-}
-
-impl StageState {
-    /// Takes the next upsampled positions, if any, and returns those that have a template, with it.
-    fn add_template(&mut self, upsampled: Option<Tensor>) -> Result<Option<Tensor>> {
-        if let Some(x) = upsampled {
-            self.upsampled.push(&x)?;
-        }
-        match take_ready(&mut self.upsampled, &mut self.template.ready)? {
-            Some((x, template)) => Ok(Some((x + template)?)),
-            None => Ok(None),
-        }
-    }
-
-    /// The mean of the positions that all residual blocks have completed, if any.
-    fn take_mean(&mut self) -> Result<Option<Tensor>> {
-        let ready = self.blocks.iter().map(|(_, queue)| queue.frames()).min();
-        match ready {
-            None | Some(0) => Ok(None),
-            Some(ready) => {
-                mean(self.blocks.iter_mut().map(|(_, queue)| queue.take(ready))).map(Some)
-            }
-        }
-    }
 }
 
 impl TemplateInput {
@@ -294,32 +257,25 @@ impl TemplateInput {
         self.conv.forward(&self.fold(template)?)
     }
 
-    /// Takes the next samples; the completed positions wait in the state.
-    fn step(&self, state: &mut TemplateInputState, template: &Tensor) -> Result<()> {
-        state.samples.push(template)?;
-        let blocks = state.samples.frames() / self.block_samples;
-        if blocks > 0 {
-            let samples = state.samples.take(blocks * self.block_samples)?;
-            if let Some(y) = self.conv.step(&mut state.past, &self.fold(&samples)?)? {
-                state.ready.push(&y)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends the stream: takes the last samples, if there are more; the remaining positions wait in the state.
-    fn finish(&self, state: &mut TemplateInputState, template: Option<&Tensor>) -> Result<()> {
-        if let Some(template) = template {
-            state.samples.push(template)?;
-        }
-        let rest = match state.samples.frames() {
-            0 => None,
-            samples => Some(self.fold(&state.samples.take(samples)?)?),
+    /// The layer that takes single samples: its stride is a position.
+    fn on_samples(&self) -> Result<Conv> {
+        let block = self.block_samples;
+        let config = self.conv.config();
+        let taps = config.kernel.1 * block;
+        let weight = self.conv.weight()?.permute((0, 2, 3, 1))?;
+        let weight = weight.reshape((config.output, 1, 1, taps))?;
+        let mut samples = ConvConfig {
+            input: 1,
+            kernel: (1, taps),
+            ..*config
         };
-        if let Some(y) = self.conv.finish(&mut state.past, rest.as_ref())? {
-            state.ready.push(&y)?;
-        }
-        Ok(())
+        samples.spec.stride = (1, block);
+        samples.spec.padding = (0, config.spec.padding.1 * block);
+        Ok(Conv::from_tensors(
+            weight,
+            self.conv.bias().clone(),
+            samples,
+        ))
     }
 
     fn fold(&self, samples: &Tensor) -> Result<Tensor> {
@@ -398,63 +354,21 @@ impl Stage {
         mean(self.blocks.iter().map(|block| block.forward(&x)))
     }
 
-    fn step(
-        &self,
-        state: &mut StageState,
-        x: Option<&Tensor>,
-        template: Option<&Tensor>,
-    ) -> Result<Option<Tensor>> {
-        let upsampled = match x {
-            Some(x) => self.upsample.step(&mut state.upsample, x)?,
-            None => None,
+    /// Adds the stage to a plan. `template` is the signal of single samples.
+    fn compile(&self, plan: &mut Builder, x: Signal, template: Option<Signal>) -> Result<Signal> {
+        let template = match (&self.template, template) {
+            (Some(input), Some(samples)) => Some(plan.conv(samples, &input.on_samples()?, &[])?),
+            _ => None,
         };
-        let x = match &self.template {
-            None => upsampled,
-            Some(input) => {
-                if let Some(template) = template {
-                    input.step(&mut state.template, template)?;
-                }
-                state.add_template(upsampled)?
-            }
-        };
-        let Some(x) = x else {
-            return Ok(None);
-        };
-        state
-            .blocks
-            .resize_with(self.blocks.len(), Default::default);
-        for (block, (state, queue)) in self.blocks.iter().zip(&mut state.blocks) {
-            if let Some(y) = block.step(state, &x)? {
-                queue.push(&y)?;
-            }
+        let x = plan.time_upsample(x, &self.upsample, template)?;
+        let mut sum = None;
+        for block in &self.blocks {
+            sum = Some(plan.stack_onto(x, block, sum)?);
         }
-        state.take_mean()
-    }
-
-    /// Ends the stream: takes the last positions and samples, if there are more, and returns the remaining positions.
-    fn finish(
-        &self,
-        state: &mut StageState,
-        x: Option<&Tensor>,
-        template: Option<&Tensor>,
-    ) -> Result<Option<Tensor>> {
-        let upsampled = self.upsample.finish(&mut state.upsample, x)?;
-        let x = match &self.template {
-            None => upsampled,
-            Some(input) => {
-                input.finish(&mut state.template, template)?;
-                state.add_template(upsampled)?
-            }
-        };
-        state
-            .blocks
-            .resize_with(self.blocks.len(), Default::default);
-        for (block, (state, queue)) in self.blocks.iter().zip(&mut state.blocks) {
-            if let Some(y) = block.finish(state, x.as_ref())? {
-                queue.push(&y)?;
-            }
+        match sum {
+            Some(sum) => Ok(Builder::affine(sum, 1.0 / self.blocks.len() as f64, 0.0)),
+            None => bail!("a stage expects at least one residual block, found none"),
         }
-        state.take_mean()
     }
 
     /// The look-ahead after this stage, in positions of its output, given the look-ahead before it.
@@ -467,12 +381,15 @@ impl Stage {
     }
 }
 
-/// Takes as many positions as are available in both queues, if any.
-fn take_ready(a: &mut FrameQueue, b: &mut FrameQueue) -> Result<Option<(Tensor, Tensor)>> {
-    match a.frames().min(b.frames()) {
-        0 => Ok(None),
-        ready => Ok(Some((a.take(ready)?, b.take(ready)?))),
-    }
+/// Whether a plan can run on a tensor: it is on the CPU, and no gradient goes through it.
+fn can_run(x: &Tensor) -> bool {
+    matches!(x.device(), Device::Cpu) && x.dtype() == DType::F32 && !x.track_op()
+}
+
+/// The batch size, and the samples (B, 1, n) as the frames of a plan.
+fn samples(x: &Tensor) -> Result<(usize, Vec<f32>)> {
+    let (batch, _, _) = x.dims3()?;
+    Ok((batch, x.flatten_all()?.to_vec1()?))
 }
 
 fn mean(parts: impl ExactSizeIterator<Item = Result<Tensor>>) -> Result<Tensor> {
@@ -510,30 +427,15 @@ pub struct Generator {
     stages: Vec<Stage>,
     last: Conv,
     template_bands: Option<Conv>,
+    /// The compiled generator, if its weights are constant.
+    plan: Arc<OnceLock<Arc<Plan>>>,
 }
 
 /// State of a [`Generator`] between steps.
 #[derive(Clone, Debug, Default)]
 pub struct GeneratorState {
-    first: Past,
-    stages: Vec<StageState>,
-    last: Past,
-    corrections: FrameQueue,
-    template_past: Past,
-    bands: FrameQueue,
-}
-
-impl GeneratorState {
-    /// Takes the next corrections, if any, and corrects the bands that have them.
-    fn correct(&mut self, corrections: Option<Tensor>) -> Result<Option<Tensor>> {
-        if let Some(corrections) = corrections {
-            self.corrections.push(&corrections)?;
-        }
-        match take_ready(&mut self.corrections, &mut self.bands)? {
-            Some((corrections, bands)) => correct(&corrections, &bands).map(Some),
-            None => Ok(None),
-        }
-    }
+    run: Option<Run>,
+    samples: Vec<f32>,
 }
 
 impl Generator {
@@ -570,6 +472,7 @@ impl Generator {
             stages,
             last: Conv::new(last.weight_norm(norm_last), &vb.pp("conv_post"))?,
             template_bands: template_bands.transpose()?,
+            plan: Arc::default(),
             config,
         })
     }
@@ -587,6 +490,10 @@ impl Generator {
     /// If the input does not fit, or the template is missing or unexpected.
     pub fn forward(&self, mel: &Tensor, template: Option<&Tensor>) -> Result<Tensor> {
         self.check_template(template)?;
+        let inputs = || [Some(mel), template].into_iter().flatten();
+        if !self.first.is_trained() && inputs().all(can_run) {
+            return self.run_whole(mel, template);
+        }
         let mut x = self.first.forward(&self.input(mel)?)?;
         for stage in &self.stages {
             x = stage.forward(&x, template)?;
@@ -617,30 +524,8 @@ impl Generator {
         if template.is_some() {
             self.check_template(template)?;
         }
-        state
-            .stages
-            .resize_with(self.stages.len(), StageState::default);
-        let mut x = match mel {
-            Some(mel) => self.first.step(&mut state.first, &self.input(mel)?)?,
-            None => None,
-        };
-        for (stage, state) in self.stages.iter().zip(&mut state.stages) {
-            x = stage.step(state, x.as_ref(), template)?;
-        }
-        let x = match x {
-            Some(x) => self.last.step(&mut state.last, &x)?,
-            None => None,
-        };
-        let Some(bands) = &self.template_bands else {
-            return x.map(|x| x.squeeze(D::Minus2)?.tanh()).transpose();
-        };
-        if let Some(template) = template {
-            let template = template.unsqueeze(2)?;
-            if let Some(bands) = bands.step(&mut state.template_past, &template)? {
-                state.bands.push(&bands)?;
-            }
-        }
-        state.correct(x)
+        self.push(state, mel, template)?;
+        self.take(state, Run::step)
     }
 
     /// Ends the stream: takes the rest of the template (B, 1, n), if any, and returns the remaining samples (B, 1, m), if
@@ -654,23 +539,112 @@ impl Generator {
         state: &mut GeneratorState,
         template: Option<&Tensor>,
     ) -> Result<Option<Tensor>> {
-        let mut state = std::mem::take(state);
-        state
-            .stages
-            .resize_with(self.stages.len(), StageState::default);
-        let mut x = self.first.finish(&mut state.first, None)?;
-        for (stage, state) in self.stages.iter().zip(&mut state.stages) {
-            x = stage.finish(state, x.as_ref(), template)?;
+        self.push(state, None, template)?;
+        let samples = self.take(state, Run::finish)?;
+        state.run.iter_mut().for_each(Run::reset);
+        Ok(samples)
+    }
+
+    /// Appends to the inputs of a stream, which begins with the first ones.
+    fn push(
+        &self,
+        state: &mut GeneratorState,
+        mel: Option<&Tensor>,
+        template: Option<&Tensor>,
+    ) -> Result<()> {
+        let mel = mel.map(|mel| self.mel_frames(mel)).transpose()?;
+        let template = template.map(samples).transpose()?;
+        for (input, values) in [mel, template].into_iter().enumerate() {
+            let Some((batch, values)) = values else {
+                continue;
+            };
+            let run = match &mut state.run {
+                Some(run) => run,
+                None => state.run.insert(Run::new(&self.plan()?, batch)),
+            };
+            if run.batch() != batch {
+                bail!("expected a batch of {}, found {batch}", run.batch());
+            }
+            run.push(input, &values);
         }
-        let x = self.last.finish(&mut state.last, x.as_ref())?;
-        let Some(bands) = &self.template_bands else {
-            return x.map(|x| x.squeeze(D::Minus2)?.tanh()).transpose();
+        Ok(())
+    }
+
+    /// Runs a stream and returns its new samples (B, 1, m), if any.
+    fn take(&self, state: &mut GeneratorState, work: impl Fn(&mut Run)) -> Result<Option<Tensor>> {
+        let Some(run) = &mut state.run else {
+            return Ok(None);
         };
-        let template = template.map(|template| template.unsqueeze(2)).transpose()?;
-        if let Some(bands) = bands.finish(&mut state.template_past, template.as_ref())? {
-            state.bands.push(&bands)?;
+        work(run);
+        state.samples.clear();
+        match run.take(0, &mut state.samples) {
+            0 => Ok(None),
+            _ => self.limited(&state.samples, run.batch()).map(Some),
         }
-        state.correct(x)
+    }
+
+    fn run_whole(&self, mel: &Tensor, template: Option<&Tensor>) -> Result<Tensor> {
+        let (batch, mel) = self.mel_frames(mel)?;
+        let template = template.map(samples).transpose()?;
+        let expected = mel.len() / self.config.n_mels * self.config.hop_length();
+        if let Some((_, template)) = &template
+            && template.len() != expected
+        {
+            bail!(
+                "expected a template of {expected} samples, found {}",
+                template.len()
+            );
+        }
+        let template = template.as_ref().map(|(_, samples)| samples.as_slice());
+        let inputs: Vec<&[f32]> = [mel.as_slice()].into_iter().chain(template).collect();
+        let made = Run::whole(&self.plan()?, batch, &inputs, WHOLE_CLIP_STEPS);
+        self.limited(&made[0], batch)
+    }
+
+    /// Samples in -1..1 as (B, 1, n).
+    fn limited(&self, samples: &[f32], batch: usize) -> Result<Tensor> {
+        let limit = |sample: &f32| match self.config.template {
+            true => sample.clamp(-1.0, 1.0),
+            false => sample.tanh(),
+        };
+        let samples: Vec<f32> = samples.iter().map(limit).collect();
+        Tensor::from_vec(samples, (batch, 1, ()), &Device::Cpu)
+    }
+
+    /// The batch size, and a mel (B, M, T) as the frames (B, T, M) of a plan, as in [`Self::input`].
+    fn mel_frames(&self, mel: &Tensor) -> Result<(usize, Vec<f32>)> {
+        let input = self.input(mel)?.squeeze(2)?;
+        let frames = input.transpose(1, 2)?.flatten_all()?.to_vec1()?;
+        Ok((mel.dim(0)?, frames))
+    }
+
+    /// The compiled generator.
+    fn plan(&self) -> Result<Arc<Plan>> {
+        if let Some(plan) = self.plan.get() {
+            return Ok(Arc::clone(plan));
+        }
+        let plan = self.compile()?;
+        Ok(match self.first.is_trained() {
+            true => plan,
+            false => Arc::clone(self.plan.get_or_init(|| plan)),
+        })
+    }
+
+    fn compile(&self) -> Result<Arc<Plan>> {
+        let mut plan = Builder::new(Isa::best());
+        let mel = plan.input(1, self.config.n_mels);
+        let template = self.config.template.then(|| plan.input(1, 1));
+        let mut x = plan.conv(mel, &self.first, &[])?;
+        for stage in &self.stages {
+            x = stage.compile(&mut plan, x, template)?;
+        }
+        let mut x = plan.conv(x, &self.last, &[])?;
+        if let (Some(template), Some(bands)) = (template, &self.template_bands) {
+            let bands = plan.conv(template, bands, &[])?;
+            x = plan.weighted_sum(x, bands)?;
+        }
+        plan.output(x);
+        Ok(plan.build())
     }
 
     /// Lag of a stream behind its input frames, in samples: sample n needs the frames up to the one that contains

@@ -1,6 +1,5 @@
-//! Layers shared by the networks. Each has two forms: `forward` for whole clips, and `step` for streams, which keeps
-//! the past frames that it needs. At the end of a stream, `finish` computes the remaining frames as at the end of a
-//! clip. Both forms give the same frames.
+//! Layers shared by the networks, as they are trained: on whole clips, with gradients. [`crate::plan`] runs the same
+//! layers faster, in steps and on clips.
 //!
 //! Shapes: B batch, C channels, H height (frequency), T time.
 
@@ -58,6 +57,13 @@ impl Weight {
         }
         let taps_first = weight.permute((2, 3, 0, 1))?.contiguous()?;
         Ok(Self::Plain(taps_first.permute((2, 3, 0, 1))?))
+    }
+
+    fn is_trained(&self) -> bool {
+        match self {
+            Self::Plain(weight) => weight.track_op(),
+            Self::Normed { direction, .. } => direction.track_op(),
+        }
     }
 
     fn tensor(&self) -> Result<Tensor> {
@@ -220,6 +226,23 @@ impl Conv {
         self.reach() - self.config.spec.padding.1
     }
 
+    /// Whether the weight may change: it is a variable, or computed from one.
+    pub(crate) fn is_trained(&self) -> bool {
+        self.weight.is_trained()
+    }
+
+    pub(crate) fn config(&self) -> &ConvConfig {
+        &self.config
+    }
+
+    pub(crate) fn weight(&self) -> Result<Tensor> {
+        self.weight.tensor()
+    }
+
+    pub(crate) fn bias(&self) -> &Tensor {
+        &self.bias
+    }
+
     /// The same layer without look-ahead, for streams with low latency: it repeats the newest frame in place of the
     /// following ones. Gradients reach the original weights.
     ///
@@ -260,46 +283,6 @@ impl Conv {
     /// Distance between the first and the last tap, in frames.
     fn reach(&self) -> usize {
         (self.config.kernel.1 - 1) * self.config.spec.dilation.1
-    }
-
-    /// Takes the next frames and returns the completed frames, if any.
-    ///
-    /// # Errors
-    /// If the input does not fit, or the layer has a stride in time.
-    pub fn step(&self, past: &mut Past, x: &Tensor) -> Result<Option<Tensor>> {
-        let spec = self.config.spec;
-        if spec.stride.1 != 1 {
-            candle_core::bail!("step() needs a time stride of 1, found {}", spec.stride.1);
-        }
-        let Some(x) = past.extend(x, spec.padding.1, spec.pad_mode, self.reach())? else {
-            return Ok(None);
-        };
-        conv2d(
-            &x,
-            &self.weight.tensor()?,
-            &self.bias,
-            without_time_padding(spec),
-        )
-        .map(Some)
-    }
-
-    /// Ends the stream: takes the last frames, if there are more, and returns the remaining frames.
-    ///
-    /// # Errors
-    /// If the input does not fit.
-    pub fn finish(&self, past: &mut Past, x: Option<&Tensor>) -> Result<Option<Tensor>> {
-        let spec = self.config.spec;
-        let around = (spec.padding.1, self.look_ahead_frames());
-        let Some(x) = past.finish(x, around, spec.pad_mode, self.reach())? else {
-            return Ok(None);
-        };
-        conv2d(
-            &x,
-            &self.weight.tensor()?,
-            &self.bias,
-            without_time_padding(spec),
-        )
-        .map(Some)
     }
 }
 
@@ -358,8 +341,20 @@ impl Upsample {
         self.known(&x)
     }
 
-    fn look_ahead_frames(&self) -> usize {
+    pub(crate) fn look_ahead_frames(&self) -> usize {
         self.kernel.1 - 1 - self.spec.padding.1
+    }
+
+    pub(crate) fn kernel(&self) -> (usize, usize) {
+        self.kernel
+    }
+
+    pub(crate) fn weight(&self) -> Result<Tensor> {
+        self.weight.tensor()
+    }
+
+    pub(crate) fn bias(&self) -> &Tensor {
+        &self.bias
     }
 
     /// As [`Conv::without_look_ahead`].
@@ -387,28 +382,6 @@ impl Upsample {
             ..self.spec
         };
         conv_transpose2d(x, &self.weight.tensor()?, &self.bias, spec)
-    }
-
-    /// As [`Conv::step`].
-    ///
-    /// # Errors
-    /// If the input does not fit.
-    pub fn step(&self, past: &mut Past, x: &Tensor) -> Result<Option<Tensor>> {
-        let reach = self.kernel.1 - 1;
-        let Some(x) = past.extend(x, self.spec.padding.1, PadMode::Zero, reach)? else {
-            return Ok(None);
-        };
-        self.known(&x).map(Some)
-    }
-
-    /// As [`Conv::finish`].
-    ///
-    /// # Errors
-    /// If the input does not fit.
-    pub fn finish(&self, past: &mut Past, x: Option<&Tensor>) -> Result<Option<Tensor>> {
-        let around = (self.spec.padding.1, self.look_ahead_frames());
-        let frames = past.finish(x, around, PadMode::Zero, self.kernel.1 - 1)?;
-        frames.map(|x| self.known(&x)).transpose()
     }
 }
 
@@ -439,13 +412,6 @@ pub struct TimeUpsample {
     config: TimeUpsampleConfig,
 }
 
-/// State of a [`TimeUpsample`] between steps.
-#[derive(Clone, Debug, Default)]
-pub struct TimeUpsampleState {
-    past: Past,
-    started: bool,
-}
-
 impl TimeUpsample {
     /// Reads or creates `weight` (in, out, 1, kernel) (or `weight_g`, `weight_v`) and `bias`.
     ///
@@ -465,6 +431,18 @@ impl TimeUpsample {
             bias: vb.get_with_hints(config.output, "bias", uniform(bound))?,
             config,
         })
+    }
+
+    pub(crate) fn config(&self) -> &TimeUpsampleConfig {
+        &self.config
+    }
+
+    pub(crate) fn weight(&self) -> Result<Tensor> {
+        self.weight.tensor()
+    }
+
+    pub(crate) fn bias(&self) -> &Tensor {
+        &self.bias
     }
 
     /// Output frames per input frame.
@@ -492,51 +470,6 @@ impl TimeUpsample {
         y.narrow(D::Minus1, 0, x.dim(D::Minus1)? * self.config.rate)
     }
 
-    /// Takes the next frames and returns the completed frames: T * rate, minus [`Self::padding`] in the first step.
-    ///
-    /// # Errors
-    /// If the input does not fit.
-    pub fn step(&self, state: &mut TimeUpsampleState, x: &Tensor) -> Result<Option<Tensor>> {
-        let reach = self.config.kernel / self.config.rate - 1;
-        let Some(x) = state.past.extend(x, reach, PadMode::Zero, reach)? else {
-            return Ok(None);
-        };
-        let y = self.run(&x, reach * self.config.rate)?;
-        if state.started {
-            return Ok(Some(y));
-        }
-        state.started = true;
-        let (cut, frames) = (self.padding(), y.dim(D::Minus1)?);
-        (frames > cut)
-            .then(|| y.narrow(D::Minus1, cut, frames - cut))
-            .transpose()
-    }
-
-    /// Ends the stream: takes the last frames, if there are more, and returns the remaining frames.
-    ///
-    /// # Errors
-    /// If the input does not fit.
-    pub fn finish(
-        &self,
-        state: &mut TimeUpsampleState,
-        x: Option<&Tensor>,
-    ) -> Result<Option<Tensor>> {
-        let TimeUpsampleState { mut past, started } = std::mem::take(state);
-        let TimeUpsampleConfig { rate, kernel, .. } = self.config;
-        let (reach, padding) = (kernel / rate - 1, self.padding());
-        let frames = x.map_or(Ok(0), |x| x.dim(D::Minus1))?;
-        let around = (reach, padding.div_ceil(rate));
-        let Some(x) = past.finish(x, around, PadMode::Zero, reach)? else {
-            return Ok(None);
-        };
-        let y = self.run(&x, reach * rate)?;
-        match started {
-            true => y.narrow(D::Minus1, 0, frames * rate + padding),
-            false => y.narrow(D::Minus1, padding, frames * rate),
-        }
-        .map(Some)
-    }
-
     fn run(&self, x: &Tensor, padding: usize) -> Result<Tensor> {
         let spec = Conv2dSpec {
             stride: (1, self.config.rate),
@@ -545,75 +478,6 @@ impl TimeUpsample {
             ..Conv2dSpec::default()
         };
         conv_transpose2d(x, &self.weight.tensor()?, &self.bias, spec)
-    }
-}
-
-/// The last input frames of a layer.
-#[derive(Clone, Debug, Default)]
-pub struct Past {
-    frames: Option<Tensor>,
-    started: bool,
-}
-
-impl Past {
-    /// Returns the kept frames followed by `x`, or nothing if there are at most `reach` frames; then keeps the last
-    /// `reach` frames. At the start of the stream, inserts `padding` frames according to `mode`.
-    pub fn extend(
-        &mut self,
-        x: &Tensor,
-        padding: usize,
-        mode: PadMode,
-        reach: usize,
-    ) -> Result<Option<Tensor>> {
-        let mut frames = match self.frames.take() {
-            Some(past) => Tensor::cat(&[&past, x], D::Minus1)?,
-            None => x.clone(),
-        };
-        if !self.started {
-            if mode == PadMode::Reflect && frames.dim(D::Minus1)? <= padding {
-                self.frames = Some(frames);
-                return Ok(None);
-            }
-            self.started = true;
-            frames = lead_in(&frames, padding, mode)?;
-        }
-        let count = frames.dim(D::Minus1)?;
-        if reach > 0 {
-            let keep = count.min(reach);
-            self.frames = Some(frames.narrow(D::Minus1, count - keep, keep)?.contiguous()?);
-        }
-        Ok((count > reach).then_some(frames))
-    }
-
-    /// Ends the stream: returns the kept frames, followed by `x`, if there is any, and by `after` frames according to
-    /// `mode`, or nothing if there are at most `reach` frames. `before` is the padding of [`Self::extend`]. A stream too
-    /// short for reflection repeats its edges.
-    ///
-    /// # Errors
-    /// If `x` does not fit the kept frames.
-    pub fn finish(
-        &mut self,
-        x: Option<&Tensor>,
-        (before, after): (usize, usize),
-        mode: PadMode,
-        reach: usize,
-    ) -> Result<Option<Tensor>> {
-        let Self { frames, started } = std::mem::take(self);
-        let mut frames = match (frames, x) {
-            (Some(past), Some(x)) => Tensor::cat(&[&past, x], D::Minus1)?,
-            (Some(frames), None) => frames,
-            (None, Some(x)) => x.clone(),
-            (None, None) => return Ok(None),
-        };
-        let mode = match mode {
-            PadMode::Reflect if frames.dim(D::Minus1)? <= before.max(after) => PadMode::Replicate,
-            mode => mode,
-        };
-        if !started {
-            frames = lead_in(&frames, before, mode)?;
-        }
-        frames = lead_out(&frames, after, mode)?;
-        Ok((frames.dim(D::Minus1)? > reach).then_some(frames))
     }
 }
 
@@ -631,68 +495,6 @@ fn lead_in(x: &Tensor, padding: usize, mode: PadMode) -> Result<Tensor> {
         .collect::<Result<Vec<_>>>()?;
     frames.push(x.clone());
     Tensor::cat(&frames, D::Minus1)
-}
-
-/// Appends `padding` frames according to `mode`.
-fn lead_out(x: &Tensor, padding: usize, mode: PadMode) -> Result<Tensor> {
-    if padding == 0 {
-        return Ok(x.clone());
-    }
-    if mode == PadMode::Zero {
-        return x.pad_with_zeros(D::Minus1, 0, padding);
-    }
-    let last = x.dim(D::Minus1)? - 1;
-    let mut frames = vec![x.clone()];
-    for i in 1..=padding {
-        let source = if mode == PadMode::Reflect {
-            last - i
-        } else {
-            last
-        };
-        frames.push(x.narrow(D::Minus1, source, 1)?);
-    }
-    Tensor::cat(&frames, D::Minus1)
-}
-
-/// A queue of frames that wait for those of another path.
-#[derive(Clone, Debug, Default)]
-pub struct FrameQueue(Option<Tensor>);
-
-impl FrameQueue {
-    /// Number of frames in the queue.
-    pub fn frames(&self) -> usize {
-        self.0
-            .as_ref()
-            .map_or(0, |t| t.dims().last().copied().unwrap_or(0))
-    }
-
-    /// Appends frames along the last axis.
-    ///
-    /// # Errors
-    /// If the other axes differ from those of the earlier frames.
-    pub fn push(&mut self, x: &Tensor) -> Result<()> {
-        self.0 = Some(match self.0.take() {
-            Some(waiting) => Tensor::cat(&[&waiting, x], D::Minus1)?,
-            None => x.clone(),
-        });
-        Ok(())
-    }
-
-    /// Takes the oldest `count` frames.
-    ///
-    /// # Errors
-    /// If there are fewer.
-    pub fn take(&mut self, count: usize) -> Result<Tensor> {
-        let waiting = self.frames();
-        let Some(frames) = self.0.take().filter(|_| count <= waiting) else {
-            candle_core::bail!("frame queue expects at least {count} frames, found {waiting}");
-        };
-        if count < waiting {
-            let rest = frames.narrow(D::Minus1, count, waiting - count)?;
-            self.0 = Some(rest.contiguous()?);
-        }
-        frames.narrow(D::Minus1, 0, count)
-    }
 }
 
 /// One layer of a [`Stack`].
@@ -731,48 +533,6 @@ impl Block {
                 y + x
             }
             Self::Flatten => flatten(x),
-        }
-    }
-
-    fn step(&self, state: &mut BlockState, x: &Tensor) -> Result<Option<Tensor>> {
-        match self {
-            Self::Conv(conv) => conv.step(&mut state.past, x),
-            Self::Upsample(up) => up.step(&mut state.past, x),
-            Self::Residual(convs) => {
-                state.skip.push(x)?;
-                state.inner.resize_with(convs.len(), Past::default);
-                let mut y = x.clone();
-                for (conv, past) in convs.iter().zip(&mut state.inner) {
-                    match conv.step(past, &y)? {
-                        Some(next) => y = next,
-                        None => return Ok(None),
-                    }
-                }
-                let skip = state.skip.take(y.dim(D::Minus1)?)?;
-                (y + skip).map(Some)
-            }
-            Self::Flatten => flatten(x).map(Some),
-        }
-    }
-
-    fn finish(&self, state: &mut BlockState, x: Option<&Tensor>) -> Result<Option<Tensor>> {
-        match self {
-            Self::Conv(conv) => conv.finish(&mut state.past, x),
-            Self::Upsample(up) => up.finish(&mut state.past, x),
-            Self::Residual(convs) => {
-                if let Some(x) = x {
-                    state.skip.push(x)?;
-                }
-                state.inner.resize_with(convs.len(), Past::default);
-                let mut y = x.cloned();
-                for (conv, past) in convs.iter().zip(&mut state.inner) {
-                    y = conv.finish(past, y.as_ref())?;
-                }
-                let Some(y) = y else { return Ok(None) };
-                let skip = state.skip.take(y.dim(D::Minus1)?)?;
-                (y + skip).map(Some)
-            }
-            Self::Flatten => x.map(flatten).transpose(),
         }
     }
 
@@ -821,23 +581,26 @@ fn flatten(x: &Tensor) -> Result<Tensor> {
 #[derive(Clone, Debug)]
 pub struct Stack(Vec<Block>);
 
-/// State of a [`Stack`] between steps.
-#[derive(Clone, Debug, Default)]
-pub struct StackState(Vec<BlockState>);
-
-#[derive(Clone, Debug, Default)]
-struct BlockState {
-    past: Past,
-    /// State of the convolutions in a residual block.
-    inner: Vec<Past>,
-    skip: FrameQueue,
-}
-
 impl Stack {
     /// Creates a stack of layers in their order.
     #[must_use]
     pub fn new(blocks: Vec<Block>) -> Self {
         Self(blocks)
+    }
+
+    pub(crate) fn blocks(&self) -> &[Block] {
+        &self.0
+    }
+
+    /// Whether the weights may change: they are variables, or computed from some.
+    #[must_use]
+    pub fn is_trained(&self) -> bool {
+        self.0.iter().any(|block| match block {
+            Block::Conv(conv) => conv.is_trained(),
+            Block::Upsample(up) => up.weight.is_trained(),
+            Block::Residual(convs) => convs.iter().any(Conv::is_trained),
+            Block::Flatten => false,
+        })
     }
 
     /// The same stack with a look-ahead of at most `frames`: its first layers look ahead, the others repeat the newest
@@ -861,36 +624,6 @@ impl Stack {
         self.0
             .iter()
             .try_fold(x.clone(), |x, block| block.forward(&x))
-    }
-
-    /// Takes the next frames and returns the completed frames, if any.
-    ///
-    /// # Errors
-    /// If the input does not fit.
-    pub fn step(&self, state: &mut StackState, x: &Tensor) -> Result<Option<Tensor>> {
-        state.0.resize_with(self.0.len(), BlockState::default);
-        let mut x = x.clone();
-        for (block, state) in self.0.iter().zip(&mut state.0) {
-            match block.step(state, &x)? {
-                Some(y) => x = y,
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(x))
-    }
-
-    /// Ends the stream: takes the last frames, if there are more, and returns the remaining frames.
-    ///
-    /// # Errors
-    /// If the input does not fit.
-    pub fn finish(&self, state: &mut StackState, x: Option<&Tensor>) -> Result<Option<Tensor>> {
-        state.0.resize_with(self.0.len(), BlockState::default);
-        let blocks = self.0.iter().zip(&mut state.0);
-        blocks
-            .into_iter()
-            .try_fold(x.cloned(), |x, (block, state)| {
-                block.finish(state, x.as_ref())
-            })
     }
 
     /// Look-ahead: frames after a frame that the stack needs to compute it.

@@ -60,6 +60,7 @@ pub mod hpss;
 pub mod layers;
 pub mod magnitudes;
 mod mel;
+pub mod plan;
 mod separated;
 mod stft;
 

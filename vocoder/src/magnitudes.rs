@@ -7,13 +7,16 @@
 //!
 //! Shapes: B batch, M mel bands, T frames, F bins of the Fourier transform (`n_fft / 2 + 1`).
 
+use std::sync::{Arc, OnceLock};
+
 use candle_core::{Device, Error, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 use crate::generator::{MEL_DEVIATION, MEL_MEAN};
-use crate::layers::{Block, Conv, ConvConfig, Stack, StackState};
+use crate::layers::{Block, Conv, ConvConfig, Stack};
 use crate::mel::{MEL_FLOOR, MelConfig, MelFilterBank};
+use crate::plan::{Builder, Isa, Plan, Run};
 
 /// Largest correction, up or down, in nepers.
 const LIMIT: f64 = 10.0;
@@ -46,11 +49,17 @@ pub struct MagnitudeNetwork {
     /// The smooth magnitudes for unit mels: (F, M).
     spread: Tensor,
     layers: Stack,
+    /// The compiled network, if its weights are constant.
+    plan: Arc<OnceLock<Arc<Plan>>>,
 }
 
 /// State of a [`MagnitudeNetwork`] between steps.
 #[derive(Clone, Debug, Default)]
-pub struct MagnitudeState(StackState);
+pub struct MagnitudeState {
+    run: Option<Run>,
+    /// An input, and the outputs.
+    values: [Vec<f32>; 3],
+}
 
 impl MagnitudeNetwork {
     /// Reads or creates the weights `0` to `3`.
@@ -72,6 +81,7 @@ impl MagnitudeNetwork {
                 Block::Residual(vec![conv(2, causal(channels, channels, 1))?]),
                 Block::Conv(conv(3, causal(channels, mel.n_bins(), 1).linear())?),
             ]),
+            plan: Arc::default(),
         })
     }
 
@@ -90,16 +100,68 @@ impl MagnitudeNetwork {
     /// # Errors
     /// If the frame does not fit.
     pub fn step(&self, state: &mut MagnitudeState, log_mel: &[f32]) -> Result<Vec<f32>> {
-        let values = log_mel.iter();
-        let values = values.map(|value| value.max(MEL_FLOOR.ln()).min(-MEL_FLOOR.ln()));
-        let log_mel = Tensor::from_iter(values, &Device::Cpu)?.reshape((1, (), 1))?;
-        match self.layers.step(&mut state.0, &self.input(&log_mel)?)? {
-            Some(corrections) => self
-                .corrected(&log_mel, &corrections)?
-                .flatten_all()?
-                .to_vec1(),
-            None => bail!("a causal network must return one frame per input frame, found none"),
+        let expected = self.spread.dim(1)?;
+        if log_mel.len() != expected {
+            bail!("expected {expected} mel bands, found {}", log_mel.len());
         }
+        let run = match &mut state.run {
+            Some(run) => run,
+            None => state.run.insert(Run::new(&self.plan()?, 1)),
+        };
+        let [input, corrections, smooth] = &mut state.values;
+        let limit = -MEL_FLOOR.ln();
+        let bounded = || log_mel.iter().map(|value| value.max(-limit).min(limit));
+        input.clear();
+        input.extend(bounded());
+        run.push(0, input);
+        input.clear();
+        input.extend(bounded().map(f32::exp));
+        run.push(1, input);
+        run.step();
+        for (output, values) in [corrections, smooth].into_iter().enumerate() {
+            values.clear();
+            if run.take(output, values) != 1 {
+                bail!(
+                    "a causal network must return one frame per input frame, found another number"
+                );
+            }
+        }
+        let [_, corrections, smooth] = &state.values;
+        let limit = LIMIT as f32;
+        let pairs = smooth.iter().zip(corrections);
+        Ok(pairs
+            .map(|(smooth, correction)| smooth * correction.clamp(-limit, limit).exp())
+            .collect())
+    }
+
+    /// The compiled network: from the inputs of the layers and from mels to corrections and smooth magnitudes.
+    fn plan(&self) -> Result<Arc<Plan>> {
+        if let Some(plan) = self.plan.get() {
+            return Ok(Arc::clone(plan));
+        }
+        let (n_bins, n_mels) = self.spread.dims2()?;
+        let mut plan = Builder::new(Isa::best());
+        let log_mel = plan.input(1, n_mels);
+        let mel = plan.input(1, n_mels);
+        let standard = (1.0 / MEL_DEVIATION, -MEL_MEAN / MEL_DEVIATION);
+        let corrections = plan.stack(
+            Builder::affine(log_mel, standard.0, standard.1),
+            &self.layers,
+        )?;
+        let bias = Tensor::zeros(n_bins, self.spread.dtype(), self.spread.device())?;
+        let spread = Conv::from_tensors(
+            self.spread.reshape((n_bins, n_mels, 1, 1))?,
+            bias,
+            ConvConfig::same(n_mels, n_bins, (1, 1)).linear(),
+        );
+        let smooth = plan.conv(mel, &spread, &[])?;
+        plan.output(corrections);
+        plan.output(smooth);
+        let plan = plan.build();
+        Ok(match self.layers.is_trained() {
+            true => plan,
+            false => Arc::clone(self.plan.get_or_init(|| plan)),
+        })
     }
 
     /// (B, M, T) as a plane of height one (B, M, 1, T).
