@@ -171,7 +171,7 @@ impl ClassicRemix {
 
     /// Number of frames of this clip whose controls were read.
     pub fn frames(&self) -> usize {
-        self.sources[0].analysed_frames
+        self.sources[0].analysed_frames()
     }
 
     /// Largest lag of the final output behind the input, in samples.
@@ -217,7 +217,7 @@ impl ClassicRemix {
             }
         }
         self.pushed_samples += samples;
-        while self.grid.end(self.sources[0].analysed_frames) <= self.pushed_samples as isize {
+        while self.grid.end(self.sources[0].analysed_frames()) <= self.pushed_samples as isize {
             self.analyse_frame(&controls);
         }
         let end = self.grid.start(self.synthesis.frames).max(0) as usize;
@@ -242,7 +242,7 @@ impl ClassicRemix {
             out.len(),
         )?;
         if self.pushed_samples > 0 {
-            while self.grid.centre(self.sources[0].analysed_frames) < self.pushed_samples {
+            while self.grid.centre(self.sources[0].analysed_frames()) < self.pushed_samples {
                 self.analyse_frame(&controls);
             }
             let [main, sidechain] = &mut self.sources;
@@ -266,7 +266,7 @@ impl ClassicRemix {
 
     /// Analyses the next frame of both sources, and plays the frame whose separation becomes complete.
     fn analyse_frame(&mut self, controls: impl Fn(usize) -> FrameControls) {
-        let frame = self.sources[0].analysed_frames;
+        let frame = self.sources[0].analysed_frames();
         self.synthesis.controls.push_back(controls(frame));
         let start = self.grid.start(frame);
         let [main, sidechain] = &mut self.sources;

@@ -17,6 +17,7 @@ mod grid;
 mod levels;
 mod mixer;
 mod shift;
+mod strokes;
 
 use std::collections::VecDeque;
 
@@ -28,6 +29,7 @@ use crate::stft::{FrameTransform, OverlapAdd};
 
 use grid::FrameGrid;
 use mixer::{DecodedFrame, Mixer};
+use strokes::Strokes;
 
 /// Settings of a [`GuidedVoice`].
 #[derive(Clone, Debug, PartialEq)]
@@ -126,6 +128,7 @@ pub struct GuidedVoice {
     sidechain: Source,
     transform: FrameTransform,
     synthesis: Synthesis,
+    strokes: Strokes,
     pushed_samples: usize,
     output_gains: Vec<f32>,
 }
@@ -205,13 +208,7 @@ impl GuidedVoice {
             margin_harmonic: config.margin_harmonic,
             margin_percussive: config.margin_percussive,
         };
-        let (transform, window) = if grid.kept_samples < grid.n_fft {
-            FrameTransform::with_short_synthesis(grid.n_fft, grid.kept_samples)
-        } else {
-            let transform = FrameTransform::new(grid.n_fft);
-            let power = transform.window().iter().map(|w| w * w).collect();
-            (transform, power)
-        };
+        let (transform, window) = FrameTransform::keeping(grid.n_fft, grid.kept_samples);
         Ok(Self {
             main: Source::new(config.channels, n_bins, &hpss)?,
             sidechain: Source::new(config.channels, n_bins, &hpss)?,
@@ -225,6 +222,7 @@ impl GuidedVoice {
                 gains: OverlapAdd::new(1),
                 gain_frame: Vec::new(),
             },
+            strokes: Strokes::new(config, &grid)?,
             transform,
             grid,
             pushed_samples: 0,
@@ -318,8 +316,13 @@ impl GuidedVoice {
     pub fn pull(&mut self, out: &mut [Vec<f32>]) -> Result<()> {
         check_length("channels of the output", self.config.channels, out.len())?;
         let end = self.grid.kept_start(self.synthesis.frames).max(0) as usize;
-        self.synthesis.pull(end, out, &mut self.output_gains);
+        self.pull_before(end, out);
         Ok(())
+    }
+
+    fn pull_before(&mut self, end: usize, out: &mut [Vec<f32>]) {
+        self.synthesis.pull(end, out, &mut self.output_gains);
+        self.strokes.pull_onto(end, out);
     }
 
     /// The gain from the level of the decoded mel to that of the output, for each sample of the last
@@ -340,16 +343,25 @@ impl GuidedVoice {
     pub fn finish(&mut self, out: &mut [Vec<f32>]) -> Result<()> {
         check_length("channels of the output", self.config.channels, out.len())?;
         if self.synthesis.current.is_some() || !self.synthesis.pending.is_empty() {
-            while self.grid.centre(self.main.analysed_frames) < self.pushed_samples {
+            while self.grid.centre(self.main.analysed_frames()) < self.pushed_samples {
                 self.analyse_frame();
             }
+            // One more, as strokes also have a frame between the last centre and the next.
+            let mel_frames = self.main.analysed_frames() + 1;
             while let (Some(main), Some(sidechain)) = (self.main.drain(), self.sidechain.drain()) {
                 self.synthesis
                     .add_frame(&self.grid, &main, &sidechain, &mut self.transform);
+                self.strokes.set_gains(self.synthesis.mixer.stroke_gains());
+                self.strokes
+                    .drain(&self.grid, &self.main, &self.sidechain, mel_frames);
+                let loudness = self.strokes.loudness();
+                self.synthesis.mixer.add_played_strokes(loudness);
             }
+            self.strokes
+                .drain(&self.grid, &self.main, &self.sidechain, mel_frames);
         }
         let end = self.pushed_samples;
-        self.synthesis.pull(end, out, &mut self.output_gains);
+        self.pull_before(end, out);
         self.reset();
         Ok(())
     }
@@ -364,6 +376,7 @@ impl GuidedVoice {
         self.synthesis.mixer.reset();
         self.synthesis.output.reset();
         self.synthesis.gains.reset();
+        self.strokes.reset();
         self.pushed_samples = 0;
     }
 
@@ -371,7 +384,7 @@ impl GuidedVoice {
     /// arrive.
     fn advance(&mut self) {
         while !self.synthesis.pending.is_empty()
-            && self.grid.end(self.main.analysed_frames) <= self.pushed_samples
+            && self.grid.end(self.main.analysed_frames()) <= self.pushed_samples
         {
             self.analyse_frame();
         }
@@ -379,17 +392,24 @@ impl GuidedVoice {
 
     /// Analyses the next frame of both sources, and plays the frame whose separation becomes complete.
     fn analyse_frame(&mut self) {
-        let start = self.grid.start(self.main.analysed_frames);
+        let frame = self.main.analysed_frames();
+        let start = self.grid.start(frame);
         let main = self.main.analyse(start, &mut self.transform);
         let sidechain = self.sidechain.analyse(start, &mut self.transform);
         if let (Some(main), Some(sidechain)) = (main, sidechain) {
             self.synthesis
                 .add_frame(&self.grid, &main, &sidechain, &mut self.transform);
+            self.strokes.set_gains(self.synthesis.mixer.stroke_gains());
         }
-        let next_start = self.grid.start(self.main.analysed_frames);
+        self.strokes
+            .advance(&self.grid, &self.main, &self.sidechain);
+        let loudness = self.strokes.loudness();
+        self.synthesis.mixer.add_played_strokes(loudness);
+        // Frames at the end of the clip mirror samples from as far back as two frames before the last.
+        let needed = self.grid.start(frame.saturating_sub(1));
         for source in [&mut self.main, &mut self.sidechain] {
             for input in &mut source.input {
-                input.discard_before(next_start);
+                input.discard_before(needed);
             }
         }
     }

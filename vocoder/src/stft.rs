@@ -78,12 +78,19 @@ impl<T: Sample> FrameTransform<T> {
 }
 
 impl FrameTransform {
-    /// Uses a short synthesis window, so that only `kept_samples` around the middle of a frame are used for the output,
-    /// an even number below `n_fft`. The product of analysis and synthesis window is a Hann window of that length
+    /// Creates a transform that uses only `kept_samples` around the middle of a frame for the output, an even number up to
+    /// `n_fft`. Returns the transform, and the product of analysis and synthesis window in that range.
+    ///
+    /// If it is less than the whole frame, the synthesis window is short, and the product a Hann window of that length
     /// (Mauler and Martin, "A low delay, variable resolution, perfect reconstruction spectral analysis-synthesis
-    /// system", EUSIPCO 2007). Returns the transform and that product.
-    pub(crate) fn with_short_synthesis(n_fft: usize, kept_samples: usize) -> (Self, Vec<f32>) {
+    /// system", EUSIPCO 2007).
+    pub(crate) fn keeping(n_fft: usize, kept_samples: usize) -> (Self, Vec<f32>) {
         let mut transform = Self::new(n_fft);
+        if kept_samples == n_fft {
+            let power = transform.window.iter().map(|weight| weight * weight);
+            let power = power.collect();
+            return (transform, power);
+        }
         let kept = hann_window(kept_samples);
         let start = (n_fft - kept_samples) / 2;
         transform.synthesis.fill(0.0);
@@ -232,13 +239,25 @@ impl OverlapAdd {
     /// Appends the samples before number `end` to `out`.
     pub(crate) fn pull(&mut self, end: usize, out: &mut [Vec<f32>]) {
         let samples = end.saturating_sub(self.start);
+        for out in &mut *out {
+            out.resize(out.len() + samples, 0.0);
+        }
+        self.pull_onto(end, out);
+    }
+
+    /// Adds the samples before number `end` to the last ones of `out`.
+    pub(crate) fn pull_onto(&mut self, end: usize, out: &mut [Vec<f32>]) {
+        let samples = end.saturating_sub(self.start);
         if self.window_power.len() < samples {
             self.window_power.resize(samples, 0.0);
         }
         for (sums, out) in self.sums.iter_mut().zip(out) {
             sums.resize(self.window_power.len(), 0.0);
+            let before = out.len() - samples;
             let covered = sums.drain(..samples).zip(&self.window_power);
-            out.extend(covered.map(|(sum, &power)| if power > 0.0 { sum / power } else { 0.0 }));
+            for (out, (sum, &power)) in out[before..].iter_mut().zip(covered) {
+                *out += if power > 0.0 { sum / power } else { 0.0 };
+            }
         }
         self.window_power.drain(..samples);
         self.start += samples;

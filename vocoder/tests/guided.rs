@@ -692,3 +692,74 @@ fn the_hum_of_a_silent_source_stays_inaudible() {
     let hum = amplitude_at(MAIN_HZ[2], &out[96_000..98_000]);
     assert!(rms(&out) > 0.05 && hum < 0.005, "{hum}");
 }
+
+#[test]
+fn strokes_stay_where_they_are_and_sharper_than_a_long_window() {
+    for rate in RATES_HZ {
+        let samples = rate as usize;
+        let frames = model_frames(samples, rate);
+        let stroke = samples / 2 + 123;
+        // A click, and a burst of noise that decays.
+        let mut click = vec![0.0; samples];
+        click[stroke] = 1.0;
+        let mut burst = noise(3, samples);
+        for (n, x) in burst.iter_mut().enumerate() {
+            let seconds = (n as f32 - stroke as f32) / rate as f32;
+            *x *= if seconds < 0.0 {
+                0.0
+            } else {
+                (-seconds / 0.02).exp()
+            };
+        }
+        // Gains that rise at the stroke, as a long window sees it.
+        let mut levels = vec![-3.0; frames * 128];
+        let frame = stroke * 22_050 / rate as usize / 512;
+        levels[frame * 128..(frame + 2) * 128].fill(20.0);
+        for synthesis_hops in [2, 3, 4] {
+            let play = |sidechain: &[f32]| {
+                let clip = Clip {
+                    main: vec![vec![0.0; samples]],
+                    sidechain: vec![sidechain.to_vec()],
+                    decoded: LogMel::from_values(128, levels.clone()).unwrap(),
+                    controls: vec![knobs(0.0, 1.0); frames],
+                };
+                let config = GuidedConfig {
+                    synthesis_hops,
+                    ..transparent(rate, 1)
+                };
+                whole(&config, &clip).remove(0)
+            };
+            let what = format!("{rate} Hz, {synthesis_hops} hops");
+            let out = play(&click);
+            let loudest = (0..samples).max_by(|&a, &b| out[a].abs().total_cmp(&out[b].abs()));
+            assert_eq!(loudest, Some(stroke), "{what}");
+            // From half a long window before the stroke to half a short one.
+            let out = play(&burst);
+            let at = |seconds: f32| (stroke as f32 + seconds * rate as f32) as usize;
+            let before = rms(&out[at(-0.046)..at(-0.0245)]);
+            let after = rms(&out[stroke..at(0.02)]);
+            assert!(
+                after > 1e-2 && before < 1e-3 * after,
+                "{what}: {before} {after}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_small_turn_of_a_knob_is_a_small_change() {
+    let scene = scene();
+    let frames = model_frames(scene.main.len(), SCENE_HZ);
+    let play = |rhythm: f32| {
+        let clip = Clip {
+            main: vec![scene.sidechain()],
+            sidechain: vec![scene.main.clone()],
+            decoded: loud_mel(frames),
+            controls: vec![knobs(0.0, rhythm); frames],
+        };
+        whole(&transparent(SCENE_HZ, 1), &clip).remove(0)
+    };
+    let together = play(0.0);
+    let error = error_db(&play(0.01), &together);
+    assert!(error < -25.0, "{error} dB");
+}

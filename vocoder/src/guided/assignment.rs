@@ -93,6 +93,7 @@ impl Assignment {
                 false => (1.0, 1.0),
             };
         }
+        // Strokes last, as their shares are asked for.
         for (shares, part) in [
             (&mut self.tone_shares, tones),
             (&mut self.stroke_shares, strokes),
@@ -105,6 +106,11 @@ impl Assignment {
                 }
             }
         }
+    }
+
+    /// The shares of strokes that were applied last, bin by bin.
+    pub(super) fn stroke_bin_shares(&self) -> &[f32] {
+        &self.bin_shares
     }
 }
 

@@ -14,6 +14,9 @@ pub(super) struct FrameGrid {
     pub(super) n_fft: usize,
     /// Length of the part of a frame, around its centre, that is used for the output.
     pub(super) kept_samples: usize,
+    /// The same for strokes, which have frames of half this length, two per hop. No longer than that their output is
+    /// final when that of the long frames is.
+    pub(super) kept_stroke_samples: usize,
 }
 
 impl FrameGrid {
@@ -27,18 +30,30 @@ impl FrameGrid {
         } else {
             n_fft
         };
+        let half_hop = (duration(config.mel.hop_length) / 2.0).ceil() as usize;
+        let kept_stroke_samples = match kept_samples == n_fft {
+            true => n_fft / 2,
+            false => 2 * (kept_samples / 4).min(kept_samples / 2 - half_hop),
+        };
         Self {
             sample_rate_hz: u64::from(rate),
             mel_rate_hz: u64::from(mel_rate),
             hop_length: config.mel.hop_length as u64,
             n_fft,
             kept_samples,
+            kept_stroke_samples,
         }
     }
 
     /// The sample nearest to the centre of mel frame `frame`, at `(frame + 1/2) * hop_length` model samples.
     pub(super) fn centre(&self, frame: usize) -> usize {
-        let model_half_samples = (2 * frame as u64 + 1) * self.hop_length;
+        self.stroke_centre(2 * frame + 1)
+    }
+
+    /// The sample nearest to the centre of short frame `frame`, at `frame / 2 * hop_length` model samples. Odd ones are at
+    /// the centres of mel frames.
+    fn stroke_centre(&self, frame: usize) -> usize {
+        let model_half_samples = frame as u64 * self.hop_length;
         let numerator = model_half_samples * self.sample_rate_hz + self.mel_rate_hz;
         (numerator / (2 * self.mel_rate_hz)) as usize
     }
@@ -46,6 +61,11 @@ impl FrameGrid {
     /// First sample of a frame; negative for the first frames.
     pub(super) fn start(&self, frame: usize) -> isize {
         self.centre(frame) as isize - (self.n_fft / 2) as isize
+    }
+
+    /// First sample of a short frame; negative for the first frames.
+    pub(super) fn stroke_start(&self, frame: usize) -> isize {
+        self.stroke_centre(frame) as isize - (self.n_fft / 4) as isize
     }
 
     /// First output sample of a frame; negative for the first frames.

@@ -35,6 +35,7 @@ pub(super) struct Levels {
     main: SourceLevel,
     sidechain: SourceLevel,
     correction: Correction,
+    strokes: StrokeLevel,
     /// Loudness of the current frame of the mixture as it is without the match: the target.
     target: f64,
     /// Gain that brings the matched mixture to the loudness of the one without the match.
@@ -58,7 +59,6 @@ impl Levels {
         channels: usize,
         margin_harmonic: f32,
     ) -> Self {
-        let bin_hz = sample_rate_hz / n_fft as f64;
         // Parseval, with the mean square 3/8 of the Hann window, and half of the bins.
         let energy_of_full_scale = 3.0 / 16.0 * (n_fft * n_fft * channels) as f64;
         Self {
@@ -66,12 +66,11 @@ impl Levels {
             settling_frames: SETTLING_SECONDS / hop_seconds,
             margin_power: margin_harmonic * margin_harmonic,
             mean_square: energy_of_full_scale.recip(),
-            weights: (0..=n_fft / 2)
-                .map(|bin| loudness_weight(bin as f64 * bin_hz) as f32)
-                .collect(),
+            weights: loudness_weights(sample_rate_hz, n_fft).collect(),
             main: SourceLevel::default(),
             sidechain: SourceLevel::default(),
             correction: Correction::default(),
+            strokes: StrokeLevel::default(),
             target: 0.0,
             unmatched: 1.0,
         }
@@ -81,6 +80,7 @@ impl Levels {
         self.main = SourceLevel::default();
         self.sidechain = SourceLevel::default();
         self.correction = Correction::default();
+        self.strokes = StrokeLevel::default();
     }
 
     /// Takes the next frame. Returns the gains that bring both sources to the level at which the network works: that of
@@ -120,18 +120,32 @@ impl Levels {
         }
     }
 
-    /// The gain of the output's current frame: it brings the loudness to that of the mixture without the match.
-    pub(super) fn output_gain(&mut self, spectra: &[Complex32]) -> f32 {
-        let mut energy = 0.0;
-        for spectrum in spectra.chunks_exact(self.weights.len()) {
-            let bins = spectrum.iter().zip(&self.weights);
-            energy += bins
-                .map(|(bin, weight)| weight * bin.norm_sqr())
-                .sum::<f32>();
+    /// The gain of the output's current frame: it brings the loudness to that of the mixture without the match. A share of
+    /// `strokes`, which are part of the mixture, is played in short windows.
+    pub(super) fn output_gain(
+        &mut self,
+        mixture: &[Complex32],
+        strokes: &[Complex32],
+        share: f32,
+    ) -> f32 {
+        let mut found = loudness(mixture, &self.weights);
+        let mut taken = 0.0;
+        if share > 0.0 {
+            let share = f64::from(share);
+            let strokes = loudness(strokes, &self.weights);
+            found += share * (self.strokes.kept() - 1.0) * strokes;
+            taken = share * share * strokes;
         }
-        let found = f64::from(energy) * self.unmatched.powi(2);
+        let found = found.max(0.0) * self.unmatched.powi(2);
         self.correction.next_frame(self.target, found, self.keep);
-        (self.unmatched * self.correction.gain(self.settling_frames)) as f32
+        let gain = self.unmatched * self.correction.gain(self.settling_frames);
+        self.strokes.next_frame(gain * gain * taken, self.keep);
+        gain as f32
+    }
+
+    /// Takes the loudness of the strokes that were played in short windows for the current frame.
+    pub(super) fn add_played_strokes(&mut self, loudness: f64) {
+        self.strokes.played += loudness;
     }
 
     /// Loudness of the harmonic and percussive parts, weighted by the knobs. With both knobs at one source, this is the
@@ -278,8 +292,45 @@ impl Correction {
     }
 }
 
+/// How much of the loudness of strokes is left in short windows.
+#[derive(Default)]
+struct StrokeLevel {
+    /// In the long windows that they were taken out of.
+    taken: f64,
+    played: f64,
+}
+
+impl StrokeLevel {
+    fn next_frame(&mut self, taken: f64, keep: f64) {
+        self.taken = keep * self.taken + taken;
+        self.played *= keep;
+    }
+
+    fn kept(&self) -> f64 {
+        ratio_or_one(self.played, self.taken)
+    }
+}
+
 fn ratio_or_one(a: f64, b: f64) -> f64 {
     if a > 0.0 && b > 0.0 { a / b } else { 1.0 }
+}
+
+/// Loudness of `spectra`, channel by channel.
+pub(super) fn loudness(spectra: &[Complex32], weights: &[f32]) -> f64 {
+    let mut loudness = 0.0;
+    for spectrum in spectra.chunks_exact(weights.len()) {
+        let bins = spectrum.iter().zip(weights);
+        loudness += bins
+            .map(|(bin, weight)| weight * bin.norm_sqr())
+            .sum::<f32>();
+    }
+    loudness.into()
+}
+
+/// Loudness weights of the bins of frames of `n_fft` samples.
+pub(super) fn loudness_weights(sample_rate_hz: f64, n_fft: usize) -> impl Iterator<Item = f32> {
+    let bin_hz = sample_rate_hz / n_fft as f64;
+    (0..=n_fft / 2).map(move |bin| loudness_weight(bin as f64 * bin_hz) as f32)
 }
 
 /// Power gain at `hz` of the weighting for loudness (ITU-R BS.1770): a high-pass at 38 Hz, and 4 dB more above 1.7 kHz.

@@ -6,12 +6,16 @@ use super::assignment::Assignment;
 use super::bands::{BandToBin, Bands};
 use super::levels::Levels;
 use super::shift::PitchShift;
+use super::strokes::StrokeGains;
 use super::{FrameControls, GuidedConfig};
 use crate::mel::MelFilterBank;
 use crate::separated::SeparatedFrame;
 
 /// Added to the mixture's mel before the division, to avoid amplifying near silence.
 const MEL_OFFSET: f32 = 1e-4;
+
+/// Distance between the two knobs from which on all strokes are played in short windows.
+const FULL_DISTANCE: f32 = 0.5;
 
 /// The model's output for one frame.
 pub(super) struct DecodedFrame {
@@ -30,6 +34,9 @@ pub(super) struct Mixer {
     assignment: Assignment,
     /// All parts but the percussive ones, if they are treated apart from those; channel by channel.
     tonal: Vec<Complex32>,
+    /// The percussive parts, then; channel by channel.
+    strokes: Vec<Complex32>,
+    stroke_gains: StrokeGains,
     shift: PitchShift,
     /// Channel by channel.
     mixture: Vec<Complex32>,
@@ -57,6 +64,8 @@ impl Mixer {
             sidechain_weights: Weights::new(n_bins),
             assignment: Assignment::new(config, &filter_bank),
             tonal: vec![Complex32::default(); config.channels * n_bins],
+            strokes: vec![Complex32::default(); config.channels * n_bins],
+            stroke_gains: StrokeGains::new(n_fft),
             shift: PitchShift::new(n_fft, config.channels),
             mixture: vec![Complex32::default(); config.channels * n_bins],
             band_gains: vec![0.0; config.mel.n_mels + 1],
@@ -94,14 +103,13 @@ impl Mixer {
         if transpose_semitones == 0 {
             self.shift.reset();
         }
-        if transpose_semitones == 0 && harmony == rhythm {
-            weigh(&mut self.mixture, sources, (&mains.all, &sides.all));
-        } else {
+        let apart = transpose_semitones != 0 || harmony != rhythm;
+        if apart {
             weigh(&mut self.tonal, sources, (&mains.tonal, &sides.tonal));
-            weigh(&mut self.mixture, sources, (&mains.rest, &sides.rest));
+            weigh(&mut self.strokes, sources, (&mains.rest, &sides.rest));
             self.assignment.set_parts(
                 &self.tonal,
-                &self.mixture,
+                &self.strokes,
                 sources,
                 gains,
                 &decoded.controls,
@@ -115,22 +123,54 @@ impl Mixer {
             }
             self.assignment.apply(
                 &mut self.tonal,
-                &mut self.mixture,
+                &mut self.strokes,
                 &decoded.controls,
                 &mut self.bands,
                 &self.band_to_bin,
             );
-            for (mixture, tonal) in self.mixture.iter_mut().zip(&self.tonal) {
-                *mixture += tonal;
+            let parts = self.tonal.iter().zip(&self.strokes);
+            for (mixture, (tonal, stroke)) in self.mixture.iter_mut().zip(parts) {
+                *mixture = tonal + stroke;
             }
+        } else {
+            weigh(&mut self.mixture, sources, (&mains.all, &sides.all));
         }
         self.set_gains(&decoded.log_mel);
-        self.apply_gains();
-        self.output_gain = self.levels.output_gain(&self.mixture);
-        for bin in &mut self.mixture {
-            *bin *= self.output_gain;
+        multiply(&mut self.mixture, &self.bin_gains);
+        let stroke_share = share_in_short_windows(&decoded.controls);
+        if stroke_share > 0.0 {
+            multiply(&mut self.strokes, &self.bin_gains);
+        }
+        let output_gain = self
+            .levels
+            .output_gain(&self.mixture, &self.strokes, stroke_share);
+        self.output_gain = output_gain;
+        if stroke_share > 0.0 {
+            for (mixture, stroke) in self.mixture.iter_mut().zip(&self.strokes) {
+                *mixture = (*mixture - stroke * stroke_share) * output_gain;
+            }
+            let weights = [&*self.main_weights.rest, &*self.sidechain_weights.rest];
+            let (gains, shares) = (&self.bin_gains, self.assignment.stroke_bin_shares());
+            self.stroke_gains.set(weights, |bin| {
+                stroke_share * output_gain * gains[bin] * shares[bin]
+            });
+        } else {
+            for bin in &mut self.mixture {
+                *bin *= output_gain;
+            }
+            self.stroke_gains.silence();
         }
         &mut self.mixture
+    }
+
+    /// The gains with which the strokes that the spectra of the last frame lack are to be played in short windows.
+    pub(super) fn stroke_gains(&self) -> &StrokeGains {
+        &self.stroke_gains
+    }
+
+    /// Takes the loudness of the strokes that were played with these gains.
+    pub(super) fn add_played_strokes(&mut self, loudness: f64) {
+        self.levels.add_played_strokes(loudness);
     }
 
     /// The gain of the last frame, after its mel was matched to the decoded one.
@@ -150,12 +190,22 @@ impl Mixer {
         self.band_to_bin
             .spread(&self.band_gains, &mut self.bin_gains);
     }
+}
 
-    fn apply_gains(&mut self) {
-        for mixture in self.mixture.chunks_exact_mut(self.bin_gains.len()) {
-            for (bin, gain) in mixture.iter_mut().zip(&self.bin_gains) {
-                *bin *= gain;
-            }
+/// The share of the strokes that is played in short windows. The nearer both knobs are to each other, the less: with both at
+/// one source, nothing is separated, and the source stays whole.
+fn share_in_short_windows(controls: &FrameControls) -> f32 {
+    match controls.transpose_semitones {
+        0 => ((controls.harmony - controls.rhythm).abs() / FULL_DISTANCE).min(1.0),
+        _ => 1.0,
+    }
+}
+
+/// Multiplies spectra, channel by channel, by the gain of each bin.
+fn multiply(spectra: &mut [Complex32], bin_gains: &[f32]) {
+    for spectrum in spectra.chunks_exact_mut(bin_gains.len()) {
+        for (bin, gain) in spectrum.iter_mut().zip(bin_gains) {
+            *bin *= gain;
         }
     }
 }
