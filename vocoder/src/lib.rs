@@ -61,7 +61,9 @@ pub mod layers;
 pub mod magnitudes;
 mod mel;
 mod separated;
+mod spectrum;
 mod stft;
 
 pub use error::{Error, Result};
 pub use mel::{LogMel, MEL_FLOOR, MelConfig, MelFilterBank, MelSpectrogram, MelStream};
+pub use spectrum::Spectrum;
