@@ -9,7 +9,8 @@
 //!
 //! The generator returns one channel, from the mel of the mono sum, and nothing above the model's highest frequency. It
 //! replaces the low band of the mid channel. The stereo image and the frequencies above come from the guided voice. The
-//! gain is that with which the guided voice sets the loudness of its output.
+//! gain is that with which the guided voice sets the loudness of its output. The template of a generator starts from the
+//! spectra of the guided voice, frame by frame.
 
 use std::collections::VecDeque;
 use std::f32::consts::FRAC_PI_2;
@@ -18,7 +19,7 @@ use vocoder::generated::GeneratedVoice;
 use vocoder::generator::Generator;
 use vocoder::guided::share;
 use vocoder::magnitudes::MagnitudeNetwork;
-use vocoder::{LogMel, MelConfig};
+use vocoder::{LogMel, MelConfig, Spectrum};
 
 use crate::controls::Controls;
 use crate::crossover::Crossover;
@@ -35,6 +36,11 @@ pub(crate) struct Blend {
     crossovers: Vec<Crossover>,
     /// Host samples per frame.
     hop_samples: f64,
+    /// Decoded frames that wait for the spectra of the guided voice, in the pieces in which they came, as rounding depends
+    /// on them. Each with whether the generated voice is heard.
+    waiting: VecDeque<(LogMel, bool)>,
+    /// Spectra of the first of them.
+    spectra: Vec<Spectrum>,
     /// The band of each channel that waits for the generator.
     low: Vec<Vec<f32>>,
     high: Vec<Vec<f32>>,
@@ -73,6 +79,8 @@ impl Blend {
             generated: GeneratedMiddle::new(generator, magnitudes, mel, host_hz)?,
             crossovers: crossovers.collect::<Result<_>>()?,
             hop_samples: mel.hop_length as f64 * f64::from(host_hz) / f64::from(mel.sample_rate_hz),
+            waiting: VecDeque::new(),
+            spectra: Vec::new(),
             low: vec![Vec::new(); channels],
             high: vec![Vec::new(); channels],
             middle: Vec::new(),
@@ -97,11 +105,7 @@ impl Blend {
     }
 
     /// Takes the next decoded frames of the mono sum, with the knobs at each frame.
-    ///
-    /// # Errors
-    ///
-    /// If the frames do not fit the generator.
-    pub(crate) fn push_mel(&mut self, decoded: &LogMel, controls: &[Controls]) -> Result<()> {
+    pub(crate) fn push_mel(&mut self, decoded: &LogMel, controls: &[Controls]) {
         let mut is_heard = Vec::with_capacity(controls.len());
         for controls in controls {
             let before = self.shares.back().copied().unwrap_or_default();
@@ -119,7 +123,25 @@ impl Blend {
         let mut rest = decoded.clone();
         for run in is_heard.chunk_by(|a, b| a == b) {
             let frames = rest.take_first(run.len());
-            self.generated.push(frames, run[0], &mut self.middle)?;
+            self.waiting.push_back((frames, run[0]));
+        }
+    }
+
+    /// Takes the spectra of the next frames of the guided voice, and generates the sound of complete pieces.
+    ///
+    /// # Errors
+    ///
+    /// If the decoded frames do not fit the generator.
+    pub(crate) fn push_spectra(&mut self, spectra: Vec<Spectrum>) -> Result<()> {
+        self.spectra.extend(spectra);
+        while let Some((frames, is_heard)) = self
+            .waiting
+            .pop_front_if(|(frames, _)| frames.frames() <= self.spectra.len())
+        {
+            let rest = self.spectra.split_off(frames.frames());
+            let spectra = std::mem::replace(&mut self.spectra, rest);
+            self.generated
+                .push(frames, spectra, is_heard, &mut self.middle)?;
         }
         Ok(())
     }
@@ -166,6 +188,8 @@ impl Blend {
         for waiting in self.low.iter_mut().chain(&mut self.high) {
             waiting.clear();
         }
+        self.waiting.clear();
+        self.spectra.clear();
         self.middle.clear();
         self.gains.clear();
         self.shares.clear();
@@ -229,6 +253,7 @@ struct GeneratedMiddle {
     resampler: Resampler,
     /// The last frames, for the warm-up.
     recent: LogMel,
+    recent_spectra: VecDeque<Spectrum>,
     rests: bool,
     /// Frames for which the generator still runs after it became inaudible, to complete its audible samples.
     tail_frames: usize,
@@ -251,6 +276,7 @@ impl GeneratedMiddle {
             hop_length: mel.hop_length,
             resampler: Resampler::new(mel.sample_rate_hz, host_hz)?,
             recent: LogMel::new(mel.n_mels),
+            recent_spectra: VecDeque::new(),
             rests: true,
             tail_frames: 0,
             taken_frames: 0,
@@ -263,12 +289,19 @@ impl GeneratedMiddle {
         self.voice.reset();
         self.resampler.reset();
         self.recent = LogMel::new(self.recent.n_mels());
+        self.recent_spectra.clear();
         (self.rests, self.tail_frames) = (true, 0);
         (self.taken_frames, self.given_samples, self.next_sample) = (0, 0, 0);
     }
 
-    /// Takes the next frames and appends the completed samples to `out`.
-    fn push(&mut self, mut mel: LogMel, is_heard: bool, out: &mut Vec<f32>) -> Result<()> {
+    /// Takes the next frames, with as many spectra, and appends the completed samples to `out`.
+    fn push(
+        &mut self,
+        mut mel: LogMel,
+        spectra: Vec<Spectrum>,
+        is_heard: bool,
+        out: &mut Vec<f32>,
+    ) -> Result<()> {
         let mut samples = Vec::new();
         let frames = mel.frames();
         let worked_frames = match (is_heard, self.rests) {
@@ -286,11 +319,14 @@ impl GeneratedMiddle {
         };
         self.recent.extend(&mel);
         let most = WARM_UP_FRAMES + self.look_ahead_frames();
-        self.recent
-            .take_first(self.recent.frames().saturating_sub(most));
+        let extra = self.recent.frames().saturating_sub(most);
+        self.recent.take_first(extra);
+        self.recent_spectra.extend(spectra.iter().cloned());
+        self.recent_spectra.drain(..extra);
         self.taken_frames += frames;
         if worked_frames > 0 {
-            self.generate(&mel.take_first(worked_frames), &mut samples)?;
+            let worked = mel.take_first(worked_frames);
+            self.generate(&worked, &spectra[..worked_frames], &mut samples)?;
         }
         if self.rests {
             let complete = (self.taken_frames * self.hop_length)
@@ -326,15 +362,21 @@ impl GeneratedMiddle {
         let frames = self.recent.frames();
         self.next_sample = (self.taken_frames - frames) * self.hop_length;
         if frames > 0 {
-            self.generate(&self.recent.clone(), samples)?;
+            let spectra: Vec<_> = self.recent_spectra.iter().cloned().collect();
+            self.generate(&self.recent.clone(), &spectra, samples)?;
         }
         Ok(())
     }
 
     /// Runs the generator and appends the samples that were not returned yet.
-    fn generate(&mut self, mel: &LogMel, samples: &mut Vec<f32>) -> Result<()> {
+    fn generate(
+        &mut self,
+        mel: &LogMel,
+        spectra: &[Spectrum],
+        samples: &mut Vec<f32>,
+    ) -> Result<()> {
         let mut made = Vec::new();
-        self.voice.push(mel, &mut made)?;
+        self.voice.push_with(mel, Some(spectra), &mut made)?;
         let given = (self.given_samples + samples.len()).saturating_sub(self.next_sample);
         self.next_sample += made.len();
         samples.extend(made.iter().skip(given));
@@ -380,7 +422,7 @@ mod tests {
         for host_hz in [44_100, 48_000] {
             let mut blend = blend(host_hz);
             let frames = LogMel::from_values(128, vec![-5.0; 40 * 128]).unwrap();
-            blend.push_mel(&frames, &knobs).unwrap();
+            blend.push_mel(&frames, &knobs);
             let input = [noise(1, 30_000), noise(2, 30_000)];
             let middle: Vec<f32> = (0..30_000)
                 .map(|i| 0.5 * (input[0][i] + input[1][i]))
@@ -388,8 +430,6 @@ mod tests {
             let mut resampled = Vec::new();
             let mut resampler = Resampler::new(host_hz, 22_050).unwrap();
             resampler.push(&middle, &mut resampled);
-            blend.middle.clear();
-            blend.generated.resampler.reset();
             blend
                 .generated
                 .resampler
@@ -419,10 +459,10 @@ mod tests {
         }; 40];
         let mut blend = blend(48_000);
         let frames = LogMel::from_values(128, vec![-5.0; 40 * 128]).unwrap();
-        blend.push_mel(&frames, &knobs).unwrap();
+        blend.push_mel(&frames, &knobs);
         let hiss = |n: usize| (n as f32 * std::f32::consts::TAU * 15_000.0 / 48_000.0).sin();
         let input: Vec<f32> = (0..30_000).map(hiss).collect();
-        blend.middle.fill(0.0);
+        blend.middle = vec![0.0; 30_000];
         blend.push_guided(&mut [input.clone(), input], &[1.0; 30_000]);
         let mut out = [Vec::new(), Vec::new()];
         blend.pull(&mut out);

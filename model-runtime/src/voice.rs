@@ -77,6 +77,7 @@ impl GuidedStream {
         match &mut self.blend {
             None => self.voice.pull(output)?,
             Some(blend) => {
+                blend.push_spectra(self.voice.take_spectra())?;
                 self.voice.pull(&mut self.guided)?;
                 blend.push_guided(&mut self.guided, self.voice.output_gains());
                 blend.pull(output);
@@ -90,6 +91,7 @@ impl GuidedStream {
             None => self.voice.finish(output)?,
             Some(blend) => {
                 self.voice.finish(&mut self.guided)?;
+                blend.push_spectra(self.voice.take_spectra())?;
                 blend.push_guided(&mut self.guided, self.voice.output_gains());
                 blend.finish(output)?;
             }
@@ -130,8 +132,12 @@ impl VoiceStream {
                     }
                     _ => None,
                 };
+                let mut voice = GuidedVoice::new(&config)?;
+                if blend.is_some() {
+                    voice = voice.with_spectra();
+                }
                 Ok(Self::Guided(Box::new(GuidedStream {
-                    voice: GuidedVoice::new(&config)?,
+                    voice,
                     blend,
                     guided: vec![Vec::new(); channels],
                 })))
@@ -180,7 +186,12 @@ impl VoiceStream {
                     - to_host(mel.hop_length / 2);
                 guided.blend.as_ref().map_or(guided_samples, |blend| {
                     let (down_samples, up_samples) = blend.crossover_latency_samples();
-                    let generated_samples = to_host(blend.generator_latency_samples());
+                    // Its frames also wait for those of the guided voice, whose analysis windows are about as long.
+                    let waiting_frames =
+                        (guided.voice.look_ahead_frames() + 1).saturating_sub(network_frames);
+                    let generated_samples = to_host(
+                        blend.generator_latency_samples() + waiting_frames * mel.hop_length,
+                    );
                     generated_samples.max(guided_samples + down_samples + to_host(up_samples))
                 })
             }
@@ -246,7 +257,8 @@ impl VoiceStream {
                 let controls = decoded.controls.iter().map(frame_controls);
                 guided.voice.push_mel(mel, &controls.collect::<Vec<_>>())?;
                 if let Some(blend) = &mut guided.blend {
-                    blend.push_mel(mel, &decoded.controls)?;
+                    blend.push_mel(mel, &decoded.controls);
+                    blend.push_spectra(guided.voice.take_spectra())?;
                 }
             }
             Self::GriffinLim(channels) => {

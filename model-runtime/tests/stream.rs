@@ -335,6 +335,36 @@ fn the_generated_voice_in_steps_equals_that_of_the_whole_clip() {
     }
 }
 
+/// The side comes from the sources, so the mid must have their phases.
+#[test]
+fn a_sound_on_one_side_stays_there_in_the_generated_voice() {
+    let model = with_generator(true, true);
+    for rate in [44_100, 48_000] {
+        let on_the_left = |seed| {
+            let left = music(rate, 4.0, seed);
+            AudioClip {
+                sample_rate_hz: rate,
+                channels: vec![left.clone(), vec![0.0; left.len()]],
+            }
+        };
+        let controls = |_| Controls {
+            generated: 1.0,
+            transpose_semitones: 0,
+            ..CONTROLS
+        };
+        let settings = guided(rate, LatencyMode::Default);
+        let (main, sidechain) = (on_the_left(1), on_the_left(2));
+        let out = stream(&model, &main, &sidechain, settings, controls, 4096);
+        let energy_db = |channel: &[f32]| {
+            let energy: f32 = channel.iter().map(|x| x * x).sum();
+            10.0 * energy.log10()
+        };
+        let [left, right] = [&out[0], &out[1]].map(|channel| energy_db(channel));
+        println!("{rate} Hz: left {left:.1} dB, right {right:.1} dB");
+        assert!(left - right > 5.0, "{rate} Hz: {left:.1} dB, {right:.1} dB");
+    }
+}
+
 #[test]
 fn the_generated_voice_of_a_clip_reaches_its_end() {
     for (causal, template) in GENERATORS {

@@ -1,13 +1,13 @@
-//! The generated voice: sound from a mel spectrogram alone, with a HiFi-GAN [`Generator`], for whole clips and as a
-//! stream.
+//! The generated voice: sound from a mel spectrogram, with a HiFi-GAN [`Generator`], for whole clips and as a stream.
 //!
 //! ```text
 //! log-mel -+----------------------------> generator -> samples
 //!          +-> Griffin-Lim -> template -^
 //! ```
 //!
-//! If the generator corrects a template, a short Griffin-Lim makes it. The template has steady tones and the levels of
-//! the mel, but little detail in transients. One frame of look-ahead is nearly as good as three; without look-ahead it
+//! If the generator corrects a template, a short Griffin-Lim makes it. From the mel alone, the template has steady tones
+//! and the levels of the mel, but little detail in transients. From a sound to start with, it has the strokes of that
+//! sound and the frequencies of its tones. One frame of look-ahead is nearly as good as three; without look-ahead it
 //! is clearly worse. `docs/architecture.md` has figures.
 
 use candle_core::{Device, Tensor};
@@ -17,6 +17,7 @@ use crate::generator::{Generator, GeneratorState};
 use crate::griffin_lim::GriffinLimStream;
 use crate::magnitudes::MagnitudeNetwork;
 use crate::mel::{LogMel, MelConfig};
+use crate::spectrum::Spectrum;
 
 /// Look-ahead of the template.
 const LOOK_AHEAD_FRAMES: usize = 1;
@@ -93,13 +94,28 @@ impl GeneratedVoice {
     ///
     /// If `log_mel` has a different number of bands than the generator.
     pub fn push(&mut self, log_mel: &LogMel, out: &mut Vec<f32>) -> candle_core::Result<()> {
+        self.push_with(log_mel, None, out)
+    }
+
+    /// As [`Self::push`], with a sound that the template starts from, if there is one and a template: one spectrum for
+    /// each frame.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::push`], and if there is another number of spectra.
+    pub fn push_with(
+        &mut self,
+        log_mel: &LogMel,
+        starts: Option<&[Spectrum]>,
+        out: &mut Vec<f32>,
+    ) -> candle_core::Result<()> {
         if log_mel.frames() == 0 {
             return Ok(());
         }
         let mut samples = Vec::new();
         if let Some(template) = &mut self.template {
             template
-                .push(log_mel, &mut samples)
+                .push_with(log_mel, starts, &mut samples)
                 .map_err(candle_core::Error::wrap)?;
         }
         let mel = to_tensor(log_mel)?;
@@ -149,10 +165,27 @@ impl GeneratedVoice {
     ///
     /// If `log_mel` has a different number of bands than the generator.
     pub fn samples(&mut self, log_mel: &LogMel) -> candle_core::Result<Vec<f32>> {
+        self.samples_with(log_mel, None)
+    }
+
+    /// As [`Self::samples`], with a sound to start from as in [`Self::push_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::push_with`].
+    pub fn samples_with(
+        &mut self,
+        log_mel: &LogMel,
+        starts: Option<&[Spectrum]>,
+    ) -> candle_core::Result<Vec<f32>> {
         self.reset();
         let template = match &mut self.template {
             Some(stream) => {
-                let samples = whole_template(stream, log_mel).map_err(candle_core::Error::wrap)?;
+                let mut samples = Vec::new();
+                stream
+                    .push_with(log_mel, starts, &mut samples)
+                    .map_err(candle_core::Error::wrap)?;
+                stream.finish(&mut samples);
                 Some(to_samples(samples)?)
             }
             None => None,

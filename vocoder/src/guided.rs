@@ -25,6 +25,7 @@ use crate::error::{Error, Result, check_length};
 use crate::hpss::HpssConfig;
 use crate::mel::{LogMel, MelConfig};
 use crate::separated::{SeparatedFrame, Source};
+use crate::spectrum::Spectrum;
 use crate::stft::{FrameTransform, OverlapAdd};
 
 use grid::FrameGrid;
@@ -177,7 +178,7 @@ impl Synthesis {
             let frame = &transform.inverse(spectrum)[skipped..][..self.window.len()];
             self.output.add(start, channel, frame);
         }
-        let gain = self.mixer.output_gain();
+        let gain = self.mixer.passed_gain();
         let weighted = self.window.iter().map(|weight| gain * weight);
         self.gain_frame.clear();
         self.gain_frame.extend(weighted);
@@ -229,6 +230,21 @@ impl GuidedVoice {
             output_gains: Vec::new(),
             config: config.clone(),
         })
+    }
+
+    /// Keeps the spectra of its frames, for [`take_spectra`](Self::take_spectra).
+    #[must_use]
+    pub fn with_spectra(mut self) -> Self {
+        self.synthesis.mixer.keep_spectra();
+        self
+    }
+
+    /// The spectra of the frames that were played since the last call, one for each decoded frame in order, and at the
+    /// end of a clip one for each frame of audio after them: the mean of all channels, matched to the decoded mel. A
+    /// frame is played when its mel and its audio are there, with the look-ahead. Empty unless the voice was made
+    /// [`with_spectra`](Self::with_spectra).
+    pub fn take_spectra(&mut self) -> Vec<Spectrum> {
+        self.synthesis.mixer.take_spectra()
     }
 
     /// Look-ahead of the separation, in mel frames after the one being played: half its median filter along time.
@@ -326,8 +342,9 @@ impl GuidedVoice {
     }
 
     /// The gain from the level of the decoded mel to that of the output, for each sample of the last
-    /// [`pull`](Self::pull) or [`finish`](Self::finish). A voice that plays beside this one, from the same mel, is as
-    /// loud with this gain.
+    /// [`pull`](Self::pull) or [`finish`](Self::finish). If spectra are [kept](Self::with_spectra), it is
+    /// the gain for a voice that starts from them: it matches the mel without a limit for the gain of a band, so it needs
+    /// a lower gain to be as loud.
     pub fn output_gains(&self) -> &[f32] {
         &self.output_gains
     }
@@ -362,12 +379,18 @@ impl GuidedVoice {
         }
         let end = self.pushed_samples;
         self.pull_before(end, out);
-        self.reset();
+        self.restart();
         Ok(())
     }
 
     /// Resets to sample 0 and frame 0.
     pub fn reset(&mut self) {
+        self.restart();
+        self.take_spectra();
+    }
+
+    /// [`Self::reset`], without what can still be taken.
+    fn restart(&mut self) {
         self.main.reset();
         self.sidechain.reset();
         self.synthesis.pending.clear();

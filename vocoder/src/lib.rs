@@ -62,7 +62,9 @@ pub mod magnitudes;
 mod mel;
 pub mod plan;
 mod separated;
+mod spectrum;
 mod stft;
 
 pub use error::{Error, Result};
 pub use mel::{LogMel, MEL_FLOOR, MelConfig, MelFilterBank, MelSpectrogram, MelStream};
+pub use spectrum::Spectrum;

@@ -5,7 +5,8 @@ mod signals;
 use realfft::RealFftPlanner;
 use signals::music;
 use vocoder::griffin_lim::{DEFAULT_ITERATIONS, GriffinLim, GriffinLimStream, MelInverse};
-use vocoder::{LogMel, MEL_FLOOR, MelConfig, MelFilterBank, MelSpectrogram};
+use vocoder::guided::{FrameControls, GuidedConfig, GuidedVoice};
+use vocoder::{LogMel, MEL_FLOOR, MelConfig, MelFilterBank, MelSpectrogram, Spectrum};
 
 fn log_mel(samples: &[f32]) -> LogMel {
     MelSpectrogram::new(&MelConfig::default())
@@ -208,4 +209,100 @@ fn another_number_of_bands_is_refused() {
     assert!(GriffinLim::new(&config, 1).unwrap().samples(&mel).is_err());
     let mut stream = GriffinLimStream::new(&config).unwrap();
     assert!(stream.push(&mel, &mut Vec::new()).is_err());
+}
+
+/// A steady chord, and a click every quarter of a second.
+fn struck() -> (Vec<f32>, Vec<usize>) {
+    let strokes: Vec<usize> = (1..8).map(|beat| beat * 5512 + 100).collect();
+    let tone = |n: usize, hz: f32| (n as f32 * hz * std::f32::consts::TAU / 22_050.0).sin();
+    let mut samples: Vec<f32> = (0..44_100)
+        .map(|n| 0.02 * (tone(n, 220.0) + tone(n, 277.2)))
+        .collect();
+    for &stroke in &strokes {
+        samples[stroke] += 0.9;
+    }
+    (samples, strokes)
+}
+
+/// The spectra that the guided voice has of a sound, with this mel.
+fn spectra(samples: &[f32], mel: &LogMel) -> Vec<Spectrum> {
+    let config = GuidedConfig::new(MelConfig::default(), 22_050, 1);
+    let mut voice = GuidedVoice::new(&config).unwrap().with_spectra();
+    voice
+        .push_mel(mel, &vec![FrameControls::default(); mel.frames()])
+        .unwrap();
+    let silence = vec![0.0; samples.len()];
+    voice.push_audio(&[samples], &[&silence]).unwrap();
+    voice.finish(&mut [Vec::new()]).unwrap();
+    let mut spectra = voice.take_spectra();
+    spectra.truncate(mel.frames());
+    spectra
+}
+
+/// The template of a stream, with a sound to start from if there is one, in pushes of some frames.
+fn started(mel: &LogMel, starts: Option<&[Spectrum]>, push_frames: usize) -> Vec<f32> {
+    let mut voice = GriffinLimStream::with_look_ahead(&MelConfig::default(), 1, 256).unwrap();
+    let (mut out, mut frame) = (Vec::new(), 0);
+    for piece in mel.values().chunks(push_frames * mel.n_mels()) {
+        let piece = LogMel::from_values(mel.n_mels(), piece.to_vec()).unwrap();
+        let frames = frame..frame + piece.frames();
+        frame = frames.end;
+        let starts = starts.map(|starts| &starts[frames]);
+        voice.push_with(&piece, starts, &mut out).unwrap();
+    }
+    voice.finish(&mut out);
+    out
+}
+
+#[test]
+fn strokes_are_as_sharp_as_in_the_sound_to_start_from_and_at_the_same_place() {
+    let (sound, strokes) = struck();
+    let mel = log_mel(&sound);
+    let with = started(&mel, Some(&spectra(&sound, &mel)), 1);
+    let without = started(&mel, None, 1);
+    let energy = |samples: &[f32]| samples.iter().map(|x| x * x).sum::<f32>();
+    let mut shares = [0.0; 2];
+    for &stroke in &strokes {
+        let around = stroke - 1024..stroke + 1024;
+        for (share, samples) in shares.iter_mut().zip([&with, &without]) {
+            let close = energy(&samples[stroke - 44..stroke + 44]);
+            *share += close / energy(&samples[around.clone()]) / strokes.len() as f32;
+        }
+        let peak = around.max_by(|&a, &b| with[a].abs().total_cmp(&with[b].abs()));
+        let off = peak.unwrap().abs_diff(stroke);
+        assert!(off <= 2, "the stroke at {stroke} is off by {off} samples");
+    }
+    let [share_with, share_without] = shares;
+    println!("within 2 ms: {share_with} of the energy, {share_without} without");
+    assert!(share_with > 2.0 * share_without);
+    // The levels are those of the mel all the same.
+    let distance = |samples: &[f32]| mel_distance(&mel, &log_mel(samples));
+    let (with, without) = (distance(&with), distance(&without));
+    assert!(with < 1.1 * without, "{with} {without}");
+}
+
+#[test]
+fn a_stream_with_a_sound_to_start_from_is_the_same_however_it_is_cut() {
+    let sound = music();
+    let mel = log_mel(&sound);
+    let spectra = spectra(&sound, &mel);
+    let expected = started(&mel, Some(&spectra), 1);
+    assert_eq!(expected.len(), mel.frames() * 512);
+    for push_frames in [2, 5, 100] {
+        assert!(started(&mel, Some(&spectra), push_frames) == expected);
+    }
+}
+
+#[test]
+fn a_silent_sound_to_start_from_is_as_none() {
+    let sound = music();
+    let mel = log_mel(&sound);
+    let silent = spectra(&vec![0.0; sound.len()], &mel);
+    assert!(started(&mel, Some(&silent), 4) == started(&mel, None, 4));
+    assert!(started(&mel, Some(&spectra(&sound, &mel)), 4) != started(&mel, None, 4));
+    let mut stream = GriffinLimStream::new(&MelConfig::default()).unwrap();
+    let error = stream
+        .push_with(&mel, Some(&silent[1..]), &mut Vec::new())
+        .unwrap_err();
+    assert!(error.to_string().contains("spectra"), "{error}");
 }

@@ -8,7 +8,7 @@ use model_runtime::{AudioClip, Factor, FactorMap, Model, RemixSettings, Voice, r
 use vocoder::generated::GeneratedVoice;
 use vocoder::griffin_lim::{DEFAULT_ITERATIONS, GriffinLim};
 use vocoder::guided::{FrameControls, GuidedConfig, GuidedVoice};
-use vocoder::{LogMel, MelSpectrogram};
+use vocoder::{LogMel, MelSpectrogram, Spectrum};
 
 /// The remix of two clips of the same rate, number of channels and length, channel by channel.
 pub fn whole_remix(
@@ -24,10 +24,10 @@ pub fn whole_remix(
         Voice::Guided => {
             let sources = [middle(&main.channels), middle(&sidechain.channels)];
             let decoded = decode(model, &sources, host_hz, settings).remove(0);
-            let (guided, gains) = guided(model, main, sidechain, &decoded, settings);
+            let guided = guided(model, main, sidechain, &decoded, settings);
             match settings.controls.generated {
-                0.0 => guided,
-                _ => blend(model, &guided, &gains, &decoded, host_hz, settings),
+                0.0 => guided.channels,
+                _ => blend(model, &guided, &decoded, host_hz, settings),
             }
         }
         Voice::GriffinLim => {
@@ -79,14 +79,21 @@ fn decode(
     to_log_mels(&network.decode(&mixed).unwrap()).unwrap()
 }
 
-/// The guided voice, and its output gains.
+/// The guided voice with all that it passes on to the generated one.
+struct Guided {
+    channels: Vec<Vec<f32>>,
+    gains: Vec<f32>,
+    spectra: Vec<Spectrum>,
+}
+
+/// The guided voice.
 fn guided(
     model: &Model,
     main: &AudioClip,
     sidechain: &AudioClip,
     decoded: &LogMel,
     settings: &RemixSettings,
-) -> (Vec<Vec<f32>>, Vec<f32>) {
+) -> Guided {
     let channels = main.channels.len();
     let config = GuidedConfig {
         median_frames: settings.mode.median_frames(),
@@ -100,34 +107,39 @@ fn guided(
     };
     let [main, sidechain] =
         [main, sidechain].map(|clip| clip.channels.iter().map(Vec::as_slice).collect::<Vec<_>>());
-    let mut voice = GuidedVoice::new(&config).unwrap();
+    let mut voice = GuidedVoice::new(&config).unwrap().with_spectra();
     let mut out = vec![Vec::new(); channels];
     voice
         .push_mel(decoded, &vec![controls; decoded.frames()])
         .unwrap();
     voice.push_audio(&main, &sidechain).unwrap();
     voice.finish(&mut out).unwrap();
-    let gains = voice.output_gains().to_vec();
-    (out, gains)
+    let mut spectra = voice.take_spectra();
+    spectra.truncate(decoded.frames());
+    Guided {
+        channels: out,
+        gains: voice.output_gains().to_vec(),
+        spectra,
+    }
 }
 
 /// The blend of guided and generated voice, with constant knobs.
 fn blend(
     model: &Model,
-    guided: &[Vec<f32>],
-    gains: &[f32],
+    guided: &Guided,
     decoded: &LogMel,
     host_hz: u32,
     settings: &RemixSettings,
 ) -> Vec<Vec<f32>> {
+    let (channels, gains) = (&guided.channels, &guided.gains);
     let model_hz = model.header().mel.sample_rate_hz;
-    let samples = guided[0].len();
+    let samples = channels[0].len();
     let to_host = |samples_at_model: &[f32]| {
         let mut at_host = resample(samples_at_model, model_hz, host_hz).unwrap();
         at_host.resize(samples, 0.0);
         at_host
     };
-    let low: Vec<Vec<f32>> = guided
+    let low: Vec<Vec<f32>> = channels
         .iter()
         .map(|channel| to_host(&resample(channel, host_hz, model_hz).unwrap()))
         .collect();
@@ -138,10 +150,11 @@ fn blend(
         &model.header().mel,
     )
     .unwrap();
-    let generated = to_host(&voice.samples(decoded).unwrap());
+    let generated = voice.samples_with(decoded, Some(&guided.spectra)).unwrap();
+    let generated = to_host(&generated);
     let (voice, air) = (settings.controls.generated, settings.controls.air);
     let angle = FRAC_PI_2 * voice;
-    let channels = guided.iter().zip(&low);
+    let channels = channels.iter().zip(&low);
     channels
         .map(|(guided, low)| {
             (0..samples)

@@ -36,6 +36,8 @@ pub(super) struct Levels {
     sidechain: SourceLevel,
     correction: Correction,
     strokes: StrokeLevel,
+    /// The same for a voice that matches the mel without a limit.
+    matched_correction: Correction,
     /// Loudness of the current frame of the mixture as it is without the match: the target.
     target: f64,
     /// Gain that brings the matched mixture to the loudness of the one without the match.
@@ -71,6 +73,7 @@ impl Levels {
             sidechain: SourceLevel::default(),
             correction: Correction::default(),
             strokes: StrokeLevel::default(),
+            matched_correction: Correction::default(),
             target: 0.0,
             unmatched: 1.0,
         }
@@ -81,6 +84,7 @@ impl Levels {
         self.sidechain = SourceLevel::default();
         self.correction = Correction::default();
         self.strokes = StrokeLevel::default();
+        self.matched_correction = Correction::default();
     }
 
     /// Takes the next frame. Returns the gains that bring both sources to the level at which the network works: that of
@@ -146,6 +150,21 @@ impl Levels {
     /// Takes the loudness of the strokes that were played in short windows for the current frame.
     pub(super) fn add_played_strokes(&mut self, loudness: f64) {
         self.strokes.played += loudness;
+    }
+
+    /// The gain of the current frame for a voice whose spectra are these, with each bin times its gain.
+    pub(super) fn matched_gain(&mut self, spectra: &[Complex32], bin_gains: &[f32]) -> f32 {
+        let mut energy = 0.0;
+        for spectrum in spectra.chunks_exact(self.weights.len()) {
+            let bins = spectrum.iter().zip(&self.weights).zip(bin_gains);
+            energy += bins
+                .map(|((bin, weight), gain)| weight * gain * gain * bin.norm_sqr())
+                .sum::<f32>();
+        }
+        let found = f64::from(energy) * self.unmatched.powi(2);
+        self.matched_correction
+            .next_frame(self.target, found, self.keep);
+        (self.unmatched * self.matched_correction.gain(self.settling_frames)) as f32
     }
 
     /// Loudness of the harmonic and percussive parts, weighted by the knobs. With both knobs at one source, this is the

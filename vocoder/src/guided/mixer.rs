@@ -10,12 +10,15 @@ use super::strokes::StrokeGains;
 use super::{FrameControls, GuidedConfig};
 use crate::mel::MelFilterBank;
 use crate::separated::SeparatedFrame;
+use crate::spectrum::{Conversion, Spectrum};
 
 /// Added to the mixture's mel before the division, to avoid amplifying near silence.
 const MEL_OFFSET: f32 = 1e-4;
 
 /// Distance between the two knobs from which on all strokes are played in short windows.
 const FULL_DISTANCE: f32 = 0.5;
+/// Largest gain of a band that counts for the loudness of a voice that matches the mel.
+const REST_LIMIT: f32 = 10.0;
 
 /// The model's output for one frame.
 pub(super) struct DecodedFrame {
@@ -42,7 +45,14 @@ pub(super) struct Mixer {
     mixture: Vec<Complex32>,
     band_gains: Vec<f32>,
     bin_gains: Vec<f32>,
+    /// What these gains leave between the mixture and the decoded mel.
+    rest_band_gains: Vec<f32>,
+    rest_bin_gains: Vec<f32>,
     output_gain: f32,
+    passed_gain: f32,
+    conversion: Conversion,
+    /// The frames that were not taken yet, if anybody takes them.
+    spectra: Option<Vec<Spectrum>>,
 }
 
 impl Mixer {
@@ -70,15 +80,31 @@ impl Mixer {
             mixture: vec![Complex32::default(); config.channels * n_bins],
             band_gains: vec![0.0; config.mel.n_mels + 1],
             bin_gains: vec![0.0; n_bins],
+            rest_band_gains: vec![0.0; config.mel.n_mels + 1],
+            rest_bin_gains: vec![0.0; n_bins],
             output_gain: 1.0,
+            passed_gain: 1.0,
+            conversion: Conversion::new(&config.mel, sample_rate_hz, n_fft),
+            spectra: None,
             bands: Bands::new(filter_bank, config.mel.n_fft as f32 / n_fft as f32),
         }
     }
 
-    /// Resets the state.
+    /// Resets the state, except for kept spectra.
     pub(super) fn reset(&mut self) {
         self.levels.reset();
         self.shift.reset();
+    }
+
+    /// Keeps the spectra of the coming frames.
+    pub(super) fn keep_spectra(&mut self) {
+        self.spectra = Some(Vec::new());
+    }
+
+    /// The kept spectra of the frames since the last call: the mean of all channels, before the gain for the loudness.
+    pub(super) fn take_spectra(&mut self) -> Vec<Spectrum> {
+        let spectra = self.spectra.as_mut();
+        spectra.map(std::mem::take).unwrap_or_default()
     }
 
     /// Computes the spectra of the output frame, channel by channel. The frame before began `hop_samples` earlier.
@@ -145,6 +171,16 @@ impl Mixer {
             .levels
             .output_gain(&self.mixture, &self.strokes, stroke_share);
         self.output_gain = output_gain;
+        self.passed_gain = match &mut self.spectra {
+            None => output_gain,
+            Some(spectra) => {
+                let n_bins = self.bin_gains.len();
+                spectra.push(self.conversion.middle(&self.mixture, n_bins));
+                self.set_rest_of_gains(&decoded.log_mel);
+                self.levels
+                    .matched_gain(&self.mixture, &self.rest_bin_gains)
+            }
+        };
         if stroke_share > 0.0 {
             for (mixture, stroke) in self.mixture.iter_mut().zip(&self.strokes) {
                 *mixture = (*mixture - stroke * stroke_share) * output_gain;
@@ -173,9 +209,10 @@ impl Mixer {
         self.levels.add_played_strokes(loudness);
     }
 
-    /// The gain of the last frame, after its mel was matched to the decoded one.
-    pub(super) fn output_gain(&self) -> f32 {
-        self.output_gain
+    /// The gain of the last frame, after its mel was matched to the decoded one. If spectra are kept, it is that of a voice
+    /// that starts from them and matches the mel without a limit.
+    pub(super) fn passed_gain(&self) -> f32 {
+        self.passed_gain
     }
 
     fn set_gains(&mut self, log_mel: &[f32]) {
@@ -189,6 +226,19 @@ impl Mixer {
         self.band_gains[n_mels] = self.band_gains[n_mels - 1];
         self.band_to_bin
             .spread(&self.band_gains, &mut self.bin_gains);
+    }
+
+    /// Sets the gains to what the limited ones leave between the mixture and the decoded mel.
+    fn set_rest_of_gains(&mut self, log_mel: &[f32]) {
+        let n_mels = log_mel.len();
+        let gains = &mut self.rest_band_gains;
+        self.bands.of(&self.mixture, &mut gains[..n_mels]);
+        for (gain, log_mel) in gains.iter_mut().zip(log_mel) {
+            let rest = log_mel.exp() / gain.max(f32::MIN_POSITIVE);
+            *gain = rest.max(0.0).min(REST_LIMIT);
+        }
+        gains[n_mels] = gains[n_mels - 1];
+        self.band_to_bin.spread(gains, &mut self.rest_bin_gains);
     }
 }
 
