@@ -35,9 +35,9 @@ pub(super) struct Levels {
     main: SourceLevel,
     sidechain: SourceLevel,
     correction: Correction,
-    strokes: StrokeLevel,
     /// The same for a voice that matches the mel without a limit.
     matched_correction: Correction,
+    strokes: StrokeLevel,
     /// Loudness of the current frame of the mixture as it is without the match: the target.
     target: f64,
     /// Gain that brings the matched mixture to the loudness of the one without the match.
@@ -72,8 +72,8 @@ impl Levels {
             main: SourceLevel::default(),
             sidechain: SourceLevel::default(),
             correction: Correction::default(),
-            strokes: StrokeLevel::default(),
             matched_correction: Correction::default(),
+            strokes: StrokeLevel::default(),
             target: 0.0,
             unmatched: 1.0,
         }
@@ -83,8 +83,8 @@ impl Levels {
         self.main = SourceLevel::default();
         self.sidechain = SourceLevel::default();
         self.correction = Correction::default();
-        self.strokes = StrokeLevel::default();
         self.matched_correction = Correction::default();
+        self.strokes = StrokeLevel::default();
     }
 
     /// Takes the next frame. Returns the gains that bring both sources to the level at which the network works: that of
