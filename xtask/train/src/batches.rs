@@ -11,8 +11,8 @@ use rand::rngs::StdRng;
 /// Least number of batches that are prepared ahead.
 const QUEUE_BATCHES: usize = 4;
 
-/// Largest number of threads that make batches.
-const MAX_THREADS: usize = 8;
+/// Largest number of threads that make batches: each holds up to two of them.
+const MAX_THREADS: usize = 32;
 
 /// A source of batches.
 pub trait MakeBatch: Clone + Send + 'static {
@@ -27,11 +27,11 @@ pub trait MakeBatch: Clone + Send + 'static {
     /// Returns an error if the batch cannot be made.
     fn batch(&mut self, index: u64) -> Result<Self::Batch>;
 
-    /// Makes batches from `first_index` on, with threads on half of the CPU cores. The threads end when the stream is
-    /// dropped.
+    /// Makes batches from `first_index` on, with threads on all CPU cores but the one that the steps need. The threads
+    /// end when the stream is dropped.
     fn stream(self, first_index: u64) -> BatchStream<Self::Batch> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        self.stream_from(first_index, (cores / 2).clamp(1, MAX_THREADS))
+        self.stream_from(first_index, (cores - 1).clamp(1, MAX_THREADS))
     }
 
     /// Each of `threads` makes every `threads`th batch.

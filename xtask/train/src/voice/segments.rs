@@ -1,16 +1,23 @@
 //! Batches of short segments of music with the generator's inputs.
+//!
+//! Decoding mels and making templates takes a CPU far longer than a GPU needs for a step. Therefore the segments of a
+//! track lie on a grid, and what is decoded or made for one when it is first drawn is kept in memory. This happens at the
+//! level of the track; a random change of level scales it afterwards. On music, templates made at another level are no
+//! closer to the sound than scaled ones.
 
 use std::slice;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
+use graft_material::audio_cache::Pcm;
 use model_runtime::tensors::{to_log_mels, to_tensor};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use vocoder::generated::{TEMPLATE_CONTEXT_FRAMES, template_stream, whole_template};
 use vocoder::griffin_lim::GriffinLimStream;
-use vocoder::{LogMel, MelConfig};
+use vocoder::{LogMel, MEL_FLOOR, MelConfig};
 
 use super::reconstructor::Reconstructor;
 use crate::batches::{MakeBatch, random};
@@ -20,6 +27,10 @@ use crate::shifted_mel::{Layer, ShiftedMel};
 
 /// Largest peak of a segment: the output of a generator is limited to full scale.
 const LOUDEST: f32 = 0.95;
+
+/// Most memory for kept inputs. Each minute of music takes at most 6.6 MB: 2.6 MB for the templates of its own mels, as much
+/// for those of decoded mels, and 1.3 MB for decoded mels. Beyond, inputs are made each time.
+const MOST_KEPT_BYTES: usize = 4 << 30;
 
 /// Sampling of segments.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -147,19 +158,48 @@ impl Heard {
     }
 }
 
+/// A track, divided into segments.
+struct Music {
+    track: Arc<Track>,
+    /// Samples before the first segment: its context, and a random part of a segment, so that another seed gives other
+    /// segments.
+    first_sample: usize,
+    /// What was made so far for each segment: for its own mel, for its decoded mel.
+    kept: Vec<[OnceLock<Arc<Made>>; 2]>,
+}
+
+/// What is made for a segment, at the level of the track.
+struct Made {
+    /// The decoded log-mel (n_mels, frames), unless the segment has its own mel.
+    decoded: Option<Vec<f32>>,
+    /// Template for the mel, if the generator uses templates.
+    template: Option<Pcm>,
+}
+
+impl Made {
+    fn bytes(&self) -> usize {
+        let decoded = self.decoded.as_ref().map_or(0, |mel| size_of_val(&**mel));
+        let template = self.template.as_ref();
+        decoded + template.map_or(0, |pcm| size_of_val(&*pcm.samples))
+    }
+}
+
 /// Makes batches of segments.
 #[derive(Clone)]
 pub struct SegmentSampler {
     settings: Segments,
     heard: Heard,
     mel: MelConfig,
-    tracks_by_artist: Arc<Vec<Vec<Arc<Track>>>>,
+    music_by_artist: Arc<Vec<Vec<Music>>>,
+    /// Memory of all that is kept.
+    kept_bytes: Arc<AtomicUsize>,
+    most_kept_bytes: usize,
     analysis: ShiftedMel,
 }
 
 impl SegmentSampler {
     /// Creates a sampler. The tracks must have the sample rate of `mel`. Artists are drawn uniformly, then one of
-    /// their tracks, then a position in it. Tracks that are too short are skipped.
+    /// their tracks, then a segment of it. Tracks that are too short are skipped.
     ///
     /// # Errors
     ///
@@ -170,15 +210,84 @@ impl SegmentSampler {
         settings: Segments,
         heard: Heard,
     ) -> Result<Self> {
-        let frames = heard.crop_frames(settings.frames);
-        let tracks_by_artist = by_artist(tracks, frames * mel.hop_length)?;
+        let crop_samples = heard.crop_frames(settings.frames) * mel.hop_length;
+        let segment_samples = settings.frames * mel.hop_length;
+        let context_samples = (crop_samples - segment_samples) / 2;
+        let mut number = 0;
+        let mut divide = |track: Arc<Track>| {
+            let room = track.pcm.samples.len() - crop_samples;
+            let most = room.min(segment_samples - 1);
+            let offset = random(settings.seed, number).random_range(0..=most);
+            number += 1;
+            Music {
+                track,
+                first_sample: context_samples + offset,
+                kept: (0..=(room - offset) / segment_samples)
+                    .map(|_| Default::default())
+                    .collect(),
+            }
+        };
+        let music_by_artist = by_artist(tracks, crop_samples)?
+            .into_iter()
+            .map(|tracks| tracks.into_iter().map(&mut divide).collect())
+            .collect();
         Ok(Self {
             settings,
             heard,
-            tracks_by_artist: Arc::new(tracks_by_artist),
+            music_by_artist: Arc::new(music_by_artist),
+            kept_bytes: Arc::default(),
+            most_kept_bytes: MOST_KEPT_BYTES,
             analysis: ShiftedMel::new(mel)?,
             mel: mel.clone(),
         })
+    }
+
+    /// What is made for the segment `index` of a track: kept before or made now.
+    fn made(&mut self, music: &Music, index: usize, is_decoded: bool) -> Result<Arc<Made>> {
+        let kept = &music.kept[index][usize::from(is_decoded)];
+        if let Some(made) = kept.get() {
+            return Ok(Arc::clone(made));
+        }
+        let made = Arc::new(self.make(music, index, is_decoded)?);
+        let bytes = made.bytes();
+        if self.kept_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.most_kept_bytes {
+            // If another thread made the same in the meantime, that stays.
+            let _ = kept.set(Arc::clone(&made));
+        }
+        Ok(made)
+    }
+
+    fn make(&mut self, music: &Music, index: usize, is_decoded: bool) -> Result<Made> {
+        let frames = self.settings.frames;
+        let hop_length = self.mel.hop_length;
+        let segment_samples = frames * hop_length;
+        let template_context = self.heard.template_context_frames();
+        let context = self.heard.reconstructor_context_frames() + template_context;
+        let layer = Layer {
+            pcm: &music.track.pcm,
+            start_samples: music.first_sample + index * segment_samples - context * hop_length,
+            semitones: 0.0,
+            gain: 1.0,
+            equaliser: None,
+        };
+        let mut crop = vec![0.0; (frames + 2 * context) * self.mel.n_mels];
+        self.analysis.log_mel(&[layer], &mut crop)?;
+        let mel = self.heard_mel(crop, is_decoded)?;
+        let template = if self.heard.template {
+            let stream = &mut self.heard.template_stream(&self.mel)?;
+            let samples = whole_template(stream, &mel)?;
+            let first = template_context * hop_length;
+            let samples = &samples[first..first + segment_samples];
+            Some(Pcm::amplified(samples, 1.0))
+        } else {
+            None
+        };
+        let decoded = is_decoded.then(|| {
+            let band = |band| (0..frames).map(move |frame| (template_context + frame, band));
+            let places = (0..self.mel.n_mels).flat_map(band);
+            places.map(|(frame, band)| mel.frame(frame)[band]).collect()
+        });
+        Ok(Made { decoded, template })
     }
 
     /// The generator's input mel for a crop's mel (n_mels, context + frames + context): decoded if `is_decoded`,
@@ -208,59 +317,68 @@ impl MakeBatch for SegmentSampler {
             gain_nepers,
             decoded_share,
         } = self.settings;
-        let template_context = self.heard.template_context_frames();
-        let context = self.heard.reconstructor_context_frames() + template_context;
-        let crop_frames = self.heard.crop_frames(frames);
-        let hop_length = self.mel.hop_length;
-        let segment_samples = frames * hop_length;
-        let mut stream = self.heard.template_stream(&self.mel)?;
+        let segment_samples = frames * self.mel.hop_length;
         let mut batch = SegmentBatch {
             samples: Vec::with_capacity(size * segment_samples),
             mel: Vec::with_capacity(size * frames * self.mel.n_mels),
             template: self.heard.template.then(Vec::new),
             size,
         };
+        let music_by_artist = Arc::clone(&self.music_by_artist);
         let mut random = random(seed, index);
         for _ in 0..size {
-            let pcm = &draw_track(&self.tracks_by_artist, &mut random)?.pcm;
-            let start_samples =
-                random.random_range(0..=pcm.samples.len() - crop_frames * hop_length);
+            let music = draw_track(&music_by_artist, &mut random)?;
+            let index = random.random_range(0..music.kept.len());
             let drawn = random.random_range(-gain_nepers..=gain_nepers).exp();
-            let first = start_samples + context * hop_length;
-            let segment = &pcm.samples[first..first + segment_samples];
+            let is_decoded = decoded_share == 1.0 || random.random_bool(decoded_share);
+            let is_decoded = is_decoded && self.heard.reconstructor.is_some();
+
+            let pcm = &music.track.pcm;
+            let start_samples = music.first_sample + index * segment_samples;
+            let segment = &pcm.samples[start_samples..start_samples + segment_samples];
             let peak = segment.iter().map(|s| s.unsigned_abs()).max().unwrap_or(0);
             let gain = drawn.min(LOUDEST / (f32::from(peak) * pcm.level).max(f32::MIN_POSITIVE));
             let samples = segment.iter().map(|&s| f32::from(s) * pcm.level * gain);
             batch.samples.extend(samples);
-            let layer = Layer {
-                pcm,
-                start_samples,
-                semitones: 0.0,
-                gain,
-                equaliser: None,
-            };
-            let mut crop = vec![0.0; crop_frames * self.mel.n_mels];
-            self.analysis.log_mel(&[layer], &mut crop)?;
-            let is_decoded = decoded_share == 1.0 || random.random_bool(decoded_share);
-            let mel = self.heard_mel(crop, is_decoded)?;
-            if let Some(template) = &mut batch.template {
-                let samples = whole_template(&mut stream, &mel)?;
-                let first = template_context * hop_length;
-                template.extend(&samples[first..first + segment_samples]);
+
+            let made = self.made(music, index, is_decoded)?;
+            if let Some(mel) = &made.decoded {
+                batch
+                    .mel
+                    .extend(mel.iter().map(|&value| amplified(value, gain)));
+            } else {
+                let start = batch.mel.len();
+                batch.mel.resize(start + frames * self.mel.n_mels, 0.0);
+                let layer = Layer {
+                    pcm,
+                    start_samples,
+                    semitones: 0.0,
+                    gain,
+                    equaliser: None,
+                };
+                self.analysis.log_mel(&[layer], &mut batch.mel[start..])?;
             }
-            for band in 0..self.mel.n_mels {
-                let of_band = |frame| mel.frame(template_context + frame)[band];
-                batch.mel.extend((0..frames).map(of_band));
+            if let (Some(templates), Some(template)) = (&mut batch.template, &made.template) {
+                templates.extend(template.floats().iter().map(|sample| sample * gain));
             }
         }
         Ok(batch)
     }
 }
 
+/// A log-mel value of the sound times `gain`. Silence stays silence.
+fn amplified(log_mel: f32, gain: f32) -> f32 {
+    let silence = MEL_FLOOR.ln();
+    if log_mel > silence {
+        (log_mel + gain.ln()).max(silence)
+    } else {
+        log_mel
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use graft_material::audio_cache::Pcm;
     use vocoder::MelSpectrogram;
 
     fn sampler(template: bool, gain_nepers: f32) -> SegmentSampler {
@@ -360,5 +478,65 @@ mod tests {
             let batch = sampler.batch(index).unwrap();
             assert!(batch.samples.iter().all(|s| s.abs() < 0.951));
         }
+    }
+
+    #[test]
+    fn what_is_kept_equals_what_was_made() {
+        let mut sampler = sampler(true, 0.5);
+        let made = sampler.batch(0).unwrap();
+        let bytes = sampler.kept_bytes.load(Ordering::Relaxed);
+        // Some of the three segments may be the same.
+        let of_segment = 16 * 512 * size_of::<i16>();
+        assert!(bytes >= of_segment && bytes.is_multiple_of(of_segment));
+        assert_eq!(sampler.clone().batch(0).unwrap(), made);
+        assert_eq!(sampler.kept_bytes.load(Ordering::Relaxed), bytes);
+
+        sampler.most_kept_bytes = bytes + of_segment - 1;
+        for index in [1, 2, 1] {
+            sampler.batch(index).unwrap();
+        }
+        let music = sampler.music_by_artist.iter().flatten();
+        let kept = music.flat_map(|music| music.kept.iter().flatten());
+        let kept = kept.filter_map(OnceLock::get).map(|made| made.bytes());
+        assert_eq!(kept.sum::<usize>(), bytes);
+    }
+
+    #[test]
+    fn a_change_of_level_changes_sound_mel_and_template_alike() {
+        let (soft, loud) = (sampler(true, 0.0), sampler(true, 1.0));
+        let [soft, loud] = [soft, loud].map(|mut sampler| sampler.batch(4).unwrap());
+        let template = |batch: &SegmentBatch| batch.template.clone().unwrap();
+        let (of_soft, of_loud) = (template(&soft), template(&loud));
+        for segment in 0..3 {
+            let samples = segment * 8192..(segment + 1) * 8192;
+            let level = |samples: &[f32]| samples.iter().map(|s| s * s).sum::<f32>().sqrt();
+            let gain =
+                level(&loud.samples[samples.clone()]) / level(&soft.samples[samples.clone()]);
+            assert!((gain - 1.0).abs() > 0.01, "{gain}");
+            for sample in samples {
+                let expected = of_soft[sample] * gain;
+                assert!((of_loud[sample] - expected).abs() < 1e-5);
+            }
+            for value in segment * 2048..(segment + 1) * 2048 {
+                if soft.mel[value] > MEL_FLOOR.ln() + 1.0 {
+                    let expected = amplified(soft.mel[value], gain);
+                    assert!((loud.mel[value] - expected).abs() < 1e-3);
+                }
+            }
+        }
+        let silence = MEL_FLOOR.ln();
+        assert_eq!(amplified(silence, 3.0), silence);
+        assert_eq!(amplified(silence + 0.1, 0.5), silence);
+    }
+
+    #[test]
+    fn segments_cover_a_track() {
+        let sampler = sampler(true, 0.0);
+        let music = &sampler.music_by_artist[0][0];
+        let context = TEMPLATE_CONTEXT_FRAMES * 512;
+        let end = music.first_sample + music.kept.len() * 8192;
+        let samples = music.track.pcm.samples.len();
+        assert!((context..context + 8192).contains(&music.first_sample));
+        assert!((samples - context - 8192 + 1..=samples - context).contains(&end));
     }
 }
