@@ -364,7 +364,7 @@ pub fn by_artist(tracks: &[Arc<Track>], least_samples: usize) -> Result<Vec<Vec<
 pub fn draw_track<'a, T>(by_artist: &'a [Vec<T>], random: &mut StdRng) -> Result<&'a T> {
     let artist = by_artist.choose(random);
     let track = artist.and_then(|tracks| tracks.choose(random));
-    Ok(track.context("every artist has a track")?)
+    track.context("every artist has a track")
 }
 
 /// Source of a crop.
