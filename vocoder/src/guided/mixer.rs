@@ -185,10 +185,13 @@ impl Mixer {
             for (mixture, stroke) in self.mixture.iter_mut().zip(&self.strokes) {
                 *mixture = (*mixture - stroke * stroke_share) * output_gain;
             }
-            let weights = [&*self.main_weights.rest, &*self.sidechain_weights.rest];
-            let (gains, shares) = (&self.bin_gains, self.assignment.stroke_bin_shares());
-            self.stroke_gains.set(weights, |bin| {
-                stroke_share * output_gain * gains[bin] * shares[bin]
+            let sources = [
+                (main.percussive, gains.main * (1.0 - rhythm)),
+                (sidechain.percussive, gains.sidechain * rhythm),
+            ];
+            let (bin_gains, shares) = (&self.bin_gains, self.assignment.stroke_bin_shares());
+            self.stroke_gains.set(sources, |bin| {
+                stroke_share * output_gain * bin_gains[bin] * shares[bin]
             });
         } else {
             for bin in &mut self.mixture {

@@ -2,7 +2,8 @@
 //!
 //! The windows of the model are 93 ms long. A mask that changes from one to the next spreads a stroke over all of its
 //! window. So strokes are separated once more, in windows of half this length, two per mel frame. Short windows tell times
-//! apart, but tones less well from strokes, and long ones the reverse: a sound is a stroke as far as it is one in both.
+//! apart, but tones less well from strokes, and long ones the reverse. So the short mask is multiplied by the root of the long
+//! one.
 //!
 //! One short frame lies at the centre of each mel frame, and one between it and the mel frame before. Short frames end no
 //! later than long ones, so they add no latency.
@@ -19,7 +20,7 @@ use crate::stft::{FrameTransform, OverlapAdd};
 
 /// Short frames per mel frame.
 const FRAMES_PER_HOP: usize = 2;
-/// Two masks leave less of a stroke than one. With this factor, attacks have about the spectral flux of their source.
+/// Two masks leave less of a stroke than one. With this factor, rhythm is as clear as with one.
 const STROKE_GAIN: f32 = 1.25;
 
 /// What the bins of short frames are multiplied by, for each source, in addition to the short masks.
@@ -49,21 +50,19 @@ impl StrokeGains {
         self.silent = true;
     }
 
-    /// Sets the gains from what the percussive bins of the long frame are multiplied by: the weights of both sources, and
-    /// a gain for both.
-    pub(super) fn set(&mut self, weights: [&[f32]; 2], gain: impl Fn(usize) -> f32) {
+    /// Sets the gains from the percussive mask of the long frame and the gain of each source, and from a gain for each long
+    /// bin.
+    pub(super) fn set(&mut self, sources: [(&[f32], f32); 2], gain: impl Fn(usize) -> f32) {
         self.silent = false;
-        for (gains, weights) in [&mut self.main, &mut self.sidechain]
-            .into_iter()
-            .zip(weights)
-        {
-            let last = weights.len() - 1;
+        let gains = [&mut self.main, &mut self.sidechain];
+        for (gains, (mask, source_gain)) in gains.into_iter().zip(sources) {
+            let last = mask.len() - 1;
             for (index, value) in gains.iter_mut().enumerate() {
                 // Every short bin is at the frequency of every second long one, and twice as wide.
                 let bin = FRAMES_PER_HOP * index;
                 let (below, above) = (bin.abs_diff(1), last - (last - bin).abs_diff(1));
-                let weight = 0.5 * weights[bin] + 0.25 * (weights[below] + weights[above]);
-                *value = STROKE_GAIN * weight * gain(bin);
+                let share = 0.5 * mask[bin] + 0.25 * (mask[below] + mask[above]);
+                *value = STROKE_GAIN * source_gain * share.sqrt() * gain(bin);
             }
         }
     }
