@@ -35,7 +35,7 @@ const TEMPLATE_LOOK_AHEAD_FRAMES: usize = 2;
 const MEL_LIMIT: f64 = 100.0;
 
 /// Frames per step of a whole clip: few enough for the signals between the layers to stay in the cache.
-const STEP_FRAMES: usize = 4;
+const STEP_FRAMES: usize = 8;
 
 /// The kind of residual block in the multi-receptive-field fusion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
