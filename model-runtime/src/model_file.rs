@@ -95,6 +95,8 @@ pub struct Model {
     header: Header,
     sha256: String,
     network: Arc<dyn Network>,
+    /// The network with the look-ahead of each mode, from its first use on.
+    limited: [OnceLock<Arc<dyn Network>>; LatencyMode::ALL.len()],
     generator: Option<Generator>,
     magnitudes: Option<MagnitudeNetwork>,
 }
@@ -189,6 +191,7 @@ impl Model {
             header,
             sha256,
             network,
+            limited: Default::default(),
             generator,
             magnitudes,
         })
@@ -229,16 +232,21 @@ impl Model {
         &self.network
     }
 
-    /// The encoder and decoder with the look-ahead of a mode.
+    /// The encoder and decoder with the look-ahead of a mode. All callers share one copy of the weights.
     ///
     /// # Errors
     ///
     /// If the weights cannot be folded.
     pub fn limited_network(&self, mode: LatencyMode) -> Result<Arc<dyn Network>> {
-        Ok(match mode.network_look_ahead_frames() {
-            Some(frames) => self.network.with_look_ahead(frames)?,
-            None => Arc::clone(&self.network),
-        })
+        let Some(frames) = mode.network_look_ahead_frames() else {
+            return Ok(Arc::clone(&self.network));
+        };
+        let cell = &self.limited[mode as usize];
+        if let Some(network) = cell.get() {
+            return Ok(Arc::clone(network));
+        }
+        let network = self.network.with_look_ahead(frames)?;
+        Ok(Arc::clone(cell.get_or_init(|| network)))
     }
 }
 

@@ -2,14 +2,16 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
-use candle_nn::Init;
 use candle_nn::var_builder::{SimpleBackend, VarBuilder};
-use common::{log_mel, small_hard, small_pitch_aligned};
+use candle_nn::{Init, VarMap};
+use common::{log_mel, small_config, small_hard, small_pitch_aligned};
 use model_runtime::hard::{HardConfig, HardDecoder};
 use model_runtime::latent::Latent;
 use model_runtime::pitch_aligned::PitchAlignedConfig;
-use model_runtime::{Architecture, Factor};
+use model_runtime::{Architecture, Factor, LatencyMode, Model, Network};
 use vocoder::MelConfig;
 
 /// `scale * sin(0.7 n + len(name))`, as in the script.
@@ -201,5 +203,74 @@ fn shapes_that_do_not_fit_are_errors() {
         assert!(error.contains("expected a rhythm latent"), "{error}");
         latents.insert(Factor::Rhythm, rhythm.narrow(1, 0, 2).unwrap());
         assert!(network.decode(&latents).is_err());
+    }
+}
+
+/// The same network with constant weights, as from a model file.
+fn constant(architecture: &Architecture) -> Arc<dyn Network> {
+    let (mel, vars) = (MelConfig::default(), VarMap::new());
+    let builder = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
+    architecture.build(&mel, false, &builder).unwrap();
+    let vars = vars.data().lock().unwrap();
+    let tensors = vars
+        .iter()
+        .map(|(name, var)| (name.clone(), var.as_detached_tensor()));
+    let builder = VarBuilder::from_tensors(tensors.collect(), DType::F32, &Device::Cpu);
+    architecture.build(&mel, false, &builder).unwrap()
+}
+
+/// Whole clips run compiled; training and gradients use the layers.
+#[test]
+fn compiled_networks_equal_their_layers() {
+    let hard = |decoder| {
+        constant(&Architecture::Hard(HardConfig {
+            channels: 5,
+            latents: 9,
+            decoder,
+        }))
+    };
+    let built_in = Arc::clone(Model::built_in().unwrap().network());
+    let networks = [
+        built_in,
+        constant(&Architecture::PitchAligned(small_config(1))),
+        hard(HardDecoder::Published),
+        hard(HardDecoder::Linear),
+    ];
+    for network in networks {
+        for mode in LatencyMode::ALL {
+            let network = match mode.network_look_ahead_frames() {
+                Some(frames) => network.with_look_ahead(frames).unwrap(),
+                None => Arc::clone(&network),
+            };
+            for frames in [2, 3, 21, 70] {
+                let mel = log_mel(frames);
+                let mel = Tensor::cat(&[&mel, &(&mel - 1.0).unwrap()], 0).unwrap();
+                let close = |name: &str, compiled: &Tensor, layers: &Tensor| {
+                    assert_eq!(compiled.dims(), layers.dims());
+                    let [difference, largest] = [&(compiled - layers).unwrap(), layers].map(|x| {
+                        let x = x.abs().unwrap().flatten_all().unwrap();
+                        x.max(0).unwrap().to_scalar::<f32>().unwrap()
+                    });
+                    assert!(
+                        difference < 1e-4 * largest.max(1.0),
+                        "{name}, {mode:?}, {frames} frames: off by {difference} of {largest}"
+                    );
+                };
+                let (compiled, layers) = (
+                    network.encode(&mel).unwrap(),
+                    network.encode_layers(&mel).unwrap(),
+                );
+                for (factor, latent) in compiled.iter() {
+                    close(factor.name(), &latent.mean, &layers[factor].mean);
+                    close(factor.name(), &latent.spread, &layers[factor].spread);
+                }
+                let latents = layers.means();
+                close(
+                    "mel",
+                    &network.decode(&latents).unwrap(),
+                    &network.decode_layers(&latents).unwrap(),
+                );
+            }
+        }
     }
 }

@@ -2,8 +2,11 @@
 //! additions: read "Gelem/s" as GFLOP/s.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
+use candle_nn::{VarBuilder, VarMap};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use vocoder::conv::{Conv2dSpec, conv_transpose2d, conv2d};
+use vocoder::layers::{Conv, ConvConfig};
+use vocoder::plan::{Builder, Isa, Run};
 
 struct Shape {
     name: &'static str,
@@ -142,5 +145,37 @@ fn bench(criterion: &mut Criterion, shape: &Shape) -> Result<()> {
     Ok(())
 }
 
-criterion_group!(all, benches);
+/// A 3x3 convolution of a batch of two in a plan, on every instruction set of this processor, in steps of a few frames.
+fn plans(criterion: &mut Criterion) {
+    for (channels, rows, frames) in [(36, 128, 4), (64, 32, 16), (256, 2, 4), (256, 2, 16)] {
+        let name = format!("plan, {frames} frames, {channels} channels x {rows} rows");
+        let mut group = criterion.benchmark_group(name);
+        let weights = VarMap::new();
+        let vb = VarBuilder::from_varmap(&weights, DType::F32, &Device::Cpu);
+        let config = ConvConfig::same(channels, channels, (3, 3));
+        let layer = Conv::new(config, &vb).expect("the name is new");
+        for isa in Isa::available() {
+            let mut builder = Builder::new(isa);
+            let input = builder.input(rows, channels);
+            let output = builder.conv(input, &layer, &[]).expect("the layer fits");
+            builder.output(output);
+            let mut run = Run::new(&builder.build(), 2);
+            let values = vec![0.5; 2 * frames * rows * channels];
+            let mut out = Vec::new();
+            let flops = 2 * 2 * frames * rows * 9 * channels * channels;
+            group.throughput(Throughput::Elements(flops as u64));
+            group.bench_function(format!("{isa:?}"), |bencher| {
+                bencher.iter(|| {
+                    run.push(0, &values);
+                    run.step();
+                    out.clear();
+                    run.take(0, &mut out)
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(all, benches, plans);
 criterion_main!(all);

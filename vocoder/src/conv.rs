@@ -1,5 +1,5 @@
-//! The 2-D convolution used throughout the project (a 1-D signal is a plane of height one), with stride and dilation
-//! per axis. Padding, bias and LeakyReLU are fused. Also its transpose.
+//! The 2-D convolution with which all networks are trained (a 1-D signal is a plane of height one), with stride and
+//! dilation per axis. Padding, bias and LeakyReLU are fused. Also its transpose.
 //!
 //! On the CPU, a convolution is one accumulating matrix product per kernel tap, on shifted views of a padded plane. For
 //! strides, the rows and columns of the plane are sorted by phase (position modulo stride), so that every tap reads

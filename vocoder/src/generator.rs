@@ -35,7 +35,7 @@ const TEMPLATE_LOOK_AHEAD_FRAMES: usize = 2;
 const MEL_LIMIT: f64 = 100.0;
 
 /// Frames per step of a whole clip: few enough for the signals between the layers to stay in the cache.
-const WHOLE_CLIP_STEPS: usize = 4;
+const STEP_FRAMES: usize = 8;
 
 /// The kind of residual block in the multi-receptive-field fusion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -597,7 +597,7 @@ impl Generator {
         }
         let template = template.as_ref().map(|(_, samples)| samples.as_slice());
         let inputs: Vec<&[f32]> = [mel.as_slice()].into_iter().chain(template).collect();
-        let made = Run::whole(&self.plan()?, batch, &inputs, WHOLE_CLIP_STEPS);
+        let made = Run::whole(&self.plan()?, batch, &inputs, STEP_FRAMES);
         self.limited(&made[0], batch)
     }
 

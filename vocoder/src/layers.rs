@@ -39,7 +39,7 @@ impl Weight {
     ) -> Result<Self> {
         let init = uniform(bound);
         if !norm {
-            return Self::plain(vb.get_with_hints(shape, "weight", init)?);
+            return vb.get_with_hints(shape, "weight", init).map(Self::Plain);
         }
         let direction = vb.get_with_hints(shape, "weight_v", init)?;
         let length = (bound * bound / 3.0 * (shape.1 * shape.2 * shape.3) as f64).sqrt();
@@ -48,15 +48,6 @@ impl Weight {
             magnitude,
             direction,
         })
-    }
-
-    /// A weight that is not trained is stored tap by tap, so that the convolution needs no copy.
-    fn plain(weight: Tensor) -> Result<Self> {
-        if weight.track_op() {
-            return Ok(Self::Plain(weight));
-        }
-        let taps_first = weight.permute((2, 3, 0, 1))?.contiguous()?;
-        Ok(Self::Plain(taps_first.permute((2, 3, 0, 1))?))
     }
 
     fn is_trained(&self) -> bool {
@@ -263,7 +254,7 @@ impl Conv {
         let known = weight.narrow(3, 0, before)?;
         let newest = weight.narrow(3, before, ahead + 1)?.sum_keepdim(3)?;
         Ok(Self {
-            weight: Weight::plain(Tensor::cat(&[known, newest], 3)?)?,
+            weight: Weight::Plain(Tensor::cat(&[known, newest], 3)?),
             bias: self.bias.clone(),
             config: ConvConfig {
                 kernel: (config.kernel.0, before + 1),
@@ -368,7 +359,7 @@ impl Upsample {
         let newest = weight.narrow(3, 0, ahead + 1)?.sum_keepdim(3)?;
         let known = weight.narrow(3, ahead + 1, before)?;
         Ok(Self {
-            weight: Weight::plain(Tensor::cat(&[newest, known], 3)?)?,
+            weight: Weight::Plain(Tensor::cat(&[newest, known], 3)?),
             bias: self.bias.clone(),
             spec: self.spec,
             kernel: (self.kernel.0, before + 1),

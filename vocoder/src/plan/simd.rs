@@ -6,8 +6,14 @@ use std::arch::aarch64::*;
 use std::arch::x86_64::*;
 
 /// A set of vector instructions that this processor has: only [`Isa::best`] and [`Isa::available`] make one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Isa(pub(super) Kind);
+
+impl std::fmt::Debug for Isa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// All sets, widest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
