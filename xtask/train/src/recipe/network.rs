@@ -81,6 +81,10 @@ pub struct Crops {
 pub struct Midi {
     /// Share of the crops that come from these clips.
     pub share: f64,
+    /// Share of the crops that are swaps: the target has the chords of one clip, struck when another clip strikes,
+    /// with the drums of that one. The harmony encoder gets the one clip, the rhythm encoder the other.
+    #[serde(default)]
+    pub swaps_share: f64,
     /// Number of clips.
     pub clips: usize,
     /// Length of a clip, in seconds.
@@ -185,6 +189,7 @@ impl NetworkRecipe {
             transpositions: midi.transpositions,
             // Two renderings can differ by twice as much; pairs that differ too much are not used.
             max_shift_semitones: self.crops.max_shift_semitones,
+            swaps: midi.swaps_share > 0.0,
             seed: self.crops.seed,
         })
     }
@@ -203,6 +208,7 @@ impl NetworkRecipe {
             equaliser_db: crops.equaliser_db,
             drums_share: crops.drums_share,
             midi_share: self.midi.as_ref().map_or(0.0, |midi| midi.share),
+            swaps_share: self.midi.as_ref().map_or(0.0, |midi| midi.swaps_share),
             seed: crops.seed,
         }
     }

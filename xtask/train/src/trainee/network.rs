@@ -20,7 +20,7 @@ use crate::checkpoint::CheckpointHeader;
 use crate::dataset::{Partition, Track, load_loops};
 use crate::discriminator::Discriminator;
 use crate::loss::{self, Networks, Views};
-use crate::midi;
+use crate::midi::{self, Renderings};
 use crate::optim::{Adam, AdamConfig};
 use crate::parameters::Parameters;
 use crate::preview::Preview;
@@ -101,12 +101,12 @@ impl NetworkTrainee {
         let preview = Preview::new(&material.parts.validation, mel.sample_rate_hz)?;
         let material = Material {
             tracks: material.parts.training,
-            renderings: match recipe.midi_settings() {
+            midi: match recipe.midi_settings() {
                 Some(settings) => {
                     let cache = workspace::cache("midi");
                     midi::load(material.data, &settings, &cache, mel.sample_rate_hz)?
                 }
-                None => Vec::new(),
+                None => Renderings::default(),
             },
             drums: load_loops(
                 material.drums,
@@ -119,9 +119,9 @@ impl NetworkTrainee {
             println!("no drum loops given (--drums): training without them");
             settings.drums_share = 0.0;
         }
-        if settings.midi_share > 0.0 && material.renderings.is_empty() {
+        if recipe.midi.is_some() && material.midi.clips.is_empty() {
             println!("no MIDI files in the data: training without them");
-            settings.midi_share = 0.0;
+            (settings.midi_share, settings.swaps_share) = (0.0, 0.0);
         }
         let sampler = CropSampler::new(&material, &mel, settings)?;
         Ok(Self {
@@ -276,6 +276,7 @@ fn validation_set(
         equaliser_db: 0.0,
         drums_share: 0.0,
         midi_share: 0.0,
+        swaps_share: 0.0,
         ..settings.clone()
     };
     let material = Material {
