@@ -27,6 +27,9 @@ pub struct NetworkRecipe {
     pub mel: MelConfig,
     /// The network.
     pub network: Architecture,
+    /// Start of HARD at the level of music; that of all layers is random without this table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Start>,
     /// Sampling of crops.
     pub crops: Crops,
     /// Crops rendered from MIDI files; none without this table.
@@ -42,6 +45,35 @@ pub struct NetworkRecipe {
     pub adversarial: Option<Adversarial>,
     /// Settings of the optimiser.
     pub optimiser: Optimiser,
+}
+
+/// The start of HARD's first and last layers. The network works on raw log-mels, whose level is most of what random
+/// layers pass on. These layers start so that the others see log-mels with mean 0 and deviation 1, and decode such.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    /// Mean of log-mels of music, in nepers.
+    pub mel_mean: f64,
+    /// Standard deviation of log-mels of music, in nepers.
+    pub mel_deviation: f64,
+}
+
+impl Start {
+    fn check(&self, network: &Architecture) -> Result<()> {
+        let Self {
+            mel_mean,
+            mel_deviation,
+        } = *self;
+        ensure!(
+            mel_mean.is_finite() && mel_deviation.is_finite() && mel_deviation > 0.0,
+            "start: mel_mean must be finite and mel_deviation above 0, found {mel_mean} and {mel_deviation}"
+        );
+        ensure!(
+            matches!(network, Architecture::Hard(_)),
+            "start: expected the network \"hard\", found {network:?}"
+        );
+        Ok(())
+    }
 }
 
 /// Sampling and augmentation of crops.
@@ -164,6 +196,9 @@ impl NetworkRecipe {
                 (0.0..=1.0).contains(share) && !frames.is_empty(),
                 "look_ahead: share must be between 0 and 1 and frames must not be empty, found {share} and {frames:?}"
             );
+        }
+        if let Some(start) = &self.start {
+            start.check(&self.network)?;
         }
         if let Some(adversarial) = &self.adversarial {
             adversarial.check(&self.crops)?;

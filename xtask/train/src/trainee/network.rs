@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use graft_material::workspace;
 use model_runtime::{FactorMap, Model, Network};
 use serde_json::json;
 use vocoder::MelConfig;
+use vocoder::layers::fold_weight_norm;
 
 use super::{Report, Trainee};
 use crate::adversary::Adversary;
@@ -24,7 +25,7 @@ use crate::midi::{self, Renderings};
 use crate::optim::{Adam, AdamConfig};
 use crate::parameters::Parameters;
 use crate::preview::Preview;
-use crate::recipe::network::NetworkRecipe;
+use crate::recipe::network::{NetworkRecipe, Start};
 use crate::sampler::{Batch, CropSampler, CropSettings, Material};
 use crate::weights::Weights;
 
@@ -73,8 +74,10 @@ impl NetworkTrainee {
         let network = recipe
             .network
             .build(&mel, true, &parameters.builder(&device))?;
-        if let Weights::Model(weights) = weights {
-            parameters.set(weights)?;
+        match (weights, &recipe.start) {
+            (Weights::Model(weights), _) => parameters.set(weights)?,
+            (Weights::Random, Some(start)) => start_at_level(&parameters, start)?,
+            _ => {}
         }
         let config = AdamConfig {
             rectified: true,
@@ -255,6 +258,30 @@ impl Trainee for NetworkTrainee {
     }
 }
 
+/// Changes random weights of HARD as [`Start`] says: the first layer to that of (x - mean) / deviation, the last one to
+/// y deviation + mean.
+fn start_at_level(parameters: &Parameters, start: &Start) -> Result<()> {
+    let (mean, deviation) = (start.mel_mean, start.mel_deviation);
+    let vars = parameters.vars();
+    let var = |name: &str| {
+        let var = vars.get(name);
+        var.with_context(|| format!("expected a weight \"{name}\", found none"))
+    };
+    let (magnitude, direction) = (var("trunk.first.weight_g")?, var("trunk.first.weight_v")?);
+    let sum = fold_weight_norm(magnitude, direction)?
+        .flatten_from(1)?
+        .sum(1)?;
+    let bias = var("trunk.first.bias")?;
+    bias.set(&(bias.as_tensor() - (sum * (mean / deviation))?)?)?;
+    magnitude.set(&(magnitude.as_tensor() / deviation)?)?;
+    for name in ["decoder.last.weight", "decoder.last.bias"] {
+        var(name)?.set(&(var(name)?.as_tensor() * deviation)?)?;
+    }
+    let bias = var("decoder.last.bias")?;
+    bias.set(&(bias.as_tensor() + mean)?)?;
+    Ok(())
+}
+
 /// One figure per factor, with three decimals.
 fn in_thousandths(figures: &FactorMap<f32>) -> String {
     let figures = figures.values().map(|value| format!("{value:.3}"));
@@ -288,4 +315,50 @@ fn validation_set(
     (0..batches)
         .map(|index| Views::new(crops.batch(index)?, device))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model_runtime::Architecture;
+    use model_runtime::hard::{HardConfig, HardDecoder};
+
+    #[test]
+    fn a_start_at_the_level_of_music_is_a_network_for_standardised_mels() {
+        let architecture = Architecture::Hard(HardConfig {
+            channels: 2,
+            latents: 12,
+            decoder: HardDecoder::Published,
+        });
+        let mel_config = MelConfig::default();
+        let network = |start: Option<&Start>| {
+            let parameters = Parameters::new(1);
+            let builder = parameters.builder(&Device::Cpu);
+            let network = architecture.build(&mel_config, true, &builder).unwrap();
+            if let Some(start) = start {
+                start_at_level(&parameters, start).unwrap();
+            }
+            network
+        };
+        let start = Start {
+            mel_mean: -4.5,
+            mel_deviation: 2.2,
+        };
+        let mel = Tensor::randn(-4f32, 2.0, (1, 1, 128, 8), &Device::Cpu).unwrap();
+        let standard = ((&mel + 4.5).unwrap() / 2.2).unwrap();
+        let through = |network: &dyn Network, mel: &Tensor| {
+            let means = network.encode(mel).unwrap().means();
+            network.decode(&means).unwrap()
+        };
+        let plain = through(&*network(None), &standard);
+        let expected = plain.affine(2.2, -4.5).unwrap();
+        let found = through(&*network(Some(&start)), &mel);
+        let largest = |tensor: Tensor| -> f32 {
+            let largest = tensor.abs().unwrap().max_all().unwrap();
+            largest.to_scalar().unwrap()
+        };
+        assert!(largest((&found - &expected).unwrap()) < 1e-4);
+        let raw = through(&*network(None), &mel);
+        assert!(largest((raw - expected).unwrap()) > 1.0);
+    }
 }
