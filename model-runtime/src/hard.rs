@@ -75,6 +75,13 @@ pub struct Hard {
     decoder: Stack,
 }
 
+impl HardConfig {
+    /// Frequency positions of the latents.
+    pub fn positions(&self, mel: &MelConfig) -> usize {
+        mel.n_mels / STRIDE.pow(STAGES as u32)
+    }
+}
+
 impl NetworkConfig for HardConfig {
     fn sizes(&self) -> Vec<(&'static str, usize, RangeInclusive<usize>)> {
         vec![

@@ -9,6 +9,7 @@ use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::pitch_guide::PitchGuide;
 use crate::sampler::{Batch, View};
 
 /// Distance between decoded and true log-mel.
@@ -39,6 +40,27 @@ pub struct Loss {
     /// distance of their means per element, added up over the factors.
     #[serde(default)]
     pub consistency: f64,
+    /// For HARD: a pull of the harmony latent to the notes that its encoder hears, at the start; none without this
+    /// table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guide: Option<Guide>,
+}
+
+/// A pull of the harmony latent's mean to [`PitchGuide::pattern`], as squared distance per element.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Guide {
+    /// Weight at the first step. It falls evenly to zero.
+    pub weight: f64,
+    /// Step from which the weight is zero.
+    pub steps: u64,
+}
+
+impl Guide {
+    /// Weight at a step.
+    pub fn weight_at(&self, step: u64) -> f64 {
+        self.weight * (1.0 - step as f64 / self.steps as f64).max(0.0)
+    }
 }
 
 impl Loss {
@@ -160,11 +182,12 @@ pub struct Networks<'a> {
 }
 
 /// Encodes the shifted views, samples both latents, rotates the harmony back, decodes, and compares with the
-/// unshifted mel. The samples depend only on `seed`.
+/// unshifted mel. The samples depend only on `seed`. `guide` has the weight of this step.
 pub fn step_loss(
     networks: &Networks,
     views: &Views,
     weights: &Loss,
+    guide: Option<(&PitchGuide, f64)>,
     seed: u64,
 ) -> Result<StepLoss> {
     let network = networks.trained;
@@ -182,6 +205,11 @@ pub fn step_loss(
     let mut total = reconstruction.clone();
     for (factor, kl) in kl.iter() {
         total = (total + (kl * weights.kl(factor))?)?;
+    }
+    if let Some((guide, weight)) = guide {
+        let pattern = guide.pattern(&views.views[Factor::Harmony])?;
+        let distance = (&latents[Factor::Harmony].mean - pattern)?.sqr()?;
+        total = (total + (distance.mean_all()? * weight)?)?;
     }
     if weights.consistency > 0.0 {
         let own = network.encode(&views.target)?;
@@ -416,6 +444,7 @@ mod tests {
             kl_rhythm: 0.0,
             cycle: 0.0,
             consistency: 1.0,
+            guide: None,
         };
         let views = Views::new(batch, &Device::Cpu).unwrap();
         let model = Model::built_in().unwrap();
@@ -423,10 +452,20 @@ mod tests {
             trained: &**model.network(),
             frozen: None,
         };
-        let loss = step_loss(&networks, &views, &weights, 1).unwrap();
+        let loss = step_loss(&networks, &views, &weights, None, 1).unwrap();
         let reconstruction = loss.figures().unwrap().reconstruction;
         let total = loss.total.to_scalar::<f32>().unwrap();
         [reconstruction, total - reconstruction]
+    }
+
+    #[test]
+    fn the_guide_lets_go() {
+        let guide = Guide {
+            weight: 2.0,
+            steps: 100,
+        };
+        let weights = [0, 25, 100, 1000].map(|step| guide.weight_at(step));
+        assert_eq!(weights, [2.0, 1.5, 0.0, 0.0]);
     }
 
     #[test]
@@ -483,13 +522,14 @@ mod tests {
             kl_rhythm: 0.01,
             cycle,
             consistency,
+            guide: None,
         };
         let networks = Networks {
             trained: &*trained,
             frozen: Some(&*frozen),
         };
         let views = Views::new(batch, &Device::Cpu).unwrap();
-        let loss = step_loss(&networks, &views, &weights, 1).unwrap();
+        let loss = step_loss(&networks, &views, &weights, None, 1).unwrap();
         let figures = loss.figures().unwrap();
         assert!(figures.cycle.values().all(|&drift| drift > 0.0));
         let gradients = loss.total.backward().unwrap();

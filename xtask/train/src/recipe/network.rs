@@ -11,7 +11,7 @@ use super::is_standard;
 use super::optimiser::Optimiser;
 use crate::adversary::AdversaryConfig;
 use crate::discriminator;
-use crate::loss::Loss;
+use crate::loss::{Guide, Loss};
 use crate::midi::MidiSettings;
 use crate::sampler::CropSettings;
 use vocoder::MelConfig;
@@ -199,6 +199,17 @@ impl NetworkRecipe {
         }
         if let Some(start) = &self.start {
             start.check(&self.network)?;
+        }
+        if let Some(Guide { weight, steps }) = &self.loss.guide {
+            ensure!(
+                *weight > 0.0 && *steps > 0,
+                "guide: weight and steps must be above 0, found {weight} and {steps}"
+            );
+            ensure!(
+                matches!(self.network, Architecture::Hard(_)),
+                "guide: expected the network \"hard\", found {:?}",
+                self.network
+            );
         }
         if let Some(adversarial) = &self.adversarial {
             adversarial.check(&self.crops)?;

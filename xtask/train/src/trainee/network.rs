@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use graft_material::workspace;
-use model_runtime::{FactorMap, Model, Network};
+use model_runtime::{Architecture, FactorMap, Model, Network};
 use serde_json::json;
 use vocoder::MelConfig;
 use vocoder::layers::fold_weight_norm;
@@ -24,6 +24,7 @@ use crate::loss::{self, Networks, Views};
 use crate::midi::{self, Renderings};
 use crate::optim::{Adam, AdamConfig};
 use crate::parameters::Parameters;
+use crate::pitch_guide::PitchGuide;
 use crate::preview::Preview;
 use crate::recipe::network::{NetworkRecipe, Start};
 use crate::sampler::{Batch, CropSampler, CropSettings, Material};
@@ -50,6 +51,7 @@ pub struct NetworkTrainee {
     network: Arc<dyn Network>,
     optimiser: Adam,
     adversary: Option<Adversary<Discriminator>>,
+    guide: Option<PitchGuide>,
     batches: BatchStream<Batch>,
     validation: Vec<Views>,
     preview: Preview,
@@ -99,6 +101,15 @@ impl NetworkTrainee {
         });
         let adversary = adversary.transpose()?;
 
+        let guide = match (&recipe.loss.guide, &recipe.network) {
+            (Some(_), Architecture::Hard(config)) => Some(PitchGuide::new(
+                &mel,
+                config.latents,
+                config.positions(&mel),
+                &device,
+            )?),
+            _ => None,
+        };
         let mut settings = recipe.crop_settings();
         let validation = validation_set(&material.parts.validation, &mel, &settings, &device)?;
         let preview = Preview::new(&material.parts.validation, mel.sample_rate_hz)?;
@@ -135,6 +146,7 @@ impl NetworkTrainee {
             network,
             optimiser,
             adversary,
+            guide,
             validation,
             preview,
         })
@@ -182,7 +194,14 @@ impl Trainee for NetworkTrainee {
             trained: &**limited.as_ref().unwrap_or(&self.network),
             frozen: frozen.as_deref(),
         };
-        let loss = loss::step_loss(&networks, &views, &recipe.loss, noise_seed)?;
+        let guide_weight = recipe
+            .loss
+            .guide
+            .as_ref()
+            .map(|guide| guide.weight_at(step));
+        let guide = self.guide.as_ref().zip(guide_weight);
+        let guide = guide.filter(|(_, weight)| *weight > 0.0);
+        let loss = loss::step_loss(&networks, &views, &recipe.loss, guide, noise_seed)?;
         let learning_rate = recipe.optimiser.learning_rate(step);
         let mut adversary = self.adversary.as_mut().filter(|a| a.takes_part(step));
         let trial = match &mut adversary {
@@ -320,7 +339,6 @@ fn validation_set(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model_runtime::Architecture;
     use model_runtime::hard::{HardConfig, HardDecoder};
 
     #[test]
