@@ -79,6 +79,13 @@ pub struct Hard {
     plan: PlanCell,
 }
 
+impl HardConfig {
+    /// Frequency positions of the latents.
+    pub fn positions(&self, mel: &MelConfig) -> usize {
+        mel.n_mels / STRIDE.pow(STAGES as u32)
+    }
+}
+
 impl NetworkConfig for HardConfig {
     fn sizes(&self) -> Vec<(&'static str, usize, RangeInclusive<usize>)> {
         vec![

@@ -59,6 +59,7 @@ pub fn load(folders: &[PathBuf], count: usize, seconds: f64, seed: u64) -> Resul
         seconds,
         transpositions: 1,
         max_shift_semitones: 0,
+        swaps: false,
         seed,
     };
     let cache = workspace::root().join("target/cache/midi");

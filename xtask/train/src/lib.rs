@@ -16,6 +16,7 @@ pub mod loss;
 pub mod midi;
 pub mod optim;
 pub mod parameters;
+pub mod pitch_guide;
 pub mod preview;
 pub mod recipe;
 pub mod run;

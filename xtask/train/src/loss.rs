@@ -9,6 +9,7 @@ use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::pitch_guide::PitchGuide;
 use crate::sampler::{Batch, View};
 
 /// Distance between decoded and true log-mel.
@@ -35,6 +36,31 @@ pub struct Loss {
     /// the result should encode to the same latents. Squared distance divided by the latents' variance.
     #[serde(default)]
     pub cycle: f64,
+    /// Weight of the latents' consistency: those of a view, transposed back, should be those of the target. Squared
+    /// distance of their means per element, added up over the factors.
+    #[serde(default)]
+    pub consistency: f64,
+    /// For HARD: a pull of the harmony latent to the notes that its encoder hears, at the start; none without this
+    /// table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guide: Option<Guide>,
+}
+
+/// A pull of the harmony latent's mean to [`PitchGuide::pattern`], as squared distance per element.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Guide {
+    /// Weight at the first step. It falls evenly to zero.
+    pub weight: f64,
+    /// Step from which the weight is zero.
+    pub steps: u64,
+}
+
+impl Guide {
+    /// Weight at a step.
+    pub fn weight_at(&self, step: u64) -> f64 {
+        self.weight * (1.0 - step as f64 / self.steps as f64).max(0.0)
+    }
 }
 
 impl Loss {
@@ -156,11 +182,12 @@ pub struct Networks<'a> {
 }
 
 /// Encodes the shifted views, samples both latents, rotates the harmony back, decodes, and compares with the
-/// unshifted mel. The samples depend only on `seed`.
+/// unshifted mel. The samples depend only on `seed`. `guide` has the weight of this step.
 pub fn step_loss(
     networks: &Networks,
     views: &Views,
     weights: &Loss,
+    guide: Option<(&PitchGuide, f64)>,
     seed: u64,
 ) -> Result<StepLoss> {
     let network = networks.trained;
@@ -178,6 +205,19 @@ pub fn step_loss(
     let mut total = reconstruction.clone();
     for (factor, kl) in kl.iter() {
         total = (total + (kl * weights.kl(factor))?)?;
+    }
+    if let Some((guide, weight)) = guide {
+        let pattern = guide.pattern(&views.views[Factor::Harmony])?;
+        let distance = (&latents[Factor::Harmony].mean - pattern)?.sqr()?;
+        total = (total + (distance.mean_all()? * weight)?)?;
+    }
+    if weights.consistency > 0.0 {
+        let own = network.encode(&views.target)?;
+        for (factor, latent) in latents.iter() {
+            let back = views.transpose_back(network, factor, &latent.mean)?;
+            let distance = (back - &own[factor].mean)?.sqr()?.mean_all()?;
+            total = (total + (distance * weights.consistency)?)?;
+        }
     }
     let mut cycle = None;
     if let Some(frozen) = networks.frozen {
@@ -389,8 +429,9 @@ mod tests {
             .collect()
     }
 
-    /// Reconstruction loss of the built-in model for a crop shifted by `heard` and said to be shifted by `told`.
-    fn reconstruction(heard: i32, told: i32) -> f32 {
+    /// Reconstruction loss of the built-in model for a crop shifted by `heard` and said to be shifted by `told`, and
+    /// the distance of its latents from those of the unshifted crop.
+    fn losses(heard: i32, told: i32) -> [f32; 2] {
         let batch = Batch {
             target: crop(0),
             views: views(crop(heard), crop(-2), vec![told]),
@@ -402,6 +443,8 @@ mod tests {
             kl_harmony: 0.0,
             kl_rhythm: 0.0,
             cycle: 0.0,
+            consistency: 1.0,
+            guide: None,
         };
         let views = Views::new(batch, &Device::Cpu).unwrap();
         let model = Model::built_in().unwrap();
@@ -409,26 +452,40 @@ mod tests {
             trained: &**model.network(),
             frozen: None,
         };
-        step_loss(&networks, &views, &weights, 1)
-            .unwrap()
-            .figures()
-            .unwrap()
-            .reconstruction
+        let loss = step_loss(&networks, &views, &weights, None, 1).unwrap();
+        let reconstruction = loss.figures().unwrap().reconstruction;
+        let total = loss.total.to_scalar::<f32>().unwrap();
+        [reconstruction, total - reconstruction]
+    }
+
+    #[test]
+    fn the_guide_lets_go() {
+        let guide = Guide {
+            weight: 2.0,
+            steps: 100,
+        };
+        let weights = [0, 25, 100, 1000].map(|step| guide.weight_at(step));
+        assert_eq!(weights, [2.0, 1.5, 0.0, 0.0]);
     }
 
     #[test]
     fn the_loss_rises_when_the_rotation_has_the_wrong_sign() {
         for shift in [-5, 4] {
-            let (right, wrong) = (reconstruction(shift, shift), reconstruction(shift, -shift));
-            assert!(
-                wrong > 1.2 * right,
-                "{shift}: {right} with the right sign, {wrong} with the wrong one"
-            );
+            let (right, wrong) = (losses(shift, shift), losses(shift, -shift));
+            for (right, wrong) in right.into_iter().zip(wrong) {
+                assert!(
+                    wrong > 1.2 * right,
+                    "{shift}: {right} with the right sign, {wrong} with the wrong one"
+                );
+            }
         }
     }
 
-    /// Gradients of the loss by parameter, with a weight on the cycle consistency.
-    fn gradients(parameters: &Parameters, cycle: f64) -> BTreeMap<String, Vec<f32>> {
+    /// Gradients of the loss by parameter, with weights on cycle consistency and consistency.
+    fn gradients(
+        parameters: &Parameters,
+        [cycle, consistency]: [f64; 2],
+    ) -> BTreeMap<String, Vec<f32>> {
         let architecture = Architecture::PitchAligned(PitchAlignedConfig {
             harmony_channels: 3,
             harmony_latents: 1,
@@ -464,13 +521,15 @@ mod tests {
             kl_harmony: 0.01,
             kl_rhythm: 0.01,
             cycle,
+            consistency,
+            guide: None,
         };
         let networks = Networks {
             trained: &*trained,
             frozen: Some(&*frozen),
         };
         let views = Views::new(batch, &Device::Cpu).unwrap();
-        let loss = step_loss(&networks, &views, &weights, 1).unwrap();
+        let loss = step_loss(&networks, &views, &weights, None, 1).unwrap();
         let figures = loss.figures().unwrap();
         assert!(figures.cycle.values().all(|&drift| drift > 0.0));
         let gradients = loss.total.backward().unwrap();
@@ -482,11 +541,14 @@ mod tests {
         vars.map(|(name, var)| (name, values(&var))).collect()
     }
 
-    #[test]
-    fn the_cycle_teaches_the_decoder_alone() {
+    /// Change of the gradients of the encoder and the decoder by such weights.
+    fn changes(weights: [f64; 2]) -> [f32; 2] {
         let parameters = Parameters::new(1);
-        let (without, with) = (gradients(&parameters, 0.0), gradients(&parameters, 1.0));
-        let changed = |part: &str| -> f32 {
+        let (without, with) = (
+            gradients(&parameters, [0.0; 2]),
+            gradients(&parameters, weights),
+        );
+        ["encoder", "mel_decoder"].map(|part| {
             let (mut distance, mut size) = (0.0, 0.0);
             for (name, gradient) in without.iter().filter(|(name, _)| name.contains(part)) {
                 let pairs = gradient.iter().zip(&with[name]);
@@ -494,8 +556,20 @@ mod tests {
                 size += gradient.iter().map(|a| a.abs()).sum::<f32>();
             }
             distance / size
-        };
-        assert!(changed("encoder") < 1e-5, "{}", changed("encoder"));
-        assert!(changed("mel_decoder") > 1e-2, "{}", changed("mel_decoder"));
+        })
+    }
+
+    #[test]
+    fn the_cycle_teaches_the_decoder_alone() {
+        let [encoder, decoder] = changes([1.0, 0.0]);
+        assert!(encoder < 1e-5, "{encoder}");
+        assert!(decoder > 1e-2, "{decoder}");
+    }
+
+    #[test]
+    fn the_consistency_teaches_the_encoder_alone() {
+        let [encoder, decoder] = changes([0.0, 1.0]);
+        assert!(encoder > 1e-2, "{encoder}");
+        assert!(decoder < 1e-5, "{decoder}");
     }
 }

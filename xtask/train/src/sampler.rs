@@ -14,7 +14,7 @@ use vocoder::MelConfig;
 use crate::batches::{MakeBatch, random};
 use crate::dataset::Track;
 use crate::equaliser::Equaliser;
-use crate::midi::Rendering;
+use crate::midi::{Rendering, Renderings, Swap};
 use crate::shifted_mel::{Layer, ShiftedMel};
 
 /// Sampling and augmentation of crops.
@@ -41,6 +41,8 @@ pub struct CropSettings {
     pub drums_share: f64,
     /// Share of the crops that come from renderings of MIDI files.
     pub midi_share: f64,
+    /// Share of the crops that are swaps of such renderings.
+    pub swaps_share: f64,
     /// Seed of all random numbers.
     pub seed: u64,
 }
@@ -73,10 +75,14 @@ impl CropSettings {
             "drums_share must be between 0 and 1, found {}",
             self.drums_share
         );
+        let Self {
+            midi_share,
+            swaps_share,
+            ..
+        } = *self;
         ensure!(
-            (0.0..=1.0).contains(&self.midi_share),
-            "midi.share must be between 0 and 1, found {}",
-            self.midi_share
+            midi_share >= 0.0 && swaps_share >= 0.0 && midi_share + swaps_share <= 1.0,
+            "midi.share and midi.swaps_share must be at least 0 and at most 1 in sum, found {midi_share} and {swaps_share}"
         );
         ensure!(
             (0.0..=100.0).contains(&self.tuning_cents) && (0.0..=40.0).contains(&self.equaliser_db),
@@ -93,8 +99,8 @@ impl CropSettings {
 pub struct Material {
     /// Music.
     pub tracks: Vec<Arc<Track>>,
-    /// Clips of MIDI files.
-    pub renderings: Vec<Rendering>,
+    /// Clips of MIDI files, and swaps of them.
+    pub midi: Renderings,
     /// Drum loops to mix into the music.
     pub drums: Vec<Pcm>,
 }
@@ -158,7 +164,9 @@ pub struct CropSampler {
 struct Library {
     tracks_by_artist: Vec<Vec<Arc<Track>>>,
     /// Renderings with at least two transpositions, long enough for a crop.
-    renderings: Vec<Rendering>,
+    renderings: Vec<Arc<Rendering>>,
+    /// Swaps of such renderings.
+    swaps: Vec<Swap>,
     /// Drum loops, repeated to be long enough for a crop.
     drums: Vec<Pcm>,
 }
@@ -209,18 +217,19 @@ impl MakeBatch for CropSampler {
         let mut random = random(self.settings.seed, index);
         let max_shift = max_shift as i32;
         for crop in 0..size {
-            let source = self
-                .library
-                .draw_source(self.settings.midi_share, &mut random)?;
+            let source = self.library.draw_source(&self.settings, &mut random)?;
             let crop_samples = frames * self.hop_length;
             let start_samples = random.random_range(0..=source.samples() - crop_samples);
             let gain = random.random_range(-gain_nepers..=gain_nepers).exp();
             let mut sounds = source.draw_views(max_shift, &mut random);
-            if !self.settings.two_views {
-                sounds.rhythm = sounds.harmony;
-            }
-            if random.random_bool(self.settings.unshifted_share) {
-                (sounds.harmony, sounds.rhythm) = (sounds.target, sounds.target);
+            let unshifted = random.random_bool(self.settings.unshifted_share);
+            if source.has_one_sound() {
+                if !self.settings.two_views {
+                    sounds.rhythm = sounds.harmony;
+                }
+                if unshifted {
+                    (sounds.harmony, sounds.rhythm) = (sounds.target, sounds.target);
+                }
             }
 
             let tuning = match self.settings.tuning_cents {
@@ -254,7 +263,7 @@ impl MakeBatch for CropSampler {
                     gain,
                     equaliser: equaliser.as_ref(),
                 };
-                let still = sounds.drums.map(|pcm| Layer {
+                let still = view.drums.map(|pcm| Layer {
                     pcm,
                     semitones: tuning,
                     ..own
@@ -275,20 +284,24 @@ impl Library {
             "drums_share needs drum loops (--drums), found none"
         );
         let tracks_by_artist = by_artist(&material.tracks, crop_samples)?;
-        let renderings: Vec<Rendering> = material
-            .renderings
-            .iter()
-            .filter(|rendering| {
-                let [(_, first), _, ..] = rendering.pitched.as_slice() else {
-                    return false;
-                };
-                first.samples.len() >= crop_samples
-            })
-            .cloned()
-            .collect();
+        let is_usable = |rendering: &Rendering| match rendering.pitched.as_slice() {
+            [(_, first), _, ..] => first.samples.len() >= crop_samples,
+            _ => false,
+        };
+        let renderings = material.midi.clips.iter();
+        let renderings: Vec<_> = renderings.filter(|clip| is_usable(clip)).cloned().collect();
         ensure!(
             settings.midi_share == 0.0 || !renderings.is_empty(),
             "the MIDI share needs MIDI files with two transpositions of at least {crop_samples} samples, found none"
+        );
+        let swaps = material.midi.swaps.iter();
+        let swaps: Vec<_> = swaps
+            .filter(|swap| is_usable(&swap.remix))
+            .cloned()
+            .collect();
+        ensure!(
+            settings.swaps_share == 0.0 || !swaps.is_empty(),
+            "the share of swaps needs two MIDI clips with two transpositions of at least {crop_samples} samples, found none"
         );
         let long_enough = |pcm: &Pcm| Pcm {
             samples: pcm
@@ -303,17 +316,28 @@ impl Library {
         Ok(Self {
             tracks_by_artist,
             renderings,
+            swaps,
             drums: material.drums.iter().map(long_enough).collect(),
         })
     }
 
-    fn draw_source(&self, midi_share: f64, random: &mut StdRng) -> Result<Source<'_>> {
-        // Draw no random number without MIDI, so that the crops of recipes without it stay the same.
+    fn draw_source(&self, settings: &CropSettings, random: &mut StdRng) -> Result<Source<'_>> {
+        let CropSettings {
+            midi_share,
+            swaps_share,
+            ..
+        } = *settings;
+        // Draw no random number without MIDI or swaps, so that the crops of recipes without them stay the same.
         if midi_share > 0.0 && random.random_bool(midi_share) {
             let rendering = self.renderings.choose(random);
             return Ok(Source::Rendering(
                 rendering.context("there are renderings")?,
             ));
+        }
+        // Of the crops that are left.
+        if swaps_share > 0.0 && random.random_bool((swaps_share / (1.0 - midi_share)).min(1.0)) {
+            let swap = self.swaps.choose(random);
+            return Ok(Source::Swap(swap.context("there are swaps")?));
         }
         Ok(Source::Track(draw_track(&self.tracks_by_artist, random)?))
     }
@@ -371,15 +395,14 @@ pub fn draw_track<'a, T>(by_artist: &'a [Vec<T>], random: &mut StdRng) -> Result
 enum Source<'a> {
     Track(&'a Track),
     Rendering(&'a Rendering),
+    Swap(&'a Swap),
 }
 
-/// The same music for target, harmony view and rhythm view.
+/// What target, harmony view and rhythm view are made of.
 struct Views<'a> {
     target: Sound<'a>,
     harmony: Sound<'a>,
     rhythm: Sound<'a>,
-    /// Drums, which are not transposed in any of them.
-    drums: Option<&'a Pcm>,
 }
 
 /// A sound and its pitch.
@@ -390,6 +413,42 @@ struct Sound<'a> {
     semitones: i32,
     /// Part of the transposition that the analysis applies.
     analysed_semitones: i32,
+    /// Drums, which are not transposed.
+    drums: Option<&'a Pcm>,
+}
+
+impl<'a> Sound<'a> {
+    /// A rendering at one of its transpositions.
+    fn of(rendering: &'a Rendering, (semitones, pcm): &'a (i32, Pcm)) -> Self {
+        Self {
+            pcm,
+            semitones: *semitones,
+            analysed_semitones: 0,
+            drums: rendering.drums.as_ref(),
+        }
+    }
+
+    /// Draws one of the transpositions of a rendering.
+    fn draw(rendering: &'a Rendering, random: &mut StdRng) -> Self {
+        let transposed = rendering.pitched.choose(random);
+        Self::of(
+            rendering,
+            transposed.expect("renderings have transpositions"),
+        )
+    }
+
+    /// Draws one of the transpositions that differ from `semitones` by at most `max_shift`.
+    fn draw_near(
+        rendering: &'a Rendering,
+        semitones: i32,
+        max_shift: i32,
+        random: &mut StdRng,
+    ) -> Option<Self> {
+        let near = rendering.pitched.iter();
+        let near = near.filter(|(other, _)| (other - semitones).abs() <= max_shift);
+        let near: Vec<_> = near.collect();
+        Some(Self::of(rendering, near.choose(random)?))
+    }
 }
 
 impl<'a> Source<'a> {
@@ -397,7 +456,13 @@ impl<'a> Source<'a> {
         match self {
             Self::Track(track) => track.pcm.samples.len(),
             Self::Rendering(rendering) => rendering.pitched[0].1.samples.len(),
+            Self::Swap(swap) => swap.remix.pitched[0].1.samples.len(),
         }
+    }
+
+    /// Whether target and views are the same music, so that they may also be the same sound.
+    fn has_one_sound(&self) -> bool {
+        !matches!(self, Self::Swap(_))
     }
 
     /// Views whose pitch differs from the target's by at most `max_shift`.
@@ -408,35 +473,42 @@ impl<'a> Source<'a> {
                     pcm: &track.pcm,
                     semitones,
                     analysed_semitones: semitones,
+                    drums: None,
                 };
                 let mut draw = || shifted(random.random_range(-max_shift..=max_shift));
                 Views {
                     harmony: draw(),
                     rhythm: draw(),
                     target: shifted(0),
-                    drums: None,
                 }
             }
             Self::Rendering(rendering) => {
-                let view = |(semitones, pcm): &'a (i32, Pcm)| Sound {
-                    pcm,
-                    semitones: *semitones,
-                    analysed_semitones: 0,
+                let target = Sound::draw(rendering, random);
+                let mut draw = || {
+                    Sound::draw_near(rendering, target.semitones, max_shift, random)
+                        .expect("the target is near itself")
                 };
-                let mut draw = |near: Option<i32>| {
-                    let views = rendering.pitched.iter().map(view);
-                    let views = views.filter(|view| {
-                        near.is_none_or(|near| (view.semitones - near).abs() <= max_shift)
-                    });
-                    let views: Vec<Sound> = views.collect();
-                    *views.choose(random).expect("the target is near itself")
-                };
-                let target = draw(None);
                 Views {
-                    harmony: draw(Some(target.semitones)),
-                    rhythm: draw(Some(target.semitones)),
+                    harmony: draw(),
+                    rhythm: draw(),
                     target,
-                    drums: rendering.drums.as_ref(),
+                }
+            }
+            Self::Swap(Swap {
+                remix,
+                harmony,
+                rhythm,
+            }) => {
+                let target = Sound::draw(remix, random);
+                Views {
+                    harmony: Sound::draw_near(harmony, target.semitones, max_shift, random)
+                        .expect("a remix has the transpositions of its harmony"),
+                    // Its chords are others, so it has no pitch relative to the target.
+                    rhythm: Sound {
+                        semitones: target.semitones,
+                        ..Sound::draw(rhythm, random)
+                    },
+                    target,
                 }
             }
         }
@@ -463,6 +535,7 @@ fn draw_loop<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ops::Range;
 
     fn settings() -> CropSettings {
         CropSettings {
@@ -476,6 +549,7 @@ mod tests {
             equaliser_db: 0.0,
             drums_share: 0.0,
             midi_share: 0.0,
+            swaps_share: 0.0,
             seed: 3,
         }
     }
@@ -509,10 +583,16 @@ mod tests {
 
     /// The band with the most energy in each crop.
     fn loudest_bands(values: &[f32], frames: usize) -> Vec<usize> {
+        loudest_bands_among(values, 0..128, frames)
+    }
+
+    /// The one of these bands with the most energy in each crop.
+    fn loudest_bands_among(values: &[f32], bands: Range<usize>, frames: usize) -> Vec<usize> {
         let of_crop = |crop: &[f32]| {
-            let sums: Vec<f32> = crop.chunks(frames).map(|row| row.iter().sum()).collect();
-            (0..sums.len())
-                .max_by(|&a, &b| sums[a].total_cmp(&sums[b]))
+            let row = |band: usize| crop[band * frames..(band + 1) * frames].iter().sum::<f32>();
+            bands
+                .clone()
+                .max_by(|&a, &b| row(a).total_cmp(&row(b)))
                 .unwrap()
         };
         values.chunks(128 * frames).map(of_crop).collect()
@@ -691,14 +771,17 @@ mod tests {
         let pcm = |hz: f32| Pcm::normalised(&sine(hz, 20_000), 22_050).unwrap();
         let transposed = |semitones: i32| pcm(400.0 * (semitones as f32 / 12.0).exp2());
         let material = Material {
-            renderings: vec![Rendering {
-                name: "song".into(),
-                pitched: [-6, -1, 4, 8].map(|n| (n, transposed(n))).into(),
-                drums: Some(Pcm {
-                    level: 1e-6,
-                    ..pcm(6000.0)
-                }),
-            }],
+            midi: Renderings {
+                clips: vec![Arc::new(Rendering {
+                    name: "song".into(),
+                    pitched: [-6, -1, 4, 8].map(|n| (n, transposed(n))).into(),
+                    drums: Some(Pcm {
+                        level: 1e-6,
+                        ..pcm(6000.0)
+                    }),
+                })],
+                swaps: Vec::new(),
+            },
             ..material()
         };
         let settings = CropSettings {
@@ -739,6 +822,67 @@ mod tests {
                     assert!((a - b).abs() < 0.05, "{band}: {a} {b}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn crops_of_swaps_have_the_harmony_of_one_clip_and_the_drums_of_the_other() {
+        let pcm = |hz: f32| {
+            let step = std::f32::consts::TAU * hz / 22_050.0;
+            let samples: Vec<f32> = (0..20_000).map(|n| (step * n as f32).sin()).collect();
+            Pcm::normalised(&samples, 22_050).unwrap()
+        };
+        // Sines for chords, and sines above 3 kHz for drums.
+        let rendering = |hz: f32, drums_hz: f32, semitones: [i32; 3]| Rendering {
+            name: "song".into(),
+            pitched: semitones
+                .map(|n| (n, pcm(hz * (n as f32 / 12.0).exp2())))
+                .into(),
+            drums: Some(pcm(drums_hz)),
+        };
+        let clips = [
+            Arc::new(rendering(300.0, 4000.0, [-5, 0, 4])),
+            Arc::new(rendering(900.0, 8000.0, [-2, 1, 3])),
+        ];
+        let material = Material {
+            midi: Renderings {
+                swaps: vec![Swap {
+                    remix: rendering(300.0, 8000.0, [-5, 0, 4]),
+                    harmony: Arc::clone(&clips[0]),
+                    rhythm: Arc::clone(&clips[1]),
+                }],
+                clips: clips.into(),
+            },
+            ..material()
+        };
+        for two_views in [false, true] {
+            let settings = CropSettings {
+                swaps_share: 1.0,
+                unshifted_share: 0.5,
+                two_views,
+                batch: 32,
+                ..settings()
+            };
+            let mut sampler = CropSampler::new(&material, &MelConfig::default(), settings).unwrap();
+            let batch = sampler.batch(0).unwrap();
+            let chords = |mels| loudest_bands_among(mels, 0..64, 16);
+            let drums = |mels| loudest_bands_among(mels, 64..128, 16);
+            let [harmony, rhythm] = [Factor::Harmony, Factor::Rhythm].map(|f| &batch.views[f]);
+            let (target, heard) = (chords(&batch.target), chords(&harmony.mels));
+            for ((target, found), shift) in target.iter().zip(heard).zip(&harmony.shift_semitones) {
+                assert!(shift.abs() <= 7, "{shift}");
+                let expected = (*target as f32 + 1.0) * (*shift as f32 / 12.0).exp2() - 1.0;
+                let off = (found as f32 - expected).abs();
+                assert!(off <= 1.5, "{shift}: band {found} from {target}");
+            }
+            assert!(harmony.shift_semitones.iter().any(|&shift| shift != 0));
+            let others = chords(&rhythm.mels);
+            assert!(target.iter().zip(others).all(|(a, b)| b > 2 * a));
+            let struck = drums(&batch.target);
+            assert_eq!(struck, drums(&rhythm.mels));
+            let others = drums(&harmony.mels);
+            assert!(struck.iter().zip(others).all(|(a, b)| b + 10 < *a));
+            assert_eq!(rhythm.shift_semitones, [0; 32]);
         }
     }
 

@@ -1,20 +1,23 @@
 //! `cargo xtask train`: starts or resumes a training run.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::Device;
+use candle_core::{Device, Tensor, Var};
 use clap::Args;
 use graft_material::workspace;
-use model_runtime::Model;
+use model_runtime::{Architecture, Model};
 
 use crate::assemble;
 use crate::checkpoint::{self, CheckpointHeader};
 use crate::dataset::{Dataset, Split};
 use crate::device::DeviceName;
+use crate::parameters::Parameters;
 use crate::recipe::Recipe;
+use crate::recipe::network::NetworkRecipe;
 use crate::run::{Run, Until};
 use crate::trainee::magnitudes::MagnitudesTrainee;
 use crate::trainee::network::{NetworkMaterial, NetworkTrainee};
@@ -169,11 +172,17 @@ fn crop_frames(recipe: &Recipe, reconstructor: Option<Reconstructor>) -> usize {
 fn from_model(recipe: Recipe, path: &Path) -> Result<(CheckpointHeader, Weights)> {
     let model = Model::load(path)?;
     let origin = assemble::origin(&model, &recipe);
+    let tensors = candle_core::safetensors::load(path, &Device::Cpu)?;
     let (held, prefix) = match &recipe {
-        Recipe::Network(_) => (
-            Some(format!("{:?}", model.header().architecture)),
-            "network.",
-        ),
+        Recipe::Network(recipe) => {
+            let mut held = &model.header().architecture;
+            if *held != recipe.network && has_weights_for(&tensors, recipe)? {
+                let changes = changes(held, &recipe.network)?;
+                println!("unlike {}, the recipe has {changes}", path.display());
+                held = &recipe.network;
+            }
+            (Some(format!("{held:?}")), "network.")
+        }
         Recipe::Voice(_) => {
             let generator = model.header().generator.as_ref();
             (generator.map(|config| format!("{config:?}")), "generator.")
@@ -201,7 +210,7 @@ fn from_model(recipe: Recipe, path: &Path) -> Result<(CheckpointHeader, Weights)
         path.display(),
         recipe.trained()
     );
-    let weights = candle_core::safetensors::load(path, &Device::Cpu)?
+    let weights = tensors
         .into_iter()
         .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor)))
         .collect();
@@ -209,6 +218,27 @@ fn from_model(recipe: Recipe, path: &Path) -> Result<(CheckpointHeader, Weights)
         CheckpointHeader::new(recipe, Some(origin)),
         Weights::Model(weights),
     ))
+}
+
+/// Whether a model file's network has the tensors that a recipe's network needs, and no others.
+fn has_weights_for(tensors: &HashMap<String, Tensor>, recipe: &NetworkRecipe) -> Result<bool> {
+    let parameters = Parameters::new(recipe.crops.seed);
+    let builder = parameters.builder(&Device::Cpu).pp("network");
+    recipe.network.build(&recipe.mel, false, &builder)?;
+    let needed = parameters.vars();
+    let found = tensors.keys().filter(|name| name.starts_with("network."));
+    let fits =
+        |(name, var): (&String, &Var)| tensors.get(name).map(Tensor::shape) == Some(var.shape());
+    Ok(needed.len() == found.count() && needed.iter().all(fits))
+}
+
+/// The settings of `to` that differ from those of `from`, as text.
+fn changes(from: &Architecture, to: &Architecture) -> Result<String> {
+    let (from, to) = (serde_json::to_value(from)?, serde_json::to_value(to)?);
+    let settings = to.as_object().into_iter().flatten();
+    let changes = settings.filter(|(name, value)| from.get(name) != Some(value));
+    let changes = changes.map(|(name, value)| format!("{name} {value} instead of {}", from[name]));
+    Ok(changes.collect::<Vec<_>>().join(", "))
 }
 
 /// Resumes a run from its newest checkpoint. The recipe may have changed, except for the sizes of the trained part.
@@ -231,7 +261,7 @@ fn resume(recipe: Recipe, folder: &Path) -> Result<(CheckpointHeader, Weights)> 
 mod tests {
     use super::*;
     use crate::export::Export;
-    use candle_core::{DType, Tensor};
+    use candle_core::DType;
     use graft_material::audio_writer::{self, WavFormat};
     use graft_material::testing::TestFolder;
     use model_runtime::AudioClip;
@@ -362,6 +392,55 @@ mod tests {
         let standard = MelConfig::default();
         let error = Reconstructor::load(&output, &standard).err().unwrap();
         assert!(error.to_string().contains("16000"), "{error}");
+    }
+
+    #[test]
+    fn a_run_starts_from_a_model_with_the_weights_that_its_recipe_needs() {
+        let folder = prepare("init");
+        task(&folder, "run", 2, false).run().unwrap();
+        let model = folder.path().join("model.safetensors");
+        let run = folder.path().join("run").into_os_string();
+        let arguments = vec!["export".into(), run, "-o".into(), model.clone().into()];
+        Export::parse_from_arguments(arguments).run().unwrap();
+        let from_model = |run: &str, from: &str, to: &str| {
+            fs::write(folder.path().join("recipe.toml"), RECIPE.replace(from, to)).unwrap();
+            let train = Train {
+                init: Some(model.clone()),
+                ..task(&folder, run, 1, false)
+            };
+            train.run()
+        };
+        // Settings that no weight depends on.
+        for (run, from, to) in [
+            ("same", "", ""),
+            ("pool", "pool_frames = 4", "pool_frames = 2"),
+            ("mean", "mel_mean = -4.5", "mel_mean = -5.5"),
+        ] {
+            from_model(run, from, to).unwrap();
+            let (header, _) = checkpoint::load(&folder.path().join(run)).unwrap();
+            assert_eq!(header.total_steps(), 3);
+        }
+        let error = from_model("wide", "rhythm_latents = 2", "rhythm_latents = 3").unwrap_err();
+        for part in [
+            "model.safetensors",
+            "rhythm_latents: 3",
+            "rhythm_latents: 2",
+        ] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn changed_settings_are_named() {
+        let network = |recipe: &str| match Recipe::parse(recipe).unwrap() {
+            Recipe::Network(recipe) => recipe.network,
+            other => panic!("expected a network, found {other:?}"),
+        };
+        let changed = RECIPE.replace("pool_frames = 4", "pool_frames = 2");
+        assert_eq!(
+            changes(&network(RECIPE), &network(&changed)).unwrap(),
+            "pool_frames 2 instead of 4"
+        );
     }
 
     #[test]

@@ -370,7 +370,8 @@ fn program(channel: u8, number: u8) -> Message {
     }
 }
 
-fn add_note(
+/// Adds a note that sounds between two times in the clip, in seconds.
+pub fn add_note(
     messages: &mut Vec<Message>,
     channel: u8,
     key: u8,
@@ -389,7 +390,7 @@ fn add_note(
 }
 
 /// Sorts messages by time and rank (stable).
-fn in_order(mut messages: Vec<Message>) -> Vec<Message> {
+pub fn in_order(mut messages: Vec<Message>) -> Vec<Message> {
     messages.sort_by(|a, b| (a.time_s.total_cmp(&b.time_s)).then_with(|| a.rank().cmp(&b.rank())));
     messages
 }

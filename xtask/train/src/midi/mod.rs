@@ -3,6 +3,9 @@
 //! Each clip is a section of a song, arranged with other instruments, tempo and drums ([`arrange`]), and rendered at
 //! several transpositions ([`render`]). Two of these differ in pitch only, while the drums, rendered once, are
 //! identical. Pitch-shifting a mix cannot do that.
+//!
+//! A swap has the chords of one clip at the strokes and with the drums of another ([`swap`]): what a remix of the two
+//! should sound like, which no recording tells.
 
 pub mod arrange;
 mod clip_cache;
@@ -10,17 +13,19 @@ mod files;
 mod groove;
 mod render;
 pub mod song;
+mod swap;
 
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use crossbeam_channel::unbounded;
-use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
 
 use arrange::{Arrangement, ClipShape, arrange};
 use clip_cache::{Clip, ClipCache};
@@ -43,6 +48,37 @@ pub struct Rendering {
     pub drums: Option<Pcm>,
 }
 
+impl Rendering {
+    fn new(name: String, clip: Clip) -> Self {
+        Self {
+            name,
+            pitched: clip.pitched,
+            drums: clip.drums,
+        }
+    }
+}
+
+/// Two clips, and the remix of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Swap {
+    /// The pitched notes of `harmony`, struck when those of `rhythm` are, with the drums of `rhythm`; at the
+    /// transpositions of `harmony`.
+    pub remix: Rendering,
+    /// The clip with the chords.
+    pub harmony: Arc<Rendering>,
+    /// The clip with the strokes.
+    pub rhythm: Arc<Rendering>,
+}
+
+/// Everything rendered from MIDI files.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Renderings {
+    /// The clips.
+    pub clips: Vec<Arc<Rendering>>,
+    /// Swaps of these clips.
+    pub swaps: Vec<Swap>,
+}
+
 /// Settings for rendering MIDI files.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MidiSettings {
@@ -54,6 +90,8 @@ pub struct MidiSettings {
     pub transpositions: usize,
     /// Largest transposition in semitones, up or down.
     pub max_shift_semitones: u32,
+    /// Whether each clip is also rendered as the harmony of a swap.
+    pub swaps: bool,
     /// Seed of all random numbers.
     pub seed: u64,
 }
@@ -82,11 +120,11 @@ impl MidiSettings {
 }
 
 /// Renders clips of the MIDI files below `folders` and in their `.tar.gz` archives, or reads them from the cache in
-/// `cache_folder`. Returns no clips if there are no such files.
+/// `cache_folder`. Returns nothing if there are no such files.
 ///
 /// Sources (archives, and folders directly below one of `folders`) are drawn uniformly, then their songs. Unusable
 /// files are reported on the terminal and skipped. The clips depend only on the files and the settings, and fewer
-/// clips are a prefix of more clips.
+/// clips are a prefix of more clips. The rhythm of a clip's swap comes from any other clip.
 ///
 /// # Errors
 ///
@@ -97,19 +135,19 @@ pub fn load(
     settings: &MidiSettings,
     cache_folder: &Path,
     sample_rate_hz: u32,
-) -> Result<Vec<Rendering>> {
+) -> Result<Renderings> {
     settings.ensure_valid()?;
     let sources = files::find(folders)?;
     if sources.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Renderings::default());
     }
-    let clips = clips(sources, settings, cache_folder, sample_rate_hz)?;
-    let renderings = clips.into_iter().map(|(plan, clip)| Rendering {
-        name: plan.name,
-        pitched: clip.pitched,
-        drums: clip.drums,
-    });
-    Ok(renderings.collect())
+    let sound_font = render::find_sound_font()?;
+    let workshop = Workshop {
+        seconds: settings.seconds,
+        sample_rate_hz,
+        sound_font: &sound_font,
+    };
+    workshop.renderings(plan(sources, settings)?, settings, cache_folder)
 }
 
 /// A clip of a song whose chords are known.
@@ -266,8 +304,72 @@ struct Workshop<'a> {
 }
 
 impl Workshop<'_> {
+    /// Renders `plans` and, if the settings ask for them, swaps of them.
+    fn renderings(
+        &self,
+        plans: Vec<Plan>,
+        settings: &MidiSettings,
+        cache_folder: &Path,
+    ) -> Result<Renderings> {
+        let clips = self.clips(plans, cache_folder)?.into_iter();
+        let clips: Vec<(Arrangement, Arc<Rendering>)> = clips
+            .map(|(plan, clip)| (plan.arrangement, Arc::new(Rendering::new(plan.name, clip))))
+            .collect();
+        let swaps = match settings.swaps {
+            true => self.swaps(&clips, settings.seed, cache_folder)?,
+            false => Vec::new(),
+        };
+        Ok(Renderings {
+            clips: clips.into_iter().map(|(_, clip)| clip).collect(),
+            swaps,
+        })
+    }
+
     /// Renders `plans`, in order. Silent clips are dropped.
     fn clips(&self, plans: Vec<Plan>, cache_folder: &Path) -> Result<Vec<(Plan, Clip)>> {
+        let clips = self.rendered(&plans, cache_folder)?;
+        let clips = plans.into_iter().zip(clips);
+        Ok(clips
+            .filter_map(|(plan, clip)| Some((plan, clip?)))
+            .collect())
+    }
+
+    /// Renders the swap of each of `clips` with another one.
+    fn swaps(
+        &self,
+        clips: &[(Arrangement, Arc<Rendering>)],
+        seed: u64,
+        cache_folder: &Path,
+    ) -> Result<Vec<Swap>> {
+        if clips.len() < 2 {
+            return Ok(Vec::new());
+        }
+        let mut partners = Vec::new();
+        let mut plans = Vec::new();
+        for (index, (harmony, clip)) in clips.iter().enumerate() {
+            let other = random(!seed, index).random_range(1..clips.len());
+            let (rhythm, partner) = &clips[(index + other) % clips.len()];
+            plans.push(Plan {
+                name: format!("{} at the strokes of {}", clip.name, partner.name),
+                arrangement: swap::swap(harmony, rhythm),
+                chords: None,
+            });
+            partners.push((clip, partner));
+        }
+        let remixes = self.rendered(&plans, cache_folder)?;
+        let swaps = plans.into_iter().zip(remixes).zip(partners);
+        let swaps = swaps.filter_map(|((plan, remix), (harmony, rhythm))| {
+            Some(Swap {
+                remix: Rendering::new(plan.name, remix?),
+                harmony: Arc::clone(harmony),
+                rhythm: Arc::clone(rhythm),
+            })
+        });
+        Ok(swaps.collect())
+    }
+
+    /// Renders `plans`, in order, or reads them from the cache. Nothing is returned for silent clips.
+    fn rendered(&self, plans: &[Plan], cache_folder: &Path) -> Result<Vec<Option<Clip>>> {
         let identity = render::sound_font_identity(self.sound_font)?;
         let cache = ClipCache::new(cache_folder, &identity, self.seconds, self.sample_rate_hz)?;
         let mut clips: Vec<Option<Clip>> = plans
@@ -283,12 +385,8 @@ impl Workshop<'_> {
             self.seconds,
             missing.len()
         );
-        self.render_missing(&plans, &missing, &cache, &mut clips)?;
-        Ok(plans
-            .into_iter()
-            .zip(clips)
-            .filter_map(|(plan, clip)| Some((plan, clip?)))
-            .collect())
+        self.render_missing(plans, &missing, &cache, &mut clips)?;
+        Ok(clips)
     }
 
     /// Renders with one thread per CPU core. The sound font is loaded once.

@@ -28,6 +28,7 @@ fn settings() -> MidiSettings {
         seconds: SHAPE.seconds,
         transpositions: SHAPE.transpositions,
         max_shift_semitones: SHAPE.max_shift_semitones,
+        swaps: false,
         seed: 5,
     }
 }
@@ -555,15 +556,57 @@ fn a_second_run_takes_clips_from_the_cache() {
 }
 
 #[test]
+fn swaps_pair_each_clip_with_another_and_are_cached() {
+    let folder = TestFolder::new("midi_swaps");
+    let sound_font = folder.path().join("tiny.sf2");
+    fs::write(&sound_font, tiny_sound_font::bytes()).unwrap();
+    let cache = folder.path().join("cache");
+    let run = |swaps| {
+        let settings = MidiSettings {
+            swaps,
+            ..settings()
+        };
+        let workshop = Workshop {
+            seconds: settings.seconds,
+            sample_rate_hz: RATE_HZ,
+            sound_font: &sound_font,
+        };
+        let plans = plan(sources(), &settings).unwrap();
+        workshop.renderings(plans, &settings, &cache).unwrap()
+    };
+    let without = run(false);
+    assert!(without.swaps.is_empty());
+    let with = run(true);
+    assert_eq!(with.clips, without.clips);
+    assert_eq!(with.swaps.len(), 4);
+    for (swap, clip) in with.swaps.iter().zip(&with.clips) {
+        assert!(Arc::ptr_eq(&swap.harmony, clip));
+        assert!(!Arc::ptr_eq(&swap.rhythm, clip));
+        assert!(
+            with.clips
+                .iter()
+                .any(|clip| Arc::ptr_eq(clip, &swap.rhythm))
+        );
+        let semitones = |rendering: &Rendering| -> Vec<i32> {
+            let pitched = rendering.pitched.iter();
+            pitched.map(|(semitones, _)| *semitones).collect()
+        };
+        assert_eq!(semitones(&swap.remix), semitones(&swap.harmony));
+        assert_ne!(swap.remix.pitched, swap.harmony.pitched);
+        assert_eq!(swap.remix.drums.is_some(), swap.rhythm.drums.is_some());
+    }
+    let cached = || fs::read_dir(&cache).unwrap().count();
+    assert_eq!(cached(), 8);
+    assert!(run(true) == with);
+    assert_eq!(cached(), 8);
+}
+
+#[test]
 fn folders_without_midi_need_no_sound_font() {
     let folder = TestFolder::new("midi_none");
     let folders = [folder.path().to_owned()];
     let cache = folder.path().join("cache");
-    assert!(
-        load(&folders, &settings(), &cache, RATE_HZ)
-            .unwrap()
-            .is_empty()
-    );
+    assert!(load(&folders, &settings(), &cache, RATE_HZ).unwrap() == Renderings::default());
     assert!(!cache.exists());
 }
 

@@ -56,7 +56,7 @@ impl Recipe {
         Self::parse(&text).with_context(|| format!("in the recipe {}", path.display()))
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let table = toml::from_str::<toml::Table>(text)?;
         let has = |name: &str| table.contains_key(name);
         let recipe = match (has("generator"), has("magnitudes")) {

@@ -11,7 +11,7 @@ use super::is_standard;
 use super::optimiser::Optimiser;
 use crate::adversary::AdversaryConfig;
 use crate::discriminator;
-use crate::loss::Loss;
+use crate::loss::{Guide, Loss};
 use crate::midi::MidiSettings;
 use crate::sampler::CropSettings;
 use vocoder::MelConfig;
@@ -27,6 +27,9 @@ pub struct NetworkRecipe {
     pub mel: MelConfig,
     /// The network.
     pub network: Architecture,
+    /// Start of HARD at the level of music; that of all layers is random without this table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Start>,
     /// Sampling of crops.
     pub crops: Crops,
     /// Crops rendered from MIDI files; none without this table.
@@ -42,6 +45,35 @@ pub struct NetworkRecipe {
     pub adversarial: Option<Adversarial>,
     /// Settings of the optimiser.
     pub optimiser: Optimiser,
+}
+
+/// The start of HARD's first and last layers. The network works on raw log-mels, whose level is most of what random
+/// layers pass on. These layers start so that the others see log-mels with mean 0 and deviation 1, and decode such.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    /// Mean of log-mels of music, in nepers.
+    pub mel_mean: f64,
+    /// Standard deviation of log-mels of music, in nepers.
+    pub mel_deviation: f64,
+}
+
+impl Start {
+    fn check(&self, network: &Architecture) -> Result<()> {
+        let Self {
+            mel_mean,
+            mel_deviation,
+        } = *self;
+        ensure!(
+            mel_mean.is_finite() && mel_deviation.is_finite() && mel_deviation > 0.0,
+            "start: mel_mean must be finite and mel_deviation above 0, found {mel_mean} and {mel_deviation}"
+        );
+        ensure!(
+            matches!(network, Architecture::Hard(_)),
+            "start: expected the network \"hard\", found {network:?}"
+        );
+        Ok(())
+    }
 }
 
 /// Sampling and augmentation of crops.
@@ -81,6 +113,10 @@ pub struct Crops {
 pub struct Midi {
     /// Share of the crops that come from these clips.
     pub share: f64,
+    /// Share of the crops that are swaps: the target has the chords of one clip, struck when another clip strikes,
+    /// with the drums of that one. The harmony encoder gets the one clip, the rhythm encoder the other.
+    #[serde(default)]
+    pub swaps_share: f64,
     /// Number of clips.
     pub clips: usize,
     /// Length of a clip, in seconds.
@@ -161,6 +197,20 @@ impl NetworkRecipe {
                 "look_ahead: share must be between 0 and 1 and frames must not be empty, found {share} and {frames:?}"
             );
         }
+        if let Some(start) = &self.start {
+            start.check(&self.network)?;
+        }
+        if let Some(Guide { weight, steps }) = &self.loss.guide {
+            ensure!(
+                *weight > 0.0 && *steps > 0,
+                "guide: weight and steps must be above 0, found {weight} and {steps}"
+            );
+            ensure!(
+                matches!(self.network, Architecture::Hard(_)),
+                "guide: expected the network \"hard\", found {:?}",
+                self.network
+            );
+        }
         if let Some(adversarial) = &self.adversarial {
             adversarial.check(&self.crops)?;
         }
@@ -185,6 +235,7 @@ impl NetworkRecipe {
             transpositions: midi.transpositions,
             // Two renderings can differ by twice as much; pairs that differ too much are not used.
             max_shift_semitones: self.crops.max_shift_semitones,
+            swaps: midi.swaps_share > 0.0,
             seed: self.crops.seed,
         })
     }
@@ -203,6 +254,7 @@ impl NetworkRecipe {
             equaliser_db: crops.equaliser_db,
             drums_share: crops.drums_share,
             midi_share: self.midi.as_ref().map_or(0.0, |midi| midi.share),
+            swaps_share: self.midi.as_ref().map_or(0.0, |midi| midi.swaps_share),
             seed: crops.seed,
         }
     }

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use graft_material::workspace;
-use model_runtime::{FactorMap, Model, Network};
+use model_runtime::{Architecture, FactorMap, Model, Network};
 use serde_json::json;
 use vocoder::MelConfig;
+use vocoder::layers::fold_weight_norm;
 
 use super::{Report, Trainee};
 use crate::adversary::Adversary;
@@ -20,11 +21,12 @@ use crate::checkpoint::CheckpointHeader;
 use crate::dataset::{Partition, Track, load_loops};
 use crate::discriminator::Discriminator;
 use crate::loss::{self, Networks, Views};
-use crate::midi;
+use crate::midi::{self, Renderings};
 use crate::optim::{Adam, AdamConfig};
 use crate::parameters::Parameters;
+use crate::pitch_guide::PitchGuide;
 use crate::preview::Preview;
-use crate::recipe::network::NetworkRecipe;
+use crate::recipe::network::{NetworkRecipe, Start};
 use crate::sampler::{Batch, CropSampler, CropSettings, Material};
 use crate::weights::Weights;
 
@@ -49,6 +51,7 @@ pub struct NetworkTrainee {
     network: Arc<dyn Network>,
     optimiser: Adam,
     adversary: Option<Adversary<Discriminator>>,
+    guide: Option<PitchGuide>,
     batches: BatchStream<Batch>,
     validation: Vec<Views>,
     preview: Preview,
@@ -73,8 +76,10 @@ impl NetworkTrainee {
         let network = recipe
             .network
             .build(&mel, true, &parameters.builder(&device))?;
-        if let Weights::Model(weights) = weights {
-            parameters.set(weights)?;
+        match (weights, &recipe.start) {
+            (Weights::Model(weights), _) => parameters.set(weights)?,
+            (Weights::Random, Some(start)) => start_at_level(&parameters, start)?,
+            _ => {}
         }
         let config = AdamConfig {
             rectified: true,
@@ -96,17 +101,26 @@ impl NetworkTrainee {
         });
         let adversary = adversary.transpose()?;
 
+        let guide = match (&recipe.loss.guide, &recipe.network) {
+            (Some(_), Architecture::Hard(config)) => Some(PitchGuide::new(
+                &mel,
+                config.latents,
+                config.positions(&mel),
+                &device,
+            )?),
+            _ => None,
+        };
         let mut settings = recipe.crop_settings();
         let validation = validation_set(&material.parts.validation, &mel, &settings, &device)?;
         let preview = Preview::new(&material.parts.validation, mel.sample_rate_hz)?;
         let material = Material {
             tracks: material.parts.training,
-            renderings: match recipe.midi_settings() {
+            midi: match recipe.midi_settings() {
                 Some(settings) => {
                     let cache = workspace::cache("midi");
                     midi::load(material.data, &settings, &cache, mel.sample_rate_hz)?
                 }
-                None => Vec::new(),
+                None => Renderings::default(),
             },
             drums: load_loops(
                 material.drums,
@@ -119,9 +133,9 @@ impl NetworkTrainee {
             println!("no drum loops given (--drums): training without them");
             settings.drums_share = 0.0;
         }
-        if settings.midi_share > 0.0 && material.renderings.is_empty() {
+        if recipe.midi.is_some() && material.midi.clips.is_empty() {
             println!("no MIDI files in the data: training without them");
-            settings.midi_share = 0.0;
+            (settings.midi_share, settings.swaps_share) = (0.0, 0.0);
         }
         let sampler = CropSampler::new(&material, &mel, settings)?;
         Ok(Self {
@@ -132,6 +146,7 @@ impl NetworkTrainee {
             network,
             optimiser,
             adversary,
+            guide,
             validation,
             preview,
         })
@@ -179,7 +194,14 @@ impl Trainee for NetworkTrainee {
             trained: &**limited.as_ref().unwrap_or(&self.network),
             frozen: frozen.as_deref(),
         };
-        let loss = loss::step_loss(&networks, &views, &recipe.loss, noise_seed)?;
+        let guide_weight = recipe
+            .loss
+            .guide
+            .as_ref()
+            .map(|guide| guide.weight_at(step));
+        let guide = self.guide.as_ref().zip(guide_weight);
+        let guide = guide.filter(|(_, weight)| *weight > 0.0);
+        let loss = loss::step_loss(&networks, &views, &recipe.loss, guide, noise_seed)?;
         let learning_rate = recipe.optimiser.learning_rate(step);
         let mut adversary = self.adversary.as_mut().filter(|a| a.takes_part(step));
         let trial = match &mut adversary {
@@ -255,6 +277,30 @@ impl Trainee for NetworkTrainee {
     }
 }
 
+/// Changes random weights of HARD as [`Start`] says: the first layer to that of (x - mean) / deviation, the last one to
+/// y deviation + mean.
+fn start_at_level(parameters: &Parameters, start: &Start) -> Result<()> {
+    let (mean, deviation) = (start.mel_mean, start.mel_deviation);
+    let vars = parameters.vars();
+    let var = |name: &str| {
+        let var = vars.get(name);
+        var.with_context(|| format!("expected a weight \"{name}\", found none"))
+    };
+    let (magnitude, direction) = (var("trunk.first.weight_g")?, var("trunk.first.weight_v")?);
+    let sum = fold_weight_norm(magnitude, direction)?
+        .flatten_from(1)?
+        .sum(1)?;
+    let bias = var("trunk.first.bias")?;
+    bias.set(&(bias.as_tensor() - (sum * (mean / deviation))?)?)?;
+    magnitude.set(&(magnitude.as_tensor() / deviation)?)?;
+    for name in ["decoder.last.weight", "decoder.last.bias"] {
+        var(name)?.set(&(var(name)?.as_tensor() * deviation)?)?;
+    }
+    let bias = var("decoder.last.bias")?;
+    bias.set(&(bias.as_tensor() + mean)?)?;
+    Ok(())
+}
+
 /// One figure per factor, with three decimals.
 fn in_thousandths(figures: &FactorMap<f32>) -> String {
     let figures = figures.values().map(|value| format!("{value:.3}"));
@@ -276,6 +322,7 @@ fn validation_set(
         equaliser_db: 0.0,
         drums_share: 0.0,
         midi_share: 0.0,
+        swaps_share: 0.0,
         ..settings.clone()
     };
     let material = Material {
@@ -287,4 +334,49 @@ fn validation_set(
     (0..batches)
         .map(|index| Views::new(crops.batch(index)?, device))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model_runtime::hard::{HardConfig, HardDecoder};
+
+    #[test]
+    fn a_start_at_the_level_of_music_is_a_network_for_standardised_mels() {
+        let architecture = Architecture::Hard(HardConfig {
+            channels: 2,
+            latents: 12,
+            decoder: HardDecoder::Published,
+        });
+        let mel_config = MelConfig::default();
+        let network = |start: Option<&Start>| {
+            let parameters = Parameters::new(1);
+            let builder = parameters.builder(&Device::Cpu);
+            let network = architecture.build(&mel_config, true, &builder).unwrap();
+            if let Some(start) = start {
+                start_at_level(&parameters, start).unwrap();
+            }
+            network
+        };
+        let start = Start {
+            mel_mean: -4.5,
+            mel_deviation: 2.2,
+        };
+        let mel = Tensor::randn(-4f32, 2.0, (1, 1, 128, 8), &Device::Cpu).unwrap();
+        let standard = ((&mel + 4.5).unwrap() / 2.2).unwrap();
+        let through = |network: &dyn Network, mel: &Tensor| {
+            let means = network.encode(mel).unwrap().means();
+            network.decode(&means).unwrap()
+        };
+        let plain = through(&*network(None), &standard);
+        let expected = plain.affine(2.2, -4.5).unwrap();
+        let found = through(&*network(Some(&start)), &mel);
+        let largest = |tensor: Tensor| -> f32 {
+            let largest = tensor.abs().unwrap().max_all().unwrap();
+            largest.to_scalar().unwrap()
+        };
+        assert!(largest((&found - &expected).unwrap()) < 1e-4);
+        let raw = through(&*network(None), &mel);
+        assert!(largest((raw - expected).unwrap()) > 1.0);
+    }
 }
