@@ -465,20 +465,33 @@ fn griffin_lim_audio_in_steps_has_the_mel_of_the_whole_clip() {
 #[test]
 fn griffin_lim_audio_of_a_clip_has_the_mel_of_the_whole_clip_up_to_its_end() {
     let model = Model::built_in().unwrap();
-    let [main, sidechain] = [1, 2].map(|seed| stereo(22_050, &music(22_050, 1.5, seed)));
     let settings = RemixSettings {
         controls: CONTROLS,
         voice: Voice::GriffinLim,
         mode: LatencyMode::Full,
     };
-    let whole = whole_remix(&model, &main, &sidechain, &settings);
-    let remix = Remixer::new(model).remix(&main, &sidechain, &settings);
-    let remix = remix.unwrap().channels;
-    // The last quarter of a second is whole frames.
-    let end = whole[0].len() / 512 * 512;
-    let distance = mel_distance(&remix[0][end - 5632..end], &whole[0][end - 5632..end]);
-    println!("Griffin-Lim: mel distance {distance:.3} nepers at the end");
-    assert!(distance < 0.35, "{distance} nepers");
+    // The phases, and with them the distance of a few frames, hang on the last bit of the mel: single ones are 0.2 to 0.5
+    // apart. So this is the mean of several.
+    let distances: Vec<f32> = (0..4)
+        .flat_map(|pair| {
+            let [main, sidechain] =
+                [2 * pair + 1, 2 * pair + 2].map(|seed| stereo(22_050, &music(22_050, 1.5, seed)));
+            let whole = whole_remix(&model, &main, &sidechain, &settings);
+            let remixer = Remixer::new(Arc::clone(&model));
+            let remix = remixer.remix(&main, &sidechain, &settings).unwrap();
+            // The last quarter of a second is whole frames.
+            let end = whole[0].len() / 512 * 512;
+            let channels = remix.channels.into_iter().zip(whole);
+            channels
+                .map(|(remix, whole)| {
+                    mel_distance(&remix[end - 5632..end], &whole[end - 5632..end])
+                })
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let distance = distances.iter().sum::<f32>() / distances.len() as f32;
+    println!("Griffin-Lim: mel distance {distance:.3} nepers at the end: {distances:.2?}");
+    assert!(distance < 0.42, "{distance} nepers");
 }
 
 #[test]
