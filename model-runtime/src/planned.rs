@@ -10,7 +10,7 @@ use crate::latent::{Latent, Latents};
 use crate::network::{StreamDecoder, StreamEncoder};
 
 /// Mel frames per step of a whole clip.
-const STEP_FRAMES: usize = 32;
+const STEP_FRAMES: usize = 16;
 
 /// Sizes of a signal: rows and channels per frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

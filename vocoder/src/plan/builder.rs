@@ -156,8 +156,8 @@ impl Builder {
     /// # Errors
     /// If the layers do not fit the signal, or cannot run on the CPU.
     pub fn stack(&mut self, input: Signal, stack: &Stack) -> Result<Signal> {
-        let blocks = stack.blocks().iter();
-        blocks.fold(Ok(input), |x, block| self.block(x?, block, None))
+        let mut blocks = stack.blocks().iter();
+        blocks.try_fold(input, |x, block| self.block(x, block, None))
     }
 
     /// Adds a stack whose result is added to `sum`, if there is one. The stack must end with a residual block.
@@ -175,7 +175,7 @@ impl Builder {
         };
         let x = blocks
             .iter()
-            .fold(Ok(input), |x, block| self.block(x?, block, None))?;
+            .try_fold(input, |x, block| self.block(x, block, None))?;
         self.block(x, last, sum)
     }
 
@@ -187,7 +187,7 @@ impl Builder {
                 };
                 let y = others
                     .iter()
-                    .fold(Ok(x), |y, conv| self.conv(y?, conv, &[]))?;
+                    .try_fold(x, |y, conv| self.conv(y, conv, &[]))?;
                 let added: Vec<Signal> = [x].into_iter().chain(sum).collect();
                 self.conv(y, last, &added)
             }
@@ -511,7 +511,7 @@ impl Builder {
         let draft = self.drafts.iter_mut().find(|draft| draft.plain == x.plane);
         match draft.map(|draft| &mut draft.op) {
             Some(DraftOp::Convolve(weights))
-                if x.rows == 1 && x.channels % rows == 0 && !is_read =>
+                if x.rows == 1 && x.channels.is_multiple_of(rows) && !is_read =>
             {
                 let channels = x.channels / rows;
                 let old = |output: usize| output % channels * rows + output / channels;

@@ -343,6 +343,10 @@ impl Job<'_> {
 ///
 /// # Safety
 /// All pixels must be inside the slices of the block, and the processor must have the instructions of `V`.
+#[expect(
+    clippy::needless_range_loop,
+    reason = "loops over whole tiles, which the compiler unrolls"
+)]
 #[inline(always)]
 unsafe fn tile<V: Vector, const P: usize, const Q: usize>(block: &Block, pixels: &[Pixel]) {
     // SAFETY: the caller vouches for all of this function's reads and writes.
