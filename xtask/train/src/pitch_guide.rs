@@ -206,14 +206,15 @@ mod tests {
         let largest = difference.max_all().unwrap().to_scalar::<f32>().unwrap();
         assert!(largest < 1e-4, "{largest}");
 
-        // One frame of silence.
-        let silent = Tensor::zeros((1, 1, 128, 1), own.dtype(), own.device()).unwrap();
+        // One frame without notes.
+        let flat = Tensor::zeros((1, 1, 128, 1), own.dtype(), own.device()).unwrap();
         let parts = [
             &chord(0).narrow(3, 0, 16).unwrap(),
-            &silent,
+            &flat,
             &chord(0).narrow(3, 17, 15).unwrap(),
         ];
         let gap = guide.pattern(&Tensor::cat(&parts, 3).unwrap()).unwrap();
-        assert!(correlation(&gap, &own) > 0.95);
+        let there = |pattern: &Tensor| pattern.narrow(3, 16, 1).unwrap();
+        assert!(correlation(&there(&gap), &there(&own)) > 0.95);
     }
 }
