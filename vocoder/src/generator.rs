@@ -257,13 +257,14 @@ impl TemplateInput {
         self.conv.forward(&self.fold(template)?)
     }
 
-    /// The layer that takes single samples: its stride is a position.
+    /// The layer that takes single samples: its stride is a position. Its weights include the template's level.
     fn on_samples(&self) -> Result<Conv> {
         let block = self.block_samples;
         let config = self.conv.config();
         let taps = config.kernel.1 * block;
         let weight = self.conv.weight()?.permute((0, 2, 3, 1))?;
         let weight = weight.reshape((config.output, 1, 1, taps))?;
+        let weight = (weight / TEMPLATE_LEVEL)?;
         let mut samples = ConvConfig {
             input: 1,
             kernel: (1, taps),

@@ -2,7 +2,7 @@
 
 mod common;
 
-use candle_core::{D, DType, Device, Result, Shape, Tensor};
+use candle_core::{D, DType, Device, Result, Shape, Tensor, Var};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder, VarMap};
 use common::{max_difference, noise};
@@ -299,5 +299,39 @@ fn inputs_that_do_not_fit_are_errors() -> Result<()> {
             .forward(&mel(&[1, 5, 8])?, Some(&short))
             .is_err()
     );
+    Ok(())
+}
+
+/// Weights that are tracked, as in training, so that the layers run and not their plan.
+struct Tracked;
+
+impl SimpleBackend for Tracked {
+    fn get(&self, s: Shape, name: &str, init: Init, dtype: DType, d: &Device) -> Result<Tensor> {
+        let values = FormulaWeights.get(s, name, init, dtype, d)?;
+        Ok(Var::from_tensor(&values)?.into_inner())
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> Result<Tensor> {
+        candle_core::bail!("the shape of {name} must be given")
+    }
+
+    fn contains_tensor(&self, _: &str) -> bool {
+        true
+    }
+}
+
+#[test]
+fn the_plan_equals_the_layers() -> Result<()> {
+    for config in kinds() {
+        let planned = generator(config.clone(), false)?;
+        let vb = VarBuilder::from_backend(Box::new(Tracked), DType::F32, Device::Cpu);
+        let layers = Generator::new(config.clone(), false, &vb)?;
+        let mel = noise(&[1, config.n_mels, 12], 3, DType::F32)?;
+        let template = template(&planned, &mel)?;
+        let expected = layers.forward(&mel, template.as_ref())?.detach();
+        let found = planned.forward(&mel, template.as_ref())?;
+        let difference = max_difference(&found, &expected)?;
+        assert!(difference < 1e-4, "{config:?}: {difference}");
+    }
     Ok(())
 }
