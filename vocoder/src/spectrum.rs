@@ -43,7 +43,7 @@ impl Conversion {
     /// alternating signs.
     pub(crate) fn middle(&self, spectra: &[Complex32], n_bins: usize) -> Spectrum {
         let scale = self.scale * n_bins as f32 / spectra.len() as f32;
-        let sign = |bin: usize| if bin % 2 == 0 { 1.0 } else { -1.0 };
+        let sign = |bin: usize| if bin.is_multiple_of(2) { 1.0 } else { -1.0 };
         let mut centred = vec![Complex32::default(); n_bins];
         for channel in spectra.chunks_exact(n_bins) {
             for (bin, (sum, value)) in centred.iter_mut().zip(channel).enumerate() {

@@ -238,7 +238,7 @@ impl Mixer {
         self.bands.of(&self.mixture, &mut gains[..n_mels]);
         for (gain, log_mel) in gains.iter_mut().zip(log_mel) {
             let rest = log_mel.exp() / gain.max(f32::MIN_POSITIVE);
-            *gain = rest.max(0.0).min(REST_LIMIT);
+            *gain = rest.clamp(0.0, REST_LIMIT);
         }
         gains[n_mels] = gains[n_mels - 1];
         self.band_to_bin.spread(gains, &mut self.rest_bin_gains);
