@@ -150,7 +150,7 @@ class Voice(nn.Module):
 
 def load_built_in(encoder, decoder):
     """Copies the weights of the model file, by their order in each part."""
-    file = load_file(ROOT / "assets/graft.safetensors")
+    file = {name: tensor.float() for name, tensor in load_file(ROOT / "assets/graft.safetensors").items()}
 
     def fill(layers, names):
         convs = [m for m in layers.modules() if isinstance(m, nn.Conv2d)]
