@@ -16,6 +16,7 @@ import json
 import re
 import statistics
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -223,7 +224,7 @@ def ours(program, name):
     """The median of a benchmark, in ms."""
     pattern = "^" + re.escape(name) + "$"
     command = [program, "--bench", "--noplot", "--discard-baseline", "--warm-up-time", "0.2", "--measurement-time", "0.5", pattern]
-    output = subprocess.run(command, capture_output=True, text=True, check=True, cwd="/tmp").stdout
+    output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tempfile.gettempdir()).stdout
     value, unit = re.search(r"time:\s+\[\S+ \S+ (\S+) (\S+)", output).groups()
     return float(value) * {"ns": 1e-6, "µs": 1e-3, "ms": 1, "s": 1e3}[unit]
 
