@@ -472,7 +472,7 @@ fn griffin_lim_audio_of_a_clip_has_the_mel_of_the_whole_clip_up_to_its_end() {
     };
     // The phases, and with them the distance of a few frames, hang on the last bit of the mel: single ones are 0.2 to 0.5
     // apart. So this is the mean of several.
-    let distances: Vec<f32> = (0..4)
+    let distances: Vec<f32> = (0..12)
         .flat_map(|pair| {
             let [main, sidechain] =
                 [2 * pair + 1, 2 * pair + 2].map(|seed| stereo(22_050, &music(22_050, 1.5, seed)));
