@@ -27,6 +27,7 @@ use crate::mel::{LogMel, MelConfig};
 use crate::separated::{SeparatedFrame, Source};
 use crate::spectrum::Spectrum;
 use crate::stft::{FrameTransform, OverlapAdd};
+use crate::window::AnalysisWindow;
 
 use grid::FrameGrid;
 use mixer::{DecodedFrame, Mixer};
@@ -209,7 +210,8 @@ impl GuidedVoice {
             margin_harmonic: config.margin_harmonic,
             margin_percussive: config.margin_percussive,
         };
-        let (transform, window) = FrameTransform::keeping(grid.n_fft, grid.kept_samples);
+        let (transform, window) =
+            FrameTransform::keeping(grid.n_fft, AnalysisWindow::Symmetric, grid.kept_samples);
         Ok(Self {
             main: Source::new(config.channels, n_bins, &hpss)?,
             sidechain: Source::new(config.channels, n_bins, &hpss)?,

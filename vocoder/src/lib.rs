@@ -64,7 +64,9 @@ pub mod plan;
 mod separated;
 mod spectrum;
 mod stft;
+mod window;
 
 pub use error::{Error, Result};
 pub use mel::{LogMel, MEL_FLOOR, MelConfig, MelFilterBank, MelSpectrogram, MelStream};
 pub use spectrum::Spectrum;
+pub use window::AnalysisWindow;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::stft::{FrameTransform, SampleBuffer};
+use crate::window::AnalysisWindow;
 
 /// Lower limit of the mel magnitudes before the logarithm.
 pub const MEL_FLOOR: f32 = 1e-5;
@@ -92,6 +93,12 @@ impl MelConfig {
     /// Samples of reflection at both ends of a clip.
     pub fn padding_samples(&self) -> usize {
         (self.n_fft - self.hop_length) / 2
+    }
+
+    /// From the first sample of a frame's hop to the end of its window, in samples. The hop is centred on the centre of the
+    /// frame, whatever the window.
+    pub fn analysis_samples(&self, window: AnalysisWindow) -> usize {
+        self.hop_length / 2 + window.after_centre_samples(self.n_fft)
     }
 
     /// Frames of a clip of `samples` samples.
@@ -358,14 +365,23 @@ pub struct MelSpectrogram {
 }
 
 impl MelSpectrogram {
-    /// Prepares analysis window, transform and filters.
+    /// Prepares transform and filters, with a Hann window.
     ///
     /// # Errors
     ///
     /// If `config` is not [valid](MelConfig::validate).
     pub fn new(config: &MelConfig) -> Result<Self> {
+        Self::with_window(config, AnalysisWindow::Symmetric)
+    }
+
+    /// The same, with another analysis window.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn with_window(config: &MelConfig, window: AnalysisWindow) -> Result<Self> {
         Ok(Self {
-            stream: MelStream::new(config)?,
+            stream: MelStream::with_window(config, window)?,
         })
     }
 
@@ -383,9 +399,10 @@ impl MelSpectrogram {
 /// Log-mel spectrogram of a stream that is pushed in pieces of any size.
 ///
 /// Returns the values of [`MelSpectrogram::log_mel`], bit for bit. A frame is returned as soon as its last sample was
-/// pushed: frame `i` after `i * hop_length + (n_fft + hop_length) / 2` samples.
+/// pushed: frame `i` after `i * hop_length` samples and the [`MelConfig::analysis_samples`] of its window.
 pub struct MelStream {
     config: MelConfig,
+    analysis_samples: usize,
     filter_bank: MelFilterBank,
     /// In `f64`: in `f32`, rounding errors of loud bins would affect quiet bands.
     transform: FrameTransform<f64>,
@@ -403,9 +420,19 @@ impl MelStream {
     ///
     /// If `config` is not [valid](MelConfig::validate).
     pub fn new(config: &MelConfig) -> Result<Self> {
+        Self::with_window(config, AnalysisWindow::Symmetric)
+    }
+
+    /// The same, with another analysis window.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn with_window(config: &MelConfig, window: AnalysisWindow) -> Result<Self> {
         let filter_bank = MelFilterBank::new(config)?;
         Ok(Self {
-            transform: FrameTransform::new(config.n_fft),
+            analysis_samples: config.analysis_samples(window),
+            transform: FrameTransform::with_window(config.n_fft, window),
             input: SampleBuffer::default(),
             next_frame: 0,
             spectrum: vec![Complex64::default(); config.n_bins()],
@@ -449,12 +476,12 @@ impl MelStream {
 
     /// Number of the first sample of a frame; negative in the padding.
     fn frame_start(&self, frame: usize) -> isize {
-        (frame * self.config.hop_length) as isize - self.config.padding_samples() as isize
+        self.frame_end(frame) as isize - self.config.n_fft as isize
     }
 
     /// Number of samples after which a frame is complete.
     fn frame_end(&self, frame: usize) -> usize {
-        frame * self.config.hop_length + self.config.n_fft - self.config.padding_samples()
+        frame * self.config.hop_length + self.analysis_samples
     }
 
     fn append_frame(&mut self, out: &mut LogMel) {

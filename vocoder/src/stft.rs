@@ -1,18 +1,19 @@
 //! Common parts of all short-time Fourier transforms: the sample buffer, the transform, and overlap-add.
 
-use std::f64::consts::TAU;
 use std::sync::Arc;
 
 use realfft::num_complex::{Complex, Complex32};
 use realfft::{ComplexToReal, FftNum, RealFftPlanner, RealToComplex};
 
+use crate::window::AnalysisWindow;
+
 /// Samples above this magnitude, or not finite, count as silence.
 const SAMPLE_LIMIT: f32 = 1e6;
 
-/// Periodic Hann window, as in `torch.hann_window` and `scipy.signal.get_window("hann", n)`.
-fn hann_window<T: Sample>(length_samples: usize) -> Vec<T> {
-    (0..length_samples)
-        .map(|n| 0.5 - 0.5 * (TAU * n as f64 / length_samples as f64).cos())
+/// The weights of a window in the precision of a transform.
+fn weights<T: Sample>(window: AnalysisWindow, length_samples: usize) -> Vec<T> {
+    let weights = window.weights(length_samples).into_iter();
+    weights
         .map(|weight| T::from_f64(weight).expect("a weight is a number of any kind"))
         .collect()
 }
@@ -22,7 +23,7 @@ pub(crate) trait Sample: FftNum + From<f32> {}
 
 impl<T: FftNum + From<f32>> Sample for T {}
 
-/// Hann-windowed real Fourier transform of frames, and its inverse. Has its own scratch memory and does not allocate
+/// Windowed real Fourier transform of frames, and its inverse. Has its own scratch memory and does not allocate
 /// while running.
 pub(crate) struct FrameTransform<T: Sample = f32> {
     forward: Arc<dyn RealToComplex<T>>,
@@ -36,8 +37,13 @@ pub(crate) struct FrameTransform<T: Sample = f32> {
 }
 
 impl<T: Sample> FrameTransform<T> {
-    /// Creates a transform for frames of `n_fft` samples, an even number.
+    /// Creates a transform with Hann windows for frames of `n_fft` samples, an even number.
     pub(crate) fn new(n_fft: usize) -> Self {
+        Self::with_window(n_fft, AnalysisWindow::Symmetric)
+    }
+
+    /// Creates a transform with another analysis window. Only [`keeping`](FrameTransform::keeping) has an inverse for it.
+    pub(crate) fn with_window(n_fft: usize, window: AnalysisWindow) -> Self {
         let mut planner = RealFftPlanner::new();
         let forward = planner.plan_fft_forward(n_fft);
         let inverse = planner.plan_fft_inverse(n_fft);
@@ -46,11 +52,11 @@ impl<T: Sample> FrameTransform<T> {
             inverse_scratch: inverse.make_scratch_vec(),
             forward,
             inverse,
-            synthesis: hann_window(n_fft)
+            synthesis: weights(AnalysisWindow::Symmetric, n_fft)
                 .into_iter()
                 .map(|weight: T| weight / T::from_usize(n_fft).expect("a length is a number"))
                 .collect(),
-            window: hann_window(n_fft),
+            window: weights(window, n_fft),
             frame: vec![T::zero(); n_fft],
         }
     }
@@ -78,21 +84,25 @@ impl<T: Sample> FrameTransform<T> {
 }
 
 impl FrameTransform {
-    /// Creates a transform that uses only `kept_samples` around the middle of a frame for the output, an even number up to
-    /// `n_fft`. Returns the transform, and the product of analysis and synthesis window in that range.
+    /// Creates a transform that uses only `kept_samples` around the centre of a frame for the output, an even number. Returns
+    /// the transform, and the product of analysis and synthesis window in that range.
     ///
     /// If it is less than the whole frame, the synthesis window is short, and the product a Hann window of that length
     /// (Mauler and Martin, "A low delay, variable resolution, perfect reconstruction spectral analysis-synthesis
-    /// system", EUSIPCO 2007).
-    pub(crate) fn keeping(n_fft: usize, kept_samples: usize) -> (Self, Vec<f32>) {
-        let mut transform = Self::new(n_fft);
+    /// system", EUSIPCO 2007). A window that is not symmetric is never kept whole.
+    pub(crate) fn keeping(
+        n_fft: usize,
+        window: AnalysisWindow,
+        kept_samples: usize,
+    ) -> (Self, Vec<f32>) {
+        let mut transform = Self::with_window(n_fft, window);
         if kept_samples == n_fft {
             let power = transform.window.iter().map(|weight| weight * weight);
             let power = power.collect();
             return (transform, power);
         }
-        let kept = hann_window(kept_samples);
-        let start = (n_fft - kept_samples) / 2;
+        let kept = weights(AnalysisWindow::Symmetric, kept_samples);
+        let start = n_fft - window.after_centre_samples(n_fft) - kept_samples / 2;
         transform.synthesis.fill(0.0);
         for (n, &weight) in kept.iter().enumerate() {
             transform.synthesis[start + n] = weight / transform.window[start + n] / n_fft as f32;
@@ -172,6 +182,10 @@ impl SampleBuffer {
     /// pushed so far, these are treated as the whole clip and mirrored, repeatedly if necessary.
     fn read_windowed<T: Sample>(&self, start: isize, window: &[T], frame: &mut [T]) {
         let offset = start - self.start as isize;
+        // A frame that starts before the clip mirrors none but its own samples, so that it does not depend on what follows.
+        let end = self
+            .end()
+            .min((start + window.len() as isize).max(0) as usize);
         if offset >= 0 && offset as usize + window.len() <= self.samples.len() {
             let samples = &self.samples[offset as usize..][..window.len()];
             for ((value, &sample), &weight) in frame.iter_mut().zip(samples).zip(window) {
@@ -179,7 +193,7 @@ impl SampleBuffer {
             }
         } else {
             for (n, (value, &weight)) in frame.iter_mut().zip(window).enumerate() {
-                let sample = reflect(start + n as isize, self.end()) - self.start;
+                let sample = reflect(start + n as isize, end) - self.start;
                 *value = T::from(self.samples[sample]) * weight;
             }
         }

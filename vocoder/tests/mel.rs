@@ -5,14 +5,24 @@ mod signals;
 use std::collections::BTreeMap;
 
 use signals::music;
-use vocoder::{LogMel, MEL_FLOOR, MelConfig, MelFilterBank, MelSpectrogram, MelStream};
+use vocoder::{
+    AnalysisWindow, LogMel, MEL_FLOOR, MelConfig, MelFilterBank, MelSpectrogram, MelStream,
+};
+
+const WINDOWS: [AnalysisWindow; 2] = [AnalysisWindow::Symmetric, AnalysisWindow::LowDelay];
 
 fn whole_clip(config: &MelConfig, samples: &[f32]) -> LogMel {
     MelSpectrogram::new(config).unwrap().log_mel(samples)
 }
 
-fn streamed(config: &MelConfig, samples: &[f32], push_samples: usize) -> LogMel {
-    let mut stream = MelStream::new(config).unwrap();
+fn whole_clip_with(window: AnalysisWindow, samples: &[f32]) -> LogMel {
+    let mut spectrogram = MelSpectrogram::with_window(&MelConfig::default(), window).unwrap();
+    spectrogram.log_mel(samples)
+}
+
+fn streamed(window: AnalysisWindow, samples: &[f32], push_samples: usize) -> LogMel {
+    let config = MelConfig::default();
+    let mut stream = MelStream::with_window(&config, window).unwrap();
     let mut mel = LogMel::new(config.n_mels);
     for piece in samples.chunks(push_samples) {
         stream.push(piece, &mut mel);
@@ -48,15 +58,17 @@ fn music_gives_the_numbers_of_librosa() {
 fn a_stream_gives_the_whole_clip_bit_for_bit() {
     let config = MelConfig::default();
     let music = music();
-    for clip_samples in [0, 1, 2, 511, 512, 600, 1024, 1279, 1280, 2048, 5000, 6700] {
-        let whole = whole_clip(&config, &music[..clip_samples]);
-        assert_eq!(whole.frames(), config.frames(clip_samples));
-        for push_samples in [1, 7, 512, 700, 4096] {
-            let stream = streamed(&config, &music[..clip_samples], push_samples);
-            assert!(
-                stream == whole,
-                "{clip_samples} samples in pushes of {push_samples}"
-            );
+    for window in WINDOWS {
+        for clip_samples in [0, 1, 2, 511, 512, 600, 1024, 1279, 1280, 2048, 5000, 6700] {
+            let whole = whole_clip_with(window, &music[..clip_samples]);
+            assert_eq!(whole.frames(), config.frames(clip_samples));
+            for push_samples in [1, 7, 512, 700, 4096] {
+                let stream = streamed(window, &music[..clip_samples], push_samples);
+                assert!(
+                    stream == whole,
+                    "{window:?}, {clip_samples} samples in pushes of {push_samples}"
+                );
+            }
         }
     }
 }
@@ -64,13 +76,49 @@ fn a_stream_gives_the_whole_clip_bit_for_bit() {
 #[test]
 fn a_frame_appears_with_its_last_sample() {
     let config = MelConfig::default();
-    let mut stream = MelStream::new(&config).unwrap();
-    let mut mel = LogMel::new(config.n_mels);
-    for (pushed, sample) in music().into_iter().enumerate() {
-        stream.push(&[sample], &mut mel);
-        let complete = (pushed + 1 + 512).saturating_sub(1280) / 512;
-        assert_eq!(mel.frames(), complete, "after {} samples", pushed + 1);
+    for (window, needed) in [
+        (AnalysisWindow::Symmetric, 1280),
+        (AnalysisWindow::LowDelay, 865),
+    ] {
+        assert_eq!(config.analysis_samples(window), needed);
+        let mut stream = MelStream::with_window(&config, window).unwrap();
+        let mut mel = LogMel::new(config.n_mels);
+        for (pushed, sample) in music().into_iter().enumerate() {
+            stream.push(&[sample], &mut mel);
+            let complete = (pushed + 1 + 512).saturating_sub(needed) / 512;
+            assert_eq!(mel.frames(), complete, "after {} samples", pushed + 1);
+        }
     }
+}
+
+#[test]
+fn a_low_delay_window_hears_steady_sound_and_the_times_of_strokes_as_a_symmetric_one() {
+    let config = MelConfig::default();
+    let samples = 80 * 512;
+    let tone: Vec<f32> = (0..samples).map(|n| 0.3 * (n as f32 * 0.1).sin()).collect();
+    let [symmetric, low_delay] = WINDOWS.map(|window| whole_clip_with(window, &tone));
+    let loudest = config
+        .band_at_hz(0.1 / std::f64::consts::TAU * 22_050.0)
+        .round() as usize;
+    let (a, b) = (symmetric.frame(40)[loudest], low_delay.frame(40)[loudest]);
+    assert!((a - b).abs() < 0.05, "{a} {b}");
+
+    // The centre of gravity in time of clicks, over all of their positions in a hop.
+    let centre = |window| {
+        let clicks = (0..64).map(|step| {
+            let mut click = vec![0.0; samples];
+            click[40 * 512 + 8 * step] = 1.0;
+            let mel = whole_clip_with(window, &click);
+            let power = |frame: usize| (2.0 * f64::from(mel.frame(frame)[100])).exp();
+            let frames = 20..60;
+            let sum: f64 = frames.clone().map(power).sum();
+            let moment: f64 = frames.map(|frame| frame as f64 * power(frame)).sum();
+            moment / sum
+        });
+        clicks.sum::<f64>() / 64.0
+    };
+    let [a, b] = WINDOWS.map(centre);
+    assert!((a - b).abs() < 0.01, "{a} {b}");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::hpss::HpssConfig;
 use crate::separated::{SeparatedFrame, Separation, Source};
 use crate::stft::{FrameTransform, OverlapAdd};
+use crate::window::AnalysisWindow;
 
 /// Short frames per mel frame.
 const FRAMES_PER_HOP: usize = 2;
@@ -131,7 +132,8 @@ impl Strokes {
         let loudness_weights = loudness_weights(f64::from(config.sample_rate_hz), n_fft)
             .map(|weight| scale * weight)
             .collect();
-        let (transform, window) = FrameTransform::keeping(n_fft, grid.kept_stroke_samples);
+        let (transform, window) =
+            FrameTransform::keeping(n_fft, AnalysisWindow::Symmetric, grid.kept_stroke_samples);
         Ok(Self {
             main: separation()?,
             sidechain: separation()?,
