@@ -9,7 +9,7 @@ use model_runtime::{Factor, FactorMap};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use vocoder::MelConfig;
+use vocoder::{AnalysisWindow, MelConfig};
 
 use crate::batches::{MakeBatch, random};
 use crate::dataset::Track;
@@ -43,6 +43,8 @@ pub struct CropSettings {
     pub midi_share: f64,
     /// Share of the crops that are swaps of such renderings.
     pub swaps_share: f64,
+    /// Share of the crops whose views are analysed with the low-delay window. The target never is.
+    pub live_share: f64,
     /// Seed of all random numbers.
     pub seed: u64,
 }
@@ -74,6 +76,11 @@ impl CropSettings {
             (0.0..=1.0).contains(&self.drums_share),
             "drums_share must be between 0 and 1, found {}",
             self.drums_share
+        );
+        ensure!(
+            (0.0..=1.0).contains(&self.live_share),
+            "analysis.live_share must be between 0 and 1, found {}",
+            self.live_share
         );
         let Self {
             midi_share,
@@ -243,8 +250,16 @@ impl MakeBatch for CropSampler {
                 false => [None, None],
             };
 
+            // As with MIDI, draw no random number without live crops.
+            let live_share = self.settings.live_share;
+            let window = match live_share > 0.0 && random.random_bool(live_share) {
+                true => AnalysisWindow::LowDelay,
+                false => AnalysisWindow::Symmetric,
+            };
+
             let values = crop * crop_values..(crop + 1) * crop_values;
-            let mut outputs = vec![(sounds.target, drums, &mut batch.target)];
+            let target = &mut batch.target;
+            let mut outputs = vec![(sounds.target, AnalysisWindow::Symmetric, drums, target)];
             for (factor, view) in batch.views.iter_mut() {
                 // The harmony has a view of its own, all other factors share one.
                 let (sound, drums) = match factor == Factor::Harmony {
@@ -253,9 +268,9 @@ impl MakeBatch for CropSampler {
                 };
                 let shift_semitones = sound.semitones - sounds.target.semitones;
                 view.shift_semitones.push(shift_semitones);
-                outputs.push((sound, drums, &mut view.mels));
+                outputs.push((sound, window, drums, &mut view.mels));
             }
-            for (view, drums, out) in outputs {
+            for (view, window, drums, out) in outputs {
                 let own = Layer {
                     pcm: view.pcm,
                     start_samples,
@@ -269,7 +284,8 @@ impl MakeBatch for CropSampler {
                     ..own
                 });
                 let layers: Vec<Layer> = [own].into_iter().chain(still).chain(drums).collect();
-                self.analysis.log_mel(&layers, &mut out[values.clone()])?;
+                let out = &mut out[values.clone()];
+                self.analysis.log_mel_with(window, &layers, out)?;
             }
         }
         Ok(batch)
@@ -550,6 +566,7 @@ mod tests {
             drums_share: 0.0,
             midi_share: 0.0,
             swaps_share: 0.0,
+            live_share: 0.0,
             seed: 3,
         }
     }
@@ -693,6 +710,43 @@ mod tests {
     }
 
     #[test]
+    fn live_crops_hear_the_sound_of_their_target_through_the_low_delay_window() {
+        let batch = |live_share: f64, unshifted_share: f64, index: u64| {
+            let settings = CropSettings {
+                batch: 1,
+                live_share,
+                unshifted_share,
+                ..settings()
+            };
+            sampler(settings).batch(index).unwrap()
+        };
+        let [live, plain] = [1.0, 0.0].map(|share| batch(share, 0.0, 0));
+        assert_eq!(live.target, plain.target);
+        for factor in [Factor::Harmony, Factor::Rhythm] {
+            let (live, plain) = (&live.views[factor], &plain.views[factor]);
+            assert_eq!(live.shift_semitones, plain.shift_semitones);
+            assert_ne!(live.mels, plain.mels);
+            // Sines sound the same through both windows, and stay where they are.
+            let peaks = [&live.mels, &plain.mels].map(|mels| loudest_bands(mels, 16)[0]);
+            assert_eq!(peaks[0], peaks[1]);
+            let at_peak = peaks[0] * 16..(peaks[0] + 1) * 16;
+            for (a, b) in live.mels[at_peak.clone()].iter().zip(&plain.mels[at_peak]) {
+                assert!((a - b).abs() < 0.1, "{a} {b}");
+            }
+        }
+
+        let is_live = |index| {
+            let unshifted = batch(0.5, 1.0, index);
+            let [harmony, rhythm] = [Factor::Harmony, Factor::Rhythm]
+                .map(|factor| unshifted.views[factor].mels != unshifted.target);
+            assert_eq!(harmony, rhythm);
+            harmony
+        };
+        let live = (0..32).filter(|&index| is_live(index)).count();
+        assert!((6..=26).contains(&live), "{live} of 32 crops are live");
+    }
+
+    #[test]
     fn settings_out_of_range_are_refused() {
         for wrong in [
             CropSettings {
@@ -705,6 +759,10 @@ mod tests {
             },
             CropSettings {
                 unshifted_share: 1.5,
+                ..settings()
+            },
+            CropSettings {
+                live_share: -0.1,
                 ..settings()
             },
             CropSettings {

@@ -15,7 +15,7 @@ use anyhow::{Result, ensure};
 use graft_material::audio_cache::Pcm;
 use realfft::num_complex::Complex32;
 use realfft::{RealFftPlanner, RealToComplex};
-use vocoder::{MEL_FLOOR, MelConfig, MelFilterBank};
+use vocoder::{AnalysisWindow, MEL_FLOOR, MelConfig, MelFilterBank};
 
 use crate::equaliser::Equaliser;
 
@@ -24,8 +24,8 @@ pub struct ShiftedMel {
     config: MelConfig,
     filters: MelFilterBank,
     planner: RealFftPlanner<f32>,
-    /// By the length of the window.
-    analyses: HashMap<usize, Analysis>,
+    /// By length and shape of the window.
+    analyses: HashMap<(usize, AnalysisWindow), Analysis>,
     /// `(frames, n_bins)`.
     spectra: Vec<Complex32>,
     bin_gains: Vec<f32>,
@@ -51,7 +51,7 @@ impl Clone for ShiftedMel {
 
 /// Window and transform for one shift.
 struct Analysis {
-    /// Periodic Hann window; its length is that of the transform.
+    /// Its length is that of the transform.
     window: Vec<f32>,
     fft: Arc<dyn RealToComplex<f32>>,
     frame: Vec<f32>,
@@ -60,13 +60,11 @@ struct Analysis {
 }
 
 impl Analysis {
-    fn new(length: usize, planner: &mut RealFftPlanner<f32>) -> Self {
-        let step = std::f64::consts::TAU / length as f64;
+    fn new(length: usize, window: AnalysisWindow, planner: &mut RealFftPlanner<f32>) -> Self {
         let fft = planner.plan_fft_forward(length);
+        let weights = window.weights(length).into_iter();
         Self {
-            window: (0..length)
-                .map(|n| (0.5 - 0.5 * (step * n as f64).cos()) as f32)
-                .collect(),
+            window: weights.map(|weight| weight as f32).collect(),
             frame: fft.make_input_vec(),
             spectrum: fft.make_output_vec(),
             scratch: fft.make_scratch_vec(),
@@ -124,6 +122,20 @@ impl ShiftedMel {
     ///
     /// Returns an error if a stretch does not lie within its track, or `out` is not made of whole bands.
     pub fn log_mel(&mut self, layers: &[Layer], out: &mut [f32]) -> Result<()> {
+        self.log_mel_with(AnalysisWindow::Symmetric, layers, out)
+    }
+
+    /// The same, with another analysis window.
+    ///
+    /// # Errors
+    ///
+    /// As [`log_mel`](Self::log_mel).
+    pub fn log_mel_with(
+        &mut self,
+        window: AnalysisWindow,
+        layers: &[Layer],
+        out: &mut [f32],
+    ) -> Result<()> {
         ensure!(
             out.len().is_multiple_of(self.mel.len()),
             "expected room for {} bands, found {} values",
@@ -135,7 +147,7 @@ impl ShiftedMel {
         self.spectra.clear();
         self.spectra.resize(frames * n_bins, Complex32::default());
         for layer in layers {
-            self.add(layer, frames)?;
+            self.add(layer, window, frames)?;
         }
         for (frame, spectrum) in self.spectra.chunks_exact(n_bins).enumerate() {
             for (magnitude, bin) in self.magnitude.iter_mut().zip(spectrum) {
@@ -150,7 +162,7 @@ impl ShiftedMel {
     }
 
     /// Adds a layer to the spectra.
-    fn add(&mut self, layer: &Layer, frames: usize) -> Result<()> {
+    fn add(&mut self, layer: &Layer, window: AnalysisWindow, frames: usize) -> Result<()> {
         let samples = &layer.pcm.samples;
         let hop_length = self.config.hop_length;
         let end = layer.start_samples + frames * hop_length;
@@ -162,8 +174,8 @@ impl ShiftedMel {
         let length = window_samples(self.config.n_fft, layer.semitones);
         let analysis = self
             .analyses
-            .entry(length)
-            .or_insert_with(|| Analysis::new(length, &mut self.planner));
+            .entry((length, window))
+            .or_insert_with(|| Analysis::new(length, window, &mut self.planner));
         // Scales a magnitude to that of the standard window.
         let scale = self.config.n_fft as f32 / length as f32 * layer.gain * layer.pcm.level;
         match layer.equaliser {
@@ -175,11 +187,11 @@ impl ShiftedMel {
             }
             None => self.bin_gains.fill(scale),
         }
-        let half_window = (length / 2) as isize;
+        let before_centre = (length - window.after_centre_samples(length)) as isize;
         let n_bins = self.filters.n_bins();
         for (frame, spectrum) in self.spectra.chunks_exact_mut(n_bins).enumerate() {
             let centre = (layer.start_samples + frame * hop_length + hop_length / 2) as isize;
-            read_reflected(samples, centre - half_window, &mut analysis.frame);
+            read_reflected(samples, centre - before_centre, &mut analysis.frame);
             for (sample, window) in analysis.frame.iter_mut().zip(&analysis.window) {
                 *sample *= window;
             }

@@ -35,6 +35,9 @@ pub struct NetworkRecipe {
     /// Crops rendered from MIDI files; none without this table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub midi: Option<Midi>,
+    /// Crops analysed as in the latency mode Live; none without this table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<Analysis>,
     /// Steps with limited look-ahead, for low-latency streams; none without this table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub look_ahead: Option<LimitedLookAhead>,
@@ -123,6 +126,15 @@ pub struct Midi {
     pub seconds: f64,
     /// Number of transpositions per clip.
     pub transpositions: usize,
+}
+
+/// Analysis of the crops, so that one model serves all latency settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Analysis {
+    /// Share of the crops whose encoders hear through the low-delay window of the latency mode Live. The target is that of the
+    /// symmetric window.
+    pub live_share: f64,
 }
 
 /// Steps with a limited look-ahead (`Network::with_look_ahead`), so that one model serves all latency settings.
@@ -255,7 +267,32 @@ impl NetworkRecipe {
             drums_share: crops.drums_share,
             midi_share: self.midi.as_ref().map_or(0.0, |midi| midi.share),
             swaps_share: self.midi.as_ref().map_or(0.0, |midi| midi.swaps_share),
+            live_share: self.analysis.as_ref().map_or(0.0, |a| a.live_share),
             seed: crops.seed,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Recipe;
+
+    const RECIPE: &str = include_str!("../../../recipes/graft.toml");
+
+    #[test]
+    fn a_recipe_says_how_many_crops_are_heard_as_in_live() {
+        let live_share = |text: &str| match Recipe::parse(text).unwrap() {
+            Recipe::Network(recipe) => recipe.crop_settings().live_share,
+            other => panic!("{other:?}"),
+        };
+        // Whatever tables the recipe has between the crops and the loss.
+        let tables = RECIPE.split("[loss]").nth(1).unwrap();
+        let recipe = |analysis: &str| {
+            let head = RECIPE.split("[look_ahead]").next().unwrap();
+            format!("{head}{analysis}[loss]{tables}")
+        };
+        assert_eq!(live_share(&recipe("")), 0.0);
+        assert_eq!(live_share(&recipe("[analysis]\nlive_share = 0.4\n")), 0.4);
+        assert!(Recipe::parse(&recipe("[analysis]\nlife_share = 0.4\n")).is_err());
     }
 }

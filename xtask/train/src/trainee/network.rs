@@ -323,6 +323,7 @@ fn validation_set(
         drums_share: 0.0,
         midi_share: 0.0,
         swaps_share: 0.0,
+        live_share: 0.0,
         ..settings.clone()
     };
     let material = Material {
