@@ -5,6 +5,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use model_runtime::LatencyMode;
 use model_runtime::transport::Transport;
 use nice_plug::prelude::*;
 
@@ -23,6 +24,8 @@ mod requests;
 mod restart_fade;
 pub mod setup;
 pub mod signal_path;
+#[cfg(any(test, feature = "standalone"))]
+pub mod standalone;
 mod vst3;
 
 use editor::GraftEditor;
@@ -49,6 +52,15 @@ pub struct Graft {
 }
 
 impl Graft {
+    /// Creates a plugin that starts in this latency mode.
+    #[must_use]
+    pub fn in_mode(mode: LatencyMode) -> Self {
+        Self {
+            params: Arc::new(GraftParams::in_mode(mode)),
+            ..Self::default()
+        }
+    }
+
     /// Joins the worker.
     fn end_path(&mut self) {
         if let Some(path) = self.path.take() {

@@ -160,7 +160,7 @@ parameters! {
         set_by: SetBy::Comparing,
     };
     /// How much look-ahead the remix uses. Takes effect when the host restarts the plugin.
-    Latency, latency, "latency": EnumParam<Latency> = EnumParam::new("Latency", Latency(LatencyMode::Default)).non_automatable() => Shown {
+    Latency, latency, "latency": EnumParam<Latency> = latency(LatencyMode::Default) => Shown {
         name: "Latency",
         help: "Live has the lowest latency, Full the best sound. Takes effect when the host restarts the plugin.",
         group: Group::Processing,
@@ -217,6 +217,16 @@ parameters! {
     };
 }
 
+impl GraftParams {
+    /// The parameters with another default of the latency mode.
+    pub(crate) fn in_mode(mode: LatencyMode) -> Self {
+        Self {
+            latency: latency(mode),
+            ..Self::default()
+        }
+    }
+}
+
 fn amount(name: &str, default: f32) -> FloatParam {
     FloatParam::new(name, default, FloatRange::Linear { min: 0.0, max: 1.0 })
         .with_value_to_string(formatters::v2s_f32_rounded(2))
@@ -234,6 +244,10 @@ fn gain(name: &str) -> FloatParam {
         .with_unit(" dB")
         .with_value_to_string(formatters::v2s_f32_gain_to_db(1))
         .with_string_to_value(formatters::s2v_f32_gain_to_db())
+}
+
+fn latency(default: LatencyMode) -> EnumParam<Latency> {
+    EnumParam::new("Latency", Latency(default)).non_automatable()
 }
 
 fn semitones(name: &str) -> IntParam {
