@@ -3,6 +3,7 @@
 mod bench;
 mod bundle;
 mod demo;
+mod deny;
 mod host;
 mod install;
 mod play;
