@@ -1,11 +1,11 @@
-//! Standalone Graft: loops two files into the main input and the sidechain, to try Graft without a DAW. Without a sound
-//! card it runs silently.
+//! Standalone Graft: loops two files into the main input and the sidechain, to try Graft without a DAW. Without files it
+//! plays the demo, if it is installed with it. Without a sound card it runs silently.
 //!
 //! ```text
 //! graft-standalone main.wav sidechain.wav [audio options, see --help]
 //! ```
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
@@ -20,9 +20,14 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     let is_file = |argument: &&String| !argument.starts_with('-');
     let files: Vec<_> = arguments.iter().skip(1).take_while(is_file).collect();
-    match files[..] {
+    let given = files.len();
+    let files = match files[..] {
+        [] => demo().unwrap_or_default(),
+        _ => files.into_iter().map(PathBuf::from).collect(),
+    };
+    match &files[..] {
         [] => {}
-        [main, sidechain] => match (Clip::read(main.as_ref()), Clip::read(sidechain.as_ref())) {
+        [main, sidechain] => match (Clip::read(main), Clip::read(sidechain)) {
             (Ok(main), Ok(sidechain)) => {
                 CLIPS.get_or_init(|| [main, sidechain]);
             }
@@ -32,21 +37,29 @@ fn main() -> ExitCode {
             }
         },
         _ => {
-            eprintln!(
-                "error: expected two WAV files (main input and sidechain), found {}",
-                files.len()
-            );
+            eprintln!("error: expected two WAV files (main input and sidechain), found {given}");
             return ExitCode::FAILURE;
         }
     }
     let others = arguments
         .iter()
         .take(1)
-        .chain(arguments.iter().skip(1 + files.len()));
+        .chain(arguments.iter().skip(1 + given));
     match nice_export_standalone_with_args::<Looper, _>(others.cloned()) {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }
+}
+
+/// The files of the demo, if they are installed with this program: in `share/` beside the folder of the program.
+fn demo() -> Option<Vec<PathBuf>> {
+    let program = std::env::current_exe().ok()?;
+    let folder = program.parent()?.parent()?.join("share/graft/demo");
+    let files = ["harmony.wav", "rhythm.wav"].map(|name| folder.join(name));
+    files
+        .iter()
+        .all(|file| file.is_file())
+        .then(|| files.into())
 }
 
 /// A file in memory.
