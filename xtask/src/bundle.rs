@@ -54,7 +54,11 @@ pub fn release() -> Result<Bundles> {
     })
 }
 
-fn bundle(package: String, cargo_options: Vec<String>) -> Result<()> {
+fn bundle(package: String, mut cargo_options: Vec<String>) -> Result<()> {
+    // For the editor's About.
+    if let Some(commit) = workspace::commit() {
+        cargo_options.push(format!("--config=env.GRAFT_COMMIT='{commit}'"));
+    }
     // The bundler works in the root of the project; paths from the user are relative to the current folder.
     let folder = env::current_dir().context("cannot find the current folder")?;
     env::set_current_dir(workspace::root()).context("cannot find the project")?;

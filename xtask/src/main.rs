@@ -3,6 +3,7 @@
 mod bench;
 mod bundle;
 mod demo;
+mod deny;
 mod host;
 mod install;
 mod play;
@@ -48,6 +49,8 @@ enum Task {
     EvaluateLevels(Arguments),
     /// Measure how accurately voices turn mels into sound
     EvaluateVoice(Arguments),
+    /// Build Graft for others, and write archives of it into dist/
+    Package(Arguments),
     Bench(bench::Bench),
     Play(play::Play),
     #[cfg(target_os = "linux")]
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Task::Evaluate(arguments) => Program::Evaluate.run("evaluate", arguments),
         Task::EvaluateLevels(arguments) => Program::Evaluate.run("evaluate-levels", arguments),
         Task::EvaluateVoice(arguments) => Program::Evaluate.run("evaluate-voice", arguments),
+        Task::Package(arguments) => Program::Package.run("package", arguments),
         Task::Bench(task) => task.run(),
         Task::Play(task) => task.run(),
         #[cfg(target_os = "linux")]

@@ -1,5 +1,5 @@
-//! `cargo xtask train`, `export`, `import-hifigan`, `evaluate`, `evaluate-levels` and `evaluate-voice`: tasks of separate
-//! programs, so that installing the plugin builds neither the trainer nor the evaluation.
+//! `cargo xtask train`, `export`, `import-hifigan`, `evaluate`, `evaluate-levels`, `evaluate-voice` and `package`: tasks
+//! of separate programs, so that installing the plugin builds neither the trainer nor the evaluation nor the packager.
 
 use std::env;
 use std::ffi::OsString;
@@ -16,6 +16,8 @@ pub enum Program {
     Train,
     /// Evaluates.
     Evaluate,
+    /// Packages.
+    Package,
 }
 
 /// Arguments that are passed to the program, including `--help`.
@@ -31,6 +33,7 @@ impl Program {
         match self {
             Self::Train => "graft-train",
             Self::Evaluate => "graft-evaluate",
+            Self::Package => "graft-package",
         }
     }
 

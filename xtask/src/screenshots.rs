@@ -58,9 +58,10 @@ enum Act {
 
 /// Positions of controls.
 const MODEL_BUTTON: Act = Act::Click(760, 26);
+const NAME: Act = Act::Click(40, 26);
 const MODEL_PATH: Act = Act::Click(400, 496);
 
-const SCENES: [Scene; 7] = [
+const SCENES: [Scene; 8] = [
     Scene {
         name: "first-open",
         scale: 1.0,
@@ -119,6 +120,15 @@ const SCENES: [Scene; 7] = [
         seconds: 4.0,
         parameters: &[],
         acts: &[MODEL_BUTTON],
+    },
+    Scene {
+        name: "about",
+        scale: 1.0,
+        main: true,
+        sidechain: true,
+        seconds: 4.0,
+        parameters: &[],
+        acts: &[NAME],
     },
     Scene {
         name: "model-error",

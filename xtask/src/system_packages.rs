@@ -3,16 +3,8 @@
 #[cfg(target_os = "linux")]
 use std::process::Command;
 
-/// Debian and Ubuntu packages of the libraries that the plugin's editor loads at run time.
 #[cfg(target_os = "linux")]
-const PACKAGES: [&str; 6] = [
-    "libegl1",
-    "libx11-6",
-    "libx11-xcb1",
-    "libxcb1",
-    "libxkbcommon0",
-    "libxkbcommon-x11-0",
-];
+use graft_material::editor_packages;
 
 /// Installs the missing packages. A failure does not stop the installation: without these packages only the editor
 /// does not open.
@@ -46,7 +38,7 @@ pub fn install_missing() {
 #[cfg(target_os = "linux")]
 fn missing_packages() -> Option<Vec<&'static str>> {
     let mut missing = Vec::new();
-    for package in PACKAGES {
+    for package in editor_packages::DEBIAN {
         let output = Command::new("dpkg-query")
             .args(["--show", "--showformat=${db:Status-Status}", package])
             .output()

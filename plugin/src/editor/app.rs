@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use baseview::WindowSize;
-use egui::{Align2, CentralPanel, Rect, Ui, vec2};
+use egui::{CentralPanel, Rect, Ui};
 use nice_plug::context::gui::GuiContext;
 use parking_lot::Mutex;
 
+use super::about::About;
 use super::doctor::{Advice, Doctor};
 use super::entry::Entry;
 use super::face::{self, Holds};
@@ -70,6 +71,7 @@ pub struct App {
     doctor: Doctor,
     toolbar: Toolbar,
     models: Models,
+    about: About,
     kept: Arc<Mutex<Kept>>,
     figures: Figures,
     hidden: Arc<AtomicBool>,
@@ -96,6 +98,7 @@ impl App {
             doctor: Doctor::default(),
             toolbar,
             models: Models::default(),
+            about: About::default(),
             kept,
             figures: Figures::default(),
             hidden,
@@ -170,13 +173,6 @@ impl Content for App {
             let origin = face.min;
             ui.painter()
                 .rect_filled(ui.max_rect(), 0.0, theme::BACKGROUND);
-            ui.painter().text(
-                origin + vec2(14.0, 26.0),
-                Align2::LEFT_CENTER,
-                "Graft",
-                theme::bold(20.0),
-                theme::TEXT,
-            );
             let meters = &self.readout.meters;
             face::controls(ui, origin, &mut panel, meters, &mut self.holds);
             let ground = face::PICTURES.translate(origin.to_vec2());
@@ -200,6 +196,8 @@ impl Content for App {
                 .button(ui, face::MODEL.translate(origin.to_vec2()), store);
             self.models.show(ui, store);
             self.models.show_drop(ui, face);
+            self.about.name(ui, origin);
+            self.about.show(ui, &self.params, &self.readout);
             window::grip(ui, face, frame);
             self.entry.show(ui, &mut panel);
         });

@@ -11,6 +11,7 @@ use nice_plug::editor::dpi::NativeSize;
 use nice_plug::editor::{Editor, HostMethods, ParentWindowHandle, ResizeHint, SpawnedEditor};
 use parking_lot::Mutex;
 
+mod about;
 mod app;
 mod buttons;
 mod doctor;

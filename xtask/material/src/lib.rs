@@ -5,6 +5,7 @@ pub mod arguments;
 pub mod audio_cache;
 pub mod audio_file;
 pub mod audio_writer;
+pub mod editor_packages;
 pub mod estimate;
 pub mod exit;
 pub mod folder;

@@ -6,6 +6,7 @@ mod options;
 mod player;
 
 use std::io::BufRead as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<bool, String> {
     let [main, sidechain] = options.files()?;
     let audio_system = AudioSystem::find(options)?;
-    let read = |file: Option<_>| file.map(Clip::read).transpose();
+    let read = |file: Option<PathBuf>| file.as_deref().map(Clip::read).transpose();
     let session = Session {
         clips: [read(main)?, read(sidechain)?],
         mode: options.mode(),

@@ -7,9 +7,9 @@ use model_runtime::LatencyMode;
 
 /// Graft without a DAW
 ///
-/// Plays two WAV files in a loop, as main input and sidechain. With --live, the main input is that of the audio device,
-/// and the file is the sidechain. Press Enter on each beat to tap the tempo. Use headphones, or the output may come back
-/// through the input.
+/// Plays two WAV files in a loop, as main input and sidechain; without files, the demo that is installed with the program.
+/// With --live, the main input is that of the audio device, and the file is the sidechain; use headphones, or the output
+/// may come back through the input. Press Enter on each beat to tap the tempo.
 #[derive(Parser)]
 #[command(name = "graft-standalone", version)]
 pub struct Options {
@@ -27,9 +27,9 @@ pub struct Options {
     /// Latency mode [default: live with --live]
     #[arg(long)]
     latency: Option<Mode>,
-    /// Tempo in BPM
-    #[arg(long, value_name = "BPM", default_value_t = 120.0)]
-    tempo: f32,
+    /// Tempo in BPM [default: 120, or that of the demo]
+    #[arg(long, value_name = "BPM")]
+    tempo: Option<f32>,
     /// Audio system: auto, jack, alsa, core-audio, wasapi or dummy; auto prefers JACK
     #[arg(long, default_value = AUTO)]
     backend: String,
@@ -61,6 +61,28 @@ const DEVICE_BLOCKS: f32 = 2.0;
 /// And what the device may be late.
 const DEVICE_JITTER_SECONDS: f32 = 0.004;
 
+const TWO_FILES: &str = "two WAV files (main input and sidechain)";
+const ONE_FILE: &str = "a WAV file for the sidechain, or --sidechain-input";
+
+/// Tempo of the demo.
+const DEMO_BPM: f32 = 130.0;
+/// Tempo of unknown files.
+const USUAL_BPM: f32 = 120.0;
+
+/// The files of the demo, main input and sidechain, if they are installed with this program: in `share/` beside the folder
+/// of the program.
+fn demo() -> [Option<PathBuf>; 2] {
+    let program = std::env::current_exe().ok();
+    let prefix = program
+        .as_deref()
+        .and_then(Path::parent)
+        .and_then(Path::parent);
+    ["harmony.wav", "rhythm.wav"].map(|name| {
+        let file = prefix?.join("share/graft/demo").join(name);
+        file.is_file().then_some(file)
+    })
+}
+
 /// [`LatencyMode`] on the command line.
 #[derive(Clone, Copy, ValueEnum)]
 enum Mode {
@@ -71,20 +93,36 @@ enum Mode {
 
 impl Options {
     /// The files of the main input and the sidechain; none where the input is that of the audio device.
-    pub fn files(&self) -> Result<[Option<&Path>; 2], String> {
-        match (self.live, self.sidechain_input, &self.files[..]) {
-            (false, _, [main, sidechain]) => Ok([Some(main), Some(sidechain)]),
-            (true, false, [sidechain]) => Ok([None, Some(sidechain)]),
-            (true, true, []) => Ok([None, None]),
+    pub fn files(&self) -> Result<[Option<PathBuf>; 2], String> {
+        let [demo_main, demo_sidechain] = demo();
+        let (files, expected) = match (self.live, self.sidechain_input, &self.files[..]) {
+            (false, _, []) => ([demo_main, demo_sidechain], TWO_FILES),
+            (false, _, [main, sidechain]) => {
+                ([Some(main.clone()), Some(sidechain.clone())], TWO_FILES)
+            }
+            (true, false, []) => ([None, demo_sidechain], ONE_FILE),
+            (true, false, [sidechain]) => ([None, Some(sidechain.clone())], ONE_FILE),
+            (true, true, []) => return Ok([None, None]),
             (live, sidechain_input, files) => {
                 let expected = match (live, sidechain_input) {
-                    (false, _) => "two WAV files (main input and sidechain)",
-                    (true, false) => "a WAV file for the sidechain, or --sidechain-input",
+                    (false, _) => TWO_FILES,
+                    (true, false) => ONE_FILE,
                     (true, true) => "no file with --sidechain-input",
                 };
-                Err(format!("expected {expected}, found {} file(s)", files.len()))
+                return Err(format!("expected {expected}, found {}", files.len()));
             }
+        };
+        match files[1] {
+            Some(_) => Ok(files),
+            None => Err(format!("expected {expected}, found none")),
         }
+    }
+
+    /// The tempo in BPM.
+    fn tempo_bpm(&self) -> f32 {
+        let is_demo = self.files.is_empty() && !self.sidechain_input;
+        let usual = if is_demo { DEMO_BPM } else { USUAL_BPM };
+        self.tempo.unwrap_or(usual)
     }
 
     /// The latency mode.
@@ -141,7 +179,7 @@ impl AudioSystem {
             format!("--backend={backend}"),
             format!("--sample-rate={}", self.rate_hz),
             format!("--period-size={}", self.block_samples),
-            format!("--tempo={}", options.tempo),
+            format!("--tempo={}", options.tempo_bpm()),
         ];
         if let Some(device) = &options.output {
             arguments.push(format!("--output-device={device}"));
@@ -178,11 +216,7 @@ mod tests {
 
     #[test]
     fn files_go_where_no_live_input_is() {
-        let files = |arguments: &[&str]| {
-            let options = options(arguments);
-            let names = options.files()?.map(|file| file.map(Path::to_path_buf));
-            Ok::<_, String>(names)
-        };
+        let files = |arguments: &[&str]| options(arguments).files();
         let [a, b] = ["a.wav", "b.wav"].map(|name| Some(PathBuf::from(name)));
         assert_eq!(files(&["a.wav", "b.wav"]), Ok([a, b.clone()]));
         assert_eq!(files(&["--live", "b.wav"]), Ok([None, b]));
