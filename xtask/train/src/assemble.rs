@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use model_runtime::Model;
 use model_runtime::model_file::{self, Card, Figure, Header};
@@ -37,6 +37,17 @@ pub fn card(run: &checkpoint::CheckpointHeader) -> Card {
 /// Names of the figures for the training steps and hours of a part.
 fn part_figures(part: &str) -> [String; 2] {
     ["steps", "hours"].map(|unit| format!("{part}: training {unit}"))
+}
+
+/// The card of a network's run that takes the place of a model's network: figures on the training of the other parts stay.
+pub fn network_card(model: &Card, run: &checkpoint::CheckpointHeader) -> Card {
+    let kept = [VOICE, MAGNITUDES].map(part_figures).concat();
+    let mut figures = model.figures.clone();
+    figures.retain(|figure| kept.contains(&figure.name));
+    Card {
+        figures,
+        ..card(run)
+    }
 }
 
 /// The model's card after adding the part that a run trained.
@@ -90,10 +101,6 @@ pub fn network_bytes(
     averages: &HashMap<String, Tensor>,
     card: Card,
 ) -> Result<Vec<u8>> {
-    let weights = fold(averages)?
-        .into_iter()
-        .map(|(name, tensor)| (format!("network.{name}"), tensor))
-        .collect();
     let header = Header {
         format: model_file::FORMAT,
         architecture: recipe.network.clone(),
@@ -103,7 +110,11 @@ pub fn network_bytes(
         magnitudes: None,
         card,
     };
-    Ok(model_file::to_bytes(&header, &weights)?)
+    let base = BaseModel {
+        header,
+        tensors: HashMap::new(),
+    };
+    base.with_network(recipe, averages)
 }
 
 /// A model to which a part is added.
@@ -124,6 +135,27 @@ impl BaseModel {
             header: Model::load(path)?.header().clone(),
             tensors: candle_core::safetensors::load(path, &Device::Cpu)?,
         })
+    }
+
+    /// The model file with a network's averaged weights.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the model's other parts read other mels, or if the weights do not match.
+    pub fn with_network(
+        mut self,
+        recipe: &NetworkRecipe,
+        averages: &HashMap<String, Tensor>,
+    ) -> Result<Vec<u8>> {
+        ensure!(
+            self.header.mel == recipe.mel,
+            "expected a model for the mels of the recipe, {:?}, found one for {:?}",
+            recipe.mel,
+            self.header.mel
+        );
+        self.header.architecture = recipe.network.clone();
+        self.header.max_shift_semitones = recipe.crops.max_shift_semitones;
+        self.with_part("network.", &fold(averages)?)
     }
 
     /// The model file with a generator of plain weights.

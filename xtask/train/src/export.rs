@@ -9,14 +9,16 @@ use graft_material::report::Report;
 use graft_material::whole_file;
 use model_runtime::model_file::{Card, Figure};
 
-use crate::assemble::{BaseModel, MAGNITUDES, VOICE, card, fold, network_bytes, part_card};
+use crate::assemble::{
+    BaseModel, MAGNITUDES, VOICE, card, fold, network_bytes, network_card, part_card,
+};
 use crate::checkpoint;
 use crate::recipe::Recipe;
 
 /// Export a training run as a model file.
 ///
 /// Writes the averaged weights of the newest checkpoint and a model card. For a run that trained a voice or a
-/// magnitude network, name the model to add it to with --network.
+/// magnitude network, name the model to add it to with --into.
 #[derive(Args)]
 pub struct Export {
     /// Run folder.
@@ -24,9 +26,9 @@ pub struct Export {
     /// Model file to write.
     #[arg(short, long, value_name = "MODEL.safetensors")]
     output: PathBuf,
-    /// For a voice or magnitude network: model to add it to. Replaces the one that the model has.
-    #[arg(long, value_name = "MODEL.safetensors")]
-    network: Option<PathBuf>,
+    /// Model to add the trained part to, in place of the one that it has. Without it, a network becomes a model of its own.
+    #[arg(long, alias = "network", value_name = "MODEL.safetensors")]
+    into: Option<PathBuf>,
     /// Licence of the weights (usually that of the training music).
     #[arg(long)]
     licence: Option<String>,
@@ -71,26 +73,26 @@ impl Export {
                     .map(|name| (name.to_owned(), tensor))
             })
             .collect::<HashMap<_, _>>();
-        let bytes = match (&run.recipe, &self.network) {
+        let base = self.into.as_deref().map(BaseModel::load).transpose()?;
+        let bytes = match (&run.recipe, base) {
             (Recipe::Network(recipe), None) => {
                 network_bytes(recipe, &averages, self.card(card(&run), reported))?
             }
-            (Recipe::Network(_), Some(_)) => {
-                bail!("--network works only with runs that trained a voice or a magnitude network")
+            (Recipe::Network(recipe), Some(mut base)) => {
+                base.header.card = self.card(network_card(&base.header.card, &run), reported);
+                base.with_network(recipe, &averages)?
             }
-            (Recipe::Voice(recipe), Some(network)) => {
-                let mut base = BaseModel::load(network)?;
+            (Recipe::Voice(recipe), Some(mut base)) => {
                 base.header.card = self.card(part_card(&base.header.card, VOICE, &run), reported);
                 base.with_generator(&recipe.generator, &fold(&averages)?)?
             }
-            (Recipe::Magnitudes(recipe), Some(network)) => {
-                let mut base = BaseModel::load(network)?;
+            (Recipe::Magnitudes(recipe), Some(mut base)) => {
                 let card = part_card(&base.header.card, MAGNITUDES, &run);
                 base.header.card = self.card(card, reported);
                 base.with_magnitudes(&recipe.magnitudes, &averages)?
             }
             (Recipe::Voice(_) | Recipe::Magnitudes(_), None) => bail!(
-                "the run trained only a part of a model: name the model to add it to with --network MODEL.safetensors"
+                "the run trained only a part of a model: name the model to add it to with --into MODEL.safetensors"
             ),
         };
         whole_file::write(&self.output, &bytes)?;

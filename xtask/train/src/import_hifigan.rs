@@ -27,8 +27,8 @@ pub struct ImportHifigan {
     #[arg(value_name = "CONFIG.json")]
     config: PathBuf,
     /// Model to add the generator to. Replaces the generator that it has.
-    #[arg(long, value_name = "MODEL.safetensors")]
-    network: PathBuf,
+    #[arg(long, alias = "network", value_name = "MODEL.safetensors")]
+    into: PathBuf,
     /// Model file to write.
     #[arg(short, long, value_name = "MODEL.safetensors")]
     output: PathBuf,
@@ -97,7 +97,7 @@ impl ImportHifigan {
         let config = config.generator().with_context(describe)?;
         let weights = read_weights(&self.checkpoint)
             .with_context(|| format!("cannot use {}", self.checkpoint.display()))?;
-        let mut base = BaseModel::load(&self.network)?;
+        let mut base = BaseModel::load(&self.into)?;
         if let Some(licence) = &self.licence {
             base.header.card.licence.clone_from(licence);
         }
@@ -165,7 +165,7 @@ mod tests {
         ImportHifigan {
             checkpoint: folder.path().join("tiny.pth"),
             config: folder.path().join("config.json"),
-            network: workspace::root().join("assets/graft.safetensors"),
+            into: workspace::root().join("assets/graft.safetensors"),
             output: folder.path().join("model.safetensors"),
             licence: None,
         }

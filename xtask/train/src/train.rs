@@ -265,6 +265,7 @@ mod tests {
     use graft_material::audio_writer::{self, WavFormat};
     use graft_material::testing::TestFolder;
     use model_runtime::AudioClip;
+    use model_runtime::model_file::{Card, Figure};
     use vocoder::MelConfig;
 
     const RECIPE: &str = r#"
@@ -659,12 +660,12 @@ mod tests {
             let mut arguments = vec!["export".into(), run.clone().into_os_string()];
             arguments.extend(["-o".into(), model.clone().into_os_string()]);
             if let Some(network) = network {
-                arguments.extend(["--network".into(), network.as_os_str().to_owned()]);
+                arguments.extend(["--into".into(), network.as_os_str().to_owned()]);
             }
             Export::parse_from_arguments(arguments).run()
         };
         let error = export(None).unwrap_err();
-        assert!(error.to_string().contains("--network"), "{error}");
+        assert!(error.to_string().contains("--into"), "{error}");
         export(Some(&base)).unwrap();
         let (built_in, loaded) = (Model::load(&base).unwrap(), Model::load(&model).unwrap());
         assert!(loaded.generator().is_ok());
@@ -752,7 +753,7 @@ mod tests {
         let export = |run: &str, network: &Path| {
             let run = folder.path().join(run).into_os_string();
             let mut arguments = vec!["export".into(), run, "-o".into(), model.clone().into()];
-            arguments.extend(["--network".into(), network.as_os_str().to_owned()]);
+            arguments.extend(["--into".into(), network.as_os_str().to_owned()]);
             Export::parse_from_arguments(arguments).run().unwrap();
             Model::load(&model).unwrap()
         };
@@ -782,12 +783,51 @@ mod tests {
         fs::write(folder.path().join("recipe.toml"), MAGNITUDES).unwrap();
         let further = Train {
             init: Some(model.clone()),
-            from: Some(model),
+            from: Some(model.clone()),
             ..task("further", 1, false)
         };
         further.run().unwrap();
         let (header, _) = checkpoint::load(&folder.path().join("further")).unwrap();
         assert_eq!(header.total_steps(), 31);
+
+        // A new network takes the place of the model's, and both other parts stay.
+        fs::write(folder.path().join("recipe.toml"), RECIPE).unwrap();
+        self::task(&folder, "network", 1, false).run().unwrap();
+        let renewed = export("network", &model);
+        assert!(renewed.magnitudes().is_some() && renewed.generator().is_ok());
+        let (old, new) = (&whole.header().card, &renewed.header().card);
+        assert_eq!((new.name.as_str(), new.steps), ("tiny", 1));
+        let of_parts = |card: &Card| -> Vec<Figure> {
+            let figures = card.figures.iter();
+            figures
+                .filter(|figure| figure.name.contains(": training"))
+                .cloned()
+                .collect()
+        };
+        assert_eq!(of_parts(old), of_parts(new));
+        assert_eq!(new.figures, of_parts(new), "figures of the old network");
+
+        let other_mels = format!(
+            "{RECIPE}\n[mel]\nsample_rate_hz = 22050\nn_fft = 2048\nhop_length = 512\nn_mels = 128\n\
+                                  f_min_hz = 30.0\nf_max_hz = 11025.0"
+        );
+        fs::write(folder.path().join("recipe.toml"), other_mels).unwrap();
+        self::task(&folder, "other", 1, false).run().unwrap();
+        let run = folder.path().join("other").into_os_string();
+        let output = folder.path().join("other.safetensors").into_os_string();
+        let into = folder.path().join("model.safetensors").into_os_string();
+        let arguments = [
+            "export".into(),
+            run,
+            "-o".into(),
+            output,
+            "--into".into(),
+            into,
+        ];
+        let error = Export::parse_from_arguments(arguments.into())
+            .run()
+            .unwrap_err();
+        assert!(error.to_string().contains("f_min_hz: 30.0"), "{error}");
     }
 
     #[test]
