@@ -177,7 +177,6 @@ impl Plugin for Graft {
         let activation = Activation {
             setup,
             sample_rate_hz: config.sample_rate_hz,
-            max_block_samples: config.max_block_samples,
             latency_samples: path.latency_samples(),
             frames_hz,
         };

@@ -92,6 +92,9 @@ pub struct Remix {
     /// that the remix is aligned with MAIN
     #[arg(long)]
     host: bool,
+    /// Installed plugin (CLAP) for the host; without it, the plugin is built
+    #[arg(long, value_name = "FILE", requires = "host")]
+    plugin: Option<PathBuf>,
     /// Block size of the host, in samples
     #[arg(long, value_name = "N", default_value_t = 512, requires = "host",
           value_parser = clap::value_parser!(u32).range(1..=65536))]
@@ -243,7 +246,10 @@ impl Remix {
     fn in_host(&self, jobs: &[Job], sidechain: &Path) -> Result<()> {
         let settings = WholeSettings {
             sidechain: (sidechain.to_path_buf(), audio_file::read(sidechain)?),
-            clap: bundle::release()?.clap,
+            clap: match &self.plugin {
+                Some(file) => file.clone(),
+                None => bundle::release()?.clap,
+            },
             sample_rate_hz: self.rate,
             block_samples: self.block as usize,
             offline: self.offline,

@@ -170,6 +170,10 @@ fn what_cannot_be_written_is_refused_before_any_work() {
             vec!["-o", "-", "--format", "flac16"],
             vec!["-o - writes WAV"],
         ),
+        (
+            vec!["-o", "x.wav", "--host", "--plugin", "gone.clap"],
+            vec!["no plugin at", "gone.clap"],
+        ),
     ] {
         let message = files.error(&[&pair[..], &arguments].concat());
         for reason in reasons {

@@ -1,7 +1,4 @@
-//! The version, the model in use, the licences, and details for reports of faults.
-
-use std::env::consts::{ARCH, OS};
-use std::fmt::Write;
+//! The version, the model in use, and the licences.
 
 use egui::{
     Align, Align2, Color32, Frame, Grid, Id, Layout, Modal, Pos2, Rect, RichText, ScrollArea,
@@ -9,8 +6,7 @@ use egui::{
 };
 
 use super::theme;
-use crate::params::GraftParams;
-use crate::readout::Readout;
+use crate::models::ModelStore;
 
 const SIZE: Vec2 = vec2(680.0, 440.0);
 
@@ -23,7 +19,10 @@ const NAME: Rect = Rect {
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The commit, if whoever built the plugin names it; `cargo xtask` does.
-const COMMIT: Option<&str> = option_env!("GRAFT_COMMIT");
+const COMMIT: &str = match option_env!("GRAFT_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
 
 const LICENCE: &str = "MIT or Apache 2.0, at your option";
 
@@ -60,7 +59,7 @@ impl About {
     }
 
     /// Shows the view over the face, if it is open.
-    pub fn show(&mut self, ui: &Ui, params: &GraftParams, readout: &Readout) {
+    pub fn show(&mut self, ui: &Ui, store: &ModelStore) {
         if !self.is_open {
             return;
         }
@@ -73,7 +72,7 @@ impl About {
             .show(ui.ctx(), |ui| {
                 ui.set_min_size(SIZE - Vec2::splat(28.0));
                 ui.set_max_size(SIZE - Vec2::splat(28.0));
-                contents(ui, params, readout)
+                contents(ui, store)
             });
         if modal.inner || modal.should_close() {
             self.is_open = false;
@@ -82,20 +81,16 @@ impl About {
 }
 
 /// Shows the contents. Returns whether the user wants to close them.
-fn contents(ui: &mut Ui, params: &GraftParams, readout: &Readout) -> bool {
+fn contents(ui: &mut Ui, store: &ModelStore) -> bool {
     let mut is_closed = false;
     ui.horizontal(|ui| {
         ui.heading(format!("Graft {VERSION}"));
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
             is_closed = ui.button("Close").clicked();
-            let help = "Copies version, system, model, latency and late windows, for the report of a fault.";
-            if ui.button("Copy details").on_hover_text(help).clicked() {
-                ui.ctx().copy_text(details(params, readout));
-            }
         });
     });
     ui.add_space(4.0);
-    let (model, model_licence) = match params.model.0.in_use() {
+    let (model, model_licence) = match store.in_use() {
         Ok(model) => {
             let card = &model.header().card;
             let name = format!("{} {}", card.name, card.version);
@@ -105,7 +100,7 @@ fn contents(ui: &mut Ui, params: &GraftParams, readout: &Readout) -> bool {
     };
     Grid::new("about").num_columns(2).show(ui, |ui| {
         for (name, value) in [
-            ("Commit", COMMIT.unwrap_or("unknown")),
+            ("Commit", COMMIT),
             ("Licence", LICENCE),
             ("Model", &model),
             ("Licence of the model", &model_licence),
@@ -142,87 +137,4 @@ fn third_party(ui: &mut Ui) {
                 },
             );
         });
-}
-
-/// What helps to find a fault, as text.
-fn details(params: &GraftParams, readout: &Readout) -> String {
-    let mut text = String::new();
-    let mut line = |name: &str, value: String| {
-        writeln!(text, "{name}: {value}").expect("a text takes any length");
-    };
-    line("Graft", VERSION.to_owned());
-    line("Commit", COMMIT.unwrap_or("unknown").to_owned());
-    line("System", format!("{OS}, {ARCH}"));
-    match params.model.0.in_use() {
-        Ok(model) => {
-            let card = &model.header().card;
-            let hash = model.sha256();
-            line("Model", format!("{} {} ({hash})", card.name, card.version));
-        }
-        Err(error) => line("Model", error.to_string()),
-    }
-    match readout.activation() {
-        Some(activation) => {
-            let setup = activation.setup;
-            line("Engine", format!("{:?}, {:?}", setup.engine, setup.mode));
-            line("Sample rate", format!("{} Hz", activation.sample_rate_hz));
-            let block = activation.max_block_samples;
-            line("Block", format!("at most {block} samples"));
-            let latency = activation.latency_samples;
-            line("Latency", format!("{latency} samples"));
-        }
-        None => line("State", "never activated".to_owned()),
-    }
-    let status = &readout.status;
-    let load_percent = 100.0 * status.real_time_factor();
-    line("Worker", format!("{load_percent:.0} % of real time"));
-    line("Late windows", status.late_windows().to_string());
-    line("Faults", status.faults().to_string());
-    if let Some(fault) = status.last_fault() {
-        line("Last fault", fault);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use model_runtime::LatencyMode;
-
-    use super::*;
-    use crate::engines::Engine;
-    use crate::setup::{Activation, Setup};
-
-    #[test]
-    fn details_name_what_a_report_needs() {
-        let params = GraftParams::default();
-        let readout = Readout::default();
-        assert!(details(&params, &readout).contains("State: never activated\n"));
-
-        readout.set_activation(Activation {
-            setup: Setup {
-                engine: Engine::Network,
-                mode: LatencyMode::Live,
-                model_version: 0,
-            },
-            sample_rate_hz: 48_000.0,
-            max_block_samples: 480,
-            latency_samples: 8640,
-            frames_hz: 0.0,
-        });
-        readout.status.report_fault("too hot".to_owned());
-        let text = details(&params, &readout);
-        let model = params.model.0.in_use().unwrap();
-        for part in [
-            VERSION,
-            model.sha256(),
-            "Live",
-            "48000 Hz",
-            "at most 480 samples",
-            "8640 samples",
-            "Late windows: 0\n",
-            "Last fault: too hot\n",
-        ] {
-            assert!(text.contains(part), "{part} is missing in:\n{text}");
-        }
-    }
 }

@@ -197,7 +197,7 @@ impl Content for App {
             self.models.show(ui, store);
             self.models.show_drop(ui, face);
             self.about.name(ui, origin);
-            self.about.show(ui, &self.params, &self.readout);
+            self.about.show(ui, store);
             window::grip(ui, face, frame);
             self.entry.show(ui, &mut panel);
         });

@@ -2,7 +2,6 @@
 
 use std::env;
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX, EXE_SUFFIX};
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,8 +16,8 @@ pub struct Built {
     pub vst3: PathBuf,
     /// The standalone program.
     pub standalone: PathBuf,
-    /// The debug information: files, on macOS folders.
-    pub symbols: Vec<PathBuf>,
+    /// The debug information: names of processors, empty unless there are several, with files, on macOS folders.
+    pub symbols: Vec<(&'static str, PathBuf)>,
 }
 
 const PROGRAM: &str = "graft-standalone";
@@ -40,118 +39,72 @@ const MACOS_OPTIONS: [&str; 2] = [
 pub fn build(target: &Path, commit: Option<&Commit>) -> Result<Built> {
     let library = format!("{DLL_PREFIX}graft{DLL_SUFFIX}");
     let program = format!("{PROGRAM}{EXE_SUFFIX}");
-    let targets: &[&str] = if cfg!(target_os = "macos") {
-        &MACOS_TARGETS
-    } else {
-        &[]
+    let processors: Vec<Option<&'static str>> = match cfg!(target_os = "macos") {
+        true => MACOS_TARGETS.into_iter().map(Some).collect(),
+        false => vec![None],
     };
-    let folders: Vec<PathBuf> = match targets {
-        [] => vec![target.join("dist")],
-        _ => targets
-            .iter()
-            .map(|name| target.join(name).join("dist"))
-            .collect(),
-    };
-    let targets: Vec<String> = targets
-        .iter()
-        .map(|name| format!("--target={name}"))
-        .collect();
-
-    // The program first: Cargo also links a plugin for it, with the parts that only the program needs.
-    cargo(
-        &[
-            "build",
-            "--package=graft",
-            "--features=standalone",
-            "--bin",
-            PROGRAM,
-        ],
-        &targets,
-        commit,
-    )?;
-    // With its second type of crate, which other packages link to, Cargo would not optimise the plugin as a whole.
-    cargo(
-        &["rustc", "--package=graft", "--lib", "--crate-type=cdylib"],
-        &targets,
-        commit,
-    )?;
-
+    let mut programs = Vec::new();
     let mut symbols = Vec::new();
-    for folder in &folders {
+    for processor in processors {
+        let folder = match processor {
+            Some(processor) => target.join(processor).join("dist"),
+            None => target.join("dist"),
+        };
+        let cargo = |task: &str, options: &[&str]| -> Result<()> {
+            let mut cargo = workspace::cargo();
+            cargo.args([task, "--profile=dist", "--locked", "--package=graft"]);
+            cargo.args(options);
+            if let Some(processor) = processor {
+                cargo.arg(format!("--target={processor}"));
+                cargo.args(MACOS_OPTIONS);
+            }
+            if let Some(commit) = commit {
+                // For the editor's About.
+                cargo.env("GRAFT_COMMIT", commit.to_string());
+            }
+            run(cargo)
+        };
+        // The program first: Cargo also links a plugin for it, with the parts that only the program needs.
+        cargo("build", &["--features=standalone", "--bin", PROGRAM])?;
+        // With its second type of crate, which other packages link to, Cargo would not optimise the plugin as a whole.
+        cargo("rustc", &["--lib", "--crate-type=cdylib"])?;
         for name in [&library, &program] {
-            symbols.extend(take_symbols(folder, name)?);
+            symbols.push((processor.unwrap_or_default(), take_symbols(&folder, name)?));
         }
+        programs.push(folder.join(&program));
     }
-    let bundled = target.join("bundled");
     bundle(target)?;
-    let standalone = match &folders[..] {
-        [folder] => folder.join(&program),
-        _ => {
-            let universal = bundled.join(&program);
-            let mut lipo = Command::new("lipo");
-            lipo.args(["-create", "-output"]).arg(&universal);
-            lipo.args(folders.iter().map(|folder| folder.join(&program)));
-            run(lipo)?;
-            universal
-        }
-    };
+    let bundled = target.join("bundled");
     Ok(Built {
         clap: bundled.join("Graft.clap"),
         vst3: bundled.join("Graft.vst3"),
-        standalone,
+        standalone: joined(programs, &bundled.join(&program))?,
         symbols,
     })
 }
 
-/// Runs Cargo in the profile `dist`.
-fn cargo(arguments: &[&str], targets: &[String], commit: Option<&Commit>) -> Result<()> {
-    let mut cargo = workspace::cargo();
-    let (task, options) = arguments.split_first().context("expected a task")?;
-    cargo
-        .args([task, "--profile=dist", "--locked"])
-        .args(targets)
-        .args(options);
-    if cfg!(target_os = "macos") {
-        cargo.args(MACOS_OPTIONS);
+/// One program for the processors of all. `universal` is its place if there are several.
+fn joined(mut programs: Vec<PathBuf>, universal: &Path) -> Result<PathBuf> {
+    if programs.len() == 1 {
+        return Ok(programs.remove(0));
     }
-    // For the editor's About.
-    match commit {
-        Some(commit) => cargo.env("GRAFT_COMMIT", commit.to_string()),
-        None => cargo.env_remove("GRAFT_COMMIT"),
-    };
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", remapping());
-    run(cargo)
-}
-
-/// Options for the compiler that replace the folders of this machine in messages and debug information.
-fn remapping() -> OsString {
-    let home = env::home_dir().unwrap_or_default();
-    let cargo_home = env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
-    let mut options = OsString::new();
-    for (folder, name) in [
-        (cargo_home.as_path(), "cargo"),
-        (workspace::root(), "graft"),
-    ] {
-        if !options.is_empty() {
-            options.push("\x1f");
-        }
-        options.push("--remap-path-prefix=");
-        options.push(folder);
-        options.push("=");
-        options.push(name);
-    }
-    options
+    let mut lipo = Command::new("lipo");
+    lipo.args(["-create", "-output"])
+        .arg(universal)
+        .args(programs);
+    run(lipo)?;
+    Ok(universal.to_owned())
 }
 
 /// Moves the debug information of a program or library in `folder` into a file of its own, and returns it.
-fn take_symbols(folder: &Path, name: &str) -> Result<Option<PathBuf>> {
+fn take_symbols(folder: &Path, name: &str) -> Result<PathBuf> {
     let file = folder.join(name);
     if cfg!(target_os = "macos") {
-        return Ok(Some(folder.join(format!("{name}.dSYM"))));
+        return Ok(folder.join(format!("{name}.dSYM")));
     }
     if cfg!(windows) {
         let stem = name.split('.').next().unwrap_or(name);
-        return Ok(Some(folder.join(format!("{}.pdb", stem.replace('-', "_")))));
+        return Ok(folder.join(format!("{}.pdb", stem.replace('-', "_"))));
     }
     let symbols = folder.join(format!("{name}.debug"));
     let stripped = folder.join(format!("{name}.stripped"));
@@ -166,7 +119,7 @@ fn take_symbols(folder: &Path, name: &str) -> Result<Option<PathBuf>> {
     // Cargo keeps a hard link to the whole file, and puts it back before the next build.
     std::fs::rename(&stripped, &file)
         .with_context(|| format!("cannot replace {}", file.display()))?;
-    Ok(Some(symbols))
+    Ok(symbols)
 }
 
 /// Makes the bundles from the library.

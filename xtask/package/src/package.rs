@@ -75,10 +75,12 @@ fn packages(release: &Release, contents: &[Entry]) -> Result<Vec<File>> {
 /// The debug information.
 fn symbols(release: &Release, built: &Built) -> Result<File> {
     let mut entries = Vec::new();
-    for path in &built.symbols {
-        contents::add(&mut entries, "symbols", path)?;
+    let name = format!("{}-symbols", release.name());
+    for (processor, path) in &built.symbols {
+        let folder = format!("{name}/{processor}");
+        contents::add(&mut entries, folder.trim_end_matches('/'), path)?;
     }
-    archived(&format!("{}-symbols", release.name()), &entries, release)
+    archived(&name, &entries, release)
 }
 
 /// An archive in the format that is usual on the system.
