@@ -5,6 +5,7 @@
 //! graft-standalone main.wav sidechain.wav [audio options, see --help]
 //! ```
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
@@ -17,8 +18,8 @@ use nice_plug::prelude::*;
 static CLIPS: OnceLock<[Clip; 2]> = OnceLock::new();
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().collect();
-    let is_file = |argument: &&String| !argument.starts_with('-');
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let is_file = |argument: &&OsString| !argument.as_encoded_bytes().starts_with(b"-");
     let files: Vec<_> = arguments.iter().skip(1).take_while(is_file).collect();
     match files[..] {
         [] => {}
@@ -43,7 +44,8 @@ fn main() -> ExitCode {
         .iter()
         .take(1)
         .chain(arguments.iter().skip(1 + files.len()));
-    match nice_export_standalone_with_args::<Looper, _>(others.cloned()) {
+    let others = others.map(|argument| argument.to_string_lossy().into_owned());
+    match nice_export_standalone_with_args::<Looper, _>(others) {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }
