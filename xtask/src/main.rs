@@ -1,5 +1,6 @@
 //! `cargo xtask`: builds, installs, tests and runs Graft outside a DAW.
 
+mod aside;
 mod bench;
 mod bundle;
 mod demo;

@@ -6,6 +6,8 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use graft_material::workspace;
 
+use crate::aside;
+
 /// Check formatting, run clippy (warnings are errors) and run all tests
 ///
 /// Some tests load the plugin into a host, as a DAW would. Builds in the release profile, like `install`.
@@ -36,6 +38,7 @@ const CHECKS: [(&str, &[&str]); 3] = [
 impl Test {
     /// Runs the checks and stops at the first that fails.
     pub fn run(self) -> Result<()> {
+        aside::step_aside()?;
         for (number, (name, arguments)) in CHECKS.iter().enumerate() {
             let command = format!("cargo {}", arguments.join(" "));
             println!("[{}/{}] {name}: {command}", number + 1, CHECKS.len());
