@@ -14,6 +14,7 @@ mod screenshots;
 mod speed;
 mod system_packages;
 mod test;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,7 @@ enum Task {
     Remix(remix::Remix),
     Test(test::Test),
     Bundle(bundle::Bundle),
+    Validate(validate::Validate),
     /// Train a model on your own music
     Train(Arguments),
     /// Export a training run as a model file
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Task::Remix(task) => task.run(),
         Task::Test(task) => task.run(),
         Task::Bundle(task) => task.run(),
+        Task::Validate(task) => task.run(),
         Task::Train(arguments) => Program::Train.run("train", arguments),
         Task::Export(arguments) => Program::Train.run("export", arguments),
         Task::ImportHifigan(arguments) => Program::Train.run("import-hifigan", arguments),
