@@ -1,34 +1,9 @@
-//! Remixes two tracks by harmony and rhythm: the networks, model files, clips and streams, and the exchange with a
-//! worker thread.
+#![doc = include_str!("../README.md")]
 //!
-//! A [`Model`] holds a [`Network`] that separates music into factors and decodes a mix of them. [`Remixer`] remixes
-//! whole clips:
+//! # Live inputs
 //!
-//! ```
-//! use model_runtime::{AudioClip, Controls, Factor, Model, RemixSettings, Remixer};
-//!
-//! // Two seconds of a tone, and as many of clicks.
-//! let rate = 44_100;
-//! let tone = (0..2 * rate).map(|n| 0.3 * (n as f32 * 0.03).sin()).collect();
-//! let clicks = (0..2 * rate).map(|n| f32::from(n % 11_025 < 50)).collect();
-//! let mono = |samples| AudioClip {
-//!     sample_rate_hz: rate,
-//!     channels: vec![samples],
-//! };
-//! let (main, sidechain) = (mono(tone), mono(clicks));
-//!
-//! let settings = RemixSettings {
-//!     controls: Controls::default().with_share(Factor::Rhythm, 1.0),
-//!     ..RemixSettings::default()
-//! };
-//! let remix = Remixer::new(Model::built_in()?).remix(&main, &sidechain, &settings)?;
-//! assert_eq!(remix.channels[0].len(), 2 * rate as usize);
-//! # model_runtime::Result::Ok(())
-//! ```
-//!
-//! [`ClipRemixer`] does the same in steps, in constant memory, for clips of any length.
-//!
-//! [`RemixStream`] remixes live inputs, at a constant latency:
+//! A [`Model`] holds a [`Network`] that separates music into factors and decodes a mix of them.
+//! [`RemixStream`] remixes live inputs with it, at a constant latency:
 //!
 //! ```
 //! use model_runtime::worker::WindowProcessor;

@@ -35,9 +35,6 @@ pub const FORMAT: u32 = 1;
 /// Minimum length of the analysis window, in hops: the guided voice overlaps this many windows.
 const LEAST_HOPS: usize = 4;
 
-/// The built-in model.
-const BUILT_IN: &[u8] = include_bytes!("../../assets/graft.safetensors");
-
 /// Description of a model, stored in the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -112,7 +109,7 @@ impl Model {
         if let Some(model) = MODEL.get() {
             return Ok(Arc::clone(model));
         }
-        let model = Arc::new(Self::from_bytes(BUILT_IN)?);
+        let model = Arc::new(Self::from_bytes(graft_model::FILE)?);
         Ok(Arc::clone(MODEL.get_or_init(|| model)))
     }
 

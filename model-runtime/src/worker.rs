@@ -113,6 +113,9 @@ impl Drop for Worker {
 }
 
 /// Worker thread: remixes until it is told to stop.
+///
+/// While the host processes, it sleeps instead of parking: on Windows a parked thread wakes at a tick of the system's timer
+/// only, which is every 15.6 ms, and a sleeping one on time.
 fn run(session: &mut Session, stopped: &AtomicBool) {
     let max_sleep = session.max_sleep();
     let mut sleep = MIN_SLEEP;
@@ -123,7 +126,11 @@ fn run(session: &mut Session, stopped: &AtomicBool) {
             waited = Duration::ZERO;
             continue;
         }
-        thread::park_timeout(sleep);
+        match sleep <= max_sleep {
+            true => thread::sleep(sleep),
+            // May end early, when the worker is dropped.
+            false => thread::park_timeout(sleep),
+        }
         waited += sleep;
         let longest = match waited > IDLE_AFTER {
             true => MAX_IDLE_SLEEP.max(max_sleep),

@@ -177,6 +177,7 @@ impl Plugin for Graft {
         let activation = Activation {
             setup,
             sample_rate_hz: config.sample_rate_hz,
+            max_block_samples: buffer_config.max_buffer_size,
             latency_samples: path.latency_samples(),
             frames_hz,
         };

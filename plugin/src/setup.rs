@@ -40,6 +40,8 @@ pub struct Activation {
     pub setup: Setup,
     /// The host's sample rate.
     pub sample_rate_hz: f32,
+    /// The host's longest block.
+    pub max_block_samples: u32,
     /// The latency of the plugin.
     pub latency_samples: u32,
     /// Mel frames per second; 0 if there are none.

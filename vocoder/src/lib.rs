@@ -1,4 +1,4 @@
-//! Log-mel spectrograms of audio, and three voices that turn a log-mel spectrogram into sound.
+#![doc = include_str!("../README.md")]
 //!
 //! # The mel contract
 //!
@@ -11,21 +11,6 @@
 //! - stored frame by frame ([`LogMel`]): `values[frame * n_mels + mel]`.
 //!
 //! *Frames* are mel columns; *samples* are counted per channel.
-//!
-//! # Sound to mel and back
-//!
-//! ```
-//! use vocoder::griffin_lim::GriffinLim;
-//! use vocoder::{MelConfig, MelSpectrogram};
-//!
-//! let config = MelConfig::default();
-//! let tone: Vec<f32> = (0..22_050).map(|n| 0.3 * (n as f32 * 0.1).sin()).collect();
-//! let mel = MelSpectrogram::new(&config)?.log_mel(&tone);
-//! assert_eq!(mel.frames(), 22_050 / config.hop_length);
-//! let sound = GriffinLim::new(&config, 32)?.samples(&mel)?;
-//! assert_eq!(sound.len(), mel.frames() * config.hop_length);
-//! # vocoder::Result::Ok(())
-//! ```
 //!
 //! # The guided voice
 //!

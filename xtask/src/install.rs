@@ -72,18 +72,56 @@ impl PluginFolders {
         } else {
             (".clap", ".vst3", ".vst3/presets")
         };
+        // By maker, then by plugin.
+        let presets = Path::new(presets).join("Graft/Graft");
         Self {
-            clap: home.join(clap),
-            vst3: home.join(vst3),
-            // By maker, then by plugin.
-            vst3_presets: home.join(presets).join("Graft/Graft"),
+            clap: place(home, clap.as_ref()),
+            vst3: place(home, vst3.as_ref()),
+            vst3_presets: place(home, &presets),
         }
     }
 }
 
+/// A path below the home folder.
+#[cfg(not(windows))]
+fn place(home: &Path, path: &Path) -> PathBuf {
+    home.join(path)
+}
+
+/// A path below the home folder, or where the user or OneDrive has moved its first part to.
+#[cfg(windows)]
+fn place(home: &Path, path: &Path) -> PathBuf {
+    for (usual, name) in [
+        ("AppData/Local", "LocalApplicationData"),
+        ("Documents", "MyDocuments"),
+    ] {
+        if let Ok(rest) = path.strip_prefix(usual)
+            && let Some(folder) = known_folder(name)
+        {
+            return folder.join(rest);
+        }
+    }
+    home.join(path)
+}
+
+/// A folder of the current user, as .NET names it.
+#[cfg(windows)]
+fn known_folder(name: &str) -> Option<PathBuf> {
+    let script = format!(
+        "[Console]::OutputEncoding = [Text.Encoding]::UTF8; [Environment]::GetFolderPath('{name}')"
+    );
+    let output = std::process::Command::new("powershell")
+        .args(["-NoProfile", "-NonInteractive", "-Command", &script])
+        .output()
+        .ok()?;
+    let path = String::from_utf8(output.stdout).ok()?;
+    Some(PathBuf::from(path.trim_start_matches('\u{feff}').trim()))
+        .filter(|path| path.is_absolute())
+}
+
 /// Copies a bundle, a file or a folder, into `folder` and replaces an older one.
 ///
-/// The copy is complete before it gets its name. A host that has the old bundle open keeps it.
+/// The copy is complete before it gets its name. A host that has the old bundle open keeps it; on Windows, it must be closed.
 fn install(bundle: &Path, folder: &Path) -> Result<PathBuf> {
     let name = bundle
         .file_name()
@@ -97,7 +135,11 @@ fn install(bundle: &Path, folder: &Path) -> Result<PathBuf> {
         remove(&installed)?;
         fs::rename(&part, &installed)
     };
-    place().with_context(|| format!("cannot install {}", installed.display()))?;
+    let hint = match cfg!(windows) && installed.exists() {
+        true => ": close your DAW if it is running",
+        false => "",
+    };
+    place().with_context(|| format!("cannot install {}{hint}", installed.display()))?;
     Ok(installed)
 }
 

@@ -1,5 +1,6 @@
 //! `cargo xtask`: builds, installs, tests and runs Graft outside a DAW.
 
+mod aside;
 mod bench;
 mod bundle;
 mod demo;
@@ -14,6 +15,7 @@ mod screenshots;
 mod speed;
 mod system_packages;
 mod test;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -37,6 +39,7 @@ enum Task {
     Remix(remix::Remix),
     Test(test::Test),
     Bundle(bundle::Bundle),
+    Validate(validate::Validate),
     /// Train a model on your own music
     Train(Arguments),
     /// Export a training run as a model file
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Task::Remix(task) => task.run(),
         Task::Test(task) => task.run(),
         Task::Bundle(task) => task.run(),
+        Task::Validate(task) => task.run(),
         Task::Train(arguments) => Program::Train.run("train", arguments),
         Task::Export(arguments) => Program::Train.run("export", arguments),
         Task::ImportHifigan(arguments) => Program::Train.run("import-hifigan", arguments),

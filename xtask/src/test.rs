@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use graft_material::workspace;
 
-use crate::deny;
+use crate::{aside, deny};
 
 /// Check formatting, run clippy (warnings are errors), run all tests, and check the licences of dependencies
 ///
@@ -45,6 +45,7 @@ const DENY_CHECKS: [&str; 4] = ["check", "licenses", "bans", "sources"];
 impl Test {
     /// Runs the checks and stops at the first that fails.
     pub fn run(self) -> Result<()> {
+        aside::step_aside()?;
         let count = CARGO_CHECKS.len() + 1;
         for (number, (name, arguments)) in CARGO_CHECKS.iter().enumerate() {
             let text = format!("cargo {}", arguments.join(" "));

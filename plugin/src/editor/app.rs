@@ -189,7 +189,8 @@ impl Content for App {
             }
             let line = face::STATUS.translate(origin.to_vec2());
             let advice = self.figures.advice.as_ref();
-            status::line(ui, line, &mut panel, &self.readout, advice);
+            let api = self.context.plugin_api();
+            status::line(ui, line, &mut panel, &self.readout, advice, api);
             self.toolbar.show(ui, origin, &mut panel);
             let store = &self.params.model.0;
             self.models

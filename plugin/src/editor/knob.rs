@@ -3,8 +3,8 @@
 use std::f32::consts::PI;
 
 use egui::{
-    Align2, Color32, CursorIcon, EventFilter, Id, Key, Pos2, Rect, Response, Sense, Stroke, Ui,
-    Vec2, pos2, vec2,
+    Align2, Color32, CursorIcon, EventFilter, Id, Key, MouseWheelUnit, Pos2, Rect, Response, Sense,
+    Stroke, Ui, Vec2, pos2, vec2,
 };
 
 use super::panel::Panel;
@@ -13,6 +13,8 @@ use crate::params::ParamId;
 
 /// Pointer distance for the full range of a knob, in points.
 const TRAVEL: f32 = 170.0;
+/// Distance on a trackpad that counts as a notch of a wheel, in points.
+const NOTCH: f32 = 16.0;
 /// Factor of the fine control with Shift.
 pub const FINE: f32 = 0.1;
 
@@ -95,23 +97,44 @@ pub fn moved(ui: &Ui, response: &Response) -> Vec2 {
     }
 }
 
-/// Changes a parameter by the mouse wheel.
+/// Changes a parameter by the mouse wheel: one step per notch.
 fn wheel(ui: &Ui, panel: &mut Panel, id: ParamId) {
-    let (lines, fine) = ui.input(|input| {
-        let lines = input.events.iter().map(|event| match event {
-            egui::Event::MouseWheel { delta, .. } => delta.y,
+    let (turned, fine) = ui.input(|input| {
+        let notches = input.events.iter().map(|event| match event {
+            egui::Event::MouseWheel { unit, delta, .. } => match unit {
+                MouseWheelUnit::Point => delta.y / NOTCH,
+                _ => delta.y,
+            },
             _ => 0.0,
         });
-        (lines.sum::<f32>(), input.modifiers.shift)
+        (notches.sum::<f32>(), input.modifiers.shift)
     });
-    if lines != 0.0 && !panel.is_held(id) {
-        let value = panel.control(id).step(panel.value(id), lines > 0.0, fine);
-        panel.set(id, value);
+    if turned == 0.0 || panel.is_held(id) {
+        return;
     }
+    let kept = Id::unique(("wheel", id));
+    let before = ui
+        .ctx()
+        .data(|data| data.get_temp(kept))
+        .unwrap_or_default();
+    let (notches, rest) = whole_notches(before, turned);
+    ui.ctx().data_mut(|data| data.insert_temp(kept, rest));
+    let mut value = panel.value(id);
+    for _ in 0..notches.unsigned_abs() {
+        value = panel.control(id).step(value, notches > 0, fine);
+    }
+    panel.set(id, value);
 }
 
-/// Changes one parameter with the left and right arrow keys, and another (or the same) with up and down. Delete resets
-/// both.
+/// The whole notches of a wheel and the rest, which counts for the next turn. Wheels of high resolution and trackpads turn
+/// by parts of a notch.
+fn whole_notches(rest: f32, turned: f32) -> (i32, f32) {
+    let notches = (rest + turned).trunc();
+    (notches as i32, rest + turned - notches)
+}
+
+/// Changes one parameter with the left and right arrow keys, and another (or the same) with up and down. Delete and
+/// Backspace reset both.
 pub fn keys(ui: &Ui, panel: &mut Panel, focused: Id, [horizontal, vertical]: [ParamId; 2]) {
     let filter = EventFilter {
         horizontal_arrows: true,
@@ -132,7 +155,8 @@ pub fn keys(ui: &Ui, panel: &mut Panel, focused: Id, [horizontal, vertical]: [Pa
             panel.set(id, value);
         }
     }
-    if ui.input(|input| input.key_pressed(Key::Delete)) {
+    // Keyboards of Macs call the backspace key "delete".
+    if ui.input(|input| input.key_pressed(Key::Delete) || input.key_pressed(Key::Backspace)) {
         let defaults = [horizontal, vertical].map(|id| (id, panel.control(id).default_value()));
         panel.set_all(&defaults);
     }
@@ -193,4 +217,21 @@ fn paint(ui: &Ui, panel: &Panel, id: ParamId, look: &Look, response: &Response) 
         theme::font(theme::NORMAL),
         ink,
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_notch_add_up() {
+        assert_eq!(whole_notches(0.0, 1.0), (1, 0.0), "a plain wheel");
+        assert_eq!(whole_notches(0.0, -2.0), (-2, 0.0));
+        let (mut rest, mut total) = (0.0, 0);
+        for _ in 0..12 {
+            let (notches, left) = whole_notches(rest, -0.25);
+            (rest, total) = (left, total + notches);
+        }
+        assert_eq!((total, rest), (-3, 0.0));
+    }
 }

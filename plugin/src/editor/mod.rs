@@ -29,6 +29,7 @@ mod pictures;
 mod pinned;
 pub mod presets;
 mod reentrant;
+mod report;
 mod status;
 mod surface;
 mod theme;

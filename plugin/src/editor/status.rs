@@ -2,18 +2,26 @@
 
 use egui::{Align2, Color32, Id, Rect, Sense, Ui, pos2, vec2};
 use model_runtime::status::Status;
+use nice_plug::prelude::PluginApi;
 
 use super::buttons::{self, button};
 use super::doctor::Advice;
 use super::panel::Panel;
-use super::theme;
+use super::{report, theme};
 use crate::readout::Readout;
 
 /// A worker load above this share of real time is shown as a warning.
 const BUSY: f32 = 0.7;
 
 /// Shows the line.
-pub fn line(ui: &Ui, rect: Rect, panel: &mut Panel, readout: &Readout, advice: Option<&Advice>) {
+pub fn line(
+    ui: &Ui,
+    rect: Rect,
+    panel: &mut Panel,
+    readout: &Readout,
+    advice: Option<&Advice>,
+    api: PluginApi,
+) {
     let status = &readout.status;
     let mut x = rect.left();
     let latency = match readout.activation() {
@@ -54,7 +62,10 @@ pub fn line(ui: &Ui, rect: Rect, panel: &mut Panel, readout: &Readout, advice: O
     };
     let help =
         "Late: how many times the remix missed its deadline and the main input played instead.";
-    item(ui, rect, x, "Late", &late.to_string(), color, help);
+    x = item(ui, rect, x, "Late", &late.to_string(), color, help);
+
+    let copy = Rect::from_min_size(pos2(x, rect.center().y - 10.0), vec2(88.0, 20.0));
+    report::button(ui, copy, || report::text(panel.params, readout, api));
 
     match (fault(status), advice) {
         (Some(fault), _) => {

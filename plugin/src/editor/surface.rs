@@ -242,9 +242,11 @@ impl<C: Content> Surface<C> {
                 let modifiers = self.modifiers(modifiers);
                 let (unit, delta) = match delta {
                     ScrollDelta::Lines { x, y } => (egui::MouseWheelUnit::Line, egui::vec2(x, y)),
+                    // In spite of their name, logical pixels: only macOS sends them.
                     ScrollDelta::Pixels { x, y } => {
+                        let pixels = egui::vec2(x, y) * self.window.scale_factor() as f32;
                         let scale = self.pixels_per_point();
-                        (egui::MouseWheelUnit::Point, egui::vec2(x, y) / scale)
+                        (egui::MouseWheelUnit::Point, pixels / scale)
                     }
                 };
                 self.push(egui::Event::MouseWheel {

@@ -10,6 +10,7 @@ pub mod estimate;
 pub mod exit;
 pub mod folder;
 pub mod loudness;
+pub mod mac_bundle;
 pub mod plot;
 pub mod png;
 pub mod progress;

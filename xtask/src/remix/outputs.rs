@@ -169,15 +169,14 @@ mod tests {
                 .unwrap()
                 .join("x.wav"),
         );
-        let mut outputs = vec![input.clone(), same];
+        let links = ["soft.wav", "hard.wav"].map(|name| folder.path().join(name));
         #[cfg(unix)]
         {
-            let links = ["soft.wav", "hard.wav"].map(|name| folder.path().join(name));
             std::os::unix::fs::symlink(&input, &links[0]).unwrap();
             fs::hard_link(&input, &links[1]).unwrap();
-            outputs.extend(links);
         }
-        for output in outputs {
+        let links = links.into_iter().filter(|link| link.exists());
+        for output in [input.clone(), same].into_iter().chain(links) {
             let message = error(check_distinct(
                 &[(&output, &input)],
                 &[Path::new("other"), &input],
@@ -197,7 +196,11 @@ mod tests {
             ("folder.wav", "it is a folder"),
             ("no/such/remix.wav", "the folder does not exist"),
             ("file/remix.wav", ""),
-            (&format!("{}.wav", "n".repeat(300)), "too long"),
+            // Windows calls it a wrong name.
+            (
+                &format!("{}.wav", "n".repeat(300)),
+                if cfg!(windows) { "" } else { "too long" },
+            ),
         ] {
             let message = error(check_writable(&folder.path().join(name)));
             assert!(message.contains(name), "{message}");
