@@ -62,6 +62,7 @@ pub mod magnitudes;
 mod mel;
 pub mod plan;
 mod separated;
+pub mod simd;
 mod spectrum;
 mod stft;
 

@@ -10,7 +10,8 @@ use candle_nn::VarBuilder;
 use common::{max_difference, noise};
 use vocoder::conv::{Conv2dSpec, PadMode};
 use vocoder::layers::{Block, Conv, ConvConfig, Stack, TimeUpsample, TimeUpsampleConfig, Upsample};
-use vocoder::plan::{Builder, Isa, Plan, Run};
+use vocoder::plan::{Builder, Plan, Run};
+use vocoder::simd::Isa;
 
 const FRAMES: usize = 41;
 

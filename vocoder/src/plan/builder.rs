@@ -10,7 +10,7 @@ use super::plane::PlaneSpec;
 use super::{Output, Plan, Reader};
 use crate::conv::PadMode;
 use crate::layers::{Block, Conv, Stack, TimeUpsample, Upsample};
-use crate::plan::Isa;
+use crate::simd::Isa;
 
 /// A signal in a plan under construction: frames of `rows` by `channels` values, of which readers see
 /// `scale * value + offset`.

@@ -11,7 +11,7 @@ use std::arch::aarch64::float32x4_t;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{__m256, __m512};
 
-use super::simd::{Isa, Kind, Plain, Vector};
+use crate::simd::{Isa, Kind, Plain, Vector};
 
 /// Most pixels in a tile.
 const MOST_PIXELS: usize = 12;

@@ -1,7 +1,7 @@
 //! Runs networks on the CPU, in steps or on whole clips.
 //!
 //! A [`Plan`] is compiled from the same layers that are trained ([`crate::layers`]). Its weights are folded and packed
-//! once for the processor's vector instructions ([`Isa`]). A [`Run`] holds the state of one stream or clip: for every
+//! once for the processor's vector instructions ([`Isa`](crate::simd::Isa)). A [`Run`] holds the state of one stream or clip: for every
 //! signal between two operations, a plane with the frames that are still needed. Planes hold the channels of a position
 //! next to each other, then the rows of a frame, then the frames. A convolution reads them where they are, and writes its
 //! result, with bias, activation and sums, into the next plane; nothing is copied between operations except the edges
@@ -14,7 +14,8 @@
 //! use candle_core::{DType, Device};
 //! use candle_nn::{VarBuilder, VarMap};
 //! use vocoder::layers::{Block, Conv, ConvConfig, Stack};
-//! use vocoder::plan::{Builder, Isa, Run};
+//! use vocoder::plan::{Builder, Run};
+//! use vocoder::simd::Isa;
 //!
 //! let weights = VarMap::new();
 //! let vb = VarBuilder::from_varmap(&weights, DType::F32, &Device::Cpu);
@@ -42,14 +43,12 @@ mod builder;
 mod kernel;
 mod ops;
 mod plane;
-mod simd;
 
 use std::sync::Arc;
 
 pub use builder::{Builder, Signal};
 use ops::Node;
 use plane::{Plane, PlaneSpec};
-pub use simd::Isa;
 
 /// A compiled network. Shared by all of its [`Run`]s.
 #[derive(Debug)]
