@@ -1,6 +1,6 @@
 //! Compiles layers to a plan.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use candle_core::{Result, Tensor, bail};
 
@@ -583,6 +583,7 @@ impl Builder {
                     offset: signal.offset,
                 })
                 .collect(),
+            spare: Mutex::default(),
         })
     }
 

@@ -44,7 +44,7 @@ mod kernel;
 mod ops;
 mod plane;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use builder::{Builder, Signal};
 use ops::Node;
@@ -60,6 +60,8 @@ pub struct Plan {
     nodes: Vec<Node>,
     inputs: Vec<usize>,
     outputs: Vec<Output>,
+    /// Planes of a whole clip that has ended, for the next one: fresh memory would cost page faults.
+    spare: Mutex<Vec<Plane>>,
 }
 
 /// A reader of a plane.
@@ -71,6 +73,12 @@ enum Reader {
     Other(usize),
     /// The caller.
     Output(usize),
+}
+
+impl Plan {
+    fn spare(&self) -> MutexGuard<'_, Vec<Plane>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A plane that the caller reads, as `scale * value + offset`.
@@ -108,6 +116,16 @@ impl Run {
             taken: vec![0; plan.outputs.len()],
             plan: Arc::clone(plan),
         }
+    }
+
+    /// As [`Self::new`], with the plan's spare planes if they fit.
+    fn with_spare_planes(plan: &Arc<Plan>, batch: usize) -> Self {
+        let mut run = Self::new(plan, batch);
+        let spare = std::mem::take(&mut *plan.spare());
+        if spare.first().is_some_and(|plane| plane.batch() == batch) {
+            run.planes = spare;
+        }
+        run
     }
 
     /// Batch elements.
@@ -221,12 +239,13 @@ impl Run {
         inputs: &[&[f32]],
         step_frames: usize,
     ) -> Vec<Vec<f32>> {
-        let mut run = Self::new(plan, batch);
+        let mut run = Self::with_spare_planes(plan, batch);
         // The frames of each batch element are appended one after another, so the batch is outermost at the end.
         let mut outputs = vec![vec![Vec::new(); batch]; plan.outputs.len()];
+        let mut frames = Vec::new();
         let mut collect = |run: &mut Self| {
             for (number, output) in outputs.iter_mut().enumerate() {
-                let mut frames = Vec::new();
+                frames.clear();
                 run.take(number, &mut frames);
                 let len = frames.len() / batch;
                 for (b, output) in output.iter_mut().enumerate() {
@@ -257,6 +276,8 @@ impl Run {
         }
         run.finish();
         collect(&mut run);
+        run.reset();
+        *plan.spare() = run.planes;
         outputs.into_iter().map(|output| output.concat()).collect()
     }
 
