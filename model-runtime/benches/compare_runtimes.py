@@ -1,11 +1,15 @@
 """Times the networks in ONNX Runtime, PyTorch and this project, one thread each, in one run:
 
     pip install torch onnx onnxruntime onnxscript safetensors
-    python model-runtime/benches/compare_runtimes.py [--rounds 5] [--only NAME] [--json FILE]
+    python model-runtime/benches/compare_runtimes.py [--rounds 5] [--only NAME] [--isa avx2] [--json FILE] [--against FILE]
 
 The built-in network has the weights of assets/graft.safetensors, the others random ones. The three runtimes take turns,
 so that other work on the machine meets all of them alike. Prints medians in ms, and how many times this project is as
-fast as each of the others.
+fast as each of the others. --isa forces the vector instructions of this project alone.
+
+--json keeps the times of all rounds. --against compares them with those of an older file: how many times this project is
+as fast as then, in both cases relative to ONNX Runtime in the same round, as the machine may have been busier. A change
+counts if it exceeds three standard deviations of a round, which are estimated from the median absolute deviations.
 
 In steps of 4 frames, the other runtimes get 4 frames without the past frames that a stream keeps; the steps of this
 project are those of a stream.
@@ -13,6 +17,8 @@ project are those of a stream.
 import argparse
 import io
 import json
+import math
+import os
 import re
 import statistics
 import subprocess
@@ -220,11 +226,12 @@ def benchmarks():
     return {artifact["target"]["name"]: artifact["executable"] for artifact in found}
 
 
-def ours(program, name):
+def ours(program, name, isa):
     """The median of a benchmark, in ms."""
     pattern = "^" + re.escape(name) + "$"
     command = [program, "--bench", "--noplot", "--discard-baseline", "--warm-up-time", "0.2", "--measurement-time", "0.5", pattern]
-    output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tempfile.gettempdir()).stdout
+    environment = os.environ | ({"ISA": isa} if isa else {})
+    output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tempfile.gettempdir(), env=environment).stdout
     value, unit = re.search(r"time:\s+\[\S+ \S+ (\S+) (\S+)", output).groups()
     return float(value) * {"ns": 1e-6, "µs": 1e-3, "ms": 1, "s": 1e3}[unit]
 
@@ -235,13 +242,32 @@ def timed(work):
     return 1e3 * (time.perf_counter() - start)
 
 
+def relative(times):
+    """The median of how many times this project is as fast as ONNX Runtime, and the standard deviation of a round."""
+    ratios = [other / own for own, other in zip(times["graft"], times["onnxruntime"])]
+    median = statistics.median(ratios)
+    return median, 1.4826 * statistics.median(abs(ratio - median) for ratio in ratios)
+
+
+def verdict(times, before):
+    """The change since then, in words."""
+    (now, spread), (then, old_spread) = relative(times), relative(before)
+    noise = 3 * math.hypot(spread / now, old_spread / then)
+    change = now / then
+    word = "within noise" if abs(math.log(change)) <= noise else "faster" if change > 1 else "slower"
+    return f"{change:.2f} times as fast as before: {word} (noise {100 * noise:.0f} %)"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="part of the names to time")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--isa", help="vector instructions of this project, such as avx2")
+    parser.add_argument("--json", type=Path, help="file to write the times to")
+    parser.add_argument("--against", type=Path, help="older file of --json to compare with")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    before = json.loads(options.against.read_text()) if options.against else {}
     programs, report = benchmarks(), {}
     print(f"{'ms, medians':62} {'Graft':>8} {'ORT':>8} {'PyTorch':>8}  ORT/Graft PyTorch/Graft")
     with torch.no_grad():
@@ -256,16 +282,18 @@ def main():
                 runtimes["pytorch"].append((lambda module=module, inputs=inputs: module(*inputs), count))
             times = {"graft": [], "onnxruntime": [], "pytorch": []}
             for _ in range(options.rounds):
-                times["graft"].append(ours(programs[program], name))
+                times["graft"].append(ours(programs[program], name, options.isa))
                 for runtime, works in runtimes.items():
                     for work, _ in works:
                         work()
                     rounds = [sum(count * timed(work) for work, count in works) for _ in range(10)]
                     times[runtime].append(statistics.median(rounds))
             medians = {runtime: statistics.median(values) for runtime, values in times.items()}
-            report[name] = medians
+            report[name] = times
             g, o, p = medians["graft"], medians["onnxruntime"], medians["pytorch"]
             print(f"{name:62} {g:8.2f} {o:8.2f} {p:8.2f} {o / g:10.2f} {p / g:13.2f}", flush=True)
+            if name in before:
+                print(f"    {verdict(times, before[name])}", flush=True)
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n")
 

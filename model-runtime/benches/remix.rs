@@ -1,10 +1,11 @@
 //! Cost of the networks and of the whole remix, per second of audio: 10 ms are a real-time factor of 0.01. Run with
-//! `cargo bench -p model-runtime`.
+//! `cargo bench -p model-runtime`. `ISA=avx2` forces vector instructions, likewise any that the processor has.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
 
 use std::hint::black_box;
+use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{D, DType, Device, Tensor};
@@ -19,6 +20,7 @@ use model_runtime::{
 };
 use no_denormals::no_denormals;
 use vocoder::MelConfig;
+use vocoder::simd::Isa;
 
 /// Mel frames in a second, a multiple of the four that a step takes.
 const FRAMES: usize = 44;
@@ -133,6 +135,34 @@ fn window(main: &[Vec<f32>], sidechain: &[Vec<f32>], voice: f32) -> Window {
     window
 }
 
+/// From the activation of an instance to the end of its first window: the first instance loads the model, compiles its
+/// networks and packs their weights; the others share them.
+fn start(c: &mut Criterion) {
+    let rate = 44_100;
+    let clip = stereo(rate, &music(rate, 1.0, 1));
+    let settings = StreamSettings {
+        sample_rate_hz: rate,
+        voice: Voice::Guided,
+        mode: LatencyMode::Default,
+    };
+    let first_window = |model: &Model| {
+        let mut stream = RemixStream::new(model, settings).unwrap();
+        let window = window(&clip.channels, &clip.channels, 1.0);
+        let (mut left, mut right) = (vec![0.0; window.samples()], vec![0.0; window.samples()]);
+        stream.process(&window, [&mut left, &mut right]).unwrap();
+    };
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/graft.safetensors");
+    let mut group = c.benchmark_group("from activation to the first window");
+    group.sample_size(10);
+    group.bench_function("first instance", |b| {
+        b.iter(|| first_window(&Model::load(&file).unwrap()));
+    });
+    let model = Model::load(&file).unwrap();
+    first_window(&model);
+    group.bench_function("further instance", |b| b.iter(|| first_window(&model)));
+    group.finish();
+}
+
 /// Input so soft that products of it are denormal numbers, with and without the processor flags that the worker sets.
 fn denormals(c: &mut Criterion) {
     let rate = 44_100;
@@ -168,5 +198,18 @@ fn denormals(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, networks, pipeline, denormals);
+fn force_instructions(_: &mut Criterion) {
+    if let Ok(name) = std::env::var("ISA") {
+        name.parse::<Isa>().unwrap().force();
+    }
+}
+
+criterion_group!(
+    benches,
+    force_instructions,
+    networks,
+    pipeline,
+    start,
+    denormals
+);
 criterion_main!(benches);

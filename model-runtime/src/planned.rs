@@ -3,7 +3,8 @@
 use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Result, Tensor, bail};
-use vocoder::plan::{Builder, Isa, Plan, Run};
+use vocoder::plan::{Builder, Plan, Run};
+use vocoder::simd::Isa;
 
 use crate::factor::{Factor, FactorMap};
 use crate::latent::{Latent, Latents};

@@ -7,6 +7,9 @@
 use std::f64::consts::PI;
 use std::sync::Arc;
 
+use vocoder::simd::sum;
+use vocoder::vectorized;
+
 use crate::error::{Error, Result};
 
 /// Zero crossings of the sinc on either side, in samples of the lower rate.
@@ -83,11 +86,17 @@ impl Resampler {
     /// Takes the next samples and appends those that they complete to `out`.
     pub fn push(&mut self, samples: &[f32], out: &mut Vec<f32>) {
         self.pushed_samples += samples.len() as u64;
-        let Some(filter) = &self.filter else {
+        let Some(filter) = self.filter.clone() else {
             out.extend_from_slice(samples);
             return;
         };
         self.input.extend_from_slice(samples);
+        vectorized!(self.pull(&filter, out));
+    }
+
+    /// Appends all output samples whose input is there.
+    #[inline(always)]
+    fn pull(&mut self, filter: &Filter, out: &mut Vec<f32>) {
         loop {
             let place = self.pulled_samples * self.from_hz;
             // The nearest tabulated phase at or before the output's place.
@@ -101,7 +110,9 @@ impl Resampler {
                 self.input_start += unneeded as i64;
                 return;
             };
-            out.push(dot(input, filter.of_phase(phase)));
+            out.push(sum(input, [filter.of_phase(phase)], |x, [weight]| {
+                x * weight
+            }));
             self.pulled_samples += 1;
         }
     }
@@ -165,20 +176,6 @@ impl Filter {
     }
 }
 
-/// Sum of the products, in the same order for the same length.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    const LANES: usize = 16;
-    let (a, b) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    let mut sums = [0.0f32; LANES];
-    for (a, b) in a.0.iter().zip(b.0) {
-        for lane in 0..LANES {
-            sums[lane] += a[lane] * b[lane];
-        }
-    }
-    let rest: f32 = a.1.iter().zip(b.1).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f32>() + rest
-}
-
 fn sinc(x: f64) -> f64 {
     if x == 0.0 {
         1.0
@@ -220,6 +217,8 @@ fn greatest_common_divisor(mut a: u32, mut b: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use vocoder::simd::Isa;
+
     use super::*;
 
     fn sine(rate_hz: u32, samples: usize) -> Vec<f32> {
@@ -271,6 +270,25 @@ mod tests {
             resampler.finish(&mut out);
             assert!(out == whole, "pushes of {size}");
         }
+    }
+
+    #[test]
+    fn all_instructions_give_the_same() {
+        let input = sine(48_000, 5_000);
+        let outputs = Isa::available().map(|isa| {
+            let mut resampler = Resampler::new(48_000, 22_050).unwrap();
+            resampler.input.extend_from_slice(&input);
+            let filter = resampler.filter.clone().unwrap();
+            let mut out = Vec::new();
+            isa.run(
+                #[inline(always)]
+                || resampler.pull(&filter, &mut out),
+            );
+            out
+        });
+        let outputs: Vec<_> = outputs.collect();
+        assert!(outputs[0].len() > 2_000);
+        assert!(outputs.iter().all(|output| *output == outputs[0]));
     }
 
     #[test]

@@ -6,7 +6,8 @@ use candle_nn::{VarBuilder, VarMap};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use vocoder::conv::{Conv2dSpec, conv_transpose2d, conv2d};
 use vocoder::layers::{Conv, ConvConfig};
-use vocoder::plan::{Builder, Isa, Run};
+use vocoder::plan::{Builder, Run};
+use vocoder::simd::Isa;
 
 struct Shape {
     name: &'static str,

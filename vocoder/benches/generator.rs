@@ -1,5 +1,6 @@
 //! The HiFi-GAN generators, mono and stereo, as whole clips and in steps, with one thread. Throughput is samples per
-//! channel: 22,050 samples per second are real time.
+//! channel: 22,050 samples per second are real time. `ISA=avx2` forces vector instructions, likewise any that the processor
+//! has.
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{VarBuilder, VarMap};
@@ -7,6 +8,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use vocoder::generated::{GeneratedVoice, template_stream};
 use vocoder::generator::{Generator, GeneratorConfig, GeneratorState};
 use vocoder::magnitudes::{MagnitudeNetwork, MagnitudesConfig};
+use vocoder::simd::Isa;
 use vocoder::{LogMel, MelConfig};
 
 const CLIP_FRAMES: usize = 64;
@@ -122,5 +124,11 @@ fn generated(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(all, benches, generated);
+fn force_instructions(_: &mut Criterion) {
+    if let Ok(name) = std::env::var("ISA") {
+        name.parse::<Isa>().expect("vector instructions").force();
+    }
+}
+
+criterion_group!(all, force_instructions, benches, generated);
 criterion_main!(all);

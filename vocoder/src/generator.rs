@@ -20,7 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::conv::{PadMode, exactly};
 use crate::layers::{Block, Conv, ConvConfig, Stack, TimeUpsample, TimeUpsampleConfig};
-use crate::plan::{Builder, Isa, Plan, Run, Signal};
+use crate::plan::{Builder, Plan, Run, Signal};
+use crate::simd::Isa;
 
 /// Slope of every LeakyReLU except the last.
 const LEAKY_SLOPE: f64 = 0.1;

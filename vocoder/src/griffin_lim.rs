@@ -26,7 +26,8 @@ use crate::error::{Error, Result, check_length};
 use crate::magnitudes::{MagnitudeNetwork, MagnitudeState};
 use crate::mel::{LogMel, MEL_FLOOR, MelConfig, MelFilterBank};
 use crate::spectrum::Spectrum;
-use crate::stft::{FrameTransform, OverlapAdd, magnitude_of};
+use crate::stft::{FrameTransform, OverlapAdd, add, magnitude_of};
+use crate::vectorized;
 
 /// Default number of iterations, enough for most music; the paper's figures level off there.
 pub const DEFAULT_ITERATIONS: usize = 32;
@@ -163,10 +164,12 @@ impl MelInverse {
         }
         self.filter_bank
             .apply_transposed(&self.mel, &mut self.numerator);
-        let factors = self.numerator.iter().zip(&self.bin_weights);
-        for (magnitude, (numerator, weight)) in magnitude.iter_mut().zip(factors) {
-            *magnitude *= ratio(*numerator, *weight);
-        }
+        vectorized!({
+            let factors = self.numerator.iter().zip(&self.bin_weights);
+            for (magnitude, (numerator, weight)) in magnitude.iter_mut().zip(factors) {
+                *magnitude *= ratio(*numerator, *weight);
+            }
+        });
     }
 
     /// How much of one log-mel frame a sound of these magnitudes covers, for each bin of `coverage`: 1 where its bands
@@ -197,6 +200,7 @@ fn from_log(log_mel: &[f32], mel: &mut [f32]) {
 }
 
 /// `numerator / denominator`, or 0 if the denominator is 0.
+#[inline(always)]
 fn ratio(numerator: f32, denominator: f32) -> f32 {
     if denominator > f32::MIN_POSITIVE {
         numerator / denominator
@@ -547,6 +551,18 @@ impl GriffinLimStream {
 
     /// The first half of an estimate: its spectrum.
     fn estimate_spectrum(&mut self, index: usize, neighbours: usize) {
+        vectorized!(self.sum_frames(index, neighbours));
+        self.transform.forward(&self.segment, &mut self.spectrum);
+        vectorized!(self.accelerate(index));
+        let frame = &mut self.open[index];
+        self.mel_inverse
+            .scale(&frame.log_mel, &mut self.magnitude, SCALE_LIMIT);
+        vectorized!(self.set_magnitudes(index));
+    }
+
+    /// Sums the sound of the played and the first `neighbours` open frames at the open frame at `index`.
+    #[inline(always)]
+    fn sum_frames(&mut self, index: usize, neighbours: usize) {
         let hop_length = self.mel_config.hop_length;
         let offset = (index * hop_length).min(self.played.len());
         self.segment.fill(0.0);
@@ -566,7 +582,11 @@ impl GriffinLimStream {
         for (sample, &power) in self.segment.iter_mut().zip(&self.segment_power) {
             *sample /= power.max(LEAST_POWER);
         }
-        self.transform.forward(&self.segment, &mut self.spectrum);
+    }
+
+    /// Adds momentum to the spectrum, and computes its magnitudes.
+    #[inline(always)]
+    fn accelerate(&mut self, index: usize) {
         let frame = &mut self.open[index];
         for (bin, previous) in self.spectrum.iter_mut().zip(&mut frame.spectrum) {
             let consistent = *bin;
@@ -576,21 +596,25 @@ impl GriffinLimStream {
         for (magnitude, bin) in self.magnitude.iter_mut().zip(&self.spectrum) {
             *magnitude = magnitude_of(bin);
         }
-        self.mel_inverse
-            .scale(&frame.log_mel, &mut self.magnitude, SCALE_LIMIT);
+    }
+
+    /// Moves the scaled magnitudes towards the guess, and gives them to the spectrum.
+    #[inline(always)]
+    fn set_magnitudes(&mut self, index: usize) {
+        let frame = &self.open[index];
         let magnitudes = self.magnitude.iter().zip(&frame.guess);
         let guess_share = if frame.is_started {
             STARTED_GUESS_SHARE
         } else {
             GUESS_SHARE
         };
+        for bin in &mut self.spectrum {
+            if *bin == Complex32::default() {
+                *bin = self.phases.next();
+            }
+        }
         for (bin, (own, guess)) in self.spectrum.iter_mut().zip(magnitudes) {
-            let direction = if *bin == Complex32::default() {
-                self.phases.next()
-            } else {
-                *bin
-            };
-            *bin = with_magnitude(direction, own + (guess - own) * guess_share);
+            *bin = with_magnitude(*bin, own + (guess - own) * guess_share);
         }
     }
 
@@ -615,14 +639,8 @@ impl GriffinLimStream {
     }
 }
 
-/// Adds `terms` to `sums`, up to the length of the shorter slice.
-fn add(sums: &mut [f32], terms: &[f32]) {
-    for (sum, term) in sums.iter_mut().zip(terms) {
-        *sum += term;
-    }
-}
-
 /// `direction`, scaled to this magnitude.
+#[inline(always)]
 fn with_magnitude(direction: Complex32, magnitude: f32) -> Complex32 {
     direction * ratio(magnitude, magnitude_of(&direction))
 }

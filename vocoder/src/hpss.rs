@@ -9,6 +9,8 @@
 use std::collections::VecDeque;
 
 use crate::error::{Error, Result};
+use crate::simd::{Isa, Vector, Work};
+use crate::vectorized;
 
 /// Settings of a separation; the defaults are those of librosa.
 #[derive(Clone, Debug, PartialEq)]
@@ -192,29 +194,17 @@ impl HpssStream {
     }
 
     fn next_masks(&mut self) -> HpssMasks<&[f32]> {
-        let frame = self.next_frame as isize;
-        let reach = self.delay_frames() as isize;
-        if frame == 0 {
-            for entering in -reach..=reach {
-                self.slide_along_time(None, entering);
-            }
-        } else {
-            self.slide_along_time(Some(frame - 1 - reach), frame + reach);
-        }
-        for (block, medians) in self.along_time.iter().enumerate() {
-            self.harmonic[block * LANES..][..LANES].copy_from_slice(medians.median());
-        }
-        let current = &self.history[self.next_frame - self.first_frame][..self.n_bins];
-        self.along_frequency.filter(current, &mut self.percussive);
-
+        Isa::best().run_on_vectors(NextMedians(self));
         let split_zeros =
             self.config.margin_harmonic == 1.0 && self.config.margin_percussive == 1.0;
         let nothing = if split_zeros { 0.5 } else { 0.0 };
-        for (harmonic, percussive) in self.harmonic.iter_mut().zip(&mut self.percussive) {
-            let (h, p) = (*harmonic, *percussive);
-            *harmonic = soft_mask(h, p * self.config.margin_harmonic, nothing);
-            *percussive = soft_mask(p, h * self.config.margin_percussive, nothing);
-        }
+        vectorized!({
+            for (harmonic, percussive) in self.harmonic.iter_mut().zip(&mut self.percussive) {
+                let (h, p) = (*harmonic, *percussive);
+                *harmonic = soft_mask(h, p * self.config.margin_harmonic, nothing);
+                *percussive = soft_mask(p, h * self.config.margin_percussive, nothing);
+            }
+        });
         self.next_frame += 1;
         HpssMasks {
             harmonic: &self.harmonic[..self.n_bins],
@@ -223,26 +213,56 @@ impl HpssStream {
     }
 
     /// Moves the filters along time by one frame; frame numbers outside the clip are mirrored.
-    fn slide_along_time(&mut self, leaving: Option<isize>, entering: isize) {
+    ///
+    /// # Safety
+    /// The processor must have the instructions of `V`.
+    #[inline(always)]
+    unsafe fn slide_along_time<V: Vector>(&mut self, leaving: Option<isize>, entering: isize) {
         let position = |frame: isize| mirror(frame, self.pushed_frames()) - self.first_frame;
         let (entering, _) = self.history[position(entering)].as_chunks();
-        match leaving {
-            Some(leaving) => {
-                let (leaving, _) = self.history[position(leaving)].as_chunks();
-                for ((medians, old), new) in self.along_time.iter_mut().zip(leaving).zip(entering) {
-                    medians.replace(old, new);
+        let leaving = leaving.map(|frame| self.history[position(frame)].as_chunks().0);
+        for (block, (medians, new)) in self.along_time.iter_mut().zip(entering).enumerate() {
+            let old = leaving.map_or(&VACANT, |leaving| &leaving[block]);
+            // SAFETY: the caller vouches for the instructions.
+            unsafe { medians.replace::<V>(old, new) };
+        }
+    }
+}
+
+/// The medians of the next frame: along time to `harmonic`, along frequency to `percussive`.
+struct NextMedians<'a>(&'a mut HpssStream);
+
+impl Work for NextMedians<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let Self(stream) = self;
+        let frame = stream.next_frame as isize;
+        let reach = stream.delay_frames() as isize;
+        // SAFETY: the caller vouches for the instructions; so below.
+        unsafe {
+            if frame == 0 {
+                for entering in -reach..=reach {
+                    stream.slide_along_time::<V>(None, entering);
                 }
+            } else {
+                stream.slide_along_time::<V>(Some(frame - 1 - reach), frame + reach);
             }
-            None => {
-                for (medians, new) in self.along_time.iter_mut().zip(entering) {
-                    medians.replace(&VACANT, new);
-                }
-            }
+        }
+        for (block, medians) in stream.along_time.iter().enumerate() {
+            stream.harmonic[block * LANES..][..LANES].copy_from_slice(medians.median());
+        }
+        let current = &stream.history[stream.next_frame - stream.first_frame][..stream.n_bins];
+        // SAFETY: see above.
+        unsafe {
+            stream
+                .along_frequency
+                .filter::<V>(current, &mut stream.percussive);
         }
     }
 }
 
 /// The share of `value` relative to `reference`, power 2; `nothing` if both are zero.
+#[inline(always)]
 fn soft_mask(value: f32, reference: f32, nothing: f32) -> f32 {
     let larger = value.max(reference);
     let value = (value / larger).powi(2);
@@ -288,17 +308,28 @@ impl SlidingMedians {
     /// Replaces one value, which must be present, in each of them.
     ///
     /// A single pass without branches or searches: row `k` without the old value is the former row `k` or `k + 1`; then
-    /// the new value is inserted between its neighbours.
-    fn replace(&mut self, old: &[f32; LANES], new: &[f32; LANES]) {
-        let mut below = [f32::NEG_INFINITY; LANES];
-        for k in 0..self.sorted.len() {
-            let next = self.sorted.get(k + 1).copied().unwrap_or(VACANT);
-            let row = &mut self.sorted[k];
-            for lane in 0..LANES {
-                let kept = select(row[lane] < old[lane], row[lane], next[lane]);
-                let lower = select(kept < new[lane], kept, new[lane]);
-                row[lane] = select(lower > below[lane], lower, below[lane]);
-                below[lane] = kept;
+    /// the new value is inserted between its neighbours. Written with vectors, as the compiler would work on several rows at a
+    /// time instead of several lanes, much slower.
+    ///
+    /// # Safety
+    /// The processor must have the instructions of `V`.
+    #[inline(always)]
+    unsafe fn replace<V: Vector>(&mut self, old: &[f32; LANES], new: &[f32; LANES]) {
+        const { assert!(LANES.is_multiple_of(V::LANES)) };
+        for first in (0..LANES).step_by(V::LANES) {
+            // SAFETY: the caller vouches for the instructions; from `first` on, a row has a whole vector.
+            unsafe {
+                let lanes = |row: &[f32; LANES]| V::load(row[first..].as_ptr());
+                let (old, new) = (lanes(old), lanes(new));
+                let mut below = V::splat(f32::NEG_INFINITY);
+                let mut row = lanes(&self.sorted[0]);
+                for k in 0..self.sorted.len() {
+                    let next = lanes(self.sorted.get(k + 1).unwrap_or(&VACANT));
+                    let kept = row.if_less(old, row, next);
+                    let inserted = kept.min(new).max(below);
+                    inserted.store(self.sorted[k][first..].as_mut_ptr());
+                    (below, row) = (kept, next);
+                }
             }
         }
     }
@@ -308,19 +339,14 @@ impl SlidingMedians {
     }
 }
 
-/// Compiles to a vector blend, minimum or maximum, which `f32::min` with its rules for NaN does not.
-#[inline(always)]
-fn select(condition: bool, yes: f32, no: f32) -> f32 {
-    if condition { yes } else { no }
-}
-
 /// Median filter across the bins of one frame: [`LANES`] filters, each of which slides over its own range of bins.
 struct FrequencyMedian {
     window: usize,
+    /// Bins in a range.
     stretch: usize,
     medians: SlidingMedians,
-    /// The frame, mirrored at both ends as far as the filters reach.
-    mirrored: Vec<f32>,
+    /// For each step, the value that enters each filter.
+    entering: Vec<[f32; LANES]>,
     n_bins: usize,
 }
 
@@ -331,34 +357,38 @@ impl FrequencyMedian {
             window,
             stretch,
             medians: SlidingMedians::new(window),
-            mirrored: vec![0.0; stretch * LANES + window - 1],
+            entering: vec![VACANT; stretch + window - 1],
             n_bins,
         }
     }
 
-    fn filter(&mut self, frame: &[f32], filtered: &mut [f32]) {
-        let reach = self.window / 2;
-        self.mirrored[reach..reach + self.n_bins].copy_from_slice(frame);
-        for index in (0..reach).chain(reach + self.n_bins..self.mirrored.len()) {
-            let bin = index as isize - reach as isize;
-            self.mirrored[index] = frame[mirror(bin, self.n_bins)];
+    /// Filters a frame, mirrored at both ends as far as the filters reach.
+    ///
+    /// # Safety
+    /// The processor must have the instructions of `V`.
+    #[inline(always)]
+    unsafe fn filter<V: Vector>(&mut self, frame: &[f32], filtered: &mut [f32]) {
+        let (stretch, reach) = (self.stretch, self.window / 2);
+        for (step, values) in self.entering.iter_mut().enumerate() {
+            for (lane, value) in values.iter_mut().enumerate() {
+                let bin = (lane * stretch + step) as isize - reach as isize;
+                *value = match frame.get(bin as usize) {
+                    Some(value) => *value,
+                    None => frame[mirror(bin, self.n_bins)],
+                };
+            }
         }
         self.medians.clear();
-        let value_at = |step: usize| {
-            let mut values = [0.0; LANES];
-            for (lane, value) in values.iter_mut().enumerate() {
-                *value = self.mirrored[lane * self.stretch + step];
-            }
-            values
-        };
-        for step in 0..self.stretch + self.window - 1 {
-            let old = step.checked_sub(self.window).map_or(VACANT, value_at);
-            self.medians.replace(&old, &value_at(step));
+        for (step, new) in self.entering.iter().enumerate() {
+            let leaving = step.checked_sub(self.window);
+            let old = leaving.map_or(&VACANT, |step| &self.entering[step]);
+            // SAFETY: the caller vouches for the instructions.
+            unsafe { self.medians.replace::<V>(old, new) };
             let Some(first_bin) = step.checked_sub(self.window - 1) else {
                 continue;
             };
             for (lane, median) in self.medians.median().iter().enumerate() {
-                if let Some(value) = filtered.get_mut(lane * self.stretch + first_bin) {
+                if let Some(value) = filtered.get_mut(lane * stretch + first_bin) {
                     *value = *median;
                 }
             }

@@ -47,6 +47,7 @@ pub mod magnitudes;
 mod mel;
 pub mod plan;
 mod separated;
+pub mod simd;
 mod spectrum;
 mod stft;
 mod window;

@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::generator::{MEL_DEVIATION, MEL_MEAN};
 use crate::layers::{Block, Conv, ConvConfig, Stack};
 use crate::mel::{MEL_FLOOR, MelConfig, MelFilterBank};
-use crate::plan::{Builder, Isa, Plan, Run};
+use crate::plan::{Builder, Plan, Run};
+use crate::simd::Isa;
 
 /// Largest correction, up or down, in nepers.
 const LIMIT: f64 = 10.0;

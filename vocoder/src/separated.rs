@@ -5,6 +5,7 @@ use realfft::num_complex::Complex32;
 use crate::error::Result;
 use crate::hpss::{HpssConfig, HpssMasks, HpssStream};
 use crate::stft::{FrameTransform, SampleBuffer, magnitude_of};
+use crate::vectorized;
 
 /// A frame of one source whose masks are known.
 pub(crate) struct SeparatedFrame<'a> {
@@ -110,9 +111,11 @@ impl Separation {
         let spectra = self.spectra[slot].chunks_exact_mut(n_bins);
         for (input, spectrum) in input.iter().zip(spectra) {
             transform.forward_at(input, start, spectrum);
-            for (magnitude, bin) in self.magnitude.iter_mut().zip(&*spectrum) {
-                *magnitude += share * magnitude_of(bin);
-            }
+            vectorized!({
+                for (magnitude, bin) in self.magnitude.iter_mut().zip(&*spectrum) {
+                    *magnitude += share * magnitude_of(bin);
+                }
+            });
         }
         self.analysed_frames += 1;
         let masks = self.hpss.push(&self.magnitude)?;

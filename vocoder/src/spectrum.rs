@@ -3,6 +3,7 @@
 use realfft::num_complex::Complex32;
 
 use crate::mel::MelConfig;
+use crate::vectorized;
 
 /// The spectrum of one analysis window of sound, with its phases: `n_fft / 2 + 1` bins of a [`MelConfig`].
 #[derive(Clone, Debug, PartialEq)]
@@ -13,6 +14,17 @@ impl Spectrum {
     pub(crate) fn bins(&self) -> &[Complex32] {
         &self.0
     }
+}
+
+/// Multiplies spectra, channel by channel, by the gain of each bin.
+pub(crate) fn multiply(spectra: &mut [Complex32], bin_gains: &[f32]) {
+    vectorized!({
+        for spectrum in spectra.chunks_exact_mut(bin_gains.len()) {
+            for (bin, gain) in spectrum.iter_mut().zip(bin_gains) {
+                *bin *= gain;
+            }
+        }
+    });
 }
 
 /// Converts spectra of the host's rate to those of a [`MelConfig`], whose analysis windows last as long, except for

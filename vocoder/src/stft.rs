@@ -5,6 +5,7 @@ use std::sync::Arc;
 use realfft::num_complex::{Complex, Complex32};
 use realfft::{ComplexToReal, FftNum, RealFftPlanner, RealToComplex};
 
+use crate::vectorized;
 use crate::window::AnalysisWindow;
 
 /// Samples above this magnitude, or not finite, count as silence.
@@ -72,7 +73,7 @@ impl<T: Sample> FrameTransform<T> {
         start: isize,
         spectrum: &mut [Complex<T>],
     ) {
-        input.read_windowed(start, &self.window, &mut self.frame);
+        vectorized!(input.read_windowed(start, &self.window, &mut self.frame));
         self.transform_frame(spectrum);
     }
 
@@ -112,10 +113,12 @@ impl FrameTransform {
 
     /// [`forward_at`](Self::forward_at) for a frame given as `samples`.
     pub(crate) fn forward(&mut self, samples: &[f32], spectrum: &mut [Complex32]) {
-        let windowed = samples.iter().zip(&self.window);
-        for (value, (sample, weight)) in self.frame.iter_mut().zip(windowed) {
-            *value = sample * weight;
-        }
+        vectorized!({
+            let windowed = samples.iter().zip(&self.window);
+            for (value, (sample, weight)) in self.frame.iter_mut().zip(windowed) {
+                *value = sample * weight;
+            }
+        });
         self.transform_frame(spectrum);
     }
 
@@ -127,9 +130,11 @@ impl FrameTransform {
         self.inverse
             .process_with_scratch(spectrum, &mut self.frame, &mut self.inverse_scratch)
             .expect("frame and spectrum have the planned lengths");
-        for (sample, weight) in self.frame.iter_mut().zip(&self.synthesis) {
-            *sample *= weight;
-        }
+        vectorized!({
+            for (sample, weight) in self.frame.iter_mut().zip(&self.synthesis) {
+                *sample *= weight;
+            }
+        });
         &self.frame
     }
 }
@@ -180,6 +185,7 @@ impl SampleBuffer {
 
     /// Writes the samples from number `start` on, times `window`, to `frame`. If the frame extends beyond the samples
     /// pushed so far, these are treated as the whole clip and mirrored, repeatedly if necessary.
+    #[inline(always)]
     fn read_windowed<T: Sample>(&self, start: isize, window: &[T], frame: &mut [T]) {
         let offset = start - self.start as isize;
         // A frame that starts before the clip mirrors none but its own samples, so that it does not depend on what follows.
@@ -241,13 +247,13 @@ impl OverlapAdd {
     /// Adds a windowed frame of one channel.
     pub(crate) fn add(&mut self, frame_start: isize, channel: usize, frame: &[f32]) {
         let offset = frame_start - self.start as isize;
-        add_at(&mut self.sums[channel], offset, frame.iter().copied());
+        add_at(&mut self.sums[channel], offset, frame);
     }
 
     /// Records the product of analysis and synthesis window of the frames that start there.
     pub(crate) fn add_window(&mut self, frame_start: isize, product: &[f32]) {
         let offset = frame_start - self.start as isize;
-        add_at(&mut self.window_power, offset, product.iter().copied());
+        add_at(&mut self.window_power, offset, product);
     }
 
     /// Appends the samples before number `end` to `out`.
@@ -268,10 +274,13 @@ impl OverlapAdd {
         for (sums, out) in self.sums.iter_mut().zip(out) {
             sums.resize(self.window_power.len(), 0.0);
             let before = out.len() - samples;
-            let covered = sums.drain(..samples).zip(&self.window_power);
-            for (out, (sum, &power)) in out[before..].iter_mut().zip(covered) {
-                *out += if power > 0.0 { sum / power } else { 0.0 };
-            }
+            let covered = sums[..samples].iter().zip(&self.window_power);
+            vectorized!({
+                for (out, (sum, &power)) in out[before..].iter_mut().zip(covered) {
+                    *out += if power > 0.0 { sum / power } else { 0.0 };
+                }
+            });
+            sums.drain(..samples);
         }
         self.window_power.drain(..samples);
         self.start += samples;
@@ -279,14 +288,21 @@ impl OverlapAdd {
 }
 
 /// Adds `frame` to `sums` from `offset` on. Drops the part before the first sample.
-fn add_at(sums: &mut Vec<f32>, offset: isize, frame: impl ExactSizeIterator<Item = f32>) {
+fn add_at(sums: &mut Vec<f32>, offset: isize, frame: &[f32]) {
     let before = offset.min(0).unsigned_abs();
     let offset = offset.max(0) as usize;
     let end = (offset + frame.len()).saturating_sub(before);
     if sums.len() < end {
         sums.resize(end, 0.0);
     }
-    for (sum, sample) in sums[offset..].iter_mut().zip(frame.skip(before)) {
-        *sum += sample;
+    let frame = &frame[before.min(frame.len())..];
+    vectorized!(add(&mut sums[offset..], frame));
+}
+
+/// Adds `terms` to `sums`, up to the length of the shorter slice.
+#[inline(always)]
+pub(crate) fn add(sums: &mut [f32], terms: &[f32]) {
+    for (sum, term) in sums.iter_mut().zip(terms) {
+        *sum += term;
     }
 }

@@ -4,7 +4,8 @@ use candle_core::{DType, Device, Result};
 use candle_nn::{VarBuilder, VarMap};
 use test_signals::memory::{MeasuringAllocator, peak_bytes, used_bytes};
 use vocoder::layers::{Block, Conv, ConvConfig, Stack};
-use vocoder::plan::{Builder, Isa, Run};
+use vocoder::plan::{Builder, Run};
+use vocoder::simd::Isa;
 
 #[global_allocator]
 static ALLOCATOR: MeasuringAllocator = MeasuringAllocator;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use egui::{Id, Rect, Ui};
 use nice_plug::prelude::PluginApi;
-use vocoder::plan::Isa;
+use vocoder::simd::Isa;
 
 use super::buttons::{Look, action};
 use super::theme;

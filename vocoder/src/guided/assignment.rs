@@ -9,6 +9,7 @@ use super::bands::{BandToBin, Bands};
 use super::levels::SourceGains;
 use super::{FrameControls, GuidedConfig};
 use crate::mel::{MelConfig, MelFilterBank};
+use crate::spectrum::multiply;
 
 /// Strokes count by this factor more than tones.
 const STROKE_FACTOR: f32 = 2.0;
@@ -55,8 +56,10 @@ impl Assignment {
             (&mut self.strokes, strokes, controls.rhythm),
         ] {
             bands.of(part, &mut evidence.part);
-            let gains = ((1.0 - knob) * gains.main, knob * gains.sidechain);
-            bands.of_sum(sources, gains, &mut evidence.whole);
+            let (main, sidechain) = sources;
+            let (main_gain, sidechain_gain) = ((1.0 - knob) * gains.main, knob * gains.sidechain);
+            let whole = [(main, main_gain), (sidechain, sidechain_gain)];
+            bands.of_sum(whole, &mut evidence.whole);
         }
     }
 
@@ -100,11 +103,7 @@ impl Assignment {
         ] {
             shares[n_mels] = shares[n_mels - 1];
             band_to_bin.spread(shares, &mut self.bin_shares);
-            for spectrum in part.chunks_exact_mut(self.bin_shares.len()) {
-                for (bin, share) in spectrum.iter_mut().zip(&self.bin_shares) {
-                    *bin *= share;
-                }
-            }
+            multiply(part, &self.bin_shares);
         }
     }
 

@@ -4,6 +4,7 @@ use realfft::num_complex::Complex32;
 
 use crate::mel::MelFilterBank;
 use crate::stft::magnitude_of;
+use crate::vectorized;
 
 /// Mel magnitudes, on the scale of the model's transform.
 ///
@@ -13,12 +14,15 @@ pub(super) struct Bands {
     filter_bank: MelFilterBank,
     /// Scales magnitudes of the host-rate transform to those of the model's transform.
     scale: f32,
+    /// The mono sum of a frame, and its magnitudes.
+    mono: Vec<Complex32>,
     magnitude: Vec<f32>,
 }
 
 impl Bands {
     pub(super) fn new(filter_bank: MelFilterBank, scale: f32) -> Self {
         Self {
+            mono: vec![Complex32::default(); filter_bank.n_bins()],
             magnitude: vec![0.0; filter_bank.n_bins()],
             filter_bank,
             scale,
@@ -27,30 +31,30 @@ impl Bands {
 
     /// Writes the mel of `spectra`, channel by channel, to `mel`.
     pub(super) fn of(&mut self, spectra: &[Complex32], mel: &mut [f32]) {
-        let n_bins = self.magnitude.len();
-        let scale = self.scale / (spectra.len() / n_bins) as f32;
-        for (bin, magnitude) in self.magnitude.iter_mut().enumerate() {
-            let mono: Complex32 = spectra[bin..].iter().step_by(n_bins).sum();
-            *magnitude = scale * magnitude_of(&mono);
-        }
-        self.filter_bank.apply(&self.magnitude, mel);
+        self.of_sum([(spectra, 1.0)], mel);
     }
 
-    /// The same for the sum of `a` and `b`, each with its gain.
-    pub(super) fn of_sum(
+    /// The same for a sum of spectra, each with its gain.
+    pub(super) fn of_sum<const N: usize>(
         &mut self,
-        (a, b): (&[Complex32], &[Complex32]),
-        (a_gain, b_gain): (f32, f32),
+        spectra: [(&[Complex32], f32); N],
         mel: &mut [f32],
     ) {
         let n_bins = self.magnitude.len();
-        let scale = self.scale / (a.len() / n_bins) as f32;
-        for (bin, magnitude) in self.magnitude.iter_mut().enumerate() {
-            let mono = |spectra: &[Complex32]| -> Complex32 {
-                spectra[bin..].iter().step_by(n_bins).sum()
-            };
-            *magnitude = scale * magnitude_of(&(mono(a) * a_gain + mono(b) * b_gain));
-        }
+        let scale = self.scale / (spectra[0].0.len() / n_bins) as f32;
+        vectorized!({
+            self.mono.fill(Complex32::default());
+            for (spectra, gain) in spectra {
+                for spectrum in spectra.chunks_exact(n_bins) {
+                    for (mono, bin) in self.mono.iter_mut().zip(spectrum) {
+                        *mono += bin * gain;
+                    }
+                }
+            }
+            for (magnitude, mono) in self.magnitude.iter_mut().zip(&self.mono) {
+                *magnitude = scale * magnitude_of(mono);
+            }
+        });
         self.filter_bank.apply(&self.magnitude, mel);
     }
 }

@@ -6,6 +6,8 @@ use realfft::num_complex::Complex32;
 
 use super::FrameControls;
 use crate::separated::SeparatedFrame;
+use crate::simd::sum;
+use crate::vectorized;
 
 /// Time over which levels are averaged.
 const AVERAGING_SECONDS: f64 = 3.0;
@@ -156,10 +158,10 @@ impl Levels {
     pub(super) fn matched_gain(&mut self, spectra: &[Complex32], bin_gains: &[f32]) -> f32 {
         let mut energy = 0.0;
         for spectrum in spectra.chunks_exact(self.weights.len()) {
-            let bins = spectrum.iter().zip(&self.weights).zip(bin_gains);
-            energy += bins
-                .map(|((bin, weight), gain)| weight * gain * gain * bin.norm_sqr())
-                .sum::<f32>();
+            let factors = [self.weights.as_slice(), bin_gains];
+            energy += vectorized!(sum(spectrum, factors, |bin, [weight, gain]| {
+                weight * gain * gain * bin.norm_sqr()
+            }));
         }
         let found = f64::from(energy) * self.unmatched.powi(2);
         self.matched_correction
@@ -250,30 +252,33 @@ impl Parts {
 
 /// Energy of a frame, and loudness of its parts.
 fn energies(frame: &SeparatedFrame, weights: &[f32], margin_power: f32) -> (f64, Parts) {
-    let mut sum = 0.0;
+    let mut energy = 0.0;
     let mut parts = Parts::default();
     for spectrum in frame.spectra.chunks_exact(weights.len()) {
-        let [mut all, mut harmonic, mut percussive, mut product] = [0.0; 4];
-        let bins = spectrum.iter().zip(weights).zip(frame.harmonic);
-        for ((bin, weight), &mask) in bins {
-            let share = harmonic_share(mask, margin_power);
-            let rest = 1.0 - share;
-            let energy = bin.norm_sqr();
-            let loudness = weight * energy;
-            all += energy;
-            harmonic += loudness * share * share;
-            percussive += loudness * rest * rest;
-            product += loudness * share * rest;
-        }
-        sum += f64::from(all);
-        parts.harmonic += f64::from(harmonic);
-        parts.percussive += f64::from(percussive);
-        parts.product += f64::from(product);
+        let share = |mask| harmonic_share(mask, margin_power);
+        let rest = |mask| 1.0 - harmonic_share(mask, margin_power);
+        let part = (spectrum, weights, frame.harmonic);
+        energy += f64::from(vectorized!(sum(spectrum, [], |bin, []| bin.norm_sqr())));
+        parts.harmonic += part_loudness(part, |mask| share(mask) * share(mask));
+        parts.percussive += part_loudness(part, |mask| rest(mask) * rest(mask));
+        parts.product += part_loudness(part, |mask| share(mask) * rest(mask));
     }
-    (sum, parts)
+    (energy, parts)
+}
+
+/// Loudness of a spectrum, given with the weights and the harmonic mask of its bins, times a factor from the mask.
+fn part_loudness(
+    (spectrum, weights, masks): (&[Complex32], &[f32], &[f32]),
+    factor: impl Fn(f32) -> f32,
+) -> f64 {
+    let loudness = vectorized!(sum(spectrum, [weights, masks], |bin, [weight, mask]| {
+        weight * bin.norm_sqr() * factor(mask)
+    }));
+    loudness.into()
 }
 
 /// The harmonic share of a bin without a margin, so that the percussive share is the rest, from the mask with a margin.
+#[inline(always)]
 fn harmonic_share(mask: f32, margin_power: f32) -> f32 {
     margin_power * mask / (1.0 + (margin_power - 1.0) * mask)
 }
@@ -338,10 +343,9 @@ fn ratio_or_one(a: f64, b: f64) -> f64 {
 pub(super) fn loudness(spectra: &[Complex32], weights: &[f32]) -> f64 {
     let mut loudness = 0.0;
     for spectrum in spectra.chunks_exact(weights.len()) {
-        let bins = spectrum.iter().zip(weights);
-        loudness += bins
-            .map(|(bin, weight)| weight * bin.norm_sqr())
-            .sum::<f32>();
+        loudness += vectorized!(sum(spectrum, [weights], |bin, [weight]| {
+            weight * bin.norm_sqr()
+        }));
     }
     loudness.into()
 }

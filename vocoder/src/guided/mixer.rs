@@ -10,7 +10,8 @@ use super::strokes::StrokeGains;
 use super::{FrameControls, GuidedConfig};
 use crate::mel::MelFilterBank;
 use crate::separated::SeparatedFrame;
-use crate::spectrum::{Conversion, Spectrum};
+use crate::spectrum::{Conversion, Spectrum, multiply};
+use crate::vectorized;
 
 /// Added to the mixture's mel before the division, to avoid amplifying near silence.
 const MEL_OFFSET: f32 = 1e-4;
@@ -154,10 +155,12 @@ impl Mixer {
                 &mut self.bands,
                 &self.band_to_bin,
             );
-            let parts = self.tonal.iter().zip(&self.strokes);
-            for (mixture, (tonal, stroke)) in self.mixture.iter_mut().zip(parts) {
-                *mixture = tonal + stroke;
-            }
+            vectorized!({
+                let parts = self.tonal.iter().zip(&self.strokes);
+                for (mixture, (tonal, stroke)) in self.mixture.iter_mut().zip(parts) {
+                    *mixture = tonal + stroke;
+                }
+            });
         } else {
             weigh(&mut self.mixture, sources, (&mains.all, &sides.all));
         }
@@ -182,9 +185,11 @@ impl Mixer {
             }
         };
         if stroke_share > 0.0 {
-            for (mixture, stroke) in self.mixture.iter_mut().zip(&self.strokes) {
-                *mixture = (*mixture - stroke * stroke_share) * output_gain;
-            }
+            vectorized!({
+                for (mixture, stroke) in self.mixture.iter_mut().zip(&self.strokes) {
+                    *mixture = (*mixture - stroke * stroke_share) * output_gain;
+                }
+            });
             let sources = [
                 (main.percussive, gains.main * (1.0 - rhythm)),
                 (sidechain.percussive, gains.sidechain * rhythm),
@@ -194,9 +199,9 @@ impl Mixer {
                 stroke_share * output_gain * bin_gains[bin] * shares[bin]
             });
         } else {
-            for bin in &mut self.mixture {
+            vectorized!(for bin in &mut self.mixture {
                 *bin *= output_gain;
-            }
+            });
             self.stroke_gains.silence();
         }
         &mut self.mixture
@@ -254,15 +259,6 @@ fn share_in_short_windows(controls: &FrameControls) -> f32 {
     }
 }
 
-/// Multiplies spectra, channel by channel, by the gain of each bin.
-fn multiply(spectra: &mut [Complex32], bin_gains: &[f32]) {
-    for spectrum in spectra.chunks_exact_mut(bin_gains.len()) {
-        for (bin, gain) in spectrum.iter_mut().zip(bin_gains) {
-            *bin *= gain;
-        }
-    }
-}
-
 /// Gain of each bin of a source.
 struct Weights {
     all: Vec<f32>,
@@ -284,13 +280,17 @@ impl Weights {
 
     fn set(&mut self, frame: &SeparatedFrame, gain: f32, harmonic: f32, percussive: f32) {
         let masks = frame.harmonic.iter().zip(frame.percussive);
-        for (bin, (harmonic_mask, percussive_mask)) in masks.enumerate() {
-            let residual_mask = 1.0 - harmonic_mask - percussive_mask;
-            let residual = harmonic * percussive * residual_mask;
-            self.tonal[bin] = gain * (harmonic * harmonic_mask + residual);
-            self.rest[bin] = gain * percussive * percussive_mask;
-            self.all[bin] = self.tonal[bin] + self.rest[bin];
-        }
+        let parts = self.tonal.iter_mut().zip(&mut self.rest);
+        let weights = self.all.iter_mut().zip(parts);
+        vectorized!({
+            for ((all, (tonal, rest)), (harmonic_mask, percussive_mask)) in weights.zip(masks) {
+                let residual_mask = 1.0 - harmonic_mask - percussive_mask;
+                let residual = harmonic * percussive * residual_mask;
+                *tonal = gain * (harmonic * harmonic_mask + residual);
+                *rest = gain * percussive * percussive_mask;
+                *all = *tonal + *rest;
+            }
+        });
     }
 }
 
@@ -304,13 +304,15 @@ fn weigh(
     let sources = main
         .chunks_exact(n_bins)
         .zip(sidechain.chunks_exact(n_bins));
-    for (mixture, (main, sidechain)) in mixture.chunks_exact_mut(n_bins).zip(sources) {
-        let weights = main_weights.iter().zip(sidechain_weights);
-        let bins = main.iter().zip(sidechain).zip(weights);
-        for (mixture, ((main, sidechain), (main_weight, sidechain_weight))) in
-            mixture.iter_mut().zip(bins)
-        {
-            *mixture = main * main_weight + sidechain * sidechain_weight;
+    vectorized!({
+        for (mixture, (main, sidechain)) in mixture.chunks_exact_mut(n_bins).zip(sources) {
+            let weights = main_weights.iter().zip(sidechain_weights);
+            let bins = main.iter().zip(sidechain).zip(weights);
+            for (mixture, ((main, sidechain), (main_weight, sidechain_weight))) in
+                mixture.iter_mut().zip(bins)
+            {
+                *mixture = main * main_weight + sidechain * sidechain_weight;
+            }
         }
-    }
+    });
 }

@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::hpss::HpssConfig;
 use crate::separated::{SeparatedFrame, Separation, Source};
 use crate::stft::{FrameTransform, OverlapAdd};
+use crate::vectorized;
 use crate::window::AnalysisWindow;
 
 /// Short frames per mel frame.
@@ -261,9 +262,11 @@ impl Synthesis {
             let masks = main.percussive.iter().zip(sidechain.percussive);
             let gains = gains.main.iter().zip(&gains.sidechain);
             let bins = mains.iter().zip(sidechains).zip(masks).zip(gains);
-            for (bin, (((main, sidechain), masks), gains)) in spectrum.iter_mut().zip(bins) {
-                *bin = main * (gains.0 * masks.0) + sidechain * (gains.1 * masks.1);
-            }
+            vectorized!({
+                for (bin, (((main, sidechain), masks), gains)) in spectrum.iter_mut().zip(bins) {
+                    *bin = main * (gains.0 * masks.0) + sidechain * (gains.1 * masks.1);
+                }
+            });
             self.loudness += loudness(spectrum, &self.loudness_weights);
             let frame = &transform.inverse(spectrum)[skipped..][..self.window.len()];
             self.output.add(start, channel, frame);

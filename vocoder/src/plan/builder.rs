@@ -1,6 +1,6 @@
 //! Compiles layers to a plan.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use candle_core::{Result, Tensor, bail};
 
@@ -10,7 +10,7 @@ use super::plane::PlaneSpec;
 use super::{Output, Plan, Reader};
 use crate::conv::PadMode;
 use crate::layers::{Block, Conv, Stack, TimeUpsample, Upsample};
-use crate::plan::Isa;
+use crate::simd::Isa;
 
 /// A signal in a plan under construction: frames of `rows` by `channels` values, of which readers see
 /// `scale * value + offset`.
@@ -583,6 +583,7 @@ impl Builder {
                     offset: signal.offset,
                 })
                 .collect(),
+            spare: Mutex::default(),
         })
     }
 

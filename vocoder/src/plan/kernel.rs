@@ -11,7 +11,7 @@ use std::arch::aarch64::float32x4_t;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{__m256, __m512};
 
-use super::simd::{Isa, Kind, Plain, Vector};
+use crate::simd::{Isa, Kind, Plain, Vector};
 
 /// Most pixels in a tile.
 const MOST_PIXELS: usize = 12;
@@ -103,16 +103,25 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// The next pixels.
     #[inline(always)]
-    fn next(&mut self) -> Pixel {
-        let pixel = self.here[0];
-        let axes = &self.pixels.axes;
-        self.here[0] = self.here[0].plus(&axes[0].1, 1);
-        self.place[0] += 1;
-        if self.place[0] == axes[0].0 {
-            self.next_line();
+    fn fill(&mut self, mut pixels: &mut [Pixel]) {
+        while !pixels.is_empty() {
+            let (count, step) = &self.pixels.axes[0];
+            let here = self.here[0];
+            let run = pixels.len().min((count - self.place[0]) as usize);
+            let (line, rest) = pixels.split_at_mut(run);
+            // Each from the first one: a chain of steps would wait for itself.
+            for (n, pixel) in line.iter_mut().enumerate() {
+                *pixel = here.plus(step, n as u32);
+            }
+            pixels = rest;
+            self.here[0] = here.plus(step, run as u32);
+            self.place[0] += run as u32;
+            if self.place[0] == *count {
+                self.next_line();
+            }
         }
-        pixel
     }
 
     fn next_line(&mut self) {
@@ -491,7 +500,7 @@ macro_rules! instructions {
             let mut tile = [Pixel::default(); MOST_PIXELS];
             while left > 0 {
                 let pixels = &mut tile[..left.min(tile_pixels($registers, block.vectors))];
-                pixels.iter_mut().for_each(|pixel| *pixel = walk.next());
+                walk.fill(pixels);
                 left -= pixels.len();
                 // SAFETY: the caller vouches for the block and the instructions.
                 unsafe { sized!($tile, block, pixels) }

@@ -1,7 +1,7 @@
 //! Runs networks on the CPU, in steps or on whole clips.
 //!
 //! A [`Plan`] is compiled from the same layers that are trained ([`crate::layers`]). Its weights are folded and packed
-//! once for the processor's vector instructions ([`Isa`]). A [`Run`] holds the state of one stream or clip: for every
+//! once for the processor's vector instructions ([`Isa`](crate::simd::Isa)). A [`Run`] holds the state of one stream or clip: for every
 //! signal between two operations, a plane with the frames that are still needed. Planes hold the channels of a position
 //! next to each other, then the rows of a frame, then the frames. A convolution reads them where they are, and writes its
 //! result, with bias, activation and sums, into the next plane; nothing is copied between operations except the edges
@@ -14,7 +14,8 @@
 //! use candle_core::{DType, Device};
 //! use candle_nn::{VarBuilder, VarMap};
 //! use vocoder::layers::{Block, Conv, ConvConfig, Stack};
-//! use vocoder::plan::{Builder, Isa, Run};
+//! use vocoder::plan::{Builder, Run};
+//! use vocoder::simd::Isa;
 //!
 //! let weights = VarMap::new();
 //! let vb = VarBuilder::from_varmap(&weights, DType::F32, &Device::Cpu);
@@ -42,14 +43,12 @@ mod builder;
 mod kernel;
 mod ops;
 mod plane;
-mod simd;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use builder::{Builder, Signal};
 use ops::Node;
 use plane::{Plane, PlaneSpec};
-pub use simd::Isa;
 
 /// A compiled network. Shared by all of its [`Run`]s.
 #[derive(Debug)]
@@ -61,6 +60,8 @@ pub struct Plan {
     nodes: Vec<Node>,
     inputs: Vec<usize>,
     outputs: Vec<Output>,
+    /// Planes of a whole clip that has ended, for the next one: fresh memory would cost page faults.
+    spare: Mutex<Vec<Plane>>,
 }
 
 /// A reader of a plane.
@@ -72,6 +73,12 @@ enum Reader {
     Other(usize),
     /// The caller.
     Output(usize),
+}
+
+impl Plan {
+    fn spare(&self) -> MutexGuard<'_, Vec<Plane>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A plane that the caller reads, as `scale * value + offset`.
@@ -109,6 +116,16 @@ impl Run {
             taken: vec![0; plan.outputs.len()],
             plan: Arc::clone(plan),
         }
+    }
+
+    /// As [`Self::new`], with the plan's spare planes if they fit.
+    fn with_spare_planes(plan: &Arc<Plan>, batch: usize) -> Self {
+        let mut run = Self::new(plan, batch);
+        let spare = std::mem::take(&mut *plan.spare());
+        if spare.first().is_some_and(|plane| plane.batch() == batch) {
+            run.planes = spare;
+        }
+        run
     }
 
     /// Batch elements.
@@ -222,12 +239,13 @@ impl Run {
         inputs: &[&[f32]],
         step_frames: usize,
     ) -> Vec<Vec<f32>> {
-        let mut run = Self::new(plan, batch);
+        let mut run = Self::with_spare_planes(plan, batch);
         // The frames of each batch element are appended one after another, so the batch is outermost at the end.
         let mut outputs = vec![vec![Vec::new(); batch]; plan.outputs.len()];
+        let mut frames = Vec::new();
         let mut collect = |run: &mut Self| {
             for (number, output) in outputs.iter_mut().enumerate() {
-                let mut frames = Vec::new();
+                frames.clear();
                 run.take(number, &mut frames);
                 let len = frames.len() / batch;
                 for (b, output) in output.iter_mut().enumerate() {
@@ -258,6 +276,8 @@ impl Run {
         }
         run.finish();
         collect(&mut run);
+        run.reset();
+        *plan.spare() = run.planes;
         outputs.into_iter().map(|output| output.concat()).collect()
     }
 

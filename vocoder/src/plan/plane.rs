@@ -86,6 +86,11 @@ impl Plane {
         plane
     }
 
+    /// Batch elements.
+    pub(super) fn batch(&self) -> usize {
+        self.batch
+    }
+
     /// Returns to the beginning.
     pub(super) fn reset(&mut self) {
         (self.start, self.end) = (0, self.spec.lead);

@@ -1,63 +1,15 @@
-//! The vector instructions of processors, behind one trait.
+//! The vector instructions that loops need by name, behind one trait.
 
 #[cfg(target_arch = "aarch64")]
 use std::arch::aarch64::*;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
-/// A set of vector instructions that this processor has: only [`Isa::best`] and [`Isa::available`] make one.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Isa(pub(super) Kind);
-
-impl std::fmt::Debug for Isa {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// All sets, widest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// AVX-512 F: 16 lanes.
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-    /// AVX2 and FMA: 8 lanes.
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    /// NEON: 4 lanes.
-    #[cfg(target_arch = "aarch64")]
-    Neon,
-    /// What every processor of the architecture has: 4 lanes, no fused multiply-add.
-    Plain,
-}
+use super::{Isa, Kind};
 
 impl Isa {
-    /// The sets of this processor, the fastest first.
-    pub fn available() -> impl Iterator<Item = Self> {
-        let kinds = [
-            #[cfg(target_arch = "x86_64")]
-            (Kind::Avx512, is_x86_feature_detected!("avx512f")),
-            #[cfg(target_arch = "x86_64")]
-            (
-                Kind::Avx2,
-                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-            ),
-            #[cfg(target_arch = "aarch64")]
-            (Kind::Neon, std::arch::is_aarch64_feature_detected!("neon")),
-            (Kind::Plain, true),
-        ];
-        let found = kinds.into_iter().filter(|(_, is_there)| *is_there);
-        found.map(|(kind, _)| Self(kind))
-    }
-
-    /// The fastest set of this processor.
-    #[must_use]
-    pub fn best() -> Self {
-        Self::available().next().unwrap_or(Self(Kind::Plain))
-    }
-
     /// Values in a vector.
-    pub(super) fn lanes(self) -> usize {
+    pub(crate) fn lanes(self) -> usize {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => __m512::LANES,
@@ -70,7 +22,7 @@ impl Isa {
     }
 
     /// Vector registers.
-    pub(super) fn registers(self) -> usize {
+    pub(crate) fn registers(self) -> usize {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => 32,
@@ -82,7 +34,7 @@ impl Isa {
 }
 
 /// A vector of floats. Its functions must be inlined into a function that has the instructions.
-pub(super) trait Vector: Copy {
+pub(crate) trait Vector: Copy {
     /// Values in a vector.
     const LANES: usize;
 
@@ -126,6 +78,18 @@ pub(super) trait Vector: Copy {
     /// See [`Self::splat`].
     unsafe fn max(self, other: Self) -> Self;
 
+    /// The smaller value of each lane.
+    ///
+    /// # Safety
+    /// See [`Self::splat`].
+    unsafe fn min(self, other: Self) -> Self;
+
+    /// `yes` in each lane where this value is less than the other, else `no`.
+    ///
+    /// # Safety
+    /// See [`Self::splat`].
+    unsafe fn if_less(self, other: Self, yes: Self, no: Self) -> Self;
+
     /// `self * factor + sum`.
     ///
     /// # Safety
@@ -135,8 +99,8 @@ pub(super) trait Vector: Copy {
 
 /// Implements [`Vector`] by intrinsics.
 macro_rules! vector {
-    ($vector:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $add:ident, $mul:ident, $max:ident,
-     ($a:ident, $b:ident, $c:ident) => $mul_add:expr, $load_first:ident, $store_first:ident) => {
+    ($vector:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $add:ident, $mul:ident, $max:ident, $min:ident,
+     ($a:ident, $b:ident, $c:ident) => $mul_add:expr, ($yes:ident, $no:ident) => $if_less:expr, $load_first:ident, $store_first:ident) => {
         impl Vector for $vector {
             const LANES: usize = $lanes;
 
@@ -189,6 +153,19 @@ macro_rules! vector {
             }
 
             #[inline(always)]
+            unsafe fn min(self, other: Self) -> Self {
+                // SAFETY: see `splat`.
+                unsafe { $min(self, other) }
+            }
+
+            #[inline(always)]
+            unsafe fn if_less(self, other: Self, yes: Self, no: Self) -> Self {
+                let ($a, $b, $yes, $no) = (self, other, yes, no);
+                // SAFETY: see `splat`.
+                unsafe { $if_less }
+            }
+
+            #[inline(always)]
             unsafe fn mul_add(self, factor: Self, sum: Self) -> Self {
                 let ($a, $b, $c) = (self, factor, sum);
                 // SAFETY: see `splat`.
@@ -200,13 +177,15 @@ macro_rules! vector {
 
 #[cfg(target_arch = "x86_64")]
 vector!(__m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps, _mm512_mul_ps, _mm512_max_ps,
-    (a, b, c) => _mm512_fmadd_ps(a, b, c), load_first_512, store_first_512);
+    _mm512_min_ps, (a, b, c) => _mm512_fmadd_ps(a, b, c),
+    (yes, no) => _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes), load_first_512, store_first_512);
 #[cfg(target_arch = "x86_64")]
 vector!(__m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps, _mm256_mul_ps, _mm256_max_ps,
-    (a, b, c) => _mm256_fmadd_ps(a, b, c), load_first_256, store_first_256);
+    _mm256_min_ps, (a, b, c) => _mm256_fmadd_ps(a, b, c),
+    (yes, no) => _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)), load_first_256, store_first_256);
 #[cfg(target_arch = "aarch64")]
 vector!(float32x4_t, 4, vdupq_n_f32, vld1q_f32, vst1q_f32, vaddq_f32, vmulq_f32, vmaxq_f32,
-    (a, b, c) => vfmaq_f32(c, a, b), load_by_value, store_by_value);
+    vminq_f32, (a, b, c) => vfmaq_f32(c, a, b), (yes, no) => vbslq_f32(vcltq_f32(a, b), yes, no), load_by_value, store_by_value);
 
 /// A mask of the first lanes.
 #[cfg(target_arch = "x86_64")]
@@ -296,7 +275,7 @@ unsafe fn store_by_value<V: Vector>(vector: V, values: *mut f32, lanes: usize) {
 
 /// Four floats, for processors without any of the above.
 #[derive(Clone, Copy)]
-pub(super) struct Plain([f32; 4]);
+pub(crate) struct Plain([f32; 4]);
 
 impl Plain {
     #[inline(always)]
@@ -350,6 +329,20 @@ impl Vector for Plain {
     #[inline(always)]
     unsafe fn max(self, other: Self) -> Self {
         self.map(other, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        self.map(other, |a, b| if a < b { a } else { b })
+    }
+
+    #[inline(always)]
+    unsafe fn if_less(self, other: Self, yes: Self, no: Self) -> Self {
+        let pick = |lane| match self.0[lane] < other.0[lane] {
+            true => yes.0[lane],
+            false => no.0[lane],
+        };
+        Self(std::array::from_fn(pick))
     }
 
     #[inline(always)]
