@@ -24,16 +24,18 @@ pub struct Probe {
     recorded_samples: AtomicUsize,
 }
 
-impl Probe {
+impl Default for Probe {
     /// Prepares a measurement.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self {
             noise: noise(),
             recording: (0..RECORDED_SAMPLES).map(|_| AtomicU32::new(0)).collect(),
             recorded_samples: AtomicUsize::new(0),
         }
     }
+}
 
+impl Probe {
     /// Whether the recording is complete.
     pub fn is_done(&self) -> bool {
         self.recorded_samples.load(Ordering::Acquire) == self.recording.len()
@@ -128,7 +130,7 @@ mod tests {
 
     /// Plays the measurement through a device with this delay, in blocks.
     fn measure(delay_samples: usize, gain: f32, block_samples: usize) -> Option<usize> {
-        let probe = Probe::new();
+        let probe = Probe::default();
         let mut state = 1_u32;
         let mut hum = move || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

@@ -45,7 +45,7 @@ fn run(options: &Options) -> Result<bool, String> {
         clips: [read(main)?, read(sidechain)?],
         mode: options.mode(),
         taps: Arc::default(),
-        probe: options.measure.then(Probe::new).map(Arc::new),
+        probe: options.measure.then(Probe::default).map(Arc::new),
         latency_samples: Arc::default(),
     };
     listen_for_taps(Arc::clone(&session.taps));
