@@ -1,6 +1,6 @@
 //! Log-mel analysis of audio at the host's rate, in steps.
 
-use vocoder::{LogMel, MelConfig, MelStream};
+use vocoder::{AnalysisWindow, LogMel, MelConfig, MelStream};
 
 use crate::error::Result;
 use crate::resample::Resampler;
@@ -12,10 +12,14 @@ pub(crate) struct Analysis {
 }
 
 impl Analysis {
-    pub(crate) fn new(mel: &MelConfig, resampler: &Resampler) -> Result<Self> {
+    pub(crate) fn new(
+        mel: &MelConfig,
+        window: AnalysisWindow,
+        resampler: &Resampler,
+    ) -> Result<Self> {
         Ok(Self {
             resampler: resampler.clone(),
-            mel: MelStream::new(mel)?,
+            mel: MelStream::with_window(mel, window)?,
         })
     }
 

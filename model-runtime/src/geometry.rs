@@ -8,6 +8,9 @@
 //! All terms are constant while the plugin is active. `docs/latency.md` lists their values.
 
 use serde::{Deserialize, Serialize};
+use vocoder::{AnalysisWindow, MelConfig};
+
+use crate::factor::FactorLayout;
 
 /// Allowance for rounding to whole samples.
 const ROUNDING_SAMPLES: usize = 2;
@@ -17,6 +20,14 @@ pub(crate) const FADE_SECONDS: f64 = 0.005;
 
 /// Knob readings per mel frame, so that each frame has one close by.
 const CONTROLS_PER_FRAME: f64 = 4.0;
+
+/// In Live: what the worker needs for a window, in mel frames. The slowest step of the built-in network took a third of it
+/// where it was measured.
+const LIVE_WORK_FRAMES: f64 = 0.375;
+
+/// In Live, the compute allowance is a multiple of this, in mel frames, and no more than that, unless a block is longer.
+const ALLOWANCE_STEP_FRAMES: f64 = 0.25;
+const MOST_LIVE_ALLOWANCE_FRAMES: f64 = 1.0;
 
 /// How much look-ahead the remix uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -35,24 +46,48 @@ impl LatencyMode {
     /// All modes, lowest latency first.
     pub const ALL: [Self; 3] = [Self::Live, Self::Default, Self::Full];
 
-    /// Look-ahead of the network in mel frames; `None` for no limit.
+    /// Look-ahead in mel frames of a network with these factors; `None` for no limit.
     #[must_use]
-    pub fn network_look_ahead_frames(self) -> Option<usize> {
+    pub fn network_look_ahead_frames(self, factors: &[FactorLayout]) -> Option<usize> {
         match self {
-            // The harmony latent averages four frames, so it always needs three.
-            Self::Live => Some(3),
+            // What the longest average of frames needs in any case, but not none.
+            Self::Live => {
+                let longest = factors.iter().map(|layout| layout.pool_frames).max();
+                Some(longest.unwrap_or(1).max(2) - 1)
+            }
             Self::Default => Some(8),
             Self::Full => None,
         }
     }
 
-    /// Length of the guided voice's median filter along time, in frames. Half of it is look-ahead, which overlaps that
-    /// of the network.
+    /// Window of the analysis for this mel spectrogram. In Live it has low delay, if the voice's synthesis window fits into it.
+    #[must_use]
+    pub fn analysis_window(self, mel: &MelConfig) -> AnalysisWindow {
+        let low_delay = AnalysisWindow::LowDelay;
+        let fits = self.synthesis_hops() * mel.hop_length <= low_delay.most_kept_samples(mel.n_fft);
+        match self == Self::Live && fits {
+            true => low_delay,
+            false => AnalysisWindow::Symmetric,
+        }
+    }
+
+    /// Length of the guided voice's median filter along time, in frames.
     #[must_use]
     pub fn median_frames(self) -> usize {
         match self {
             Self::Live => 7,
             Self::Default | Self::Full => 11,
+        }
+    }
+
+    /// How many frames of that filter follow the one that is played, with a network that looks `network_frames` ahead: half of
+    /// them, but in Live no more than overlap the look-ahead of the network.
+    #[must_use]
+    pub fn median_look_ahead_frames(self, network_frames: usize) -> usize {
+        let half = self.median_frames() / 2;
+        match self {
+            Self::Live => half.min(network_frames),
+            Self::Default | Self::Full => half,
         }
     }
 
@@ -86,16 +121,23 @@ impl LatencyMode {
     /// Longest window for the worker, in mel frames.
     fn window_frames(self) -> f64 {
         match self {
-            Self::Live => 0.5,
+            Self::Live => 0.25,
             Self::Default | Self::Full => 2.0,
         }
     }
 
-    /// Time that the worker may take per window, in mel frames. The load is uneven: work is due when the last frame of
-    /// a harmony average arrives, and at the end of a stream the whole look-ahead of the network is processed at once.
-    fn allowance_frames(self) -> f64 {
+    /// Time that the worker may take per window, in mel frames, if the host's longest block lasts `block_frames`. The load is
+    /// uneven: work is due when the last frame of a harmony average arrives, and at the end of a stream the whole look-ahead
+    /// of the network is processed at once.
+    fn allowance_frames(self, block_frames: f64) -> f64 {
         match self {
-            Self::Live => 1.0,
+            // The worker gets a window at the end of a block. A machine must not matter, so that a bounce has the latency of
+            // the session; blocks do, in coarse steps.
+            Self::Live => {
+                let needed = LIVE_WORK_FRAMES + block_frames;
+                ((needed / ALLOWANCE_STEP_FRAMES).ceil() * ALLOWANCE_STEP_FRAMES)
+                    .min(MOST_LIVE_ALLOWANCE_FRAMES)
+            }
             Self::Default => 4.0,
             Self::Full => 6.0,
         }
@@ -175,7 +217,8 @@ impl Geometry {
         } = settings;
         let samples =
             |frames: f64| (frames * frame_seconds * f64::from(sample_rate_hz)).round() as usize;
-        let allowance_samples = samples(mode.allowance_frames());
+        let block_seconds = settings.max_block_samples as f64 / f64::from(sample_rate_hz);
+        let allowance_samples = samples(mode.allowance_frames(block_seconds / frame_seconds));
         Self {
             sample_rate_hz,
             max_block_samples: settings.max_block_samples,

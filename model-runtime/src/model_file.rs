@@ -235,7 +235,7 @@ impl Model {
     ///
     /// If the weights cannot be folded.
     pub fn limited_network(&self, mode: LatencyMode) -> Result<Arc<dyn Network>> {
-        let Some(frames) = mode.network_look_ahead_frames() else {
+        let Some(frames) = mode.network_look_ahead_frames(self.network.factors()) else {
             return Ok(Arc::clone(&self.network));
         };
         let cell = &self.limited[mode as usize];

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use vocoder::{LogMel, MelConfig};
+use vocoder::{AnalysisWindow, LogMel, MelConfig};
 
 use crate::analysis::Analysis;
 use crate::error::Result;
@@ -23,7 +23,7 @@ impl Sketch {
     pub(crate) fn new(scope: Arc<Scope>, sample_rate_hz: u32) -> Result<Self> {
         let mel = MelConfig::default();
         let resampler = Resampler::new(sample_rate_hz, mel.sample_rate_hz)?;
-        let analysis = || Analysis::new(&mel, &resampler);
+        let analysis = || Analysis::new(&mel, AnalysisWindow::Symmetric, &resampler);
         Ok(Self {
             scope: ScopeWriter::new(scope),
             samples_per_frame: mel.hop_length as f64 * f64::from(sample_rate_hz)

@@ -97,16 +97,11 @@ impl RemixStream {
     ) -> Result<Self> {
         let mel = model.header().mel.clone();
         let network = model.limited_network(settings.mode)?;
-        let voice = VoiceStream::new(
-            settings.voice,
-            settings.mode,
-            model,
-            settings.sample_rate_hz,
-            channels,
-        )?;
+        let voice = VoiceStream::new(settings, model, network.look_ahead_frames(), channels)?;
+        let window = settings.mode.analysis_window(&mel);
         let resampler = Resampler::new(settings.sample_rate_hz, mel.sample_rate_hz)?;
         let analyses = (0..2 * voice.channels())
-            .map(|_| Analysis::new(&mel, &resampler))
+            .map(|_| Analysis::new(&mel, window, &resampler))
             .collect::<Result<Vec<_>>>()?;
         let hop_samples = mel.hop_length as f64 * f64::from(settings.sample_rate_hz)
             / f64::from(mel.sample_rate_hz);
@@ -156,7 +151,9 @@ impl RemixStream {
         StreamLatency {
             resampling_samples: self.analyses[0].resampler.latency_samples()
                 + to_host(self.voice.resampling_latency_samples()),
-            analysis_samples: to_host(mel.n_fft - mel.padding_samples()),
+            analysis_samples: to_host(
+                mel.analysis_samples(self.settings.mode.analysis_window(mel)),
+            ),
             grouping_samples: to_host((self.settings.mode.group_frames() - 1) * mel.hop_length),
             network_samples: to_host(network_frames * mel.hop_length),
             voice_samples: self.voice.latency_samples(mel, network_frames, to_host),

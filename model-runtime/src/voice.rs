@@ -14,6 +14,7 @@ use crate::factor::Factor;
 use crate::geometry::LatencyMode;
 use crate::model_file::Model;
 use crate::resample::Resampler;
+use crate::stream::StreamSettings;
 
 /// Turns the decoded mel into sound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,9 +34,12 @@ pub(crate) fn guided_config(
     sample_rate_hz: u32,
     channels: usize,
     mode: LatencyMode,
+    network_frames: usize,
 ) -> GuidedConfig {
     GuidedConfig {
+        window: mode.analysis_window(mel),
         median_frames: mode.median_frames(),
+        look_ahead_frames: Some(mode.median_look_ahead_frames(network_frames)),
         synthesis_hops: mode.synthesis_hops(),
         ..GuidedConfig::new(mel.clone(), sample_rate_hz, channels)
     }
@@ -108,22 +112,26 @@ pub(crate) struct GriffinLimChannel {
 }
 
 impl VoiceStream {
-    /// Creates a voice at the beginning of a clip, with this many channels at `host_hz`.
+    /// Creates a voice at the beginning of a clip, with this many channels, for a network that looks `network_frames` ahead.
     ///
     /// # Errors
     ///
     /// If a setting is out of range.
     pub(crate) fn new(
-        voice: Voice,
-        mode: LatencyMode,
+        settings: StreamSettings,
         model: &Model,
-        host_hz: u32,
+        network_frames: usize,
         channels: usize,
     ) -> Result<Self> {
+        let StreamSettings {
+            sample_rate_hz: host_hz,
+            voice,
+            mode,
+        } = settings;
         let mel = &model.header().mel;
         match voice {
             Voice::Guided => {
-                let config = guided_config(mel, host_hz, channels, mode);
+                let config = guided_config(mel, host_hz, channels, mode, network_frames);
                 let blend = match model.header().generator {
                     Some(_) if mode.has_generated_voice() => {
                         let magnitudes = model.magnitudes();

@@ -1,35 +1,55 @@
 //! Checks the latencies listed in `docs/latency.md`.
 
+mod common;
+
 use std::fmt::Write;
 
 use model_runtime::geometry::{Geometry, GeometrySettings};
 use model_runtime::worker::WindowProcessor;
-use model_runtime::{LatencyMode, Model, RemixStream, StreamSettings, Voice};
+use model_runtime::{ClassicStream, LatencyMode, Model, RemixStream, StreamSettings, Voice};
+use vocoder::MelConfig;
+use vocoder::classic::Method;
 
 const PAGE: &str = include_str!("../../docs/latency.md");
 
 const RATES_HZ: [u32; 3] = [44_100, 48_000, 96_000];
 
-/// A host block that is no longer than any mode's compute allowance.
-const BLOCK_SAMPLES: usize = 512;
+/// The host's block in the tables.
+const BLOCK_SAMPLES: usize = 64;
 
 fn stream(sample_rate_hz: u32, mode: LatencyMode) -> RemixStream {
+    stream_of(&Model::built_in().unwrap(), sample_rate_hz, mode)
+}
+
+fn stream_of(model: &Model, sample_rate_hz: u32, mode: LatencyMode) -> RemixStream {
     let settings = StreamSettings {
         sample_rate_hz,
         voice: Voice::Guided,
         mode,
     };
-    RemixStream::new(&Model::built_in().unwrap(), settings).unwrap()
+    RemixStream::new(model, settings).unwrap()
 }
 
-fn geometry(stream: &RemixStream, sample_rate_hz: u32, mode: LatencyMode) -> Geometry {
-    Geometry::new(&GeometrySettings {
+fn geometry(stream: &impl WindowProcessor, sample_rate_hz: u32, mode: LatencyMode) -> Geometry {
+    Geometry::new(&settings(stream, sample_rate_hz, mode))
+}
+
+fn settings(
+    stream: &impl WindowProcessor,
+    sample_rate_hz: u32,
+    mode: LatencyMode,
+) -> GeometrySettings {
+    GeometrySettings {
         mode,
         frame_seconds: stream.frame_seconds(),
         sample_rate_hz: sample_rate_hz as f32,
         max_block_samples: BLOCK_SAMPLES,
         processor_latency_samples: stream.latency_samples(),
-    })
+    }
+}
+
+fn ms(samples: usize, sample_rate_hz: u32) -> f64 {
+    1000.0 * samples as f64 / f64::from(sample_rate_hz)
 }
 
 #[test]
@@ -50,7 +70,7 @@ fn the_page_has_the_table_of_all_terms() {
                 - terms.network_samples
                 - terms.voice_samples;
             let total = geometry.latency_samples();
-            let ms = 1000.0 * total as f64 / f64::from(rate);
+            let ms = ms(total, rate);
             writeln!(
                 table,
                 "| {mode:?} | {rate} | {} | {} | {} | {} | {} | {} | {} | {rounding} | {total} | {ms:.1} |",
@@ -65,10 +85,65 @@ fn the_page_has_the_table_of_all_terms() {
             .unwrap();
         }
     }
+    expect(&table);
+}
+
+fn expect(table: &str) {
     assert!(
-        PAGE.contains(&table),
+        PAGE.contains(table),
         "docs/latency.md needs this table:\n\n{table}"
     );
+}
+
+/// An engine without a network, with the exchange of Live, as in the plugin.
+fn classic(method: Method, mode: LatencyMode, sample_rate_hz: u32) -> usize {
+    let stream = ClassicStream::new(method, mode, sample_rate_hz).unwrap();
+    geometry(&stream, sample_rate_hz, LatencyMode::Live).latency_samples()
+}
+
+const ENGINES: [(&str, Method); 2] = [("Split", Method::Separation), ("Morph", Method::Morphing)];
+
+#[test]
+fn the_page_has_the_table_of_the_engines_without_a_network() {
+    let mut table = String::from(
+        "| engine | mode | 44.1 kHz | 48 kHz | 96 kHz |\n| --- | --- | --- | --- | --- |\n",
+    );
+    for (engine, method) in ENGINES {
+        for (mode, name) in [
+            (LatencyMode::Live, "Live"),
+            (LatencyMode::Default, "Default, Full"),
+        ] {
+            write!(table, "| {engine} | {name} |").unwrap();
+            for rate in RATES_HZ {
+                let samples = classic(method, mode, rate);
+                write!(table, " {samples} ({:.1} ms) |", ms(samples, rate)).unwrap();
+            }
+            table.push('\n');
+        }
+    }
+    expect(&table);
+}
+
+#[test]
+fn the_page_has_the_table_of_blocks_in_live() {
+    let mut table = String::from(
+        "| block at 48 kHz | window | compute allowance | ms of both |\n| --- | --- | --- | --- |\n",
+    );
+    let stream = stream(48_000, LatencyMode::Live);
+    for max_block_samples in [64, 128, 256, 512, 1024, 2048] {
+        let geometry = Geometry::new(&GeometrySettings {
+            max_block_samples,
+            ..settings(&stream, 48_000, LatencyMode::Live)
+        });
+        let (window, allowance) = (geometry.window_samples, geometry.compute_allowance_samples);
+        let both = ms(window + allowance, 48_000);
+        writeln!(
+            table,
+            "| {max_block_samples} | {window} | {allowance} | {both:.1} |"
+        )
+        .unwrap();
+    }
+    expect(&table);
 }
 
 #[test]
@@ -82,6 +157,52 @@ fn the_modes_keep_their_limits() {
     assert!(live < default && default < full);
     // The latency of Live is less than half that of the plugin of HARD's authors.
     assert!(2 * live < 20_480, "{live}");
+
+    for rate in RATES_HZ {
+        // A tenth of a second with a network that averages two frames.
+        let model = common::small_model_averaging(2, MelConfig::default());
+        let live = geometry(
+            &stream_of(&model, rate, LatencyMode::Live),
+            rate,
+            LatencyMode::Live,
+        );
+        assert!(
+            ms(live.latency_samples(), rate) <= 100.0,
+            "{rate}: {live:?}"
+        );
+        let exchange = live.window_samples + live.compute_allowance_samples;
+        assert!(ms(exchange, rate) <= 20.0, "{rate}: {live:?}");
+        for ((engine, method), most_ms) in ENGINES.into_iter().zip([60.0, 40.0]) {
+            let found = ms(classic(method, LatencyMode::Live, rate), rate);
+            assert!(found <= most_ms, "{engine}, {rate}: {found}");
+        }
+    }
+}
+
+#[test]
+fn in_live_the_allowance_grows_with_the_block_and_leaves_time_to_work() {
+    for rate in RATES_HZ {
+        let stream = stream(rate, LatencyMode::Live);
+        let mut last = 0;
+        for max_block_samples in 1..=4096 {
+            let settings = GeometrySettings {
+                max_block_samples,
+                ..settings(&stream, rate, LatencyMode::Live)
+            };
+            let geometry = Geometry::new(&settings);
+            let allowance = geometry.compute_allowance_samples;
+            assert!(allowance >= last && allowance >= max_block_samples);
+            last = allowance;
+            // The worker gets a window up to a block after its last sample, and has a third of a frame left. Hosts with blocks of
+            // more than half a frame got a frame in total before.
+            let frame = settings.frame_seconds * f64::from(rate);
+            let left = allowance as f64 - max_block_samples as f64;
+            assert!(
+                left > 0.33 * frame || max_block_samples as f64 > 0.6 * frame,
+                "{rate}, {max_block_samples}: {left}"
+            );
+        }
+    }
 }
 
 #[test]

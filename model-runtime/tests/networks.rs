@@ -238,7 +238,7 @@ fn compiled_networks_equal_their_layers() {
     ];
     for network in networks {
         for mode in LatencyMode::ALL {
-            let network = match mode.network_look_ahead_frames() {
+            let network = match mode.network_look_ahead_frames(network.factors()) {
                 Some(frames) => network.with_look_ahead(frames).unwrap(),
                 None => Arc::clone(&network),
             };

@@ -25,7 +25,7 @@ pub enum Engine {
 
 /// Properties of an engine.
 struct Facts {
-    /// Whether it uses the model's network: then it supports all latency modes and has latents.
+    /// Whether it uses the model's network: then all latency modes differ, and it has latents.
     is_network: bool,
     processor: fn(Parts) -> Result<Box<dyn WindowProcessor>, ProcessorError>,
 }
@@ -66,10 +66,19 @@ impl Engine {
         }
     }
 
-    /// The mode to use if the user wants `wanted`: the network supports all modes, the other engines only Live.
+    /// The mode to use if the user wants `wanted`: the network supports all modes, the other engines sound the same in Default
+    /// and Full.
     pub fn mode(self, wanted: LatencyMode) -> LatencyMode {
+        match (self.facts().is_network, wanted) {
+            (false, LatencyMode::Full) => LatencyMode::Default,
+            _ => wanted,
+        }
+    }
+
+    /// The mode by which windows and compute allowance are measured: the engines without a network need little time in any.
+    pub fn exchange_mode(self, mode: LatencyMode) -> LatencyMode {
         match self.facts().is_network {
-            true => wanted,
+            true => mode,
             false => LatencyMode::Live,
         }
     }
@@ -107,6 +116,6 @@ fn network(parts: Parts) -> Result<Box<dyn WindowProcessor>, ProcessorError> {
 }
 
 fn classic(method: Method, parts: Parts) -> Result<Box<dyn WindowProcessor>, ProcessorError> {
-    let stream = ClassicStream::new(method, parts.sample_rate_hz)?;
+    let stream = ClassicStream::new(method, parts.mode, parts.sample_rate_hz)?;
     Ok(Box::new(stream.with_scope(parts.scope)?))
 }

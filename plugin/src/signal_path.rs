@@ -73,7 +73,7 @@ impl SignalPath {
             None => (MelConfig::default().hop_seconds(), 0),
         };
         let geometry = Geometry::new(&GeometrySettings {
-            mode: config.setup.mode,
+            mode: config.setup.engine.exchange_mode(config.setup.mode),
             frame_seconds,
             sample_rate_hz: config.sample_rate_hz,
             max_block_samples: config.max_block_samples,

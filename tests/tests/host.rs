@@ -312,15 +312,22 @@ fn the_engines_without_a_network_have_a_latency_of_their_own() {
     let latencies = [0.0, 1.0, 2.0].map(|engine| render(engine, MODES[0]).latency_samples);
     let [live, split, morph] = latencies;
     assert!(morph < split && split < live, "{latencies:?}");
-    // The latency mode is the network's.
-    let rendered = render(1.0, MODES[2]);
-    assert_eq!(rendered.latency_samples, split);
+    // Default and Full differ for the network alone.
+    let others = [MODES[1], MODES[2]].map(|mode| render(1.0, mode));
+    let [default, full] = others.each_ref().map(|rendered| rendered.latency_samples);
+    assert!(
+        split < default && default == full,
+        "{split} {default} {full}"
+    );
     // With both knobs on main, the parts add up to it.
     let main = stereo_noise(1, samples);
-    for (out, main) in rendered.aligned().iter().zip(&main) {
-        let largest = out.iter().zip(main).skip(RATE_HZ as usize / 2);
-        let largest = largest.map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
-        assert!(largest < 1e-4, "{largest}");
+    let [rendered, _] = others;
+    for rendered in [render(1.0, MODES[0]), rendered] {
+        for (out, main) in rendered.aligned().iter().zip(&main) {
+            let largest = out.iter().zip(main).skip(RATE_HZ as usize / 2);
+            let largest = largest.map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+            assert!(largest < 1e-4, "{largest}");
+        }
     }
 }
 

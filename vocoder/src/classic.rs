@@ -1,7 +1,8 @@
 //! Remixes without a network: by swapping harmonic and percussive parts, or by spectral morphing. They are the
 //! baselines of the evaluation (Wu, DAFx 2023, table 2), and an option for machines too slow for a network.
 //!
-//! A *frame* is an analysis window of about 46 ms at the audio's own rate; four of them overlap.
+//! A *frame* is an analysis window of about 46 ms at the audio's own rate; four of them overlap. With low-delay windows, only
+//! the middle of a frame is used for the output, and the median filter along time leans to the past.
 
 mod envelope;
 
@@ -14,16 +15,21 @@ use crate::guided::{FrameControls, share};
 use crate::hpss::HpssConfig;
 use crate::separated::{SeparatedFrame, Source};
 use crate::stft::{FrameTransform, OverlapAdd, magnitude_of};
+use crate::window::AnalysisWindow;
 
 use envelope::Envelope;
 
 /// Longest frame.
 const FRAME_SECONDS: f64 = 0.0465;
-/// Number of overlapping frames.
+/// Number of overlapping frames. Morphing with low-delay windows needs more: the shorter its hop, the less it is late.
 const OVERLAP: usize = 4;
+const LOW_DELAY_MORPHING_OVERLAP: usize = 8;
 /// Length of the median filters, in frames along time and in bins along frequency.
 const MEDIAN_FRAMES: usize = 13;
 const MEDIAN_BINS: usize = 31;
+/// Look-ahead of the median filter along time with low-delay windows. A filter that leans to the past tells strokes from tones
+/// as well as one that does not: a tone has a past, a stroke does not.
+const LOW_DELAY_LOOK_AHEAD_FRAMES: usize = 1;
 
 /// How two spectra are combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +45,6 @@ pub enum Method {
 /// A remix without a network, as a stream. The output is the same, bit for bit, however the audio is split into pushes.
 /// Output sample `n` is aligned with input sample `n`.
 pub struct ClassicRemix {
-    method: Method,
     grid: Grid,
     transform: FrameTransform,
     sources: [Source; 2],
@@ -50,7 +55,12 @@ pub struct ClassicRemix {
 /// Positions of the frames.
 #[derive(Clone, Copy)]
 struct Grid {
+    n_fft: usize,
     hop_samples: usize,
+    /// From the centre of a frame to its end.
+    after_centre_samples: usize,
+    /// Length of the part of a frame, around its centre, that is used for the output.
+    kept_samples: usize,
 }
 
 impl Grid {
@@ -60,12 +70,17 @@ impl Grid {
 
     /// First sample of a frame; negative for the first frames.
     fn start(self, frame: usize) -> isize {
-        self.centre(frame) as isize - (OVERLAP * self.hop_samples / 2) as isize
+        self.end(frame) - self.n_fft as isize
     }
 
     /// The sample after the last one of a frame.
     fn end(self, frame: usize) -> isize {
-        self.start(frame + OVERLAP)
+        (self.centre(frame) + self.after_centre_samples) as isize
+    }
+
+    /// First output sample of a frame; negative for the first frames.
+    fn kept_start(self, frame: usize) -> isize {
+        self.centre(frame) as isize - (self.kept_samples / 2) as isize
     }
 }
 
@@ -77,7 +92,8 @@ struct Synthesis {
     controls: VecDeque<FrameControls>,
     /// Number of frames that were played.
     frames: usize,
-    window_power: Vec<f32>,
+    /// The product of analysis and synthesis window in the part of a frame that is used.
+    window: Vec<f32>,
     output: OverlapAdd,
 }
 
@@ -89,24 +105,32 @@ impl Synthesis {
         transform: &mut FrameTransform,
     ) {
         let controls = self.controls.pop_front().unwrap_or_default();
-        let start = self.grid.start(self.frames);
+        let start = self.grid.kept_start(self.frames);
+        let skipped = (start - self.grid.start(self.frames)) as usize;
         self.frames += 1;
         let n_bins = self.mixer.n_bins;
         let spectra = self.mixer.mix(&controls, main, sidechain);
-        self.output.add_window(start, &self.window_power);
+        self.output.add_window(start, &self.window);
         for (channel, spectrum) in spectra.chunks_exact_mut(n_bins).enumerate() {
-            self.output.add(start, channel, transform.inverse(spectrum));
+            let frame = &transform.inverse(spectrum)[skipped..][..self.window.len()];
+            self.output.add(start, channel, frame);
         }
     }
 }
 
 impl ClassicRemix {
-    /// Creates a remix at its beginning, for sources and an output of 1 or 2 channels.
+    /// Creates a remix at its beginning, for sources and an output of 1 or 2 channels. Low-delay windows have a lower latency;
+    /// what it costs is small.
     ///
     /// # Errors
     ///
     /// If the rate or the number of channels is out of range.
-    pub fn new(method: Method, sample_rate_hz: u32, channels: usize) -> Result<Self> {
+    pub fn new(
+        method: Method,
+        window: AnalysisWindow,
+        sample_rate_hz: u32,
+        channels: usize,
+    ) -> Result<Self> {
         if !(8_000..=768_000).contains(&sample_rate_hz) {
             let expected = "8000 to 768000";
             return Err(Error::setting("sample_rate_hz", expected, sample_rate_hz));
@@ -117,10 +141,28 @@ impl ClassicRemix {
         let longest = (FRAME_SECONDS * f64::from(sample_rate_hz)) as usize;
         let n_fft = 1 << longest.ilog2();
         let n_bins = n_fft / 2 + 1;
-        let transform = FrameTransform::new(n_fft);
+        let overlap = match (method, window) {
+            (Method::Morphing, AnalysisWindow::LowDelay) => LOW_DELAY_MORPHING_OVERLAP,
+            _ => OVERLAP,
+        };
+        let hop_samples = n_fft / overlap;
+        let grid = Grid {
+            n_fft,
+            hop_samples,
+            after_centre_samples: window.after_centre_samples(n_fft),
+            kept_samples: match window {
+                AnalysisWindow::Symmetric => n_fft,
+                AnalysisWindow::LowDelay => 2 * hop_samples,
+            },
+        };
+        let (transform, window_product) = FrameTransform::keeping(n_fft, window, grid.kept_samples);
         let hpss = match method {
             Method::Separation => HpssConfig {
                 median_frames: MEDIAN_FRAMES,
+                look_ahead_frames: match window {
+                    AnalysisWindow::Symmetric => None,
+                    AnalysisWindow::LowDelay => Some(LOW_DELAY_LOOK_AHEAD_FRAMES),
+                },
                 median_bins: MEDIAN_BINS,
                 ..HpssConfig::default()
             },
@@ -130,9 +172,6 @@ impl ClassicRemix {
                 median_bins: 1,
                 ..HpssConfig::default()
             },
-        };
-        let grid = Grid {
-            hop_samples: n_fft / OVERLAP,
         };
         let mixer = Mixer {
             method,
@@ -144,19 +183,19 @@ impl ClassicRemix {
             wanted: Envelope::new(n_fft, sample_rate_hz),
             found: Envelope::new(n_fft, sample_rate_hz),
         };
+        let sources = [
+            Source::new(channels, n_bins, &hpss)?,
+            Source::new(channels, n_bins, &hpss)?,
+        ];
         Ok(Self {
-            method,
             grid,
-            sources: [
-                Source::new(channels, n_bins, &hpss)?,
-                Source::new(channels, n_bins, &hpss)?,
-            ],
+            sources,
             synthesis: Synthesis {
                 grid,
                 mixer,
                 controls: VecDeque::new(),
                 frames: 0,
-                window_power: transform.window().iter().map(|w| w * w).collect(),
+                window: window_product,
                 output: OverlapAdd::new(channels),
             },
             transform,
@@ -176,11 +215,10 @@ impl ClassicRemix {
 
     /// Largest lag of the final output behind the input, in samples.
     pub fn latency_samples(&self) -> usize {
-        let look_ahead = match self.method {
-            Method::Separation => MEDIAN_FRAMES / 2,
-            Method::Morphing => 0,
-        };
-        (OVERLAP + look_ahead) * self.grid.hop_samples
+        let look_ahead = self.sources[0].delay_frames();
+        self.grid.after_centre_samples
+            + self.grid.kept_samples / 2
+            + look_ahead * self.grid.hop_samples
     }
 
     /// Takes the next samples of both sources, one slice per channel, all of the same length. `controls` returns the
@@ -220,7 +258,7 @@ impl ClassicRemix {
         while self.grid.end(self.sources[0].analysed_frames()) <= self.pushed_samples as isize {
             self.analyse_frame(&controls);
         }
-        let end = self.grid.start(self.synthesis.frames).max(0) as usize;
+        let end = self.grid.kept_start(self.synthesis.frames).max(0) as usize;
         self.synthesis.output.pull(end, out);
         Ok(())
     }
@@ -368,6 +406,7 @@ mod tests {
     use super::*;
 
     const RATE_HZ: u32 = 44_100;
+    const WINDOWS: [AnalysisWindow; 2] = [AnalysisWindow::Symmetric, AnalysisWindow::LowDelay];
 
     fn noise(seed: u32, samples: usize) -> Vec<f32> {
         let noise = test_signals::noise(seed, samples);
@@ -384,8 +423,14 @@ mod tests {
         (0..samples).map(click).collect()
     }
 
-    fn remix(method: Method, a: &[f32], b: &[f32], knobs: [f32; 2], cut: usize) -> Vec<f32> {
-        let mut remix = ClassicRemix::new(method, RATE_HZ, 1).unwrap();
+    fn remix(
+        (method, window): (Method, AnalysisWindow),
+        a: &[f32],
+        b: &[f32],
+        knobs: [f32; 2],
+        cut: usize,
+    ) -> Vec<f32> {
+        let mut remix = ClassicRemix::new(method, window, RATE_HZ, 1).unwrap();
         let mut out = [Vec::new()];
         let controls = |_: usize| FrameControls {
             harmony: knobs[0],
@@ -404,6 +449,13 @@ mod tests {
         out
     }
 
+    fn all() -> impl Iterator<Item = (Method, AnalysisWindow)> {
+        let methods = [Method::Separation, Method::Morphing];
+        methods
+            .into_iter()
+            .flat_map(|method| WINDOWS.map(|window| (method, window)))
+    }
+
     fn energy(samples: &[f32]) -> f32 {
         samples.iter().map(|x| x * x).sum()
     }
@@ -411,74 +463,114 @@ mod tests {
     #[test]
     fn the_output_does_not_depend_on_the_cuts() {
         let (a, b) = (noise(1, 20_000), noise(2, 20_000));
-        for method in [Method::Separation, Method::Morphing] {
-            let whole = remix(method, &a, &b, [0.2, 0.9], 20_000);
+        for (method, window) in all() {
+            let whole = remix((method, window), &a, &b, [0.2, 0.9], 20_000);
             for cut in [1, 64, 777] {
                 assert!(
-                    remix(method, &a, &b, [0.2, 0.9], cut) == whole,
-                    "{method:?}, {cut}"
+                    remix((method, window), &a, &b, [0.2, 0.9], cut) == whole,
+                    "{method:?}, {window:?}, {cut}"
                 );
             }
         }
     }
 
     #[test]
+    fn low_delay_windows_are_less_than_half_as_late_and_the_lag_is_the_stated_one() {
+        for method in [Method::Separation, Method::Morphing] {
+            let [long, short] = WINDOWS.map(|window| {
+                let mut remix = ClassicRemix::new(method, window, RATE_HZ, 1).unwrap();
+                let mut out = [Vec::new()];
+                let mut most_behind = 0;
+                for pushed in 1..20_000 {
+                    let none = |_: usize| FrameControls::default();
+                    remix.push([&[&[0.1]], &[&[0.1]]], none, &mut out).unwrap();
+                    most_behind = most_behind.max(pushed - out[0].len());
+                }
+                // The newest sample itself is not late.
+                assert_eq!(most_behind + 1, remix.latency_samples());
+                remix.latency_samples()
+            });
+            assert!(2 * short < long, "{method:?}: {short} {long}");
+        }
+    }
+
+    #[test]
     fn separation_with_both_knobs_on_one_source_is_that_source() {
-        let (a, b) = (noise(1, 20_000), clicks(4000, 20_000));
-        for (knob, source) in [(0.0, &a), (1.0, &b)] {
-            let out = remix(Method::Separation, &a, &b, [knob, knob], 512);
-            let error: Vec<f32> = out.iter().zip(source).map(|(x, y)| x - y).collect();
-            assert!(
-                energy(&error) < 1e-9 * energy(source),
-                "{knob}: {}",
-                energy(&error)
-            );
+        for window in WINDOWS {
+            let (a, b) = (noise(1, 20_000), clicks(4000, 20_000));
+            for (knob, source) in [(0.0, &a), (1.0, &b)] {
+                let out = remix((Method::Separation, window), &a, &b, [knob, knob], 512);
+                let error: Vec<f32> = out.iter().zip(source).map(|(x, y)| x - y).collect();
+                assert!(
+                    energy(&error) < 1e-9 * energy(source),
+                    "{knob}: {}",
+                    energy(&error)
+                );
+            }
         }
     }
 
     #[test]
     fn separation_keeps_the_tone_of_one_and_the_clicks_of_the_other() {
-        let (a, b) = (tone(440.0, 40_000), clicks(8000, 40_000));
-        let sources = energy(&a) + energy(&b);
-        let kept = energy(&remix(Method::Separation, &a, &b, [0.0, 1.0], 512));
-        let swapped = energy(&remix(Method::Separation, &a, &b, [1.0, 0.0], 512));
-        assert!(kept > 0.9 * sources, "{kept} of {sources}");
-        assert!(swapped < 0.03 * sources, "{swapped} of {sources}");
+        for window in WINDOWS {
+            let (a, b) = (tone(440.0, 40_000), clicks(8000, 40_000));
+            let sources = energy(&a) + energy(&b);
+            let kept = energy(&remix(
+                (Method::Separation, window),
+                &a,
+                &b,
+                [0.0, 1.0],
+                512,
+            ));
+            let swapped = energy(&remix(
+                (Method::Separation, window),
+                &a,
+                &b,
+                [1.0, 0.0],
+                512,
+            ));
+            assert!(kept > 0.9 * sources, "{kept} of {sources}");
+            assert!(swapped < 0.03 * sources, "{swapped} of {sources}");
+        }
     }
 
     #[test]
     fn morphing_sounds_the_tone_where_the_other_sounds() {
-        let samples = 60_000;
-        let a = tone(440.0, samples);
-        // Noise in the second half only.
-        let mut b = noise(3, samples);
-        b[..samples / 2].fill(0.0);
-        let out = remix(Method::Morphing, &a, &b, [0.0, 1.0], 512);
-        let (silent, loud) = (&out[4000..samples / 2 - 4000], &out[samples / 2 + 4000..]);
-        assert!(energy(silent) < 1e-4 * energy(loud));
-        let partial = |hz: f32| {
-            let turn = |n: usize| std::f32::consts::TAU * hz * n as f32 / RATE_HZ as f32;
-            let pairs = || loud.iter().enumerate();
-            let re: f32 = pairs().map(|(n, x)| x * turn(n).cos()).sum();
-            let im: f32 = pairs().map(|(n, x)| x * turn(n).sin()).sum();
-            re.hypot(im)
-        };
-        assert!(partial(440.0) > 20.0 * partial(700.0));
+        for window in WINDOWS {
+            let samples = 60_000;
+            let a = tone(440.0, samples);
+            // Noise in the second half only.
+            let mut b = noise(3, samples);
+            b[..samples / 2].fill(0.0);
+            let out = remix((Method::Morphing, window), &a, &b, [0.0, 1.0], 512);
+            let (silent, loud) = (&out[4000..samples / 2 - 4000], &out[samples / 2 + 4000..]);
+            assert!(energy(silent) < 1e-4 * energy(loud));
+            let partial = |hz: f32| {
+                let turn = |n: usize| std::f32::consts::TAU * hz * n as f32 / RATE_HZ as f32;
+                let pairs = || loud.iter().enumerate();
+                let re: f32 = pairs().map(|(n, x)| x * turn(n).cos()).sum();
+                let im: f32 = pairs().map(|(n, x)| x * turn(n).sin()).sum();
+                re.hypot(im)
+            };
+            assert!(partial(440.0) > 20.0 * partial(700.0));
+        }
     }
 
     #[test]
     fn morphed_tones_are_not_much_louder_than_both_together() {
-        let (a, b) = (tone(440.0, 40_000), tone(1234.5, 40_000));
-        let out = remix(Method::Morphing, &a, &b, [0.0, 1.0], 512);
-        let peak = out.iter().fold(0.0, |peak: f32, x| peak.max(x.abs()));
-        assert!(peak < 1.2, "{peak}");
+        for window in WINDOWS {
+            let (a, b) = (tone(440.0, 40_000), tone(1234.5, 40_000));
+            let out = remix((Method::Morphing, window), &a, &b, [0.0, 1.0], 512);
+            let peak = out.iter().fold(0.0, |peak: f32, x| peak.max(x.abs()));
+            assert!(peak < 1.2, "{peak}");
+        }
     }
 
     #[test]
     fn silence_and_extremes_do_no_harm() {
-        for method in [Method::Separation, Method::Morphing] {
+        for (method, window) in all() {
             for [a, b] in [[0.0, 0.0], [1e6, 1e-30], [0.0, 1.0], [f32::NAN, 1.0]] {
-                let out = remix(method, &[a; 9000], &[b; 9000], [0.0, 1.0], 512);
+                let out = remix((method, window), &[a; 9000], &[b; 9000], [0.0, 1.0], 512);
                 assert!(out.iter().all(|x| x.is_finite()), "{method:?}, {a}, {b}");
             }
         }

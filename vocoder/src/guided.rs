@@ -42,8 +42,10 @@ pub struct GuidedConfig {
     pub channels: usize,
     /// The mel spectrogram that the model decodes.
     pub mel: MelConfig,
-    /// Length of the separation's median filter along time, in mel frames; odd. Half of it is look-ahead.
+    /// Length of the separation's median filter along time, in mel frames; odd.
     pub median_frames: usize,
+    /// How many of its frames follow the one that is played, at most half of them; half of them without this.
+    pub look_ahead_frames: Option<usize>,
     /// Length of the separation's median filter along frequency, in bins; odd.
     pub median_bins: usize,
     /// Factor by which a bin's harmonic estimate must exceed the percussive one to count as harmonic (Driedger et al.,
@@ -57,6 +59,8 @@ pub struct GuidedConfig {
     /// Length of the synthesis window in hops, at least 2. With as many hops as the analysis window has, both windows
     /// are equal; the latency includes half of the synthesis window.
     pub synthesis_hops: usize,
+    /// Window of the analysis. One that is not symmetric must reach at least half a synthesis window beyond the centre.
+    pub window: AnalysisWindow,
 }
 
 impl GuidedConfig {
@@ -67,11 +71,13 @@ impl GuidedConfig {
             channels,
             mel,
             median_frames: 11,
+            look_ahead_frames: None,
             median_bins: 31,
             margin_harmonic: 6.0,
             margin_percussive: 2.0,
             gain_limit: 6.0,
             synthesis_hops: 4,
+            window: AnalysisWindow::Symmetric,
         }
     }
 
@@ -92,7 +98,10 @@ impl GuidedConfig {
             let expected = format!("at most half of n_fft = {}", self.mel.n_fft);
             return Err(Error::setting("hop_length", expected, self.mel.hop_length));
         }
-        let most_hops = self.mel.n_fft / self.mel.hop_length;
+        let most_hops = match self.window {
+            AnalysisWindow::Symmetric => self.mel.n_fft / self.mel.hop_length,
+            window => window.most_kept_samples(self.mel.n_fft) / self.mel.hop_length,
+        };
         if !(2..=most_hops).contains(&self.synthesis_hops) {
             return Err(Error::setting(
                 "synthesis_hops",
@@ -172,7 +181,7 @@ impl Synthesis {
         let Some(decoded) = &self.current else { return };
         let spectra = self.mixer.mix(decoded, main, sidechain, hop_samples);
         let n_bins = spectra.len() / self.output.channels();
-        let skipped = (transform.window().len() - self.window.len()) / 2;
+        let skipped = grid.skipped_samples();
         let start = start + skipped as isize;
         self.output.add_window(start, &self.window);
         for (channel, spectrum) in spectra.chunks_exact_mut(n_bins).enumerate() {
@@ -206,12 +215,13 @@ impl GuidedVoice {
         let n_bins = grid.n_fft / 2 + 1;
         let hpss = HpssConfig {
             median_frames: config.median_frames,
+            look_ahead_frames: config.look_ahead_frames,
             median_bins: config.median_bins,
             margin_harmonic: config.margin_harmonic,
             margin_percussive: config.margin_percussive,
         };
         let (transform, window) =
-            FrameTransform::keeping(grid.n_fft, AnalysisWindow::Symmetric, grid.kept_samples);
+            FrameTransform::keeping(grid.n_fft, config.window, grid.kept_samples);
         Ok(Self {
             main: Source::new(config.channels, n_bins, &hpss)?,
             sidechain: Source::new(config.channels, n_bins, &hpss)?,
@@ -249,15 +259,17 @@ impl GuidedVoice {
         self.synthesis.mixer.take_spectra()
     }
 
-    /// Look-ahead of the separation, in mel frames after the one being played: half its median filter along time.
+    /// Look-ahead of the separation, in mel frames after the one being played.
     pub fn look_ahead_frames(&self) -> usize {
-        self.config.median_frames / 2
+        let half = self.config.median_frames / 2;
+        self.config.look_ahead_frames.unwrap_or(half)
     }
 
     /// Latency of this voice alone, if decoded mel frames were available at once: the largest lag of the final output
-    /// behind the input, in samples. It is half the analysis window, half the synthesis window, and the look-ahead.
+    /// behind the input, in samples. It is the analysis window from its centre on, half the synthesis window, and the
+    /// look-ahead.
     pub fn latency_samples(&self) -> usize {
-        (self.grid.n_fft + self.grid.kept_samples) / 2 - 1
+        self.grid.after_centre_samples + self.grid.kept_samples / 2 - 1
             + self.grid.hops_in_samples(self.look_ahead_frames())
     }
 

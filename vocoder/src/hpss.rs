@@ -17,6 +17,9 @@ use crate::vectorized;
 pub struct HpssConfig {
     /// Length of the median filter along time; odd.
     pub median_frames: usize,
+    /// How many of its frames follow the one whose masks it gives, at most half of them; half of them, as in librosa, without
+    /// this.
+    pub look_ahead_frames: Option<usize>,
     /// Length of the median filter along frequency; odd.
     pub median_bins: usize,
     /// Factor by which the harmonic part must exceed the percussive part to get half of a bin; at least 1.
@@ -29,6 +32,7 @@ impl Default for HpssConfig {
     fn default() -> Self {
         Self {
             median_frames: 31,
+            look_ahead_frames: None,
             median_bins: 31,
             margin_harmonic: 1.0,
             margin_percussive: 1.0,
@@ -50,6 +54,13 @@ impl HpssConfig {
                 ));
             }
         }
+        if self.ahead() > self.median_frames / 2 {
+            return Err(Error::setting(
+                "look_ahead_frames",
+                format!("at most half of median_frames = {}", self.median_frames),
+                self.ahead(),
+            ));
+        }
         for (setting, margin) in [
             ("margin_harmonic", self.margin_harmonic),
             ("margin_percussive", self.margin_percussive),
@@ -59,6 +70,10 @@ impl HpssConfig {
             }
         }
         Ok(())
+    }
+
+    fn ahead(&self) -> usize {
+        self.look_ahead_frames.unwrap_or(self.median_frames / 2)
     }
 }
 
@@ -143,9 +158,14 @@ impl HpssStream {
         })
     }
 
-    /// Lag of the masks, in frames: half the median filter along time.
+    /// Lag of the masks, in frames.
     pub fn delay_frames(&self) -> usize {
-        self.config.median_frames / 2
+        self.config.ahead()
+    }
+
+    /// How many frames of the median filter along time lie before the one whose masks it gives.
+    fn past_frames(&self) -> usize {
+        self.config.median_frames - 1 - self.config.ahead()
     }
 
     /// Takes the next frame (`n_bins` magnitudes without NaN) and returns the masks of the frame
@@ -185,7 +205,7 @@ impl HpssStream {
 
     /// The buffer of the oldest frame, once no filter needs it any more.
     fn take_unneeded_frame(&mut self) -> Option<Vec<f32>> {
-        let leaves_next = (self.next_frame).saturating_sub(self.delay_frames() + 1);
+        let leaves_next = self.next_frame.saturating_sub(self.past_frames() + 1);
         if self.first_frame < leaves_next {
             self.first_frame += 1;
             return self.history.pop_front();
@@ -212,13 +232,20 @@ impl HpssStream {
         }
     }
 
-    /// Moves the filters along time by one frame; frame numbers outside the clip are mirrored.
+    /// Moves the filters along time by one frame; frame numbers outside the clip are mirrored. Those before it mirror no more
+    /// than the frames that are there when the first masks are made.
     ///
     /// # Safety
     /// The processor must have the instructions of `V`.
     #[inline(always)]
     unsafe fn slide_along_time<V: Vector>(&mut self, leaving: Option<isize>, entering: isize) {
-        let position = |frame: isize| mirror(frame, self.pushed_frames()) - self.first_frame;
+        let position = |frame: isize| {
+            let length = match frame < 0 {
+                true => self.pushed_frames().min(self.delay_frames() + 1),
+                false => self.pushed_frames(),
+            };
+            mirror(frame, length) - self.first_frame
+        };
         let (entering, _) = self.history[position(entering)].as_chunks();
         let leaving = leaving.map(|frame| self.history[position(frame)].as_chunks().0);
         for (block, (medians, new)) in self.along_time.iter_mut().zip(entering).enumerate() {
@@ -237,15 +264,16 @@ impl Work for NextMedians<'_> {
     unsafe fn run<V: Vector>(self) {
         let Self(stream) = self;
         let frame = stream.next_frame as isize;
-        let reach = stream.delay_frames() as isize;
+        let [past, ahead] =
+            [stream.past_frames(), stream.delay_frames()].map(|frames| frames as isize);
         // SAFETY: the caller vouches for the instructions; so below.
         unsafe {
             if frame == 0 {
-                for entering in -reach..=reach {
+                for entering in -past..=ahead {
                     stream.slide_along_time::<V>(None, entering);
                 }
             } else {
-                stream.slide_along_time::<V>(Some(frame - 1 - reach), frame + reach);
+                stream.slide_along_time::<V>(Some(frame - 1 - past), frame + ahead);
             }
         }
         for (block, medians) in stream.along_time.iter().enumerate() {

@@ -41,6 +41,11 @@ impl Source {
         self.separation.reset();
     }
 
+    /// Lag of the masks, in frames.
+    pub(crate) fn delay_frames(&self) -> usize {
+        self.separation.hpss.delay_frames()
+    }
+
     /// Number of frames that were analysed.
     pub(crate) fn analysed_frames(&self) -> usize {
         self.separation.analysed_frames

@@ -39,6 +39,13 @@ impl AnalysisWindow {
         }
     }
 
+    /// Longest part around the centre of a frame that a low-delay synthesis may use, so that the window weighs more than
+    /// nothing at both of its ends.
+    #[must_use]
+    pub fn most_kept_samples(self, length_samples: usize) -> usize {
+        2 * self.after_centre_samples(length_samples) / 8 * 7
+    }
+
     /// Samples from the centre of a frame to the end of its window. The centre is the centre of gravity of the window's power:
     /// the time that a frame tells about.
     #[must_use]

@@ -4,7 +4,7 @@ mod signals;
 
 use signals::{error_db, music, noise, rms, tone};
 use vocoder::guided::{FrameControls, GuidedConfig, GuidedVoice};
-use vocoder::{LogMel, MelConfig, MelSpectrogram};
+use vocoder::{AnalysisWindow, LogMel, MelConfig, MelSpectrogram};
 
 /// Host rates with hops of whole and of fractional samples.
 const RATES_HZ: [u32; 6] = [22_050, 44_100, 48_000, 88_200, 96_000, 192_000];
@@ -68,7 +68,13 @@ fn one_source_at_unit_gain_comes_out_as_it_went_in() {
         for channels in [1, 2] {
             let samples = rate as usize / 2 + 77;
             let frames = model_frames(samples, rate);
-            for (knob, synthesis_hops) in [(0.0, 4), (1.0, 4), (0.0, 2), (1.0, 3)] {
+            for (knob, synthesis_hops, window) in [
+                (0.0, 4, AnalysisWindow::Symmetric),
+                (1.0, 4, AnalysisWindow::Symmetric),
+                (0.0, 2, AnalysisWindow::Symmetric),
+                (1.0, 3, AnalysisWindow::Symmetric),
+                (0.0, 2, AnalysisWindow::LowDelay),
+            ] {
                 let clip = Clip {
                     main: stereo_noise(1, samples)[..channels].to_vec(),
                     sidechain: stereo_noise(3, samples)[..channels].to_vec(),
@@ -77,6 +83,7 @@ fn one_source_at_unit_gain_comes_out_as_it_went_in() {
                 };
                 let config = GuidedConfig {
                     synthesis_hops,
+                    window,
                     ..transparent(rate, channels)
                 };
                 let out = whole(&config, &clip);
@@ -118,13 +125,22 @@ fn lively_clip(rate: u32, samples: usize) -> Clip {
 
 #[test]
 fn output_does_not_depend_on_how_the_input_is_cut() {
-    for (rate, samples) in [
-        (22_050, 15_000),
-        (48_000, 30_001),
-        (44_100, 600),
-        (44_100, 100),
+    let live = |rate| GuidedConfig {
+        window: AnalysisWindow::LowDelay,
+        look_ahead_frames: Some(1),
+        synthesis_hops: 2,
+        ..GuidedConfig::new(MelConfig::default(), rate, 2)
+    };
+    let default = |rate| GuidedConfig::new(MelConfig::default(), rate, 2);
+    for (config, samples) in [
+        (default(22_050), 15_000),
+        (default(48_000), 30_001),
+        (default(44_100), 600),
+        (default(44_100), 100),
+        (live(48_000), 30_001),
+        (live(44_100), 600),
     ] {
-        let config = GuidedConfig::new(MelConfig::default(), rate, 2);
+        let rate = config.sample_rate_hz;
         let clip = lively_clip(rate, samples);
         let expected = whole(&config, &clip);
         assert!(expected.iter().all(|channel| channel.len() == samples));
@@ -171,15 +187,19 @@ fn push_mel_frames(voice: &mut GuidedVoice, clip: &Clip, start: usize, end: usiz
 
 #[test]
 fn output_is_final_exactly_when_it_says_so() {
-    for (rate, median_frames, synthesis_hops) in [
-        (22_050, 9, 4),
-        (44_100, 11, 3),
-        (48_000, 17, 2),
-        (48_000, 7, 4),
+    for (rate, median_frames, synthesis_hops, look_ahead_frames, window) in [
+        (22_050, 9, 4, None, AnalysisWindow::Symmetric),
+        (44_100, 11, 3, None, AnalysisWindow::Symmetric),
+        (48_000, 17, 2, None, AnalysisWindow::Symmetric),
+        (48_000, 7, 4, None, AnalysisWindow::Symmetric),
+        (48_000, 7, 2, None, AnalysisWindow::LowDelay),
+        (44_100, 7, 2, Some(1), AnalysisWindow::LowDelay),
     ] {
         let config = GuidedConfig {
             median_frames,
             synthesis_hops,
+            look_ahead_frames,
+            window,
             ..GuidedConfig::new(MelConfig::default(), rate, 1)
         };
         let signal = noise(2, 40_000);
@@ -421,6 +441,13 @@ fn what_does_not_fit_is_refused_in_so_many_words() {
             "median_frames",
             GuidedConfig {
                 median_frames: 8,
+                ..good.clone()
+            },
+        ),
+        (
+            "synthesis_hops",
+            GuidedConfig {
+                window: AnalysisWindow::LowDelay,
                 ..good.clone()
             },
         ),
@@ -715,7 +742,12 @@ fn strokes_stay_where_they_are_and_sharper_than_a_long_window() {
         let mut levels = vec![-3.0; frames * 128];
         let frame = stroke * 22_050 / rate as usize / 512;
         levels[frame * 128..(frame + 2) * 128].fill(20.0);
-        for synthesis_hops in [2, 3, 4] {
+        for (synthesis_hops, window) in [
+            (2, AnalysisWindow::Symmetric),
+            (3, AnalysisWindow::Symmetric),
+            (4, AnalysisWindow::Symmetric),
+            (2, AnalysisWindow::LowDelay),
+        ] {
             let play = |sidechain: &[f32]| {
                 let clip = Clip {
                     main: vec![vec![0.0; samples]],
@@ -725,11 +757,12 @@ fn strokes_stay_where_they_are_and_sharper_than_a_long_window() {
                 };
                 let config = GuidedConfig {
                     synthesis_hops,
+                    window,
                     ..transparent(rate, 1)
                 };
                 whole(&config, &clip).remove(0)
             };
-            let what = format!("{rate} Hz, {synthesis_hops} hops");
+            let what = format!("{rate} Hz, {synthesis_hops} hops, {window:?}");
             let out = play(&click);
             let loudest = (0..samples).max_by(|&a, &b| out[a].abs().total_cmp(&out[b].abs()));
             assert_eq!(loudest, Some(stroke), "{what}");

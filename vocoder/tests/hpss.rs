@@ -21,6 +21,7 @@ impl Case {
     fn config(&self) -> HpssConfig {
         HpssConfig {
             median_frames: self.median_frames,
+            look_ahead_frames: None,
             median_bins: self.median_bins,
             margin_harmonic: self.margin_harmonic,
             margin_percussive: self.margin_percussive,
@@ -110,6 +111,51 @@ fn masks_appear_with_the_stated_delay_and_equal_the_whole_clip() {
 }
 
 #[test]
+fn with_less_look_ahead_the_filter_leans_to_the_past_however_short_the_clip() {
+    let (n_bins, median_frames) = (40, 9);
+    for look_ahead in 0..=4 {
+        let config = HpssConfig {
+            median_frames,
+            look_ahead_frames: Some(look_ahead),
+            // The percussive estimate is the magnitude itself.
+            median_bins: 1,
+            ..HpssConfig::default()
+        };
+        for n_frames in [1, 2, 3, 5, 8, 40] {
+            let magnitude = magnitude(n_bins, n_frames);
+            let mut stream = HpssStream::new(n_bins, &config).unwrap();
+            let mut found = Vec::new();
+            for (frame, magnitude) in magnitude.chunks_exact(n_bins).enumerate() {
+                let masks = stream.push(magnitude);
+                assert_eq!(masks.is_some(), frame >= look_ahead);
+                found.extend(masks.map(|masks| masks.harmonic.to_vec()));
+            }
+            while let Some(masks) = stream.drain() {
+                found.push(masks.harmonic.to_vec());
+            }
+            assert_eq!(found.len(), n_frames);
+            assert!(found.iter().flatten().all(|mask| mask.is_finite()));
+            for frame in (median_frames - 1 - look_ahead)..n_frames.saturating_sub(look_ahead) {
+                for bin in 0..n_bins {
+                    let frames = frame + look_ahead + 1 - median_frames..=frame + look_ahead;
+                    let mut values: Vec<f32> = frames
+                        .map(|frame| magnitude[frame * n_bins + bin])
+                        .collect();
+                    values.sort_by(f32::total_cmp);
+                    let (median, own) = (values[4], magnitude[frame * n_bins + bin]);
+                    let expected = match median.max(own) {
+                        0.0 => 0.5,
+                        _ => median.powi(2) / (median.powi(2) + own.powi(2)),
+                    };
+                    let mask = found[frame][bin];
+                    assert!((mask - expected).abs() < 1e-5, "{mask} for {expected}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn reset_forgets_the_past() {
     let case = &cases()[1];
     let magnitude = magnitude(case.n_bins, case.n_frames);
@@ -144,6 +190,13 @@ fn settings_that_make_no_sense_are_refused_by_name() {
             "median_frames",
             HpssConfig {
                 median_frames: 10,
+                ..good.clone()
+            },
+        ),
+        (
+            "look_ahead_frames",
+            HpssConfig {
+                look_ahead_frames: Some(16),
                 ..good.clone()
             },
         ),

@@ -118,7 +118,7 @@ fn a_low_delay_window_hears_steady_sound_and_the_times_of_strokes_as_a_symmetric
         clicks.sum::<f64>() / 64.0
     };
     let [a, b] = WINDOWS.map(centre);
-    assert!((a - b).abs() < 0.01, "{a} {b}");
+    assert!((a - b).abs() < 0.05, "{a} {b}");
 }
 
 #[test]

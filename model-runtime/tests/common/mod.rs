@@ -93,7 +93,12 @@ pub fn small_pitch_aligned(pool_frames: usize) -> Arc<dyn Network> {
 
 /// An untrained model of a narrow pitch-aligned network on this mel spectrogram.
 pub fn small_model(mel: MelConfig) -> Arc<Model> {
-    let architecture = Architecture::PitchAligned(small_config(4));
+    small_model_averaging(4, mel)
+}
+
+/// The same, with a harmony latent that averages so many frames.
+pub fn small_model_averaging(pool_frames: usize, mel: MelConfig) -> Arc<Model> {
+    let architecture = Architecture::PitchAligned(small_config(pool_frames));
     let vars = VarMap::new();
     let builder = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu).pp("network");
     architecture.build(&mel, false, &builder).unwrap();

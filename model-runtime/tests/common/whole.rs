@@ -60,7 +60,8 @@ fn decode(
     settings: &RemixSettings,
 ) -> Vec<LogMel> {
     let config = &model.header().mel;
-    let mut analysis = MelSpectrogram::new(config).unwrap();
+    let window = settings.mode.analysis_window(config);
+    let mut analysis = MelSpectrogram::with_window(config, window).unwrap();
     let mels: Vec<LogMel> = sources
         .iter()
         .map(|source| analysis.log_mel(&resample(source, host_hz, config.sample_rate_hz).unwrap()))
@@ -95,10 +96,17 @@ fn guided(
     settings: &RemixSettings,
 ) -> Guided {
     let channels = main.channels.len();
+    let mel = &model.header().mel;
+    let network = model.limited_network(settings.mode).unwrap();
+    let look_ahead = settings
+        .mode
+        .median_look_ahead_frames(network.look_ahead_frames());
     let config = GuidedConfig {
+        window: settings.mode.analysis_window(mel),
         median_frames: settings.mode.median_frames(),
+        look_ahead_frames: Some(look_ahead),
         synthesis_hops: settings.mode.synthesis_hops(),
-        ..GuidedConfig::new(model.header().mel.clone(), main.sample_rate_hz, channels)
+        ..GuidedConfig::new(mel.clone(), main.sample_rate_hz, channels)
     };
     let controls = FrameControls {
         harmony: settings.controls[Factor::Harmony].share,

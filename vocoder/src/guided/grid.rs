@@ -12,6 +12,8 @@ pub(super) struct FrameGrid {
     hop_length: u64,
     /// Length of analysis window and transform.
     pub(super) n_fft: usize,
+    /// From the centre of a frame to its end.
+    pub(super) after_centre_samples: usize,
     /// Length of the part of a frame, around its centre, that is used for the output.
     pub(super) kept_samples: usize,
     /// The same for strokes, which have frames of half this length, two per hop. No longer than that their output is
@@ -40,6 +42,7 @@ impl FrameGrid {
             mel_rate_hz: u64::from(mel_rate),
             hop_length: config.mel.hop_length as u64,
             n_fft,
+            after_centre_samples: config.window.after_centre_samples(n_fft),
             kept_samples,
             kept_stroke_samples,
         }
@@ -60,7 +63,7 @@ impl FrameGrid {
 
     /// First sample of a frame; negative for the first frames.
     pub(super) fn start(&self, frame: usize) -> isize {
-        self.centre(frame) as isize - (self.n_fft / 2) as isize
+        self.end(frame) as isize - self.n_fft as isize
     }
 
     /// First sample of a short frame; negative for the first frames.
@@ -73,9 +76,14 @@ impl FrameGrid {
         self.centre(frame) as isize - (self.kept_samples / 2) as isize
     }
 
+    /// Distance from the first sample of a frame to its first output sample.
+    pub(super) fn skipped_samples(&self) -> usize {
+        self.n_fft - self.after_centre_samples - self.kept_samples / 2
+    }
+
     /// Number of samples after which a frame is complete.
     pub(super) fn end(&self, frame: usize) -> usize {
-        self.centre(frame) + self.n_fft / 2
+        self.centre(frame) + self.after_centre_samples
     }
 
     /// Length of `frames` hops in samples, rounded up.

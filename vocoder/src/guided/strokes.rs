@@ -123,6 +123,7 @@ impl Strokes {
         // The median filters reach as far as those for long windows.
         let hpss = HpssConfig {
             median_frames: FRAMES_PER_HOP * (config.median_frames / 2) * 2 + 1,
+            look_ahead_frames: config.look_ahead_frames.map(|n| FRAMES_PER_HOP * n),
             median_bins: (config.median_bins / FRAMES_PER_HOP + 1) | 1,
             margin_harmonic: config.margin_harmonic,
             margin_percussive: config.margin_percussive,

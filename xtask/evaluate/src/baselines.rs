@@ -6,6 +6,7 @@ use graft_material::loudness::TARGET_RMS_DBFS;
 use model_runtime::AudioClip;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use vocoder::AnalysisWindow;
 use vocoder::classic::{ClassicRemix, Method as Engine};
 use vocoder::guided::FrameControls;
 use vocoder::hpss::{HpssConfig, HpssMasks, hpss};
@@ -27,10 +28,29 @@ pub fn methods() -> Vec<Method<'static>> {
         Method::new(REAL, |a, _| Ok(a.clone())).for_reference(),
         Method::new("A + B", |a, b| Ok(sum(&mono(a)?, &mono(b)?))),
         Method::new("HPSS: harmonic A + percussive B", separated),
-        Method::new("engine Split", |a, b| classic(Engine::Separation, a, b)),
-        Method::new("engine Morph", |a, b| classic(Engine::Morphing, a, b)),
+        engine(
+            "engine Split",
+            Engine::Separation,
+            AnalysisWindow::Symmetric,
+        ),
+        engine(
+            "engine Split, Live",
+            Engine::Separation,
+            AnalysisWindow::LowDelay,
+        ),
+        engine("engine Morph", Engine::Morphing, AnalysisWindow::Symmetric),
+        engine(
+            "engine Morph, Live",
+            Engine::Morphing,
+            AnalysisWindow::LowDelay,
+        ),
         Method::new(NOISE, |a, _| Ok(noise(a))).for_reference(),
     ]
+}
+
+/// A row of one of the plugin's engines without a network.
+fn engine(name: &str, method: Engine, window: AnalysisWindow) -> Method<'static> {
+    Method::new(name, move |a, b| classic(method, window, a, b))
 }
 
 /// White noise as long as `a`, at the level of all excerpts.
@@ -66,10 +86,15 @@ pub fn separated(a: &AudioClip, b: &AudioClip) -> Result<AudioClip> {
 /// # Errors
 ///
 /// Returns an error if a clip cannot be resampled.
-fn classic(method: Engine, a: &AudioClip, b: &AudioClip) -> Result<AudioClip> {
+fn classic(
+    method: Engine,
+    window: AnalysisWindow,
+    a: &AudioClip,
+    b: &AudioClip,
+) -> Result<AudioClip> {
     let (a, b) = (mono(a)?, mono(b)?);
     let samples = a.len().min(b.len());
-    let mut remix = ClassicRemix::new(method, SAMPLE_RATE_HZ, 1)?;
+    let mut remix = ClassicRemix::new(method, window, SAMPLE_RATE_HZ, 1)?;
     let controls = |_: usize| FrameControls {
         harmony: 0.0,
         rhythm: 1.0,

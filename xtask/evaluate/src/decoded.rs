@@ -13,21 +13,18 @@ use graft_material::audio_file;
 /// Decodes the harmony of one clip with the rhythm of another.
 pub struct MelDecoder {
     network: Arc<dyn Network>,
+    mode: LatencyMode,
 }
 
 impl MelDecoder {
-    /// A decoder with the look-ahead that the network of `model` has in `mode`.
+    /// A decoder with the analysis window and the look-ahead that the network of `model` has in `mode`.
     ///
     /// # Errors
     ///
     /// Returns an error if the network cannot be limited to it.
     pub fn new(model: &Model, mode: LatencyMode) -> Result<Self> {
-        Ok(Self {
-            network: match mode.network_look_ahead_frames() {
-                Some(frames) => model.network().with_look_ahead(frames)?,
-                None => Arc::clone(model.network()),
-            },
-        })
+        let network = model.limited_network(mode)?;
+        Ok(Self { network, mode })
     }
 
     /// The log-mel that is decoded from the rhythm of the second clip and everything else of the first, all latents at their means.
@@ -40,7 +37,8 @@ impl MelDecoder {
             let config = MelConfig::default();
             let mono = audio_file::mono(clip);
             let samples = audio_file::resample(&mono, clip.sample_rate_hz, config.sample_rate_hz)?;
-            let log_mel = MelSpectrogram::new(&config)?.log_mel(&samples);
+            let window = self.mode.analysis_window(&config);
+            let log_mel = MelSpectrogram::with_window(&config, window)?.log_mel(&samples);
             Ok(self
                 .network
                 .encode(&to_tensor(slice::from_ref(&log_mel))?)?
