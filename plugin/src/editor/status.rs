@@ -64,7 +64,7 @@ pub fn line(
         "Late: how many times the remix missed its deadline and the main input played instead.";
     x = item(ui, rect, x, "Late", &late.to_string(), color, help);
 
-    let copy = Rect::from_min_size(pos2(x, rect.center().y - 10.0), vec2(88.0, 20.0));
+    let copy = Rect::from_min_size(pos2(x, rect.center().y - 10.0), vec2(76.0, 20.0));
     report::button(ui, copy, || report::text(panel.params, readout, api));
 
     match (fault(status), advice) {
