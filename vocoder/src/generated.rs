@@ -12,7 +12,7 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::error::Result;
+use crate::error::{Result, check_length};
 use crate::generator::{Generator, GeneratorState};
 use crate::griffin_lim::GriffinLimStream;
 use crate::magnitudes::MagnitudeNetwork;
@@ -21,6 +21,9 @@ use crate::spectrum::Spectrum;
 
 /// Look-ahead of the template.
 const LOOK_AHEAD_FRAMES: usize = 1;
+
+/// Most frames at a time. The memory of the generator grows with them, and the end of a clip may bring many.
+const PIECE_FRAMES: usize = 8;
 
 /// Number of earlier frames after which the start of the template has no audible effect.
 pub const TEMPLATE_CONTEXT_FRAMES: usize = 6;
@@ -109,9 +112,24 @@ impl GeneratedVoice {
         starts: Option<&[Spectrum]>,
         out: &mut Vec<f32>,
     ) -> candle_core::Result<()> {
-        if log_mel.frames() == 0 {
-            return Ok(());
+        let starts_frames = starts.map_or(log_mel.frames(), <[_]>::len);
+        check_length("spectra to start from", log_mel.frames(), starts_frames)
+            .map_err(candle_core::Error::wrap)?;
+        let mut rest = log_mel.clone();
+        for first in (0..log_mel.frames()).step_by(PIECE_FRAMES) {
+            let piece = rest.take_first(PIECE_FRAMES.min(rest.frames()));
+            let starts = starts.map(|starts| &starts[first..][..piece.frames()]);
+            self.push_piece(&piece, starts, out)?;
         }
+        Ok(())
+    }
+
+    fn push_piece(
+        &mut self,
+        log_mel: &LogMel,
+        starts: Option<&[Spectrum]>,
+        out: &mut Vec<f32>,
+    ) -> candle_core::Result<()> {
         let mut samples = Vec::new();
         if let Some(template) = &mut self.template {
             template
