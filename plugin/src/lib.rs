@@ -166,6 +166,7 @@ impl Plugin for Graft {
             setup,
             sample_rate_hz: config.sample_rate_hz,
             latency_samples: path.latency_samples(),
+            latency_terms: path.latency_terms(),
             frames_hz,
         };
         context.set_latency_samples(activation.latency_samples);

@@ -80,6 +80,15 @@ const SCENES: [Scene; 7] = [
         acts: &[],
     },
     Scene {
+        name: "live",
+        scale: 1.0,
+        main: true,
+        sidechain: true,
+        seconds: 6.0,
+        parameters: &[("Latency", 0.0)],
+        acts: &[],
+    },
+    Scene {
         name: "split",
         scale: 1.0,
         main: true,
