@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::freeze::FreezeStore;
+use crate::geometry::StreamLatency;
 use crate::knobs::Knobs;
 use crate::rest::{Rest, Step};
 use crate::window::Window;
@@ -61,6 +62,11 @@ pub(crate) trait ClipStream {
 
     /// Time between frames.
     fn frame_seconds(&self) -> f64;
+
+    /// The terms of the latency, if they are known one by one.
+    fn latency_terms(&self) -> Option<StreamLatency> {
+        None
+    }
 
     /// The frozen loops, if the stream plays them.
     fn freeze_store(&self) -> Option<&Arc<FreezeStore>> {
@@ -137,6 +143,10 @@ pub(crate) trait ClipStream {
 impl<S: ClipStream + Send> WindowProcessor for S {
     fn latency_samples(&self) -> usize {
         self.state().latency_samples
+    }
+
+    fn latency_terms(&self) -> Option<StreamLatency> {
+        ClipStream::latency_terms(self)
     }
 
     fn frame_seconds(&self) -> f64 {

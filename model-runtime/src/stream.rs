@@ -293,6 +293,10 @@ impl ClipStream for RemixStream {
         self.mel.hop_seconds()
     }
 
+    fn latency_terms(&self) -> Option<StreamLatency> {
+        Some(self.latency())
+    }
+
     fn freeze_store(&self) -> Option<&Arc<FreezeStore>> {
         Some(&self.freeze_store)
     }

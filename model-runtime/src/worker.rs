@@ -13,6 +13,7 @@ use vocoder::MelConfig;
 
 use crate::exchange::{Packet, WorkerPort};
 use crate::freeze::FreezeStore;
+use crate::geometry::StreamLatency;
 use crate::window::Window;
 
 /// Shortest and longest sleep of a worker that waits for the next window, the longest as a share of the compute allowance,
@@ -37,6 +38,11 @@ pub type ProcessorError = Box<dyn std::error::Error + Send + Sync>;
 pub trait WindowProcessor: Send {
     /// How many samples the output lags behind the input. Constant.
     fn latency_samples(&self) -> usize;
+
+    /// The terms of that, if they are known one by one, for display. Constant.
+    fn latency_terms(&self) -> Option<StreamLatency> {
+        None
+    }
 
     /// Time from one frame to the next, by which windows are measured. Constant; by default that of the standard mel
     /// spectrogram.

@@ -179,6 +179,7 @@ impl Plugin for Graft {
             sample_rate_hz: config.sample_rate_hz,
             max_block_samples: buffer_config.max_buffer_size,
             latency_samples: path.latency_samples(),
+            latency_terms: path.latency_terms(),
             frames_hz,
         };
         context.set_latency_samples(activation.latency_samples);

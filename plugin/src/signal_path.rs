@@ -17,7 +17,7 @@ use vocoder::MelConfig;
 use crate::levels::{Levels, Ramps, block_controls};
 use crate::params::GraftParams;
 use crate::restart_fade::{LastSound, RestartFade};
-use crate::setup::Setup;
+use crate::setup::{LatencyTerms, Setup};
 
 /// Number of samples that are processed together while no parameter moves.
 const RUN_SAMPLES: usize = 64;
@@ -43,6 +43,7 @@ pub struct SignalPath {
     /// Joined when the path is dropped, off the audio thread.
     _worker: Option<Worker>,
     ramps: Ramps,
+    latency_terms: LatencyTerms,
     /// How to finish each sample when it is played, delayed so that automation is aligned with the audio.
     pending: Delay<Finish>,
     restart: RestartFade,
@@ -72,13 +73,15 @@ impl SignalPath {
             Some(processor) => (processor.frame_seconds(), processor.latency_samples()),
             None => (MelConfig::default().hop_seconds(), 0),
         };
-        let geometry = Geometry::new(&GeometrySettings {
+        let settings = GeometrySettings {
             mode: config.setup.engine.exchange_mode(config.setup.mode),
             frame_seconds,
             sample_rate_hz: config.sample_rate_hz,
             max_block_samples: config.max_block_samples,
             processor_latency_samples,
-        });
+        };
+        let geometry = Geometry::new(&settings);
+        let terms = processor.as_ref().and_then(|it| it.latency_terms());
         let (mut port, worker_port) =
             exchange(&geometry, SystemClock::default(), Arc::clone(&status))?;
         port.set_patient(config.patient);
@@ -96,6 +99,7 @@ impl SignalPath {
             port,
             _worker: processor.and_then(spawn),
             ramps: Ramps::new(config.sample_rate_hz),
+            latency_terms: LatencyTerms::new(&settings, terms),
             pending: Delay::new(geometry.latency_samples()),
             restart: RestartFade::new(config.setup, config.sample_rate_hz, config.fade_in),
         })
@@ -115,6 +119,11 @@ impl SignalPath {
     /// Latency of the whole plugin, in samples. Constant.
     pub fn latency_samples(&self) -> u32 {
         self.pending.samples() as u32
+    }
+
+    /// What the latency is made of. Constant.
+    pub fn latency_terms(&self) -> LatencyTerms {
+        self.latency_terms
     }
 
     /// Resets to silence and settled parameters.

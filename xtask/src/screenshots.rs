@@ -81,6 +81,15 @@ const SCENES: [Scene; 8] = [
         acts: &[],
     },
     Scene {
+        name: "live",
+        scale: 1.0,
+        main: true,
+        sidechain: true,
+        seconds: 6.0,
+        parameters: &[("Latency", 0.0)],
+        acts: &[],
+    },
+    Scene {
         name: "split",
         scale: 1.0,
         main: true,

@@ -1,6 +1,7 @@
 //! The status line: latency, load, late windows, and problems.
 
 use egui::{Align2, Color32, Id, Rect, Sense, Ui, pos2, vec2};
+use model_runtime::LatencyMode;
 use model_runtime::status::Status;
 use nice_plug::prelude::PluginApi;
 
@@ -9,9 +10,16 @@ use super::doctor::Advice;
 use super::panel::Panel;
 use super::{report, theme};
 use crate::readout::Readout;
+use crate::setup::{Activation, LatencyTerms};
 
 /// A worker load above this share of real time is shown as a warning.
 const BUSY: f32 = 0.7;
+
+/// Width of the bar of the latency's terms per second of latency, its height, and the least width of a term that shows its
+/// length.
+const BAR_POINTS_PER_SECOND: f32 = 1000.0;
+const BAR_HEIGHT: f32 = 14.0;
+const NUMBER_WIDTH: f32 = 14.0;
 
 /// Shows the line.
 pub fn line(
@@ -33,6 +41,12 @@ pub fn line(
     };
     let help = "Latency as reported to the host, which compensates it.";
     x = item(ui, rect, x, "Latency", &latency, theme::TEXT, help);
+    let live = readout.activation();
+    let live = live.filter(|activation| activation.setup.mode == LatencyMode::Live);
+    // Problems need the room.
+    if let Some(activation) = live.filter(|_| fault(status).is_none() && advice.is_none()) {
+        x = terms(ui, rect, x - 10.0, &activation);
+    }
 
     let factor = status.real_time_factor();
     let (work, color) = match factor {
@@ -74,6 +88,62 @@ pub fn line(
         (None, Some(advice)) => remedy(ui, rect, panel, advice),
         (None, None) => {}
     }
+}
+
+/// A bar of the terms of the latency, with their lengths in milliseconds. Returns the position of the next item.
+fn terms(ui: &Ui, rect: Rect, x: f32, activation: &Activation) -> f32 {
+    let LatencyTerms {
+        terms,
+        short_block_gain_samples,
+    } = activation.latency_terms;
+    let seconds = |samples: usize| samples as f32 / activation.sample_rate_hz;
+    let top = rect.center().y - 0.5 * BAR_HEIGHT;
+    let painter = ui.painter();
+    let mut left = x;
+    for (index, (_, samples)) in terms.iter().enumerate() {
+        let width = BAR_POINTS_PER_SECOND * seconds(*samples);
+        let term = Rect::from_min_size(pos2(left, top), vec2(width, BAR_HEIGHT));
+        let shade = theme::blend(theme::LINE, theme::DIM, 0.5 * (index % 2) as f32);
+        painter.rect_filled(term, 1.0, shade);
+        if width >= NUMBER_WIDTH {
+            painter.text(
+                term.center(),
+                Align2::CENTER_CENTER,
+                format!("{:.0}", 1000.0 * seconds(*samples)),
+                theme::font(theme::SMALL),
+                theme::TEXT,
+            );
+        }
+        left += width;
+    }
+    let bar = Rect::from_min_max(pos2(x, top), pos2(left, top + BAR_HEIGHT));
+    ui.interact(bar, Id::unique("latency terms"), Sense::hover())
+        .on_hover_text(terms_help(activation, &terms, short_block_gain_samples));
+    left + 20.0
+}
+
+fn terms_help(
+    activation: &Activation,
+    terms: &[(&str, usize)],
+    short_block_gain_samples: usize,
+) -> String {
+    let ms = |samples: usize| 1000.0 * samples as f32 / activation.sample_rate_hz;
+    let terms = terms.iter().filter(|(_, samples)| *samples > 0);
+    let terms: Vec<String> = terms
+        .map(|(name, samples)| format!("{name} {:.0} ms", ms(*samples)))
+        .collect();
+    let block = LatencyTerms::SHORT_BLOCK_SAMPLES;
+    let advice = match short_block_gain_samples {
+        0 => "A shorter buffer of the host would not lower it.".to_owned(),
+        gain => format!(
+            "With a buffer of {block} samples in the host, it would be {:.0} ms lower.",
+            ms(gain)
+        ),
+    };
+    format!(
+        "What the latency is made of: {}. {advice}",
+        terms.join(", ")
+    )
 }
 
 fn fault(status: &Status) -> Option<String> {
