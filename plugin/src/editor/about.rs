@@ -16,10 +16,11 @@ const NAME: Rect = Rect {
     max: Pos2::new(78.0, 39.0),
 };
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The version of the project.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The commit, if whoever built the plugin names it; `cargo xtask` does.
-const COMMIT: &str = match option_env!("GRAFT_COMMIT") {
+pub const COMMIT: &str = match option_env!("GRAFT_COMMIT") {
     Some(commit) => commit,
     None => "unknown",
 };

@@ -7,6 +7,7 @@ use egui::{Id, Rect, Ui};
 use nice_plug::prelude::PluginApi;
 use vocoder::simd::Isa;
 
+use super::about::{COMMIT, VERSION};
 use super::buttons::{Look, action};
 use super::theme;
 use crate::params::GraftParams;
@@ -70,7 +71,7 @@ pub fn text(params: &GraftParams, readout: &Readout, api: PluginApi) -> String {
         Some(_) => "a file",
     };
     let facts = [
-        ("Graft", env!("CARGO_PKG_VERSION").to_owned()),
+        ("Graft", format!("{VERSION}, commit {COMMIT}")),
         (
             "System",
             format!(

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use graft_material::mac_bundle;
 use graft_material::workspace::{self, Commit};
 
 /// What was built.
@@ -75,9 +76,14 @@ pub fn build(target: &Path, commit: Option<&Commit>) -> Result<Built> {
     }
     bundle(target)?;
     let bundled = target.join("bundled");
+    let [clap, vst3] = ["Graft.clap", "Graft.vst3"].map(|name| bundled.join(name));
+    if cfg!(target_os = "macos") {
+        mac_bundle::finish(&clap, "clap")?;
+        mac_bundle::finish(&vst3, "vst3")?;
+    }
     Ok(Built {
-        clap: bundled.join("Graft.clap"),
-        vst3: bundled.join("Graft.vst3"),
+        clap,
+        vst3,
         standalone: joined(programs, &bundled.join(&program))?,
         symbols,
     })
