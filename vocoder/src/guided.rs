@@ -220,11 +220,12 @@ impl GuidedVoice {
             margin_harmonic: config.margin_harmonic,
             margin_percussive: config.margin_percussive,
         };
+        let source = || Source::new(config.channels, n_bins, &hpss).map(Source::with_steady_shares);
         let (transform, window) =
             FrameTransform::keeping(grid.n_fft, config.window, grid.kept_samples);
         Ok(Self {
-            main: Source::new(config.channels, n_bins, &hpss)?,
-            sidechain: Source::new(config.channels, n_bins, &hpss)?,
+            main: source()?,
+            sidechain: source()?,
             synthesis: Synthesis {
                 mixer: Mixer::new(config, grid.n_fft),
                 pending: VecDeque::new(),

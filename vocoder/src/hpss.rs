@@ -6,7 +6,11 @@
 //! masks of power 2 compare the two in every bin. The results equal those of `librosa.decompose.hpss` at the same
 //! settings.
 
+mod steady;
+
 use std::collections::VecDeque;
+
+use steady::Steady;
 
 use crate::error::{Error, Result};
 use crate::simd::{Isa, Vector, Work};
@@ -131,6 +135,8 @@ pub struct HpssStream {
     along_frequency: FrequencyMedian,
     harmonic: Vec<f32>,
     percussive: Vec<f32>,
+    /// If anybody asks for it.
+    steady: Option<Steady>,
 }
 
 impl HpssStream {
@@ -155,7 +161,28 @@ impl HpssStream {
             along_frequency: FrequencyMedian::new(n_bins, config.median_bins),
             harmonic: vec![0.0; blocks * LANES],
             percussive: vec![0.0; n_bins],
+            steady: None,
         })
+    }
+
+    /// Also computes [`steady_shares`](Self::steady_shares).
+    pub(crate) fn with_steady_shares(mut self) -> Self {
+        self.steady = Some(Steady::new(self.n_bins));
+        self
+    }
+
+    /// The masks that were returned last.
+    pub(crate) fn masks(&self) -> HpssMasks<&[f32]> {
+        HpssMasks {
+            harmonic: &self.harmonic[..self.n_bins],
+            percussive: &self.percussive,
+        }
+    }
+
+    /// The harmonic share of each bin of the frame whose masks were returned last, without a margin, as a median filter
+    /// along time of about twice the length would find it. Empty unless asked for.
+    pub(crate) fn steady_shares(&self) -> &[f32] {
+        self.steady.as_ref().map_or(&[], Steady::shares)
     }
 
     /// Lag of the masks, in frames.
@@ -197,6 +224,9 @@ impl HpssStream {
         for medians in &mut self.along_time {
             medians.clear();
         }
+        if let Some(steady) = &mut self.steady {
+            steady.reset();
+        }
     }
 
     fn pushed_frames(&self) -> usize {
@@ -215,6 +245,9 @@ impl HpssStream {
 
     fn next_masks(&mut self) -> HpssMasks<&[f32]> {
         Isa::best().run_on_vectors(NextMedians(self));
+        if let Some(steady) = &mut self.steady {
+            steady.next(&self.harmonic[..self.n_bins], &self.percussive);
+        }
         let split_zeros =
             self.config.margin_harmonic == 1.0 && self.config.margin_percussive == 1.0;
         let nothing = if split_zeros { 0.5 } else { 0.0 };
@@ -226,10 +259,7 @@ impl HpssStream {
             }
         });
         self.next_frame += 1;
-        HpssMasks {
-            harmonic: &self.harmonic[..self.n_bins],
-            percussive: &self.percussive,
-        }
+        self.masks()
     }
 
     /// Moves the filters along time by one frame; frame numbers outside the clip are mirrored. Those before it mirror no more

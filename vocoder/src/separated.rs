@@ -3,7 +3,7 @@
 use realfft::num_complex::Complex32;
 
 use crate::error::Result;
-use crate::hpss::{HpssConfig, HpssMasks, HpssStream};
+use crate::hpss::{HpssConfig, HpssStream};
 use crate::stft::{FrameTransform, SampleBuffer, magnitude_of};
 use crate::vectorized;
 
@@ -13,6 +13,8 @@ pub(crate) struct SeparatedFrame<'a> {
     pub(crate) spectra: &'a [Complex32],
     pub(crate) harmonic: &'a [f32],
     pub(crate) percussive: &'a [f32],
+    /// [`HpssStream::steady_shares`].
+    pub(crate) steady_shares: &'a [f32],
 }
 
 /// One of the two inputs: its samples, and their separation.
@@ -33,6 +35,12 @@ impl Source {
             input: (0..channels).map(|_| SampleBuffer::default()).collect(),
             separation: Separation::new(channels, n_bins, hpss)?,
         })
+    }
+
+    /// Also computes the steady shares of its frames, which are empty otherwise.
+    pub(crate) fn with_steady_shares(mut self) -> Self {
+        self.separation.hpss = self.separation.hpss.with_steady_shares();
+        self
     }
 
     /// Resets the source.
@@ -123,28 +131,26 @@ impl Separation {
             });
         }
         self.analysed_frames += 1;
-        let masks = self.hpss.push(&self.magnitude)?;
-        Some(separated(masks, &self.spectra, &mut self.separated_frames))
+        self.hpss.push(&self.magnitude)?;
+        Some(self.separated())
     }
 
     /// Returns the remaining frames after the last frame was analysed.
     pub(crate) fn drain(&mut self) -> Option<SeparatedFrame<'_>> {
-        let masks = self.hpss.drain()?;
-        Some(separated(masks, &self.spectra, &mut self.separated_frames))
+        self.hpss.drain()?;
+        Some(self.separated())
     }
-}
 
-/// Combines new masks with the spectra of their frame.
-fn separated<'a>(
-    masks: HpssMasks<&'a [f32]>,
-    spectra: &'a [Vec<Complex32>],
-    separated_frames: &mut usize,
-) -> SeparatedFrame<'a> {
-    let slot = *separated_frames % spectra.len();
-    *separated_frames += 1;
-    SeparatedFrame {
-        spectra: &spectra[slot],
-        harmonic: masks.harmonic,
-        percussive: masks.percussive,
+    /// Combines new masks with the spectra of their frame.
+    fn separated(&mut self) -> SeparatedFrame<'_> {
+        let slot = self.separated_frames % self.spectra.len();
+        self.separated_frames += 1;
+        let masks = self.hpss.masks();
+        SeparatedFrame {
+            spectra: &self.spectra[slot],
+            harmonic: masks.harmonic,
+            percussive: masks.percussive,
+            steady_shares: self.hpss.steady_shares(),
+        }
     }
 }

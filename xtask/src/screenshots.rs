@@ -61,7 +61,7 @@ const MODEL_BUTTON: Act = Act::Click(760, 26);
 const NAME: Act = Act::Click(40, 26);
 const MODEL_PATH: Act = Act::Click(400, 496);
 
-const SCENES: [Scene; 8] = [
+const SCENES: [Scene; 9] = [
     Scene {
         name: "first-open",
         scale: 1.0,

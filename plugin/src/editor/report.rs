@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
     use crate::engines::Engine;
-    use crate::setup::{Activation, Setup};
+    use crate::setup::{Activation, LatencyTerms, Setup};
 
     #[test]
     fn a_report_has_what_a_fault_needs() {
@@ -136,6 +136,7 @@ mod tests {
             sample_rate_hz: 48_000.0,
             max_block_samples: 512,
             latency_samples: 4800,
+            latency_terms: LatencyTerms::default(),
             frames_hz: 43.0,
         });
         readout.status.report_fault("broken".to_owned());

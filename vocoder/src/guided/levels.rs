@@ -11,6 +11,9 @@ use crate::vectorized;
 
 /// Time over which levels are averaged.
 const AVERAGING_SECONDS: f64 = 3.0;
+/// Time over which the loudness is averaged, to correct it. With more, remixes are further off their target, as the ratio
+/// of mel and target changes from bar to bar; with less, the gain moves within a beat, and rhythm suffers.
+const CORRECTION_SECONDS: f64 = 1.0;
 /// The output's gain starts at that of the decoded mel, as if this much time had passed at this gain.
 const SETTLING_SECONDS: f64 = 0.3;
 /// A source is brought up or down by at most 30 dB. Otherwise the noise of a silent source would become audible.
@@ -19,6 +22,9 @@ const MATCH_LIMIT: f64 = 31.6;
 const LEAST_RMS: f64 = 2.5e-4;
 /// Limit of the correction of the output's loudness, up and down: 12 dB.
 const CORRECTION_LIMIT: f64 = 4.0;
+/// Share of the loudness of frames that is lost where they overlap if they are masked, so that they differ from the frames of
+/// their sum. Mean over remixes.
+const OVERLAP_LOSS: f64 = 0.09;
 /// A frame of the output far below this share of the target's energy is a pause in the decoded mel, not a wrong level, and
 /// asks for no correction.
 const PAUSE_SHARE: f64 = 0.01;
@@ -27,9 +33,9 @@ const PAUSE_SHARE: f64 = 0.01;
 pub(super) struct Levels {
     /// Share of the past that is kept from frame to frame.
     keep: f64,
+    /// The same for the correction.
+    keep_corrected: f64,
     settling_frames: f64,
-    /// Squared margin of the harmonic part.
-    margin_power: f32,
     /// Factor from the energy of a frame to the mean square of its samples.
     mean_square: f64,
     /// Loudness weights of the bins.
@@ -55,20 +61,19 @@ pub(super) struct SourceGains {
 
 impl Levels {
     /// Creates running levels for frames of `n_fft` samples at `sample_rate_hz`, `hop_seconds` apart, in so many
-    /// channels. `margin_harmonic` is the margin of the harmonic masks.
+    /// channels.
     pub(super) fn new(
         sample_rate_hz: f64,
         n_fft: usize,
         hop_seconds: f64,
         channels: usize,
-        margin_harmonic: f32,
     ) -> Self {
         // Parseval, with the mean square 3/8 of the Hann window, and half of the bins.
         let energy_of_full_scale = 3.0 / 16.0 * (n_fft * n_fft * channels) as f64;
         Self {
             keep: (-hop_seconds / AVERAGING_SECONDS).exp(),
+            keep_corrected: (-hop_seconds / CORRECTION_SECONDS).exp(),
             settling_frames: SETTLING_SECONDS / hop_seconds,
-            margin_power: margin_harmonic * margin_harmonic,
             mean_square: energy_of_full_scale.recip(),
             weights: loudness_weights(sample_rate_hz, n_fft).collect(),
             main: SourceLevel::default(),
@@ -99,7 +104,7 @@ impl Levels {
     ) -> SourceGains {
         let (harmony, rhythm) = (controls.harmony, controls.rhythm);
         for (level, frame) in [(&mut self.main, main), (&mut self.sidechain, sidechain)] {
-            let energies = energies(frame, &self.weights, self.margin_power);
+            let energies = energies(frame, &self.weights);
             level.next_frame(energies, self.keep);
         }
         self.target = self.loudness_of_mixture(main, sidechain, controls);
@@ -141,9 +146,11 @@ impl Levels {
             let strokes = loudness(strokes, &self.weights);
             found += share * (self.strokes.kept() - 1.0) * strokes;
             taken = share * share * strokes;
+            found *= 1.0 - OVERLAP_LOSS * share;
         }
         let found = found.max(0.0) * self.unmatched.powi(2);
-        self.correction.next_frame(self.target, found, self.keep);
+        self.correction
+            .next_frame(self.target, found, self.keep_corrected);
         let gain = self.unmatched * self.correction.gain(self.settling_frames);
         self.strokes.next_frame(gain * gain * taken, self.keep);
         gain as f32
@@ -165,7 +172,7 @@ impl Levels {
         }
         let found = f64::from(energy) * self.unmatched.powi(2);
         self.matched_correction
-            .next_frame(self.target, found, self.keep);
+            .next_frame(self.target, found, self.keep_corrected);
         (self.unmatched * self.matched_correction.gain(self.settling_frames)) as f32
     }
 
@@ -186,11 +193,9 @@ impl Levels {
         let mut loudness = 0.0;
         for (mains, sidechains) in channels {
             let bins = mains.iter().zip(sidechains).zip(&self.weights);
-            let masks = main.harmonic.iter().zip(sidechain.harmonic);
+            let shares = main.steady_shares.iter().zip(sidechain.steady_shares);
             let mut sum = 0.0;
-            for (((main, sidechain), weight), (&main_mask, &sidechain_mask)) in bins.zip(masks) {
-                let main_share = harmonic_share(main_mask, self.margin_power);
-                let sidechain_share = harmonic_share(sidechain_mask, self.margin_power);
+            for (((main, sidechain), weight), (main_share, sidechain_share)) in bins.zip(shares) {
                 let main_gain = (1.0 - harmony) * main_share + (1.0 - rhythm) * (1.0 - main_share);
                 let sidechain_gain = harmony * sidechain_share + rhythm * (1.0 - sidechain_share);
                 sum += weight * (main * main_gain + sidechain * sidechain_gain).norm_sqr();
@@ -251,36 +256,28 @@ impl Parts {
 }
 
 /// Energy of a frame, and loudness of its parts.
-fn energies(frame: &SeparatedFrame, weights: &[f32], margin_power: f32) -> (f64, Parts) {
+fn energies(frame: &SeparatedFrame, weights: &[f32]) -> (f64, Parts) {
     let mut energy = 0.0;
     let mut parts = Parts::default();
     for spectrum in frame.spectra.chunks_exact(weights.len()) {
-        let share = |mask| harmonic_share(mask, margin_power);
-        let rest = |mask| 1.0 - harmonic_share(mask, margin_power);
-        let part = (spectrum, weights, frame.harmonic);
+        let part = (spectrum, weights, frame.steady_shares);
         energy += f64::from(vectorized!(sum(spectrum, [], |bin, []| bin.norm_sqr())));
-        parts.harmonic += part_loudness(part, |mask| share(mask) * share(mask));
-        parts.percussive += part_loudness(part, |mask| rest(mask) * rest(mask));
-        parts.product += part_loudness(part, |mask| share(mask) * rest(mask));
+        parts.harmonic += part_loudness(part, |share| share * share);
+        parts.percussive += part_loudness(part, |share| (1.0 - share) * (1.0 - share));
+        parts.product += part_loudness(part, |share| share * (1.0 - share));
     }
     (energy, parts)
 }
 
-/// Loudness of a spectrum, given with the weights and the harmonic mask of its bins, times a factor from the mask.
+/// Loudness of a spectrum, given with the weights and the harmonic shares of its bins, times a factor from the share.
 fn part_loudness(
-    (spectrum, weights, masks): (&[Complex32], &[f32], &[f32]),
+    (spectrum, weights, shares): (&[Complex32], &[f32], &[f32]),
     factor: impl Fn(f32) -> f32,
 ) -> f64 {
-    let loudness = vectorized!(sum(spectrum, [weights, masks], |bin, [weight, mask]| {
-        weight * bin.norm_sqr() * factor(mask)
+    let loudness = vectorized!(sum(spectrum, [weights, shares], |bin, [weight, share]| {
+        weight * bin.norm_sqr() * factor(share)
     }));
     loudness.into()
-}
-
-/// The harmonic share of a bin without a margin, so that the percussive share is the rest, from the mask with a margin.
-#[inline(always)]
-fn harmonic_share(mask: f32, margin_power: f32) -> f32 {
-    margin_power * mask / (1.0 + (margin_power - 1.0) * mask)
 }
 
 /// Slow correction of the output's loudness.
@@ -308,11 +305,11 @@ impl Correction {
 
     fn gain(&self, settling_frames: f64) -> f64 {
         let Some(start) = self.start else { return 1.0 };
-        let before = settling_frames * start * self.found / self.frames;
-        let power = ratio_or_one(self.wanted + before, self.found + before);
-        power
-            .sqrt()
-            .clamp(CORRECTION_LIMIT.recip(), CORRECTION_LIMIT)
+        let power_limit = CORRECTION_LIMIT.powi(2);
+        let power = (self.wanted / self.found).clamp(power_limit.recip(), power_limit);
+        // In decibels, so that a gain far below 1 is reached as soon as one far above.
+        let heard = self.frames / (self.frames + settling_frames * start);
+        power.powf(0.5 * heard)
     }
 }
 
@@ -424,16 +421,45 @@ mod tests {
         );
     }
 
+    /// The gain after each frame for these loudnesses, wanted and found.
+    fn gains_db(frames: impl Iterator<Item = (f64, f64)>) -> Vec<f64> {
+        let hop_seconds = 512.0 / 22_050.0;
+        let keep = (-hop_seconds / CORRECTION_SECONDS).exp();
+        let mut correction = Correction::default();
+        frames
+            .map(|(wanted, found)| {
+                correction.next_frame(wanted, found, keep);
+                20.0 * correction.gain(SETTLING_SECONDS / hop_seconds).log10()
+            })
+            .collect()
+    }
+
     #[test]
-    fn shares_without_a_margin_follow_from_masks_with_one() {
-        for (h, p) in [(1.0_f32, 1.0_f32), (0.3, 2.0), (5.0, 0.1)] {
-            let mask = |margin: f32| h * h / (h * h + (margin * p).powi(2));
-            let share = harmonic_share(mask(6.0), 36.0);
-            assert!((share - mask(1.0)).abs() < 1e-5, "{share}");
-        }
-        assert_eq!(
-            (harmonic_share(0.0, 36.0), harmonic_share(1.0, 36.0)),
-            (0.0, 1.0)
+    fn a_correction_is_the_same_up_and_down_sooner_at_the_start_and_slow_later() {
+        let wrong_db = 10.0;
+        let ratio = 10f64.powf(wrong_db / 10.0);
+        let (up, down): (Vec<f64>, Vec<f64>) = (
+            gains_db((0..430).map(|_| (ratio, 1.0))),
+            gains_db((0..430).map(|_| (1.0, ratio))),
         );
+        for (up, down) in up.iter().zip(&down) {
+            assert!((up + down).abs() < 0.05, "{up} {down}");
+            assert!((0.0..wrong_db + 0.01).contains(up), "{up}");
+        }
+        // Within a second, it has most of the way behind it.
+        assert!(up[0] < 1.0 && up[43] > 8.0, "{} {}", up[0], up[43]);
+        assert!((up[429] - wrong_db).abs() < 0.1, "{}", up[429]);
+        for ratio in [ratio, ratio.recip()] {
+            let wrong_db = 10.0 * ratio.log10();
+            let later = (0..645).map(|frame| (if frame < 215 { 1.0 } else { ratio }, 1.0));
+            let later = gains_db(later);
+            let steps = later.windows(2).map(|pair| (pair[1] - pair[0]).abs());
+            let steepest = steps.fold(0.0, f64::max);
+            assert!(steepest < 0.9, "{steepest} dB from frame to frame");
+            assert!((later[644] - wrong_db).abs() < 0.1, "{}", later[644]);
+        }
+        // A target that ends pulls the output down, to the limit.
+        let ended = gains_db((0..860).map(|frame| (f64::from(u8::from(frame < 43)), 1.0)));
+        assert!((ended[859] + 12.04).abs() < 0.1, "{}", ended[859]);
     }
 }

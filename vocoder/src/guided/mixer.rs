@@ -69,7 +69,6 @@ impl Mixer {
                 n_fft,
                 config.mel.hop_seconds(),
                 config.channels,
-                config.margin_harmonic,
             ),
             main_weights: Weights::new(n_bins),
             sidechain_weights: Weights::new(n_bins),

@@ -72,10 +72,11 @@ impl Pixels {
         self.axes.iter().map(|&(count, _)| count as usize).product()
     }
 
-    /// The pixel with the largest offsets.
-    fn last(&self) -> Pixel {
+    /// The largest of an offset. In 64 bits: a step that was meant to go backwards is far out of bounds, not wrapped into them.
+    fn last(&self, offset: impl Fn(&Pixel) -> u32) -> u64 {
         let axes = self.axes.iter();
-        axes.fold(self.first, |last, (count, step)| last.plus(step, count - 1))
+        let steps = axes.map(|(count, step)| u64::from(count - 1) * u64::from(offset(step)));
+        u64::from(offset(&self.first)) + steps.sum::<u64>()
     }
 
     /// The same pixels with those axes first that have more than one.
@@ -331,19 +332,23 @@ impl Job<'_> {
     /// Asserts that all pixels lie inside the slices.
     fn check_bounds(&self) {
         assert!(self.pixels.axes.iter().all(|&(count, _)| count > 0));
-        let last = self.pixels.last();
         let outputs = self.packed.outputs;
-        assert!(last.input as usize + self.segments.span() <= self.input.len());
+        let inside = |offset: fn(&Pixel) -> u32, values: usize, slice: &[f32]| {
+            assert!(self.pixels.last(offset) + values as u64 <= slice.len() as u64);
+        };
+        inside(|pixel| pixel.input, self.segments.span(), self.input);
         if let Some(output) = &self.output {
-            assert!(last.output as usize + outputs <= output.len());
+            inside(|pixel| pixel.output, outputs, output);
         }
         if let Some((activated, _)) = &self.activated {
-            assert!(last.activated as usize + outputs <= activated.len());
+            inside(|pixel| pixel.activated, outputs, activated);
         }
-        for (addend, last) in self.addends.iter().zip(last.addends) {
-            if let Some(addend) = addend {
-                assert!(last as usize + outputs <= addend.len());
-            }
+        let [first, second] = self.addends;
+        if let Some(addend) = first {
+            inside(|pixel| pixel.addends[0], outputs, addend);
+        }
+        if let Some(addend) = second {
+            inside(|pixel| pixel.addends[1], outputs, addend);
         }
     }
 }

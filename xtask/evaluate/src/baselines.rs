@@ -76,9 +76,19 @@ fn noise(a: &AudioClip) -> AudioClip {
 ///
 /// Returns an error if a clip cannot be resampled or separated.
 pub fn separated(a: &AudioClip, b: &AudioClip) -> Result<AudioClip> {
+    let [harmonic, percussive] = parts(a, b)?;
+    Ok(sum(&harmonic, &percussive))
+}
+
+/// The two parts that [`separated`] adds up.
+///
+/// # Errors
+///
+/// Returns an error if a clip cannot be resampled or separated.
+pub fn parts(a: &AudioClip, b: &AudioClip) -> Result<[Vec<f32>; 2]> {
     let harmonic = part(&mono(a)?, |masks| masks.harmonic)?;
     let percussive = part(&mono(b)?, |masks| masks.percussive)?;
-    Ok(sum(&harmonic, &percussive))
+    Ok([harmonic, percussive])
 }
 
 /// The harmony of `a` with the rhythm of `b` by one of the plugin's engines without a network, mono.

@@ -15,7 +15,8 @@ use crate::{model_methods, preparation};
 /// Measure how much voices depend on the levels of their inputs.
 ///
 /// Remixes pairs of excerpts by validation artists at the levels of their files and at offsets from -18 to 18 dB between
-/// main and sidechain, and prints the harmony and rhythm margins as Markdown tables. `evaluate` has the same tables.
+/// main and sidechain, and prints the harmony and rhythm margins, and how far the loudness is off its target, as Markdown
+/// tables. `evaluate` has the same tables.
 #[derive(Args)]
 pub struct EvaluateLevels {
     /// Folders of music.
@@ -72,9 +73,14 @@ impl EvaluateLevels {
         }
         println!();
         for (name, scores) in &scores[ceilings..] {
-            let check = levels::check(name, scores);
-            let holds = if check.holds { "yes" } else { "no" };
-            println!("- {}: {} ({holds})", check.name, check.found);
+            let checks = [
+                Some(levels::check(name, scores)),
+                levels::loudness_check(name, scores),
+            ];
+            for check in checks.into_iter().flatten() {
+                let holds = if check.holds { "yes" } else { "no" };
+                println!("- {}: {} ({holds})", check.name, check.found);
+            }
         }
         Ok(())
     }

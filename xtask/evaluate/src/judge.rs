@@ -323,6 +323,8 @@ impl Judge<'_> {
                 })?;
                 if method.name == model_methods::guided_row(name) {
                     findings.checks.push(levels::check(&method.name, &measured));
+                    let loudness = levels::loudness_check(&method.name, &measured);
+                    findings.checks.extend(loudness);
                 }
                 scores.push((method.name, measured));
             }

@@ -310,6 +310,7 @@ mod tests {
         let scores = [0.3, -0.2].map(|value| {
             let scores = LevelScores {
                 margins: vec![vec![margins(value), margins(0.1)]; Level::all().len()],
+                beside_parts_lu: Vec::new(),
             };
             (value.to_string(), scores)
         });
