@@ -60,7 +60,7 @@ enum Act {
 const MODEL_BUTTON: Act = Act::Click(760, 26);
 const MODEL_PATH: Act = Act::Click(400, 496);
 
-const SCENES: [Scene; 7] = [
+const SCENES: [Scene; 8] = [
     Scene {
         name: "first-open",
         scale: 1.0,
