@@ -285,11 +285,10 @@ mod tests {
             Recipe::Network(recipe) => recipe.crop_settings().live_share,
             other => panic!("{other:?}"),
         };
-        // Whatever tables the recipe has between the crops and the loss.
-        let tables = RECIPE.split("[loss]").nth(1).unwrap();
         let recipe = |analysis: &str| {
-            let head = RECIPE.split("[look_ahead]").next().unwrap();
-            format!("{head}{analysis}[loss]{tables}")
+            let mut tables = toml::from_str::<toml::Table>(RECIPE).unwrap();
+            tables.remove("analysis");
+            format!("{}\n{analysis}", toml::to_string(&tables).unwrap())
         };
         assert_eq!(live_share(&recipe("")), 0.0);
         assert_eq!(live_share(&recipe("[analysis]\nlive_share = 0.4\n")), 0.4);
