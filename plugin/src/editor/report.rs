@@ -144,7 +144,7 @@ mod tests {
         let program = env::current_exe().unwrap();
         let sha256 = Model::built_in().unwrap().sha256().to_owned();
         for line in [
-            concat!("Graft: ", env!("CARGO_PKG_VERSION")),
+            &format!("Graft: {}, commit {COMMIT}", env!("CARGO_PKG_VERSION")),
             &format!("Host: {}, VST3", program.file_name().unwrap().display()),
             "Sample rate: 48000 Hz",
             "Block: up to 512 samples",
