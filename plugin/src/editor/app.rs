@@ -179,8 +179,7 @@ impl Content for App {
             face::ground(ui, ground, "");
             let activation = self.readout.activation();
             let news = self.readout.scope.take();
-            let frames_hz = activation.map_or(0.0, |activation| activation.frames_hz);
-            self.doctor.listen(&news, frames_hz);
+            self.doctor.listen(&news, activation.as_ref());
             self.pictures.take(ui.ctx(), &news);
             let has_latents = self.params.engine.value().has_latents();
             let picture = ground.shrink(10.0);

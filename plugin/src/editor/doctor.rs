@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::f64::consts::TAU;
 
+use model_runtime::LatencyMode;
 use model_runtime::scope::{Lane, News};
 use nice_plug::prelude::{Param, util};
 
@@ -10,6 +11,7 @@ use super::meter::to_db;
 use crate::meters::{Meters, Pulse};
 use crate::params::GraftParams;
 use crate::params::ParamId;
+use crate::setup::{Activation, Setup};
 
 /// Inputs that are silent for longer than this are reported.
 const SILENT_SECONDS: f64 = 2.0;
@@ -33,6 +35,8 @@ const AGREEMENT: f64 = 0.7;
 /// An onset appears in the log-mel this many frames before it is in the middle of a frame, because the analysis window
 /// reaches ahead.
 const ONSET_LEAD_FRAMES: f64 = 0.8;
+/// The same with the low-delay window of the network in Live.
+const LOW_DELAY_ONSET_LEAD_FRAMES: f64 = 0.43;
 
 /// Advice to the user.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,8 +67,10 @@ pub struct Doctor {
 
 impl Doctor {
     /// Takes the new data from the worker.
-    pub fn listen(&mut self, news: &News, frames_hz: f64) {
-        self.onsets.listen(news, frames_hz);
+    pub fn listen(&mut self, news: &News, activation: Option<&Activation>) {
+        let frames_hz = activation.map_or(0.0, |activation| activation.frames_hz);
+        let lead_frames = onset_lead_frames(activation.map(|activation| activation.setup));
+        self.onsets.listen(news, frames_hz, lead_frames);
     }
 
     /// The advice at a time, if any.
@@ -149,6 +155,15 @@ fn levels(params: &GraftParams, meters: &Meters) -> Option<Advice> {
     })
 }
 
+fn onset_lead_frames(setup: Option<Setup>) -> f64 {
+    let has_low_delay =
+        setup.is_some_and(|s| s.engine.has_latents() && s.mode == LatencyMode::Live);
+    match has_low_delay {
+        true => LOW_DELAY_ONSET_LEAD_FRAMES,
+        false => ONSET_LEAD_FRAMES,
+    }
+}
+
 /// Onsets in the sidechain, with their positions on the host's beat grid.
 #[derive(Default)]
 struct Onsets {
@@ -163,7 +178,7 @@ struct Onsets {
 }
 
 impl Onsets {
-    fn listen(&mut self, news: &News, frames_hz: f64) {
+    fn listen(&mut self, news: &News, frames_hz: f64, lead_frames: f64) {
         let columns = news.columns.iter().filter(|c| c.lane == Lane::Sidechain);
         for (column, (frame, beat)) in columns.zip(&news.beats) {
             let goes_on = column.frame == *frame && self.last_frame + 1 == *frame && beat.is_host;
@@ -183,12 +198,12 @@ impl Onsets {
             self.rises
                 .push_back((rise, beat.position_beats, beat.beats_per_sample));
             self.mean_rise += 0.01 * (rise - self.mean_rise);
-            self.find(frames_hz);
+            self.find(frames_hz, lead_frames);
         }
     }
 
     /// Checks whether the middle one of the last three frames is an onset.
-    fn find(&mut self, frames_hz: f64) {
+    fn find(&mut self, frames_hz: f64, lead_frames: f64) {
         if self.rises.len() < 3 {
             return;
         }
@@ -208,7 +223,7 @@ impl Onsets {
         } else {
             0.0
         };
-        let place = now.1 + (top + 0.5 + ONSET_LEAD_FRAMES) * frame_beats;
+        let place = now.1 + (top + 0.5 + lead_frames) * frame_beats;
         if self.onsets.len() == ONSETS {
             self.onsets.pop_front();
         }
@@ -241,7 +256,7 @@ mod tests {
     use model_runtime::scope::Scope;
     use model_runtime::transport::Beat;
     use model_runtime::worker::WindowProcessor;
-    use model_runtime::{Controls, LatencyMode, Model, RemixStream, StreamSettings, Voice, Window};
+    use model_runtime::{Controls, Model, RemixStream, StreamSettings, Voice, Window};
     use test_signals::Noise;
 
     use super::*;
@@ -251,11 +266,11 @@ mod tests {
     const BPM: f64 = 127.0;
 
     /// The result after 10 s of sidechain; `onset(beats)` returns the time since the last hit, in beats.
-    fn examine(last_hit: impl Fn(f64) -> f64) -> Option<f64> {
+    fn examine(mode: LatencyMode, last_hit: impl Fn(f64) -> f64) -> Option<f64> {
         let settings = StreamSettings {
             sample_rate_hz: RATE_HZ,
             voice: Voice::Guided,
-            mode: LatencyMode::Live,
+            mode,
         };
         let scope = Arc::new(Scope::default());
         scope.watch(true);
@@ -264,6 +279,11 @@ mod tests {
             .unwrap()
             .with_scope(Arc::clone(&scope));
         let frames_hz = Engine::frames_hz(&model);
+        let lead_frames = onset_lead_frames(Some(Setup {
+            engine: Engine::Network,
+            mode,
+            model_version: 0,
+        }));
         let mut onsets = Onsets::default();
         let (samples, interval) = (1024, 64);
         let beats_per_sample = BPM / 60.0 / f64::from(RATE_HZ);
@@ -294,7 +314,7 @@ mod tests {
             let mut remix = [vec![0.0; samples], vec![0.0; samples]];
             let [left, right] = &mut remix;
             stream.process(&window, [left, right]).unwrap();
-            onsets.listen(&scope.take(), frames_hz);
+            onsets.listen(&scope.take(), frames_hz, lead_frames);
         }
         onsets.off_grid_ms()
     }
@@ -306,16 +326,19 @@ mod tests {
 
     #[test]
     fn hits_off_the_grid_are_told_by_how_much() {
-        for ms in [-40.0, 0.0, 30.0] {
-            let told = examine(off(ms)).expect("regular hits are sure");
-            println!("{ms} ms: {told:.1} ms");
-            assert!((told - ms).abs() < 6.0, "{ms} ms: {told:.1} ms");
+        for mode in [LatencyMode::Live, LatencyMode::Default] {
+            for ms in [-40.0, 0.0, 30.0] {
+                let told = examine(mode, off(ms)).expect("regular hits are sure");
+                println!("{mode:?}, {ms} ms: {told:.1} ms");
+                assert!((told - ms).abs() < 6.0, "{mode:?}, {ms} ms: {told:.1} ms");
+            }
         }
     }
 
     #[test]
     fn hits_without_a_grid_are_not_judged() {
         // Five hits per three beats.
-        assert_eq!(examine(|at| 0.6 * (at / 0.6).rem_euclid(1.0)), None);
+        let five_per_three = |at: f64| 0.6 * (at / 0.6).rem_euclid(1.0);
+        assert_eq!(examine(LatencyMode::Live, five_per_three), None);
     }
 }
