@@ -16,7 +16,7 @@ use crate::factor::FactorLayout;
 const ROUNDING_SAMPLES: usize = 2;
 
 /// Length of the crossfades between the remix and the delayed main input.
-pub(crate) const FADE_SECONDS: f64 = 0.005;
+const FADE_SECONDS: f64 = 0.005;
 
 /// Knob readings per mel frame, so that each frame has one close by.
 const CONTROLS_PER_FRAME: f64 = 4.0;

@@ -10,7 +10,7 @@ use crate::delay::Delay;
 use crate::error::{Error, Result};
 use crate::factor::Factor;
 use crate::gate::Gate;
-use crate::geometry::{FADE_SECONDS, LatencyMode};
+use crate::geometry::{Geometry, GeometrySettings, LatencyMode};
 use crate::model_file::Model;
 use crate::resample::resample;
 use crate::stream::{RemixStream, StreamSettings};
@@ -159,6 +159,14 @@ impl ClipRemixer {
         let stream = RemixStream::with_channels(model, stream_settings, channels)?;
         let step_samples = ((STEP_SECONDS * f64::from(sample_rate_hz)) as usize).max(1);
         let latency_samples = stream.latency_samples();
+        // The length of the crossfades does not depend on the host's blocks.
+        let geometry = Geometry::new(&GeometrySettings {
+            mode: settings.mode,
+            frame_seconds: stream.frame_seconds(),
+            sample_rate_hz: sample_rate_hz as f32,
+            max_block_samples: 1,
+            processor_latency_samples: latency_samples,
+        });
         let mut window = Window::new(step_samples, step_samples);
         window.begin(0);
         let mut controls = settings.controls;
@@ -172,7 +180,7 @@ impl ClipRemixer {
             window,
             remix: vec![Vec::new(); channels],
             gate: Gate::new(sample_rate_hz),
-            fade: Fade::new(sample_rate_hz),
+            fade: Fade::new(geometry.fade_samples()),
             dry: Delay::new(latency_samples),
             early_samples: latency_samples,
             stream,
@@ -305,8 +313,7 @@ struct Fade {
 }
 
 impl Fade {
-    fn new(sample_rate_hz: u32) -> Self {
-        let samples = ((FADE_SECONDS * f64::from(sample_rate_hz)) as usize).max(1);
+    fn new(samples: usize) -> Self {
         Self {
             gains: (0..=samples)
                 .map(|step| 0.5 - 0.5 * (PI * step as f32 / samples as f32).cos())
