@@ -162,7 +162,7 @@ impl ClipRemixer {
         // The length of the crossfades does not depend on the host's blocks.
         let geometry = Geometry::new(&GeometrySettings {
             mode: settings.mode,
-            frame_seconds: stream.frame_seconds(),
+            frame_seconds: model.header().mel.hop_seconds(),
             sample_rate_hz: sample_rate_hz as f32,
             max_block_samples: 1,
             processor_latency_samples: latency_samples,
