@@ -9,6 +9,9 @@ const NOISE_SAMPLES: usize = (1 << STAGES) - 1;
 /// -20 dBFS.
 const NOISE_LEVEL: f32 = 0.1;
 
+/// Samples before the noise, 3 s at 48 kHz: time to connect ports of JACK.
+const WAITING_SAMPLES: usize = 144_000;
+
 /// Samples recorded from the first sample of the noise on: up to 1 s at 48 kHz.
 const RECORDED_SAMPLES: usize = 48_000;
 
@@ -22,6 +25,7 @@ pub struct Probe {
     /// As bits.
     recording: Vec<AtomicU32>,
     recorded_samples: AtomicUsize,
+    waited_samples: AtomicUsize,
 }
 
 impl Default for Probe {
@@ -31,6 +35,7 @@ impl Default for Probe {
             noise: noise(),
             recording: (0..RECORDED_SAMPLES).map(|_| AtomicU32::new(0)).collect(),
             recorded_samples: AtomicUsize::new(0),
+            waited_samples: AtomicUsize::new(0),
         }
     }
 }
@@ -41,9 +46,15 @@ impl Probe {
         self.recorded_samples.load(Ordering::Acquire) == self.recording.len()
     }
 
-    /// Audio thread: records a block of one input channel. Returns where in the measurement the block begins, or none after
-    /// the measurement.
+    /// Audio thread: records a block of one input channel. Returns where in the measurement the block begins, or none before
+    /// and after the measurement.
     pub fn record(&self, input: &[f32]) -> Option<usize> {
+        let waited = self.waited_samples.load(Ordering::Relaxed);
+        if waited < WAITING_SAMPLES {
+            self.waited_samples
+                .store(waited + input.len(), Ordering::Relaxed);
+            return None;
+        }
         let start = self.recorded_samples.load(Ordering::Relaxed);
         let rest = &self.recording[start..];
         for (slot, sample) in rest.iter().zip(input) {
@@ -142,7 +153,9 @@ mod tests {
             let input: Vec<f32> = (position..position + block_samples)
                 .map(|sample| gain * played.get(sample).copied().unwrap_or(0.0) + hum())
                 .collect();
-            let start = probe.record(&input).unwrap();
+            let Some(start) = probe.record(&input) else {
+                continue;
+            };
             let mut output = vec![0.5; block_samples];
             probe.play(start, &mut output);
             played.extend(output);

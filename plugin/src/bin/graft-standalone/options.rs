@@ -21,7 +21,7 @@ pub struct Options {
     /// Take the sidechain from JACK as well: from the ports sidechain_input_1 and sidechain_input_2
     #[arg(long, requires = "live")]
     sidechain_input: bool,
-    /// Measure the round trip through the audio device at the start: plays noise for a tenth of a second and listens for it
+    /// Measure the round trip through the audio device: after 3 s, plays noise for a tenth of a second and listens for it
     #[arg(long, requires = "live")]
     pub measure: bool,
     /// Latency mode [default: live with --live]
