@@ -157,7 +157,7 @@ impl AudioSystem {
         match server {
             Some((client, _)) => Ok(Self {
                 is_jack: true,
-                rate_hz: client.sample_rate() as u32,
+                rate_hz: client.sample_rate(),
                 block_samples: client.buffer_size(),
             }),
             None if options.backend == JACK || options.sidechain_input => {
