@@ -43,11 +43,12 @@ impl Play {
     pub fn run(self) -> Result<()> {
         let demo = |name: &str| workspace::root().join("assets/demo").join(name);
         let mut options = self.options.clone();
+        let is_demo = self.files.is_empty() && !self.sidechain_input;
+        if is_demo && !options.iter().any(|option| option.starts_with("--tempo")) {
+            options.extend(["--tempo".into(), DEMO_BPM.into()]);
+        }
         let files = match (self.live, self.sidechain_input, &self.files[..]) {
-            (false, _, []) => {
-                options.extend(["--tempo".into(), DEMO_BPM.into()]);
-                vec![demo("harmony.ogg"), demo("rhythm.ogg")]
-            }
+            (false, _, []) => vec![demo("harmony.ogg"), demo("rhythm.ogg")],
             (true, false, []) => vec![demo("rhythm.ogg")],
             (false, _, [_, _]) | (true, _, [] | [_]) => self.files.clone(),
             (live, _, files) => {
