@@ -416,6 +416,10 @@ fn parameters_appear_by_name_with_their_defaults() {
             ("Mix", "1.00"),
             ("Output Gain", "0.0 dB"),
             ("Bypass", "Off"),
+            ("Timbre", "1.00"),
+            ("Pitch", "0.00"),
+            ("Variation", "0.00"),
+            ("Freeze Timbre", "Off"),
         ]
     );
 }
