@@ -228,7 +228,7 @@ parameters! {
         name: "Pitch",
         help: "source of the notes. 0 is the main input, 1 the sidechain; in between, both play.",
         group: Group::Remix,
-        widget: knob([124.0, 86.0], LARGE, Origin::Zero, Tint::Sources),
+        widget: knob([134.0, 86.0], LARGE, Origin::Zero, Tint::Sources),
         set_by: SetBy::Presets,
     };
     /// Source of level and colour over time: 0 main input, 1 sidechain.
@@ -236,7 +236,7 @@ parameters! {
         name: "Variation",
         help: "source of the articulation: level and colour over time. 0 is the main input, 1 the sidechain.",
         group: Group::Remix,
-        widget: knob([284.0, 86.0], SMALL, Origin::Zero, Tint::Sources),
+        widget: knob([91.0, 148.0], SMALL, Origin::Zero, Tint::Sources),
         set_by: SetBy::Presets,
     };
     /// Whether the colour is frozen.

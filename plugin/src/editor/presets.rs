@@ -87,19 +87,19 @@ pub const FACTORY: [Preset; 12] = [
     },
     Preset {
         name: "Piano speaks like a trumpet",
-        help: "Engine Timbre. Main plays, with the colour and the articulation of the sidechain.",
+        help: "Engine Timbre. The notes of main, spoken by the sidechain: its colour and its articulation.",
         engine: Engine::Timbre,
-        values: &[(Variation, "0.5")],
+        values: &[(Variation, "1")],
     },
     Preset {
         name: "One-shot to instrument",
-        help: "Engine Timbre. Main plays, with the colour of the sidechain. Freeze Timbre keeps it.",
+        help: "Engine Timbre. Main plays on, with the colour of the sidechain. Freeze Timbre keeps it.",
         engine: Engine::Timbre,
         values: &[],
     },
     Preset {
         name: "Plucked pad",
-        help: "Engine Timbre. The sound of main, plucked by the sidechain.",
+        help: "Engine Timbre. Notes and colour of main, plucked by the sidechain.",
         engine: Engine::Timbre,
         values: &[(Timbre, "0"), (Variation, "1")],
     },
