@@ -10,6 +10,7 @@ use vocoder::MelConfig;
 use crate::hard::HardConfig;
 use crate::network::{Network, NetworkConfig};
 use crate::pitch_aligned::PitchAlignedConfig;
+use crate::timbre::TimbreConfig;
 
 /// Which network, and its sizes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,6 +20,8 @@ pub enum Architecture {
     Hard(HardConfig),
     /// The network of the built-in model.
     PitchAligned(PitchAlignedConfig),
+    /// The network of the engine Timbre.
+    Timbre(TimbreConfig),
 }
 
 impl Architecture {
@@ -26,6 +29,7 @@ impl Architecture {
         match self {
             Self::Hard(config) => config,
             Self::PitchAligned(config) => config,
+            Self::Timbre(config) => config,
         }
     }
 

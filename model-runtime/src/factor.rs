@@ -1,7 +1,8 @@
 //! The factors into which a network separates music, such as harmony and rhythm.
 //!
 //! A network names its factors ([`Network::factors`](crate::Network::factors)). The code that mixes, freezes, shows or
-//! trains latents iterates over that list. [`Factor`] is the fixed list of the factors for which the plugin has knobs.
+//! trains latents iterates over that list. [`Factor`] is the fixed list of the factors for which the plugin has knobs: harmony
+//! and rhythm, and for the engine Timbre, which takes one instrument apart, timbre, pitch and variation.
 
 use std::fmt::{self, Display};
 use std::ops::{Index, IndexMut};
@@ -17,14 +18,26 @@ pub enum Factor {
     Harmony,
     /// Onsets and their timbre.
     Rhythm,
+    /// The colour of an instrument: what stays the same for about two seconds, whatever it plays.
+    Timbre,
+    /// The notes that sound: the fine structure of the spectrum.
+    Pitch,
+    /// Articulation: how level and colour change over time.
+    Variation,
 }
 
 impl Factor {
     /// Number of factors.
-    pub const COUNT: usize = 2;
+    pub const COUNT: usize = 5;
 
     /// All factors, in display order.
-    pub const ALL: [Self; Self::COUNT] = [Self::Harmony, Self::Rhythm];
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Harmony,
+        Self::Rhythm,
+        Self::Timbre,
+        Self::Pitch,
+        Self::Variation,
+    ];
 
     /// The name, in lower case.
     #[must_use]
@@ -32,6 +45,9 @@ impl Factor {
         match self {
             Self::Harmony => "harmony",
             Self::Rhythm => "rhythm",
+            Self::Timbre => "timbre",
+            Self::Pitch => "pitch",
+            Self::Variation => "variation",
         }
     }
 }

@@ -13,24 +13,18 @@ use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 use vocoder::MelConfig;
-use vocoder::conv::{Conv2dSpec, conv2d};
-use vocoder::layers::{Block, Conv, ConvConfig, Stack};
+use vocoder::layers::{Conv, ConvConfig, Stack};
 use vocoder::plan::Builder;
 
 use crate::factor::{Factor, FactorLayout, FactorMap, Transposition};
 use crate::latent::Latent;
 use crate::network::{Network, NetworkConfig};
+pub use crate::pitch_axis::NOTES;
+use crate::pitch_axis::{
+    Interpolation, MEL_STAGES, OCTAVE, Time, check_bands, conv, mel_encoder, mel_to_rows,
+    note_to_mel, residual, validate_standard,
+};
 use crate::planned::{PlanCell, Planned};
-
-/// Lowest note of the harmony latent, as a MIDI number (65.4 Hz).
-const LOWEST_NOTE: f64 = 36.0;
-/// Notes of the harmony latent: MIDI 36 to 123.
-pub const NOTES: usize = 88;
-/// Stages of the rhythm encoder, and the factor by which each divides the mel bands.
-const RHYTHM_STAGES: u32 = 3;
-const RHYTHM_STRIDE: usize = 4;
-/// Kernel of the convolutions along pitch: an octave.
-const OCTAVE: (usize, usize) = (13, 1);
 
 /// Sizes of the network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,8 +64,6 @@ struct Layers {
     n_mels: usize,
     mel_to_rows: Interpolation,
     note_to_mel: Interpolation,
-    dtype: DType,
-    device: Device,
     /// Whether the pooled harmony is interpolated with the next pooled frame.
     stretches_ahead: bool,
     harmony_encoder: Stack,
@@ -95,13 +87,7 @@ impl NetworkConfig for PitchAlignedConfig {
     }
 
     fn validate_values(&self) -> std::result::Result<(), String> {
-        let (mean, deviation) = (self.mel_mean, self.mel_deviation);
-        match mean.is_finite() && deviation.is_finite() && deviation > 0.0 {
-            true => Ok(()),
-            false => Err(format!(
-                "mel_mean must be finite and mel_deviation finite and above 0, found {mean} and {deviation}"
-            )),
-        }
+        validate_standard(self.mel_mean, self.mel_deviation)
     }
 
     fn build(&self, mel: &MelConfig, _: bool, vb: &VarBuilder) -> Result<Arc<dyn Network>> {
@@ -116,33 +102,17 @@ impl PitchAlignedConfig {
         let last = ConvConfig::same(width, 2 * self.harmony_latents, (1, 1)).linear();
         Ok(Stack::new(vec![
             conv(ConvConfig::same(1, width, (5, 3)).strided((2, 1)), vb, 0)?,
-            residual(width, vb, 1)?,
+            residual(width, Time::Centred, vb, 1)?,
             conv(ConvConfig::same(width, width, OCTAVE), vb, 2)?,
-            residual(width, vb, 3)?,
+            residual(width, Time::Centred, vb, 3)?,
             conv(last, vb, 4)?,
         ]))
     }
 
     fn rhythm_encoder(&self, mel: &MelConfig, vb: &VarBuilder) -> Result<Stack> {
-        let (mut channels, mut rows) = (self.rhythm_channels, mel.n_mels);
-        let mut blocks = vec![conv(ConvConfig::same(1, channels, (3, 3)), vb, 0)?];
-        for stage in 0..RHYTHM_STAGES {
-            let vb = &vb.pp(format!("stage{stage}"));
-            let widen = ConvConfig::same(channels, 2 * channels, (3, 3));
-            blocks.push(conv(widen, vb, 0)?);
-            channels *= 2;
-            let down = ConvConfig::same(channels, channels, (RHYTHM_STRIDE, 3))
-                .strided((RHYTHM_STRIDE, 1))
-                .padded((0, 1))
-                .linear();
-            blocks.push(conv(down, vb, 1)?);
-            rows /= RHYTHM_STRIDE;
-            blocks.push(residual(channels, vb, 2)?);
-        }
-        blocks.push(Block::Flatten);
-        let flat = ConvConfig::same(channels * rows, channels, (1, 3));
-        blocks.push(conv(flat, vb, 1)?);
-        let last = ConvConfig::same(channels, 2 * self.rhythm_latents, (1, 1)).linear();
+        let mut blocks = mel_encoder(self.rhythm_channels, mel, Time::Centred, vb)?;
+        let width = self.rhythm_channels << MEL_STAGES;
+        let last = ConvConfig::same(width, 2 * self.rhythm_latents, (1, 1)).linear();
         blocks.push(conv(last, vb, 2)?);
         Ok(Stack::new(blocks))
     }
@@ -152,13 +122,13 @@ impl PitchAlignedConfig {
         let first = ConvConfig::same(self.harmony_latents, width, (3, 3));
         Ok(Stack::new(vec![
             conv(first, vb, 0)?,
-            residual(width, vb, 1)?,
+            residual(width, Time::Centred, vb, 1)?,
             conv(ConvConfig::same(width, width, OCTAVE), vb, 2)?,
         ]))
     }
 
     fn rhythm_decoder(&self, mel: &MelConfig, vb: &VarBuilder) -> Result<Stack> {
-        let width = self.rhythm_channels << RHYTHM_STAGES;
+        let width = self.rhythm_channels << MEL_STAGES;
         let last = ConvConfig::same(width, self.rhythm_planes * mel.n_mels, (1, 1)).linear();
         Ok(Stack::new(vec![
             conv(ConvConfig::same(self.rhythm_latents, width, (1, 3)), vb, 0)?,
@@ -174,21 +144,11 @@ impl PitchAlignedConfig {
         );
         Ok(Stack::new(vec![
             conv(ConvConfig::same(input, width, (3, 3)), vb, 0)?,
-            residual(width, vb, 1)?,
-            residual(width, vb, 2)?,
+            residual(width, Time::Centred, vb, 1)?,
+            residual(width, Time::Centred, vb, 2)?,
             conv(ConvConfig::same(width, 1, (1, 1)).linear(), vb, 3)?,
         ]))
     }
-}
-
-/// Convolution `number` of its part.
-fn conv(config: ConvConfig, vb: &VarBuilder, number: usize) -> Result<Block> {
-    Conv::new(config, &vb.pp(number)).map(Block::Conv)
-}
-
-/// Residual block `number` of its part.
-fn residual(channels: usize, vb: &VarBuilder, number: usize) -> Result<Block> {
-    Block::residual(ConvConfig::same(channels, channels, (3, 3)), &vb.pp(number))
 }
 
 impl PitchAligned {
@@ -197,13 +157,7 @@ impl PitchAligned {
     /// # Errors
     /// If a tensor is missing or has another shape.
     pub fn new(config: &PitchAlignedConfig, mel: &MelConfig, vb: &VarBuilder) -> Result<Self> {
-        let positions = RHYTHM_STRIDE.pow(RHYTHM_STAGES);
-        if mel.n_mels == 0 || !mel.n_mels.is_multiple_of(positions) {
-            candle_core::bail!(
-                "the pitch-aligned network expects a multiple of {positions} mel bands, found {}",
-                mel.n_mels
-            );
-        }
+        check_bands("pitch-aligned", mel)?;
         let layers = Layers {
             harmony_encoder: config.harmony_encoder(&vb.pp("harmony_encoder"))?,
             rhythm_encoder: config.rhythm_encoder(mel, &vb.pp("rhythm_encoder"))?,
@@ -225,8 +179,6 @@ impl PitchAligned {
             n_mels: mel.n_mels,
             mel_to_rows: mel_to_rows(mel),
             note_to_mel: note_to_mel(mel),
-            dtype: vb.dtype(),
-            device: vb.device().clone(),
             config: config.clone(),
             stretches_ahead: true,
         };
@@ -275,14 +227,9 @@ impl Layers {
 
     /// Pooled log-mel (B, 1, n_mels, P), with its level removed, on the half-semitone grid (B, 1, 2 * NOTES, P).
     fn pitch_rows(&self, pooled: &Tensor) -> Result<Tensor> {
-        let (batch, _, n_mels, frames) = pooled.dims4()?;
         let x = self.standardise(pooled)?;
         let x = x.broadcast_sub(&x.mean_keepdim(2)?)?;
-        matrix_on_height(
-            &self.mel_to_rows.matrix(self.dtype, &self.device)?,
-            &x.reshape((batch, n_mels, 1, frames))?,
-        )?
-        .reshape((batch, 1, 2 * NOTES, frames))
+        self.mel_to_rows.apply(&x)
     }
 
     /// Log-mel (B, 1, n_mels, T) to the rhythm latent (B, rhythm_latents, 1, T).
@@ -291,22 +238,6 @@ impl Layers {
     /// If the shape does not fit.
     fn encode_rhythm(&self, mel: &Tensor) -> Result<Latent> {
         Latent::from_raw(&self.rhythm_encoder.forward(&self.standardise(mel)?)?)
-    }
-
-    /// (B, C, NOTES, P) to (B, C, n_mels, P).
-    fn to_mel_rows(&self, h: &Tensor) -> Result<Tensor> {
-        let (batch, channels, notes, frames) = h.dims4()?;
-        let by_note =
-            h.transpose(1, 2)?
-                .contiguous()?
-                .reshape((batch, notes, 1, channels * frames))?;
-        matrix_on_height(
-            &self.note_to_mel.matrix(self.dtype, &self.device)?,
-            &by_note,
-        )?
-        .reshape((batch, self.n_mels, channels, frames))?
-        .transpose(1, 2)?
-        .contiguous()
     }
 
     /// Pooled frames before and after a frame that [`Self::stretch`] needs.
@@ -348,7 +279,9 @@ impl Layers {
         let harmony = latents.expect(Factor::Harmony)?;
         let rhythm = latents.expect(Factor::Rhythm)?;
         let frames = rhythm.dim(D::Minus1)?;
-        let h = self.to_mel_rows(&self.harmony_decoder.forward(harmony)?)?;
+        let h = self
+            .note_to_mel
+            .apply(&self.harmony_decoder.forward(harmony)?)?;
         let (before, after) = self.stretch_context();
         let edge = h.pad_with_same(D::Minus1, before, after)?;
         let h = self.stretch(&edge)?.narrow(D::Minus1, 0, frames)?;
@@ -395,7 +328,7 @@ impl Layers {
         let harmony = decoder.input(NOTES, self.config.harmony_latents);
         let rhythm = decoder.input(1, self.config.rhythm_latents);
         let h = decoder.stack(harmony, &self.harmony_decoder)?;
-        let h = decoder.mix_rows(h, &self.note_to_mel.rows)?;
+        let h = decoder.mix_rows(h, self.note_to_mel.rows())?;
         let h = decoder.stretch(h, self.config.pool_frames, self.stretches_ahead)?;
         let r = decoder.stack(rhythm, &self.rhythm_decoder)?;
         let r = decoder.unflatten(r, self.n_mels)?;
@@ -492,62 +425,4 @@ impl Network for PitchAligned {
     fn with_look_ahead(&self, frames: usize) -> Result<Arc<dyn Network>> {
         Ok(Arc::new(Self::of(self.layers.with_look_ahead(frames)?)))
     }
-}
-
-/// Applies a matrix (out, in) to the second axis of (B, in, 1, T): (B, out, 1, T).
-fn matrix_on_height(matrix: &Tensor, x: &Tensor) -> Result<Tensor> {
-    let (rows, columns) = matrix.dims2()?;
-    let no_bias = Tensor::zeros(rows, matrix.dtype(), matrix.device())?;
-    let kernel = matrix.reshape((rows, columns, 1, 1))?;
-    conv2d(&x.contiguous()?, &kernel, &no_bias, Conv2dSpec::default())
-}
-
-/// Interpolation between neighbouring rows.
-#[derive(Clone, Debug)]
-struct Interpolation {
-    /// For each output row, the first of two neighbouring input rows and the weights of both.
-    rows: Vec<(usize, [f32; 2])>,
-    /// Input rows.
-    columns: usize,
-}
-
-impl Interpolation {
-    /// From `columns` rows to the rows at `positions`. Positions beyond the ends take the end values.
-    fn new(positions: impl Iterator<Item = f64>, columns: usize) -> Self {
-        let rows = positions.map(|position| {
-            let position = position.clamp(0.0, (columns - 1) as f64);
-            let below = (position as usize).min(columns - 2);
-            let above = (position - below as f64) as f32;
-            (below, [1.0 - above, above])
-        });
-        Self {
-            rows: rows.collect(),
-            columns,
-        }
-    }
-
-    /// As a matrix (out, in).
-    fn matrix(&self, dtype: DType, device: &Device) -> Result<Tensor> {
-        let mut matrix = vec![0f32; self.rows.len() * self.columns];
-        for (row, &(below, weights)) in matrix.chunks_exact_mut(self.columns).zip(&self.rows) {
-            row[below..below + 2].copy_from_slice(&weights);
-        }
-        Tensor::from_vec(matrix, (self.rows.len(), self.columns), device)?.to_dtype(dtype)
-    }
-}
-
-/// From mel bands to half-semitone rows, a quarter tone below and above each note.
-fn mel_to_rows(mel: &MelConfig) -> Interpolation {
-    let positions = (0..2 * NOTES).map(|row| {
-        let note = LOWEST_NOTE - 0.25 + row as f64 / 2.0;
-        mel.band_at_hz(440.0 * ((note - 69.0) / 12.0).exp2())
-    });
-    Interpolation::new(positions, mel.n_mels)
-}
-
-/// From notes to mel bands.
-fn note_to_mel(mel: &MelConfig) -> Interpolation {
-    let positions = (0..mel.n_mels)
-        .map(|band| 69.0 + 12.0 * (mel.band_centre_hz(band as f64) / 440.0).log2() - LOWEST_NOTE);
-    Interpolation::new(positions, NOTES)
 }

@@ -4,7 +4,7 @@ use std::mem;
 
 use serde::{Deserialize, Serialize};
 use vocoder::griffin_lim::GriffinLimStream;
-use vocoder::guided::{FrameControls, GuidedConfig, GuidedVoice};
+use vocoder::guided::{FrameControls, GuidedConfig, GuidedVoice, ShapedControls, ShapedVoice};
 use vocoder::{LogMel, MelConfig};
 
 use crate::blend::Blend;
@@ -21,7 +21,7 @@ use crate::stream::StreamSettings;
 #[serde(rename_all = "kebab-case")]
 pub enum Voice {
     /// Filters the inputs to match the decoded mel, at the host's rate. Blended with the model's HiFi-GAN generator as
-    /// set by [`Controls::generated`].
+    /// set by [`Controls::generated`], unless the model has the factor pitch.
     #[default]
     Guided,
     /// Reconstructs phases, from the decoded mel alone.
@@ -45,11 +45,24 @@ pub(crate) fn guided_config(
     }
 }
 
-/// The controls that the guided voice uses.
+/// The controls of a frame of the guided voice, or of a remix without a network.
 pub(crate) fn frame_controls(controls: &Controls) -> FrameControls {
     FrameControls {
         harmony: controls[Factor::Harmony].share,
         rhythm: controls[Factor::Rhythm].share,
+        timbre: controls[Factor::Timbre].share,
+        pitch: controls[Factor::Pitch].share,
+        variation: controls[Factor::Variation].share,
+        freezes_timbre: controls[Factor::Timbre].loop_beats.is_some(),
+        transpose_semitones: controls.transpose_semitones,
+    }
+}
+
+/// The controls that the voice of a model with the factor pitch uses.
+fn shaped_controls(controls: &Controls) -> ShapedControls {
+    ShapedControls {
+        pitch: controls[Factor::Pitch].share,
+        variation: controls[Factor::Variation].share,
         transpose_semitones: controls.transpose_semitones,
     }
 }
@@ -65,6 +78,8 @@ pub(crate) struct Decoded {
 /// A voice in steps, at the host's rate.
 pub(crate) enum VoiceStream {
     Guided(Box<GuidedStream>),
+    /// The guided voice of a model with the factor pitch.
+    Shaped(Box<ShapedVoice>),
     GriffinLim(Vec<GriffinLimChannel>),
 }
 
@@ -129,7 +144,15 @@ impl VoiceStream {
             mode,
         } = settings;
         let mel = &model.header().mel;
+        let has_pitch = |model: &Model| {
+            let mut factors = model.network().factors().iter();
+            factors.any(|layout| layout.factor == Factor::Pitch)
+        };
         match voice {
+            Voice::Guided if has_pitch(model) => {
+                let config = guided_config(mel, host_hz, channels, mode, network_frames);
+                Ok(Self::Shaped(Box::new(ShapedVoice::new(&config)?)))
+            }
             Voice::Guided => {
                 let config = guided_config(mel, host_hz, channels, mode, network_frames);
                 let blend = match model.header().generator {
@@ -168,7 +191,7 @@ impl VoiceStream {
     /// Number of channels of each source to analyse. The guided voice keeps the stereo image of the sources itself.
     pub(crate) fn channels(&self) -> usize {
         match self {
-            Self::Guided(_) => 1,
+            Self::Guided(_) | Self::Shaped(_) => 1,
             Self::GriffinLim(channels) => channels.len(),
         }
     }
@@ -203,13 +226,14 @@ impl VoiceStream {
                     generated_samples.max(guided_samples + down_samples + to_host(up_samples))
                 })
             }
+            Self::Shaped(voice) => voice.synthesis_reach_samples() - to_host(mel.hop_length / 2),
             Self::GriffinLim(channels) => to_host(channels[0].voice.lag_samples()),
         }
     }
 
     pub(crate) fn resampling_latency_samples(&self) -> usize {
         match self {
-            Self::Guided(_) => 0,
+            Self::Guided(_) | Self::Shaped(_) => 0,
             Self::GriffinLim(channels) => channels[0].resampler.latency_samples(),
         }
     }
@@ -222,6 +246,7 @@ impl VoiceStream {
                     blend.reset();
                 }
             }
+            Self::Shaped(voice) => voice.reset(),
             Self::GriffinLim(channels) => {
                 for channel in channels {
                     channel.voice.reset();
@@ -234,8 +259,10 @@ impl VoiceStream {
 
     /// Takes the next samples of both sources, one slice per channel.
     pub(crate) fn push_audio(&mut self, main: &[&[f32]], sidechain: &[&[f32]]) -> Result<()> {
-        if let Self::Guided(guided) = self {
-            guided.voice.push_audio(main, sidechain)?;
+        match self {
+            Self::Guided(guided) => guided.voice.push_audio(main, sidechain)?,
+            Self::Shaped(voice) => voice.push_audio(main, sidechain)?,
+            Self::GriffinLim(_) => {}
         }
         Ok(())
     }
@@ -245,6 +272,7 @@ impl VoiceStream {
     pub(crate) fn finish(&mut self, output: &mut [Vec<f32>]) -> Result<()> {
         match self {
             Self::Guided(guided) => guided.finish(output),
+            Self::Shaped(voice) => Ok(voice.finish(output)?),
             Self::GriffinLim(channels) => {
                 for (channel, output) in channels.iter_mut().zip(output) {
                     channel.voice.finish(&mut channel.samples);
@@ -269,6 +297,10 @@ impl VoiceStream {
                     blend.push_spectra(guided.voice.take_spectra())?;
                 }
             }
+            Self::Shaped(voice) => {
+                let controls = decoded.controls.iter().map(shaped_controls);
+                voice.push_mel(&decoded.mels[0], &controls.collect::<Vec<_>>())?;
+            }
             Self::GriffinLim(channels) => {
                 for (channel, mel) in channels.iter_mut().zip(&decoded.mels) {
                     channel.voice.push(mel, &mut channel.samples)?;
@@ -281,6 +313,7 @@ impl VoiceStream {
     pub(crate) fn pull(&mut self, output: &mut [Vec<f32>]) -> Result<()> {
         match self {
             Self::Guided(guided) => guided.pull(output),
+            Self::Shaped(voice) => Ok(voice.pull(output)?),
             Self::GriffinLim(channels) => {
                 for (channel, output) in channels.iter_mut().zip(output) {
                     channel

@@ -170,6 +170,15 @@ fn the_modes_keep_their_limits() {
             ms(live.latency_samples(), rate) <= 100.0,
             "{rate}: {live:?}"
         );
+        let timbre = common::small_timbre_model();
+        let timbre = stream_of(&timbre, rate, LatencyMode::Live);
+        let total = geometry(&timbre, rate, LatencyMode::Live).latency_samples();
+        let total_ms = ms(total, rate);
+        println!(
+            "timbre, {rate} Hz: {total_ms:.1} ms, {:?}",
+            timbre.latency()
+        );
+        assert!(total_ms <= 100.0, "{rate}: {total_ms}");
         let exchange = live.window_samples + live.compute_allowance_samples;
         assert!(ms(exchange, rate) <= 20.0, "{rate}: {live:?}");
         for ((engine, method), most_ms) in ENGINES.into_iter().zip([60.0, 40.0]) {

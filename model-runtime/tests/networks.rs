@@ -1,4 +1,4 @@
-//! Both networks compared with PyTorch. `data/networks.py` computes the reference values.
+//! The networks compared with PyTorch. `data/networks.py` computes the reference values.
 
 mod common;
 
@@ -7,10 +7,13 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 use candle_nn::var_builder::{SimpleBackend, VarBuilder};
 use candle_nn::{Init, VarMap};
-use common::{log_mel, small_config, small_hard, small_pitch_aligned};
+use common::{
+    log_mel, small_config, small_hard, small_pitch_aligned, small_timbre, small_timbre_config,
+};
 use model_runtime::hard::{HardConfig, HardDecoder};
 use model_runtime::latent::Latent;
 use model_runtime::pitch_aligned::PitchAlignedConfig;
+use model_runtime::timbre::TimbreConfig;
 use model_runtime::{Architecture, Factor, LatencyMode, Model, Network};
 use vocoder::MelConfig;
 
@@ -49,17 +52,15 @@ fn check(name: &str, architecture: &Architecture) {
     let mel = (formula("input", &(2, 1, 128, 21).into(), 2.0).unwrap() - 4.0).unwrap();
     let latents = network.encode(&mel).unwrap();
     let decoded = network.decode(&latents.means()).unwrap();
-    let (harmony, rhythm) = (&latents[Factor::Harmony], &latents[Factor::Rhythm]);
+    let mut parts = vec![("mel".to_owned(), &decoded)];
+    for (factor, latent) in latents.iter() {
+        parts.push((factor.name().to_owned(), &latent.mean));
+        parts.push((format!("{factor}_spread"), &latent.spread));
+    }
     let reference: serde_json::Value =
         serde_json::from_str(include_str!("data/networks.json")).unwrap();
-    for (part, actual) in [
-        ("harmony", &harmony.mean),
-        ("harmony_spread", &harmony.spread),
-        ("rhythm", &rhythm.mean),
-        ("rhythm_spread", &rhythm.spread),
-        ("mel", &decoded),
-    ] {
-        let expected = &reference[name][part];
+    for (part, actual) in parts {
+        let expected = &reference[name][&part];
         let shape: Vec<usize> = serde_json::from_value(expected["shape"].clone()).unwrap();
         assert_eq!(actual.dims(), shape, "{name} {part}");
         let expected: Vec<f64> = serde_json::from_value(expected["values"].clone()).unwrap();
@@ -101,6 +102,27 @@ fn hard_equals_pytorch() {
             channels: 4,
             latents: 12,
             decoder: HardDecoder::Published,
+        }),
+    );
+}
+
+#[test]
+fn timbre_equals_pytorch() {
+    check(
+        "timbre",
+        &Architecture::Timbre(TimbreConfig {
+            pitch_channels: 6,
+            pitch_latents: 2,
+            timbre_channels: 2,
+            timbre_latents: 5,
+            timbre_frames: 8,
+            variation_channels: 2,
+            variation_latents: 3,
+            condition_channels: 7,
+            condition_planes: 2,
+            decoder_channels: 5,
+            mel_mean: -4.5,
+            mel_deviation: 2.2,
         }),
     );
 }
@@ -194,16 +216,61 @@ fn a_batch_is_transposed_element_by_element() {
 #[test]
 fn shapes_that_do_not_fit_are_errors() {
     let mel = log_mel(16);
-    for network in [small_pitch_aligned(4), small_hard()] {
+    for network in [small_pitch_aligned(4), small_hard(), small_timbre()] {
         let narrow = mel.narrow(2, 0, 100).unwrap().contiguous().unwrap();
         assert!(network.encode(&narrow).is_err());
         let mut latents = network.encode(&mel).unwrap().means();
-        let rhythm = latents.remove(Factor::Rhythm).unwrap();
+        let factor = network.factors().last().unwrap().factor;
+        let last = latents.remove(factor).unwrap();
         let error = network.decode(&latents).unwrap_err().to_string();
-        assert!(error.contains("expected a rhythm latent"), "{error}");
-        latents.insert(Factor::Rhythm, rhythm.narrow(1, 0, 2).unwrap());
+        assert!(
+            error.contains(&format!("expected a {factor} latent")),
+            "{error}"
+        );
+        latents.insert(factor, last.narrow(1, 0, 2).unwrap());
         assert!(network.decode(&latents).is_err());
     }
+}
+
+/// What a latent cannot see, whatever its weights are.
+#[test]
+fn timbre_is_slow_and_deaf_to_silence_and_pitch_to_level_and_colour() {
+    let network = small_timbre();
+    let mean = |factor, mel: &Tensor| network.encode(mel).unwrap()[factor].mean.clone();
+    let distance = |a: &Tensor, b: &Tensor| {
+        let squares = (a - b).unwrap().sqr().unwrap().sum_all().unwrap();
+        squares.to_scalar::<f32>().unwrap().sqrt()
+    };
+    let mel = log_mel(100);
+    let frames = |first, count| mel.narrow(3, first, count).unwrap();
+    // The same music at other times.
+    let other = Tensor::cat(&[&frames(50, 50), &frames(0, 50)], 3).unwrap();
+    let change = |factor, changed: &Tensor| {
+        let own = mean(factor, &mel);
+        distance(&own, &mean(factor, changed)) / distance(&own, &mean(factor, &other))
+    };
+    // A tilt of 4 nepers over all bands.
+    let tilt = Tensor::arange(0f32, 128.0, &Device::Cpu).unwrap();
+    let tilt = (tilt * (4.0 / 128.0)).unwrap();
+    let tilted = mel
+        .broadcast_add(&tilt.reshape((1, 1, 128, 1)).unwrap())
+        .unwrap();
+    let [timbre, pitch, variation] =
+        [Factor::Timbre, Factor::Pitch, Factor::Variation].map(|factor| change(factor, &tilted));
+    println!("tilted: timbre {timbre}, pitch {pitch}, variation {variation}");
+    assert!(pitch < 0.15 && timbre.min(variation) > 2.0 * pitch);
+    let softer = (&mel - 2.0).unwrap();
+    let [pitch, variation] =
+        [Factor::Pitch, Factor::Variation].map(|factor| change(factor, &softer));
+    assert!(pitch < 1e-3 && variation > 0.05, "{pitch} {variation}");
+
+    // Forty frames of silence after the music.
+    let silence = (frames(0, 40).zeros_like().unwrap() - 11.5).unwrap();
+    let held = Tensor::cat(&[&frames(0, 45), &silence], 3).unwrap();
+    let timbre = mean(Factor::Timbre, &held);
+    let at = |frame| timbre.narrow(3, frame, 1).unwrap();
+    let (moved, before) = (distance(&at(84), &at(44)), distance(&at(44), &at(4)));
+    assert!(moved < 0.05 * before, "{moved} {before}");
 }
 
 /// The same network with constant weights, as from a model file.
@@ -233,6 +300,7 @@ fn compiled_networks_equal_their_layers() {
     let networks = [
         built_in,
         constant(&Architecture::PitchAligned(small_config(1))),
+        constant(&Architecture::Timbre(small_timbre_config())),
         hard(HardDecoder::Published),
         hard(HardDecoder::Linear),
     ];

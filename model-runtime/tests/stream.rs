@@ -7,7 +7,9 @@ use std::sync::Arc;
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use common::whole::whole_remix;
-use common::{error_db, music, small_hard, small_pitch_aligned, stereo};
+use common::{
+    error_db, music, small_hard, small_pitch_aligned, small_timbre, small_timbre_model, stereo,
+};
 use model_runtime::model_file::{HEADER_KEY, to_bytes};
 use model_runtime::transport::Beat;
 use model_runtime::worker::WindowProcessor;
@@ -81,6 +83,15 @@ fn compare_network(network: &dyn Network, mel: &Tensor, sizes: &[usize]) {
     }
 }
 
+fn networks() -> [Arc<dyn Network>; 4] {
+    [
+        small_pitch_aligned(4),
+        small_pitch_aligned(1),
+        small_hard(),
+        small_timbre(),
+    ]
+}
+
 #[test]
 fn latents_and_mels_in_steps_equal_those_of_the_whole_clip() {
     let mel = common::log_mel(150);
@@ -90,15 +101,15 @@ fn latents_and_mels_in_steps_equal_those_of_the_whole_clip() {
             .unwrap()
             .contiguous()
             .unwrap();
-        for network in [small_pitch_aligned(4), small_pitch_aligned(1), small_hard()] {
+        for network in networks() {
             for look_ahead in [0, 8, 100] {
                 let network = network.with_look_ahead(look_ahead).unwrap();
                 compare_network(&*network, &mel, &[4, 1]);
             }
         }
     }
-    for network in [small_pitch_aligned(4), small_pitch_aligned(1), small_hard()] {
-        for look_ahead in [0, 3, 8, 21, 100] {
+    for network in networks() {
+        for look_ahead in [0, 1, 3, 8, 21, 100] {
             let network = network.with_look_ahead(look_ahead).unwrap();
             for sizes in [&[1][..], &[4], &[3, 7, 1, 16]] {
                 compare_network(&*network, &mel, sizes);
@@ -113,6 +124,7 @@ fn a_limited_look_ahead_is_kept_and_used() {
         (small_pitch_aligned(4), 3, 44),
         (small_pitch_aligned(1), 0, 21),
         (small_hard(), 0, 30),
+        (small_timbre(), 0, 2),
     ] {
         assert_eq!(network.look_ahead_frames(), full);
         for frames in 0..full + 5 {
@@ -168,7 +180,13 @@ const fn share(share: f32) -> FactorControls {
 }
 
 const CONTROLS: Controls = Controls {
-    factors: [share(0.25), share(0.75)],
+    factors: [
+        share(0.25),
+        share(0.75),
+        share(0.75),
+        share(0.25),
+        share(0.5),
+    ],
     generated: 0.0,
     air: 0.5,
     transpose_semitones: 2,
@@ -276,6 +294,19 @@ fn guided_audio_in_steps_equals_that_of_the_whole_clip() {
             let settings = guided(rate, mode);
             let error = audio_error_db(&both_ways(&model, settings, CONTROLS, window));
             println!("guided, {rate} Hz, {mode:?}: {error:.1} dB");
+            assert!(error < -80.0, "{rate} Hz, {mode:?}: {error:.1} dB");
+        }
+    }
+}
+
+#[test]
+fn a_timbre_model_in_steps_equals_that_of_the_whole_clip() {
+    let model = small_timbre_model();
+    for (rate, window) in [(44_100, 4096), (48_000, 4458), (96_000, 8917)] {
+        for mode in LatencyMode::ALL {
+            let settings = guided(rate, mode);
+            let error = audio_error_db(&both_ways(&model, settings, CONTROLS, window));
+            println!("timbre, {rate} Hz, {mode:?}: {error:.1} dB");
             assert!(error < -80.0, "{rate} Hz, {mode:?}: {error:.1} dB");
         }
     }
@@ -592,6 +623,27 @@ fn the_stream_is_the_same_for_every_window_length() {
             window,
         );
         assert!(other == reference, "windows of {window}");
+    }
+}
+
+#[test]
+fn a_timbre_model_is_the_same_for_every_window_length_and_looks_at_its_own_knobs() {
+    let (main, sidechain) = (
+        stereo(48_000, &music(48_000, 2.5, 1)),
+        stereo(48_000, &music(48_000, 2.5, 2)),
+    );
+    let model = small_timbre_model();
+    let settings = guided(48_000, LatencyMode::Live);
+    let played =
+        |controls, window| stream(&model, &main, &sidechain, settings, |_| controls, window);
+    let reference = played(CONTROLS, 4458);
+    for window in [64, 1000, 20_000] {
+        assert!(played(CONTROLS, window) == reference, "windows of {window}");
+    }
+    for factor in Factor::ALL {
+        let turned = played(CONTROLS.with_share(factor, 1.0), 4458);
+        let is_used = !matches!(factor, Factor::Harmony | Factor::Rhythm);
+        assert_eq!(turned != reference, is_used, "{factor}");
     }
 }
 

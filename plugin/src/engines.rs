@@ -5,7 +5,9 @@ use std::sync::Arc;
 use model_runtime::freeze::FreezeStore;
 use model_runtime::scope::Scope;
 use model_runtime::worker::{ProcessorError, WindowProcessor};
-use model_runtime::{ClassicStream, LatencyMode, Model, RemixStream, StreamSettings, Voice};
+use model_runtime::{
+    ClassicStream, Factor, LatencyMode, Model, RemixStream, StreamSettings, Voice,
+};
 use nice_plug::prelude::Enum;
 use vocoder::classic::Method;
 
@@ -21,12 +23,17 @@ pub enum Engine {
     /// [`Method::Morphing`]: the product of the spectra.
     #[id = "morph"]
     Morph,
+    /// The notes of one input with the colour of the other.
+    #[id = "timbre"]
+    Timbre,
 }
 
 /// Properties of an engine.
 struct Facts {
     /// Whether it uses the model's network: then all latency modes differ, and it has latents.
     is_network: bool,
+    /// What it takes from either input.
+    factors: &'static [Factor],
     processor: fn(Parts) -> Result<Box<dyn WindowProcessor>, ProcessorError>,
 }
 
@@ -44,24 +51,38 @@ pub struct Parts<'a> {
     pub scope: Arc<Scope>,
 }
 
+/// Two pieces of music.
+const MUSIC: &[Factor] = &[Factor::Harmony, Factor::Rhythm];
+/// An instrument that plays, and the sound of another.
+const INSTRUMENT: &[Factor] = &[Factor::Timbre, Factor::Pitch, Factor::Variation];
+
 impl Engine {
     /// The tooltip of the parameter.
-    pub const HELP: &'static str = "the network, or Split or Morph, which use very little CPU. Takes effect when \
-                                    the host restarts the plugin.";
+    pub const HELP: &'static str = "the network; Split or Morph, which use very little CPU; or Timbre, which plays the notes of \
+                                    one input with the colour of the other. Takes effect when the host restarts the \
+                                    plugin.";
 
     const fn facts(self) -> Facts {
         match self {
             Self::Network => Facts {
                 is_network: true,
+                factors: MUSIC,
                 processor: network,
             },
             Self::Split => Facts {
                 is_network: false,
+                factors: MUSIC,
                 processor: |parts| classic(Method::Separation, parts),
             },
             Self::Morph => Facts {
                 is_network: false,
+                factors: MUSIC,
                 processor: |parts| classic(Method::Morphing, parts),
+            },
+            Self::Timbre => Facts {
+                is_network: false,
+                factors: INSTRUMENT,
+                processor: timbre,
             },
         }
     }
@@ -81,6 +102,11 @@ impl Engine {
             true => mode,
             false => LatencyMode::Live,
         }
+    }
+
+    /// What it takes from either input. The parameters of other factors have no effect.
+    pub fn factors(self) -> &'static [Factor] {
+        self.facts().factors
     }
 
     /// Whether it has latents to display.
@@ -113,6 +139,13 @@ fn network(parts: Parts) -> Result<Box<dyn WindowProcessor>, ProcessorError> {
     let stream = RemixStream::new(parts.model, settings)?;
     let stream = stream.with_freeze_store(parts.frozen)?;
     Ok(Box::new(stream.with_scope(parts.scope)))
+}
+
+/// Without a network of these factors, the spectral envelope is the colour.
+fn timbre(parts: Parts) -> Result<Box<dyn WindowProcessor>, ProcessorError> {
+    let stream = ClassicStream::new(Method::Timbre, parts.mode, parts.sample_rate_hz)?;
+    let stream = stream.with_freeze_store(parts.frozen);
+    Ok(Box::new(stream.with_scope(parts.scope)?))
 }
 
 fn classic(method: Method, parts: Parts) -> Result<Box<dyn WindowProcessor>, ProcessorError> {

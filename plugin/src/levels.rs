@@ -3,6 +3,8 @@
 use model_runtime::{Controls, Factor};
 use nice_plug::prelude::BoolParam;
 
+use crate::choices::FreezeLength;
+use crate::engines::Engine;
 use crate::params::GraftParams;
 use crate::ramp::Ramp;
 
@@ -67,6 +69,9 @@ levels! {
     harmony: |params| params.harmony.value();
     rhythm: |params| params.rhythm.value();
     link: |params| switched(&params.link);
+    timbre: |params| params.timbre.value();
+    pitch: |params| params.pitch.value();
+    variation: |params| params.variation.value();
     bypass: |params| switched(&params.bypass);
 }
 
@@ -79,23 +84,29 @@ impl Levels {
     pub fn set_factors(&self, controls: &mut Controls) {
         controls[Factor::Harmony].share = self.harmony;
         controls[Factor::Rhythm].share = self.rhythm * (1.0 - self.link) + self.harmony * self.link;
+        controls[Factor::Timbre].share = self.timbre;
+        controls[Factor::Pitch].share = self.pitch;
+        controls[Factor::Variation].share = self.variation;
     }
 }
 
-/// The controls that change per block.
-pub fn block_controls(params: &GraftParams) -> Controls {
+/// The controls that change per block. The engine has to know nothing of frozen factors that are not its own.
+pub fn block_controls(params: &GraftParams, engine: Engine) -> Controls {
     let mut controls = Controls {
         generated: params.voice.value(),
         air: params.air.value(),
         transpose_semitones: params.transpose.value(),
         ..Controls::default()
     };
-    let loop_beats = params.freeze_length.value().beats();
-    for (factor, freeze) in [
-        (Factor::Harmony, &params.freeze_harmony),
-        (Factor::Rhythm, &params.freeze_rhythm),
+    let length = params.freeze_length.value();
+    for (factor, freeze, length) in [
+        (Factor::Harmony, &params.freeze_harmony, length),
+        (Factor::Rhythm, &params.freeze_rhythm, length),
+        // A colour hardly moves.
+        (Factor::Timbre, &params.freeze_timbre, FreezeLength::One),
     ] {
-        controls[factor].loop_beats = freeze.value().then_some(loop_beats);
+        let is_frozen = freeze.value() && engine.factors().contains(&factor);
+        controls[factor].loop_beats = is_frozen.then(|| length.beats());
     }
     controls
 }

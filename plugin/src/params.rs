@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use model_runtime::LatencyMode;
 use model_runtime::freeze::{FreezeStore, FrozenLatents};
+use model_runtime::{Factor, LatencyMode};
 use nice_plug::params::persist::PersistentField;
 use nice_plug::prelude::*;
 
@@ -106,7 +106,7 @@ parameters! {
     /// Transposition of the harmony, in semitones.
     Transpose, transpose, "transpose": IntParam = semitones("Transpose") => Shown {
         name: "Transpose",
-        help: "shifts the harmony by semitones.",
+        help: "shifts the harmony by semitones; with the engine Timbre the notes, while the colour stays.",
         group: Group::Remix,
         widget: knob([218.0, 86.0], LARGE, Origin::Default, Tint::Remix),
         set_by: SetBy::Presets,
@@ -215,6 +215,54 @@ parameters! {
         widget: switch([872.0, 13.0], [76.0, 26.0], Tint::Warning),
         set_by: SetBy::Nothing,
     };
+    /// Source of the colour: 0 main input, 1 sidechain.
+    Timbre, timbre, "timbre": FloatParam = amount("Timbre", 1.0) => Shown {
+        name: "Timbre",
+        help: "source of the colour, a mean over two seconds of sound. 0 is the main input, 1 the sidechain.",
+        group: Group::Remix,
+        widget: knob([48.0, 86.0], LARGE, Origin::Zero, Tint::Sources),
+        set_by: SetBy::Presets,
+    };
+    /// Source of the fine structure: 0 main input, 1 sidechain.
+    Pitch, pitch, "pitch": FloatParam = amount("Pitch", 0.0) => Shown {
+        name: "Pitch",
+        help: "source of the notes. 0 is the main input, 1 the sidechain; in between, both play.",
+        group: Group::Remix,
+        widget: knob([134.0, 86.0], LARGE, Origin::Zero, Tint::Sources),
+        set_by: SetBy::Presets,
+    };
+    /// Source of level and colour over time: 0 main input, 1 sidechain.
+    Variation, variation, "variation": FloatParam = amount("Variation", 0.0) => Shown {
+        name: "Variation",
+        help: "source of the articulation: level and colour over time. 0 is the main input, 1 the sidechain.",
+        group: Group::Remix,
+        widget: knob([91.0, 148.0], SMALL, Origin::Zero, Tint::Sources),
+        set_by: SetBy::Presets,
+    };
+    /// Whether the colour is frozen.
+    FreezeTimbre, freeze_timbre, "freeze-timbre": BoolParam = BoolParam::new("Freeze Timbre", false) => Shown {
+        name: "Timbre",
+        help: "keeps the present colour, also without a sidechain and in the saved session.",
+        group: Group::Freeze,
+        widget: switch([12.0, 36.0], [112.0, 26.0], Tint::Remix),
+        set_by: SetBy::Presets,
+    };
+}
+
+impl ParamId {
+    /// Whether the parameter has an effect with this engine. The editor hides the others.
+    pub fn is_of(self, engine: Engine) -> bool {
+        let has = |factor| engine.factors().contains(&factor);
+        match self {
+            Self::Harmony | Self::FreezeHarmony => has(Factor::Harmony),
+            Self::Rhythm | Self::FreezeRhythm => has(Factor::Rhythm),
+            Self::Link | Self::FreezeLength | Self::Voice | Self::Air => has(Factor::Harmony),
+            Self::Timbre | Self::FreezeTimbre => has(Factor::Timbre),
+            Self::Pitch => has(Factor::Pitch),
+            Self::Variation => has(Factor::Variation),
+            _ => true,
+        }
+    }
 }
 
 impl GraftParams {

@@ -14,6 +14,7 @@ use model_runtime::transport::Transport;
 use model_runtime::worker::{WindowProcessor, Worker};
 use vocoder::MelConfig;
 
+use crate::engines::Engine;
 use crate::levels::{Levels, Ramps, block_controls};
 use crate::params::GraftParams;
 use crate::restart_fade::{LastSound, RestartFade};
@@ -40,6 +41,7 @@ pub struct Config {
 /// Audio thread: all processing between the host's buffers.
 pub struct SignalPath {
     port: AudioPort<SystemClock>,
+    engine: Engine,
     /// Joined when the path is dropped, off the audio thread.
     _worker: Option<Worker>,
     ramps: Ramps,
@@ -97,6 +99,7 @@ impl SignalPath {
         };
         Ok(Self {
             port,
+            engine: config.setup.engine,
             _worker: processor.and_then(spawn),
             ramps: Ramps::new(config.sample_rate_hz),
             latency_terms: LatencyTerms::new(&settings, terms),
@@ -150,7 +153,7 @@ impl SignalPath {
         self.port.begin_block(block_samples, transport);
         // Constant within the block: nice-plug splits blocks at parameter changes.
         let targets = Levels::targets(params);
-        let mut controls = block_controls(params);
+        let mut controls = block_controls(params, self.engine);
         let mut levels = Levels::default();
         let mut are_settled = false;
         let mut start = 0;

@@ -161,7 +161,7 @@ fn assert_no_click(samples: &[f32], what: &str) {
 #[test]
 fn a_fault_costs_one_latency_of_the_remix_and_no_click() {
     let network = LatencyMode::ALL.map(|mode| (Engine::Network, mode));
-    let others = [Engine::Split, Engine::Morph]
+    let others = [Engine::Split, Engine::Morph, Engine::Timbre]
         .into_iter()
         .flat_map(|kind| [LatencyMode::Live, LatencyMode::Default].map(|mode| (kind, mode)));
     for (engine, mode) in network.into_iter().chain(others) {

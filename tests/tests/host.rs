@@ -309,9 +309,10 @@ fn the_engines_without_a_network_have_a_latency_of_their_own() {
             })
             .unwrap()
     };
-    let latencies = [0.0, 1.0, 2.0].map(|engine| render(engine, MODES[0]).latency_samples);
-    let [live, split, morph] = latencies;
+    let latencies = [0.0, 1.0, 2.0, 3.0].map(|engine| render(engine, MODES[0]).latency_samples);
+    let [live, split, morph, timbre] = latencies;
     assert!(morph < split && split < live, "{latencies:?}");
+    assert_eq!(timbre, morph);
     // Default and Full differ for the network alone.
     let others = [MODES[1], MODES[2]].map(|mode| render(1.0, mode));
     let [default, full] = others.each_ref().map(|rendered| rendered.latency_samples);
@@ -416,6 +417,10 @@ fn parameters_appear_by_name_with_their_defaults() {
             ("Mix", "1.00"),
             ("Output Gain", "0.0 dB"),
             ("Bypass", "Off"),
+            ("Timbre", "1.00"),
+            ("Pitch", "0.00"),
+            ("Variation", "0.00"),
+            ("Freeze Timbre", "Off"),
         ]
     );
 }

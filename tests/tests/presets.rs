@@ -33,14 +33,14 @@ fn key(name: &str) -> String {
     name.to_lowercase().replace(' ', "-")
 }
 
-/// A VST3 state with only the parameters that presets set: gains and the model stay unchanged.
+/// A VST3 state with only the parameters that the preset sets: gains and the model stay unchanged.
 fn state(plugin: &Plugin, preset: &Preset) -> Vec<u8> {
     let mut session = Session::new(plugin).unwrap();
     for (name, word) in preset.words() {
-        session.set_parameter_text(&name, word).unwrap();
+        session.set_parameter_text(&name, &word).unwrap();
     }
     let mut json = json(&session.save_state().unwrap());
-    let set: Vec<_> = Preset::parameters().iter().map(|name| key(name)).collect();
+    let set: Vec<_> = preset.parameters().iter().map(|name| key(name)).collect();
     let params = json["params"].as_object_mut().unwrap();
     params.retain(|key, _| set.contains(key));
     assert_eq!(params.len(), set.len());
@@ -86,8 +86,8 @@ fn the_files_are_the_presets_of_the_editor() {
 #[test]
 fn a_preset_sets_its_parameters_and_leaves_the_others() {
     let plugin = plugin();
-    let set: Vec<_> = Preset::parameters().iter().map(|name| key(name)).collect();
     for preset in &FACTORY {
+        let set: Vec<_> = preset.parameters().iter().map(|name| key(name)).collect();
         let mut session = Session::new(&plugin).unwrap();
         session.set_parameter("Main Gain", -7.0).unwrap();
         session.set_parameter("Transpose", 3.0).unwrap();

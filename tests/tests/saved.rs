@@ -417,6 +417,10 @@ fn sessions(plugin: &Plugin, model: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         ("Mix", 0.5),
         ("Output Gain", -12.0),
         ("Bypass", 1.0),
+        ("Timbre", 0.25),
+        ("Pitch", 0.75),
+        ("Variation", 0.5),
+        ("Freeze Timbre", 1.0),
     ];
     let frozen = RenderJob {
         parameters: [
@@ -514,8 +518,19 @@ fn a_model_that_an_earlier_version_chose_is_played_where_it_is_found() {
 fn parameters_of_earlier_versions_are_there() {
     let parameters = plugin().parameters().unwrap();
     let found = described(&parameters);
-    for (folder, expected) in versions() {
+    for (folder, mut expected) in versions() {
         let what = folder.display().to_string();
+        // A choice that cannot be automated is saved by the names of its values, so new ones may follow the old ones.
+        let choices = parameters
+            .iter()
+            .filter(|p| p.is_stepped && !p.is_automatable);
+        for choice in choices {
+            if let Some(max) = expected["parameters"].pointer_mut(&format!("/{}/max", choice.name))
+            {
+                assert!(max.as_f64() <= Some(choice.max), "{what}: {}", choice.name);
+                *max = json!(choice.max);
+            }
+        }
         assert_kept(&found, &expected["parameters"], &what);
     }
 }

@@ -170,7 +170,7 @@ fn signals(rate_hz: u32) -> [Vec<f32>; 4] {
 }
 
 /// All parameters with two values each between which they may move. Gains only go down, so that the input stays smooth.
-const PARAMETERS: [(&str, f64, f64); 17] = [
+const PARAMETERS: [(&str, f64, f64); 21] = [
     ("Harmony", 0.0, 1.0),
     ("Rhythm", 0.0, 1.0),
     ("Link", 0.0, 1.0),
@@ -182,12 +182,16 @@ const PARAMETERS: [(&str, f64, f64); 17] = [
     ("Air", 0.0, 1.0),
     ("Window", 0.0, 4.0),
     ("Latency", 0.0, 2.0),
-    ("Engine", 0.0, 2.0),
+    ("Engine", 0.0, 3.0),
     ("Main Gain", -60.0, 0.0),
     ("Sidechain Gain", -60.0, 0.0),
     ("Mix", 0.0, 1.0),
     ("Output Gain", -60.0, 0.0),
     ("Bypass", 0.0, 1.0),
+    ("Timbre", 0.0, 1.0),
+    ("Pitch", 0.0, 1.0),
+    ("Variation", 0.0, 1.0),
+    ("Freeze Timbre", 0.0, 1.0),
 ];
 
 fn storm(random: &mut Random, samples: usize) -> Vec<(usize, String, f64)> {
@@ -197,7 +201,17 @@ fn storm(random: &mut Random, samples: usize) -> Vec<(usize, String, f64)> {
             let mut value = low + random.share() * (high - low);
             if high - low == (high - low).round()
                 && !name.contains("Gain")
-                && !matches!(name, "Harmony" | "Rhythm" | "Voice" | "Air" | "Mix")
+                && !matches!(
+                    name,
+                    "Harmony"
+                        | "Rhythm"
+                        | "Voice"
+                        | "Air"
+                        | "Mix"
+                        | "Timbre"
+                        | "Pitch"
+                        | "Variation"
+                )
             {
                 value = value.round();
             }

@@ -156,15 +156,159 @@ fn a_session_with_ramp_loop_and_automation_is_the_same_at_any_block_size() {
     }
 }
 
+/// Where the sidechain of [`timbre_session`] falls silent, and where it sounds again.
+const SILENT: [usize; 2] = [6 * RATE_HZ as usize / 5, 11 * RATE_HZ as usize / 2];
+
+/// Seven seconds of the engine Timbre with a ramp, a loop, a stop, a rest, and all knobs automated. The colour is frozen while
+/// the sidechain falls silent, and later again.
+fn timbre_session() -> RenderJob {
+    let samples = 7 * RATE_HZ as usize;
+    let mut sidechain = chord(&[53.0], samples);
+    sidechain[SILENT[0]..SILENT[1]].fill(0.0);
+    let busy = busy_session();
+    let mut song = busy.transport.clone().unwrap();
+    song.stretches.push(Stretch {
+        samples,
+        playing: true,
+        start_beats: 0.0,
+        start_bpm: 120.0,
+        end_bpm: 120.0,
+    });
+    RenderJob {
+        main: twice(chord(&[48.0, 55.0, 64.0], samples)),
+        sidechain: Some(twice(sidechain)),
+        transport: Some(song),
+        before_activation: vec![("Engine".to_owned(), TIMBRE)],
+        automation: vec![
+            change(5_000, "Timbre", 0.7),
+            change(15_001, "Pitch", 0.4),
+            change(25_000, "Variation", 0.2),
+            change(31_234, "Transpose", 3.0),
+            change(35_000, "Freeze Timbre", 1.0),
+            change(70_001, "Transpose", 0.0),
+            change(88_200, "Freeze Timbre", 0.0),
+            change(250_000, "Variation", 0.6),
+            change(260_001, "Freeze Timbre", 1.0),
+        ],
+        ..busy
+    }
+}
+
+/// The engine Timbre as a host numbers it.
+const TIMBRE: f64 = 3.0;
+
+#[test]
+fn the_engine_timbre_is_the_same_at_any_block_size_through_jumps_rest_and_freeze() {
+    let plugin = plugin();
+    for mode in [0.0, 1.0] {
+        let mut job = timbre_session();
+        job.before_activation.push(("Latency".to_owned(), mode));
+        let render = |blocks: &[usize]| {
+            let job = RenderJob {
+                blocks: blocks.to_vec(),
+                max_block_samples: Some(1024),
+                ..job.clone()
+            };
+            plugin.render(&job).unwrap()
+        };
+        let reference = render(&[512]);
+        let latency_seconds = reference.latency_samples as f64 / f64::from(RATE_HZ);
+        assert!(mode > 0.0 || latency_seconds < 0.15, "{latency_seconds} s");
+        let out = &reference.aligned()[0];
+        let main = &job.main[0];
+        let rest = 7 * RATE_HZ as usize / 2..SILENT[1] - 1000;
+        assert!(
+            out[rest.clone()] == main[rest],
+            "mode {mode}: at rest, main plays"
+        );
+        let frozen = 60_000..85_000;
+        assert!(
+            out[frozen.clone()] != main[frozen],
+            "mode {mode}: frozen, main plays"
+        );
+        for blocks in [&[1][..], &[64], &[1024], &[3, 1000, 1, 64, 511]] {
+            let what = format!("mode {mode}, blocks {blocks:?}");
+            assert_same(&render(blocks), &reference, &what);
+        }
+    }
+}
+
+#[test]
+fn a_frozen_colour_plays_without_a_sidechain_and_survives_a_session() {
+    let plugin = plugin();
+    let samples = 4 * RATE_HZ as usize;
+    let main = chord(&[48.0, 55.0, 64.0], samples);
+    // A dull sound, then a bright one.
+    let dull: Vec<f32> = noise(3, samples)
+        .into_iter()
+        .scan(0.0, |kept, x| {
+            *kept = 0.95 * *kept + 0.05 * x;
+            Some(*kept)
+        })
+        .collect();
+    let frozen_at = RATE_HZ as usize;
+    let mut sidechain = dull;
+    sidechain[frozen_at..].copy_from_slice(&noise(4, samples - frozen_at));
+    let job = RenderJob {
+        sample_rate_hz: RATE_HZ,
+        offline: true,
+        main: twice(main),
+        sidechain: Some(twice(sidechain)),
+        before_activation: vec![("Engine".to_owned(), TIMBRE)],
+        automation: vec![change(frozen_at, "Freeze Timbre", 1.0)],
+        ..RenderJob::default()
+    };
+    let end = |rendered: &Rendered| rendered.aligned()[0][3 * RATE_HZ as usize..].to_vec();
+    let frozen = plugin.render(&job).unwrap();
+    let live = plugin.render(&RenderJob {
+        automation: Vec::new(),
+        ..job.clone()
+    });
+    let live = end(&live.unwrap());
+    let distance = |a: &[f32], b: &[f32]| {
+        let error: f32 = a.iter().zip(b).map(|(x, y)| (x - y).powi(2)).sum();
+        error / b.iter().map(|x| x * x).sum::<f32>()
+    };
+    let first = end(&frozen);
+    for sidechain in [None, Some(twice(vec![0.0; samples]))] {
+        let reopened = plugin.render(&RenderJob {
+            state: Some(frozen.state.clone()),
+            before_activation: Vec::new(),
+            automation: Vec::new(),
+            sidechain,
+            ..job.clone()
+        });
+        let reopened = end(&reopened.unwrap());
+        // The colour of main is a running mean that began elsewhere.
+        assert!(
+            distance(&reopened, &first) < 1e-3,
+            "{}",
+            distance(&reopened, &first)
+        );
+        assert!(
+            distance(&reopened, &live) > 0.03,
+            "{}",
+            distance(&reopened, &live)
+        );
+        assert!(reopened[..] != job.main[0][3 * RATE_HZ as usize..]);
+    }
+}
+
 #[test]
 fn real_time_gives_the_same_as_a_render_when_nothing_is_late() {
     let plugin = plugin();
-    let job = RenderJob {
+    let short = |job: RenderJob| RenderJob {
         main: vec![chord(&[48.0, 55.0], 40_000); 2],
         sidechain: Some(twice(bursts(&[1000, 20_000], 40_000))),
-        ..busy_session()
+        ..job
     };
-    let render = plugin.render(&job).unwrap();
+    for job in [busy_session(), timbre_session()].map(short) {
+        assert_same_in_real_time(&plugin, &job);
+    }
+}
+
+fn assert_same_in_real_time(plugin: &Plugin, job: &RenderJob) {
+    let render = plugin.render(job).unwrap();
     // A block never begins earlier after the one before than that lasted, so that the host is never ahead.
     let live = || {
         let mut due = Instant::now();

@@ -14,9 +14,10 @@
 mod assignment;
 mod bands;
 mod grid;
-mod levels;
+pub(crate) mod levels;
 mod mixer;
-mod shift;
+mod shaped;
+pub(crate) mod shift;
 mod strokes;
 
 use std::collections::VecDeque;
@@ -31,7 +32,11 @@ use crate::window::AnalysisWindow;
 
 use grid::FrameGrid;
 use mixer::{DecodedFrame, Mixer};
+pub use shaped::{ShapedControls, ShapedVoice};
 use strokes::Strokes;
+
+/// Added to a mel before the division by it, to avoid amplifying near silence.
+const MEL_OFFSET: f32 = 1e-4;
 
 /// Settings of a [`GuidedVoice`].
 #[derive(Clone, Debug, PartialEq)]
@@ -123,6 +128,15 @@ pub struct FrameControls {
     pub harmony: f32,
     /// Source of the rhythm: 0 is the main input, 1 the sidechain.
     pub rhythm: f32,
+    /// Source of the colour for [`Method::Timbre`](crate::classic::Method::Timbre): 0 is the main input, 1 the sidechain. Like
+    /// the next two, of no effect on other methods and voices.
+    pub timbre: f32,
+    /// Source of the fine structure.
+    pub pitch: f32,
+    /// Source of level and colour over time.
+    pub variation: f32,
+    /// Whether the colour is frozen.
+    pub freezes_timbre: bool,
     /// Pitch shift of all parts except the percussive one, in semitones. The decoded mel must be transposed already.
     pub transpose_semitones: i32,
 }
@@ -297,16 +311,7 @@ impl GuidedVoice {
     ///
     /// If the number of channels or a length differs; nothing is taken then.
     pub fn push_audio(&mut self, main: &[&[f32]], sidechain: &[&[f32]]) -> Result<()> {
-        let samples = main.first().map_or(0, |channel| channel.len());
-        for (what, channels) in [
-            ("channels of the main source", main),
-            ("channels of the sidechain", sidechain),
-        ] {
-            check_length(what, self.config.channels, channels.len())?;
-            for channel in channels {
-                check_length("samples of a channel", samples, channel.len())?;
-            }
-        }
+        let samples = check_sources(self.config.channels, main, sidechain)?;
         for (source, channels) in [(&mut self.main, main), (&mut self.sidechain, sidechain)] {
             for (input, samples) in source.input.iter_mut().zip(channels) {
                 input.push(samples);
@@ -451,6 +456,25 @@ impl GuidedVoice {
             }
         }
     }
+}
+
+/// The number of new samples of both sources, one slice per channel.
+///
+/// # Errors
+///
+/// If the number of channels or a length differs.
+fn check_sources(channels: usize, main: &[&[f32]], sidechain: &[&[f32]]) -> Result<usize> {
+    let samples = main.first().map_or(0, |channel| channel.len());
+    for (what, source) in [
+        ("channels of the main source", main),
+        ("channels of the sidechain", sidechain),
+    ] {
+        check_length(what, channels, source.len())?;
+        for channel in source {
+            check_length("samples of a channel", samples, channel.len())?;
+        }
+    }
+    Ok(samples)
 }
 
 /// Clamps a knob's value to a share; NaN counts as 0, the main input.

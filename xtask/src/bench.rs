@@ -57,6 +57,8 @@ enum EngineName {
     Split,
     /// Product of the spectra
     Morph,
+    /// Notes of one input, colour of the other
+    Timbre,
 }
 
 /// Stereo material for the main input and the sidechain.

@@ -61,7 +61,7 @@ const MODEL_BUTTON: Act = Act::Click(760, 26);
 const NAME: Act = Act::Click(40, 26);
 const MODEL_PATH: Act = Act::Click(400, 496);
 
-const SCENES: [Scene; 9] = [
+const SCENES: [Scene; 10] = [
     Scene {
         name: "first-open",
         scale: 1.0,
@@ -96,6 +96,20 @@ const SCENES: [Scene; 9] = [
         sidechain: true,
         seconds: 7.0,
         parameters: &[("Engine", 1.0)],
+        acts: &[],
+    },
+    Scene {
+        name: "timbre",
+        scale: 1.0,
+        main: true,
+        sidechain: true,
+        seconds: 7.0,
+        parameters: &[
+            ("Engine", 3.0),
+            ("Timbre", 0.8),
+            ("Pitch", 0.1),
+            ("Variation", 0.3),
+        ],
         acts: &[],
     },
     Scene {

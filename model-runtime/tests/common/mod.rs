@@ -11,6 +11,7 @@ use candle_nn::{VarBuilder, VarMap};
 use model_runtime::hard::{HardConfig, HardDecoder};
 use model_runtime::model_file::{Card, FORMAT, Header, to_bytes};
 use model_runtime::pitch_aligned::PitchAlignedConfig;
+use model_runtime::timbre::TimbreConfig;
 use model_runtime::{Architecture, AudioClip, Model, Network};
 use test_signals::Noise;
 use vocoder::{MelConfig, MelSpectrogram};
@@ -91,6 +92,35 @@ pub fn small_pitch_aligned(pool_frames: usize) -> Arc<dyn Network> {
     network(&Architecture::PitchAligned(small_config(pool_frames)))
 }
 
+/// The sizes of a narrow network for timbre.
+pub fn small_timbre_config() -> TimbreConfig {
+    TimbreConfig {
+        pitch_channels: 6,
+        pitch_latents: 2,
+        timbre_channels: 3,
+        timbre_latents: 5,
+        timbre_frames: 86,
+        variation_channels: 2,
+        variation_latents: 3,
+        condition_channels: 7,
+        condition_planes: 2,
+        decoder_channels: 5,
+        mel_mean: -4.5,
+        mel_deviation: 2.2,
+    }
+}
+
+/// A narrow network for timbre.
+pub fn small_timbre() -> Arc<dyn Network> {
+    network(&Architecture::Timbre(small_timbre_config()))
+}
+
+/// An untrained model of a narrow network for timbre.
+pub fn small_timbre_model() -> Arc<Model> {
+    let architecture = Architecture::Timbre(small_timbre_config());
+    untrained_model(architecture, MelConfig::default())
+}
+
 /// An untrained model of a narrow pitch-aligned network on this mel spectrogram.
 pub fn small_model(mel: MelConfig) -> Arc<Model> {
     small_model_averaging(4, mel)
@@ -99,6 +129,10 @@ pub fn small_model(mel: MelConfig) -> Arc<Model> {
 /// The same, with a harmony latent that averages so many frames.
 pub fn small_model_averaging(pool_frames: usize, mel: MelConfig) -> Arc<Model> {
     let architecture = Architecture::PitchAligned(small_config(pool_frames));
+    untrained_model(architecture, mel)
+}
+
+fn untrained_model(architecture: Architecture, mel: MelConfig) -> Arc<Model> {
     let vars = VarMap::new();
     let builder = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu).pp("network");
     architecture.build(&mel, false, &builder).unwrap();

@@ -7,7 +7,7 @@ use model_runtime::tensors::{to_log_mels, to_tensor};
 use model_runtime::{AudioClip, Factor, FactorMap, Model, RemixSettings, Voice, resample};
 use vocoder::generated::GeneratedVoice;
 use vocoder::griffin_lim::{DEFAULT_ITERATIONS, GriffinLim};
-use vocoder::guided::{FrameControls, GuidedConfig, GuidedVoice};
+use vocoder::guided::{FrameControls, GuidedConfig, GuidedVoice, ShapedControls, ShapedVoice};
 use vocoder::{LogMel, MelSpectrogram, Spectrum};
 
 /// The remix of two clips of the same rate, number of channels and length, channel by channel.
@@ -24,6 +24,9 @@ pub fn whole_remix(
         Voice::Guided => {
             let sources = [middle(&main.channels), middle(&sidechain.channels)];
             let decoded = decode(model, &sources, host_hz, settings).remove(0);
+            if has_pitch(model) {
+                return shaped(model, main, sidechain, &decoded, settings);
+            }
             let guided = guided(model, main, sidechain, &decoded, settings);
             match settings.controls.generated {
                 0.0 => guided.channels,
@@ -96,25 +99,22 @@ fn guided(
     settings: &RemixSettings,
 ) -> Guided {
     let channels = main.channels.len();
-    let mel = &model.header().mel;
     let network = model.limited_network(settings.mode).unwrap();
     let look_ahead = settings
         .mode
         .median_look_ahead_frames(network.look_ahead_frames());
     let config = GuidedConfig {
-        window: settings.mode.analysis_window(mel),
         median_frames: settings.mode.median_frames(),
         look_ahead_frames: Some(look_ahead),
-        synthesis_hops: settings.mode.synthesis_hops(),
-        ..GuidedConfig::new(mel.clone(), main.sample_rate_hz, channels)
+        ..guided_config(model, main, settings)
     };
     let controls = FrameControls {
         harmony: settings.controls[Factor::Harmony].share,
         rhythm: settings.controls[Factor::Rhythm].share,
         transpose_semitones: settings.controls.transpose_semitones,
+        ..FrameControls::default()
     };
-    let [main, sidechain] =
-        [main, sidechain].map(|clip| clip.channels.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let [main, sidechain] = [main, sidechain].map(slices);
     let mut voice = GuidedVoice::new(&config).unwrap().with_spectra();
     let mut out = vec![Vec::new(); channels];
     voice
@@ -129,6 +129,47 @@ fn guided(
         gains: voice.output_gains().to_vec(),
         spectra,
     }
+}
+
+fn guided_config(model: &Model, main: &AudioClip, settings: &RemixSettings) -> GuidedConfig {
+    let mel = &model.header().mel;
+    GuidedConfig {
+        window: settings.mode.analysis_window(mel),
+        synthesis_hops: settings.mode.synthesis_hops(),
+        ..GuidedConfig::new(mel.clone(), main.sample_rate_hz, main.channels.len())
+    }
+}
+
+fn slices(clip: &AudioClip) -> Vec<&[f32]> {
+    clip.channels.iter().map(Vec::as_slice).collect()
+}
+
+fn has_pitch(model: &Model) -> bool {
+    let mut factors = model.network().factors().iter();
+    factors.any(|layout| layout.factor == Factor::Pitch)
+}
+
+/// The guided voice of a model with the factor pitch.
+fn shaped(
+    model: &Model,
+    main: &AudioClip,
+    sidechain: &AudioClip,
+    decoded: &LogMel,
+    settings: &RemixSettings,
+) -> Vec<Vec<f32>> {
+    let controls = ShapedControls {
+        pitch: settings.controls[Factor::Pitch].share,
+        variation: settings.controls[Factor::Variation].share,
+        transpose_semitones: settings.controls.transpose_semitones,
+    };
+    let mut voice = ShapedVoice::new(&guided_config(model, main, settings)).unwrap();
+    let mut out = vec![Vec::new(); main.channels.len()];
+    voice
+        .push_mel(decoded, &vec![controls; decoded.frames()])
+        .unwrap();
+    voice.push_audio(&slices(main), &slices(sidechain)).unwrap();
+    voice.finish(&mut out).unwrap();
+    out
 }
 
 /// The blend of guided and generated voice, with constant knobs.

@@ -80,6 +80,8 @@ impl Doctor {
         meters: &Meters,
         now_seconds: f64,
     ) -> Option<Advice> {
+        let engine = params.engine.value();
+        let is_timbre = ParamId::Timbre.is_of(engine);
         let pause_seconds = self.pulse.pause_seconds(meters, now_seconds);
         let sounds = |peaks: [f32; 2]| peaks.iter().any(|&peak| peak > 0.0);
         let (main, sidechain) = (meters.main.peaks(), meters.sidechain.peaks());
@@ -98,8 +100,14 @@ impl Doctor {
             ));
         }
         if now_seconds - self.sidechain_seconds > SILENT_SECONDS {
-            let is_frozen = params.freeze_harmony.value() || params.freeze_rhythm.value();
-            return Some(Advice::words(match is_frozen {
+            let freezes = [
+                ParamId::FreezeHarmony,
+                ParamId::FreezeRhythm,
+                ParamId::FreezeTimbre,
+            ];
+            let is_on = |id: &ParamId| id.is_of(engine) && id.of(params).value() >= 0.5;
+            return Some(Advice::words(match freezes.iter().any(is_on) {
+                true if is_timbre => "The sidechain is silent: the frozen colour plays on.",
                 true => "The sidechain is silent: only frozen loops play on.",
                 false => "The sidechain is silent: passing the main input through.",
             }));
@@ -107,7 +115,11 @@ impl Doctor {
         if now_seconds - self.main_seconds > SILENT_SECONDS {
             return Some(Advice::words("The main input is silent."));
         }
-        levels(params, meters).or_else(|| self.grid())
+        // A colour has neither level nor rhythm.
+        match is_timbre {
+            true => None,
+            false => levels(params, meters).or_else(|| self.grid()),
+        }
     }
 
     fn grid(&self) -> Option<Advice> {

@@ -94,7 +94,9 @@ pub fn controls(ui: &Ui, origin: Pos2, panel: &mut Panel, meters: &Meters, holds
         ground(ui, at(rect), name);
         widgets(ui, panel, group, at(rect));
         match group {
-            Group::Remix => link_lines(ui, at(rect)),
+            Group::Remix if ParamId::Link.is_of(panel.params.engine.value()) => {
+                link_lines(ui, at(rect));
+            }
             Group::Levels => strips(ui, panel, at(rect), meters, holds),
             _ => {}
         }
@@ -113,10 +115,12 @@ pub fn ground(ui: &Ui, rect: Rect, name: &str) {
     );
 }
 
-/// The parameters of a group.
+/// The parameters of a group that have an effect.
 fn widgets(ui: &Ui, panel: &mut Panel, group: Group, rect: Rect) {
     let all = ParamId::ALL.iter().copied();
-    let mut ids: Vec<ParamId> = all.filter(|id| id.shown().group == group).collect();
+    let engine = panel.params.engine.value();
+    let ids = all.filter(|id| id.shown().group == group && id.is_of(engine));
+    let mut ids: Vec<ParamId> = ids.collect();
     // The Tab key visits knobs before switches.
     ids.sort_by_key(|id| !matches!(id.shown().widget, Widget::Knob { .. }));
     for id in ids {

@@ -1,4 +1,4 @@
-//! The XY pad: harmony from left to right, rhythm from bottom to top.
+//! The XY pad: the source of one factor from left to right, of another from bottom to top.
 
 use egui::epaint::Vertex;
 use egui::text::LayoutJob;
@@ -12,42 +12,78 @@ use super::panel::Panel;
 use super::theme;
 use crate::params::ParamId;
 
-const X: ParamId = ParamId::Harmony;
-const Y: ParamId = ParamId::Rhythm;
+/// What the pad sets.
+struct Axes {
+    /// From left to right, and from bottom to top.
+    ids: [ParamId; 2],
+    /// Whether the second follows the first: then the handle stays on the diagonal.
+    linked: bool,
+}
+
+impl Axes {
+    /// Those of the engine.
+    fn of(panel: &Panel) -> Self {
+        let of_music = [ParamId::Harmony, ParamId::Rhythm];
+        match of_music[0].is_of(panel.params.engine.value()) {
+            true => Self {
+                ids: of_music,
+                linked: panel.is_on(ParamId::Link),
+            },
+            false => Self {
+                ids: [ParamId::Timbre, ParamId::Pitch],
+                linked: false,
+            },
+        }
+    }
+
+    /// The parameters that the handle moves.
+    fn moved(&self) -> &[ParamId] {
+        match self.linked {
+            true => &self.ids[..1],
+            false => &self.ids,
+        }
+    }
+
+    /// The names within a sentence.
+    fn names(&self) -> [String; 2] {
+        self.ids.map(|id| id.shown().name.to_lowercase())
+    }
+}
 
 /// Radius of the handle.
 const HANDLE: f32 = 10.0;
 /// Margin around the handle's range; the corners' names are there.
 const MARGIN: Vec2 = vec2(26.0, 56.0);
 
-const HELP: &str = "Source of harmony and rhythm. Drag to change, Shift-drag for fine control, \
-                    double-click to reset, right-click to type values.";
+const HELP: &str = "Drag to change, Shift-drag for fine control, double-click to reset, right-click to type values.";
 
-/// Shows the pad. While Link is on, the handle stays on the diagonal.
+/// Shows the pad.
 pub fn pad(ui: &Ui, panel: &mut Panel, rect: Rect) {
     let area = rect.shrink2(MARGIN);
-    let linked = panel.is_on(ParamId::Link);
+    let axes = Axes::of(panel);
     let response = ui.interact(rect, Id::unique("pad"), Sense::click_and_drag());
-    drag(ui, panel, area, linked, &response);
-    click(panel, area, linked, &response);
+    drag(ui, panel, area, &axes, &response);
+    click(panel, area, &axes, &response);
+    let [x_id, y_id] = match axes.linked {
+        true => [axes.ids[0]; 2],
+        false => axes.ids,
+    };
     if response.has_focus() {
-        keys(ui, panel, response.id, [X, if linked { X } else { Y }]);
+        keys(ui, panel, response.id, [x_id, y_id]);
     }
     if response.hovered() || response.dragged() {
         ui.ctx().set_cursor_icon(CursorIcon::Crosshair);
     }
 
     background(ui, rect);
-    corners(ui, rect);
-    let x = panel.value(X);
-    let y = if linked { x } else { panel.value(Y) };
-    if linked {
+    corners(ui, rect, &axes.names());
+    if axes.linked {
         ui.painter().line_segment(
             [place(area, 0.0, 0.0), place(area, 1.0, 1.0)],
             Stroke::new(1.0, theme::DIM),
         );
     }
-    handle(ui, area, [x, y]);
+    handle(ui, area, [x_id, y_id].map(|id| panel.value(id)));
     let outline = if response.has_focus() {
         theme::TEXT
     } else {
@@ -55,70 +91,68 @@ pub fn pad(ui: &Ui, panel: &mut Panel, rect: Rect) {
     };
     ui.painter()
         .rect_stroke(rect, 6.0, Stroke::new(1.0, outline), StrokeKind::Inside);
-    response.on_hover_text_at_pointer(HELP);
-}
-
-/// The parameters that the handle moves.
-fn axes(linked: bool) -> &'static [ParamId] {
-    if linked { &[X] } else { &[X, Y] }
+    let [x_name, y_name] = axes.names();
+    response.on_hover_text_at_pointer(format!("Source of {x_name} and {y_name}. {HELP}"));
 }
 
 /// Handles drags of the handle.
-fn drag(ui: &Ui, panel: &mut Panel, area: Rect, linked: bool, response: &Response) {
+fn drag(ui: &Ui, panel: &mut Panel, area: Rect, axes: &Axes, response: &Response) {
+    let [x, y] = axes.ids;
     if response.drag_started_by(PointerButton::Primary) {
-        axes(linked).iter().for_each(|&id| panel.begin(id));
+        axes.moved().iter().for_each(|&id| panel.begin(id));
     }
     // The pointer may move and release in the same frame.
     if (response.dragged() || response.drag_stopped())
-        && panel.is_held(X)
+        && panel.is_held(x)
         && let Some(pointer) = response.interact_pointer_pos()
     {
         if ui.input(|input| input.modifiers.shift) {
             let by = FINE * moved(ui, response) / area.size();
-            match linked {
-                true => panel.drag_by(X, 0.5 * (by.x - by.y)),
+            match axes.linked {
+                true => panel.drag_by(x, 0.5 * (by.x - by.y)),
                 false => {
-                    panel.drag_by(X, by.x);
-                    panel.drag_by(Y, -by.y);
+                    panel.drag_by(x, by.x);
+                    panel.drag_by(y, -by.y);
                 }
             }
         } else {
-            drag_to(panel, linked, value_at(area, pointer));
+            drag_to(panel, axes, value_at(area, pointer));
         }
     }
     if response.drag_stopped() {
-        axes(linked).iter().for_each(|&id| panel.end(id));
+        axes.moved().iter().for_each(|&id| panel.end(id));
     }
 }
 
 /// Handles clicks: a click moves the handle, a double-click resets it, a right-click opens the box for typing.
-fn click(panel: &mut Panel, area: Rect, linked: bool, response: &Response) {
-    let axes = axes(linked);
+fn click(panel: &mut Panel, area: Rect, axes: &Axes, response: &Response) {
+    let moved = axes.moved();
     if response.double_clicked() {
-        let defaults = axes
+        let defaults = moved
             .iter()
             .map(|&id| (id, panel.control(id).default_value()));
         panel.set_all(&defaults.collect::<Vec<_>>());
     } else if response.clicked()
         && let Some(pointer) = response.interact_pointer_pos()
     {
-        axes.iter().for_each(|&id| panel.begin(id));
-        drag_to(panel, linked, value_at(area, pointer));
-        axes.iter().for_each(|&id| panel.end(id));
+        moved.iter().for_each(|&id| panel.begin(id));
+        drag_to(panel, axes, value_at(area, pointer));
+        moved.iter().for_each(|&id| panel.end(id));
     }
     if response.secondary_clicked()
         && let Some(pointer) = response.interact_pointer_pos()
     {
-        panel.type_values(axes, pointer);
+        panel.type_values(moved, pointer);
     }
 }
 
-fn drag_to(panel: &mut Panel, linked: bool, value: Vec2) {
-    match linked {
-        true => panel.drag_to(X, 0.5 * (value.x + value.y)),
+fn drag_to(panel: &mut Panel, axes: &Axes, value: Vec2) {
+    let [x, y] = axes.ids;
+    match axes.linked {
+        true => panel.drag_to(x, 0.5 * (value.x + value.y)),
         false => {
-            panel.drag_to(X, value.x);
-            panel.drag_to(Y, value.y);
+            panel.drag_to(x, value.x);
+            panel.drag_to(y, value.y);
         }
     }
 }
@@ -188,8 +222,10 @@ fn background(ui: &Ui, rect: Rect) {
     }
 }
 
-fn corners(ui: &Ui, rect: Rect) {
+/// Names the sources at the corners. Along x is one factor, along y the other.
+fn corners(ui: &Ui, rect: Rect, [x, y]: &[String; 2]) {
     let inner = rect.shrink(10.0);
+    let (x, y) = (format!("’s {x}"), format!("’s {y}"));
     let words = |align: Align, lines: &[(&str, &str, Color32)]| {
         let mut job = LayoutJob {
             halign: align,
@@ -222,18 +258,12 @@ fn corners(ui: &Ui, rect: Rect) {
         (
             Align2::LEFT_TOP,
             inner.left_top(),
-            vec![
-                ("Main", "’s harmony", main),
-                ("Sidechain", "’s rhythm", sidechain),
-            ],
+            vec![("Main", &x, main), ("Sidechain", &y, sidechain)],
         ),
         (
             Align2::RIGHT_BOTTOM,
             inner.right_bottom(),
-            vec![
-                ("Sidechain", "’s harmony", sidechain),
-                ("Main", "’s rhythm", main),
-            ],
+            vec![("Sidechain", &x, sidechain), ("Main", &y, main)],
         ),
     ];
     for (corner, at, lines) in texts {
@@ -254,7 +284,7 @@ fn handle(ui: &Ui, area: Rect, [x, y]: [f32; 2]) {
     painter.hline(area.x_range(), at.y, Stroke::new(1.0, faint));
     painter.vline(at.x, area.y_range(), Stroke::new(1.0, faint));
     painter.circle_filled(at, HANDLE, Color32::from_black_alpha(150));
-    // The left half shows the source of the harmony, the right half that of the rhythm.
+    // The left half shows the source of the factor along x, the right half that of the other.
     for (value, from) in [(x, 0.25), (y, -0.25)] {
         let color = theme::blend(theme::MAIN, theme::SIDECHAIN, value);
         let points = (0..=24).map(|step| {

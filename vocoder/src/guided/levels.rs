@@ -2,6 +2,10 @@
 //!
 //! Everything here moves by frames, in constant memory, and starts afresh when the voice is reset.
 
+mod shaped;
+
+pub(super) use shaped::ShapedLevels;
+
 use realfft::num_complex::Complex32;
 
 use super::FrameControls;
@@ -68,13 +72,11 @@ impl Levels {
         hop_seconds: f64,
         channels: usize,
     ) -> Self {
-        // Parseval, with the mean square 3/8 of the Hann window, and half of the bins.
-        let energy_of_full_scale = 3.0 / 16.0 * (n_fft * n_fft * channels) as f64;
         Self {
             keep: (-hop_seconds / AVERAGING_SECONDS).exp(),
             keep_corrected: (-hop_seconds / CORRECTION_SECONDS).exp(),
             settling_frames: SETTLING_SECONDS / hop_seconds,
-            mean_square: energy_of_full_scale.recip(),
+            mean_square: mean_square(n_fft, channels),
             weights: loudness_weights(sample_rate_hz, n_fft).collect(),
             main: SourceLevel::default(),
             sidechain: SourceLevel::default(),
@@ -109,15 +111,10 @@ impl Levels {
         }
         self.target = self.loudness_of_mixture(main, sidechain, controls);
 
-        let [main_rms, sidechain_rms] =
-            [&self.main, &self.sidechain].map(|level| (level.energy() * self.mean_square).sqrt());
-        let ratio = match main_rms.min(sidechain_rms) >= LEAST_RMS {
-            true => (sidechain_rms / main_rms).clamp(MATCH_LIMIT.recip(), MATCH_LIMIT),
-            // A source that was never heard, such as that of a frozen loop, has no level to match.
-            false => 1.0,
-        };
-        let main_gain = ratio.powf(rhythm.into());
-        let sidechain_gain = ratio.powf(f64::from(rhythm) - 1.0);
+        let [main_gain, sidechain_gain] = match_gains(
+            [&self.main, &self.sidechain].map(|level| (level.energy() * self.mean_square).sqrt()),
+            rhythm.into(),
+        );
 
         let main_loudness = self.main.parts.weighted(1.0 - harmony, 1.0 - rhythm);
         let sidechain_loudness = self.sidechain.parts.weighted(harmony, rhythm);
@@ -204,6 +201,24 @@ impl Levels {
         }
         loudness
     }
+}
+
+/// Factor from the energy of a frame of `n_fft` samples to the mean square of these samples.
+fn mean_square(n_fft: usize, channels: usize) -> f64 {
+    // Parseval, with the mean square 3/8 of the Hann window, and half of the bins.
+    let energy_of_full_scale = 3.0 / 16.0 * (n_fft * n_fft * channels) as f64;
+    energy_of_full_scale.recip()
+}
+
+/// The gains that bring both sources, with these root mean squares, to a level between them: at a share of 0 that of the main
+/// input, at 1 that of the sidechain.
+fn match_gains([main_rms, sidechain_rms]: [f64; 2], share: f64) -> [f64; 2] {
+    let ratio = match main_rms.min(sidechain_rms) >= LEAST_RMS {
+        true => (sidechain_rms / main_rms).clamp(MATCH_LIMIT.recip(), MATCH_LIMIT),
+        // A source that was never heard, such as that of a frozen loop, has no level to match.
+        false => 1.0,
+    };
+    [ratio.powf(share), ratio.powf(share - 1.0)]
 }
 
 /// Running level of one source.
@@ -337,7 +352,7 @@ fn ratio_or_one(a: f64, b: f64) -> f64 {
 }
 
 /// Loudness of `spectra`, channel by channel.
-pub(super) fn loudness(spectra: &[Complex32], weights: &[f32]) -> f64 {
+pub(crate) fn loudness(spectra: &[Complex32], weights: &[f32]) -> f64 {
     let mut loudness = 0.0;
     for spectrum in spectra.chunks_exact(weights.len()) {
         loudness += vectorized!(sum(spectrum, [weights], |bin, [weight]| {
@@ -348,7 +363,7 @@ pub(super) fn loudness(spectra: &[Complex32], weights: &[f32]) -> f64 {
 }
 
 /// Loudness weights of the bins of frames of `n_fft` samples.
-pub(super) fn loudness_weights(sample_rate_hz: f64, n_fft: usize) -> impl Iterator<Item = f32> {
+pub(crate) fn loudness_weights(sample_rate_hz: f64, n_fft: usize) -> impl Iterator<Item = f32> {
     let bin_hz = sample_rate_hz / n_fft as f64;
     (0..=n_fft / 2).map(move |bin| loudness_weight(bin as f64 * bin_hz) as f32)
 }

@@ -7,14 +7,11 @@ use super::bands::{BandToBin, Bands};
 use super::levels::Levels;
 use super::shift::PitchShift;
 use super::strokes::StrokeGains;
-use super::{FrameControls, GuidedConfig};
+use super::{FrameControls, GuidedConfig, MEL_OFFSET};
 use crate::mel::MelFilterBank;
 use crate::separated::SeparatedFrame;
 use crate::spectrum::{Conversion, Spectrum, multiply};
 use crate::vectorized;
-
-/// Added to the mixture's mel before the division, to avoid amplifying near silence.
-const MEL_OFFSET: f32 = 1e-4;
 
 /// Distance between the two knobs from which on all strokes are played in short windows.
 const FULL_DISTANCE: f32 = 0.5;

@@ -54,6 +54,8 @@ enum DraftOp {
     Stretch,
     Join,
     WeightedSum,
+    Weigh,
+    RunningMean,
 }
 
 /// A convolution whose weights are not packed yet.
@@ -474,6 +476,26 @@ impl Builder {
         )
     }
 
+    /// The mean of a frame of `x` and the frames before it, `frames` in all, weighted by the mean amplitudes of a log-mel. There
+    /// is nothing before the first frame.
+    ///
+    /// # Errors
+    /// If `x` has several rows, or a signal is not plain.
+    pub fn mean_by_level(&mut self, x: Signal, mel: Signal, frames: usize) -> Result<Signal> {
+        if x.rows != 1 || frames == 0 {
+            bail!("expected one row and at least one frame, found {x:?} and {frames}");
+        }
+        let weighted = self.plane(1, x.channels + 1);
+        let weighted = self.elementwise(DraftOp::Weigh, Timing::PLAIN, x, &[mel], weighted)?;
+        let timing = Timing {
+            before: frames - 1,
+            ..Timing::PLAIN
+        };
+        self.pad(weighted.plane, &timing, 0, 0, PadMode::Zero)?;
+        let result = self.plane(1, x.channels);
+        self.elementwise(DraftOp::RunningMean, timing, weighted, &[], result)
+    }
+
     fn elementwise(
         &mut self,
         op: DraftOp,
@@ -566,6 +588,8 @@ impl Builder {
                     DraftOp::Stretch => Op::Stretch,
                     DraftOp::Join => Op::Join,
                     DraftOp::WeightedSum => Op::WeightedSum,
+                    DraftOp::Weigh => Op::Weigh,
+                    DraftOp::RunningMean => Op::RunningMean,
                 },
             }
         });

@@ -67,6 +67,8 @@ pub(super) enum Op {
     Stretch,
     Join,
     WeightedSum,
+    Weigh,
+    RunningMean,
 }
 
 /// A convolution, with all that follows before the next one. Its outputs are the plain values, the activated ones, or
@@ -109,6 +111,8 @@ impl Node {
             Op::Stretch => self.stretch(positions, batch, planes),
             Op::Join => self.join(positions, batch, planes),
             Op::WeightedSum => self.weighted_sum(positions, batch, planes),
+            Op::Weigh => self.weigh(positions, batch, planes),
+            Op::RunningMean => self.running_mean(positions, batch, planes),
         }
     }
 
@@ -176,6 +180,58 @@ impl Node {
                     let products = weights.iter().zip(bands).map(|(w, band)| band + w * band);
                     *target = products.sum();
                 }
+            }
+        }
+        planes[self.outputs[0]].data = target;
+    }
+
+    /// Multiplies the channels of a row by a weight, and appends the weight: the mean amplitude of the second input, a log-mel.
+    fn weigh(&self, positions: Range<usize>, batch: usize, planes: &mut [Plane]) {
+        let mut target = mem::take(&mut planes[self.outputs[0]].data);
+        let [input, mel, output] =
+            [self.input, self.others[0], self.outputs[0]].map(|plane| &planes[plane]);
+        let (channels, bands) = (input.spec.channels, mel.spec.inner_len());
+        for b in 0..batch {
+            for position in positions.clone() {
+                let at = |plane: &Plane| {
+                    b * plane.batch_len() + plane.offset(self.output_place(position, plane))
+                };
+                let amplitudes = mel.data[at(mel)..][..bands].iter().map(|value| value.exp());
+                let weight = amplitudes.sum::<f32>() / bands as f32;
+                let values = &input.data[at(input)..][..channels];
+                let target = &mut target[at(output)..][..channels + 1];
+                for (target, value) in target.iter_mut().zip(values) {
+                    *target = weight * value;
+                }
+                target[channels] = weight;
+            }
+        }
+        planes[self.outputs[0]].data = target;
+    }
+
+    /// The sums of all channels but the last over the frames that a position reads, divided by the sum of the last.
+    fn running_mean(&self, positions: Range<usize>, batch: usize, planes: &mut [Plane]) {
+        let mut target = mem::take(&mut planes[self.outputs[0]].data);
+        let (input, output) = (&planes[self.input], &planes[self.outputs[0]]);
+        let channels = output.spec.channels;
+        for b in 0..batch {
+            for position in positions.clone() {
+                let source =
+                    b * input.batch_len() + input.offset(self.input_place(position, input));
+                let first =
+                    b * output.batch_len() + output.offset(self.output_place(position, output));
+                let target = &mut target[first..][..channels];
+                target.fill(0.0);
+                let mut weight = 0.0;
+                let frames = input.data[source..].chunks_exact(channels + 1);
+                for frame in frames.take(self.timing.before + 1) {
+                    for (target, value) in target.iter_mut().zip(frame) {
+                        *target += value;
+                    }
+                    weight += frame[channels];
+                }
+                let scale = f32::max(weight, f32::MIN_POSITIVE).recip();
+                target.iter_mut().for_each(|value| *value *= scale);
             }
         }
         planes[self.outputs[0]].data = target;

@@ -32,6 +32,15 @@ pub struct Loss {
     pub kl_harmony: f64,
     /// The same for the rhythm latent.
     pub kl_rhythm: f64,
+    /// The same for the timbre latent; for a network without it, none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub kl_timbre: f64,
+    /// The same for the pitch latent.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub kl_pitch: f64,
+    /// The same for the variation latent.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub kl_variation: f64,
     /// Weight of the cycle consistency: the harmony of one crop and the rhythm of the next are decoded together, and
     /// the result should encode to the same latents. Squared distance divided by the latents' variance.
     #[serde(default)]
@@ -44,6 +53,10 @@ pub struct Loss {
     /// table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guide: Option<Guide>,
+}
+
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 /// A pull of the harmony latent's mean to [`PitchGuide::pattern`], as squared distance per element.
@@ -69,6 +82,9 @@ impl Loss {
         match factor {
             Factor::Harmony => self.kl_harmony,
             Factor::Rhythm => self.kl_rhythm,
+            Factor::Timbre => self.kl_timbre,
+            Factor::Pitch => self.kl_pitch,
+            Factor::Variation => self.kl_variation,
         }
     }
 }
@@ -442,6 +458,9 @@ mod tests {
             reconstruction: Reconstruction::L1,
             kl_harmony: 0.0,
             kl_rhythm: 0.0,
+            kl_timbre: 0.0,
+            kl_pitch: 0.0,
+            kl_variation: 0.0,
             cycle: 0.0,
             consistency: 1.0,
             guide: None,
@@ -520,6 +539,9 @@ mod tests {
             reconstruction: Reconstruction::L1,
             kl_harmony: 0.01,
             kl_rhythm: 0.01,
+            kl_timbre: 0.0,
+            kl_pitch: 0.0,
+            kl_variation: 0.0,
             cycle,
             consistency,
             guide: None,
