@@ -2,21 +2,25 @@
 
 use std::sync::Arc;
 
-use vocoder::classic::{ClassicRemix, Method};
+use vocoder::classic::{COLOUR_BANDS, ClassicRemix, Method, Palette};
 use vocoder::{AnalysisWindow, MelConfig};
 
 use crate::clip_stream::{ClipStream, StreamState};
 use crate::error::Result;
+use crate::factor::Factor;
+use crate::freeze::{FreezeStore, Holder};
 use crate::geometry::LatencyMode;
 use crate::scope::Scope;
 use crate::sketch::Sketch;
 use crate::voice::frame_controls;
 use crate::window::Window;
 
-/// Worker thread: remixes two stereo streams without a network, window by window. Ignores transposition and freezing,
-/// which only affect latents.
+/// Worker thread: remixes two stereo streams without a network, window by window. [`Method::Separation`] and
+/// [`Method::Morphing`] ignore transposition and freezing; [`Method::Timbre`] transposes, and freezes colours.
 pub struct ClassicStream {
     remix: ClassicRemix,
+    /// The frozen colour, if the method has colours and they are kept.
+    freeze_store: Option<Arc<FreezeStore>>,
     state: StreamState,
     sketch: Option<Sketch>,
     sample_rate_hz: u32,
@@ -38,11 +42,21 @@ impl ClassicStream {
         let mut stream = Self {
             state: StreamState::new(hop_samples, remix.latency_samples(), sample_rate_hz, 2),
             remix,
+            freeze_store: None,
             sketch: None,
             sample_rate_hz,
         };
         stream.restart();
         Ok(stream)
+    }
+
+    /// Keeps the frozen colour in `store`, so that it can be saved and loaded: for [`Method::Timbre`].
+    #[must_use]
+    pub fn with_freeze_store(mut self, store: Arc<FreezeStore>) -> Self {
+        let holder = Holder::new(Factor::Timbre, COLOUR_BANDS, Arc::clone(&store));
+        self.remix = self.remix.with_palette(Box::new(holder));
+        self.freeze_store = Some(store);
+        self
     }
 
     /// Writes log-mels of the inputs and the remix to `scope` while the editor watches.
@@ -64,6 +78,12 @@ impl ClassicStream {
     }
 }
 
+impl Palette for Holder {
+    fn colour(&mut self, is_frozen: bool, live: Option<&[f32]>) -> Option<&[f32]> {
+        self.frame(is_frozen, live)
+    }
+}
+
 impl ClipStream for ClassicStream {
     fn state(&self) -> &StreamState {
         &self.state
@@ -75,6 +95,10 @@ impl ClipStream for ClassicStream {
 
     fn frame_seconds(&self) -> f64 {
         MelConfig::default().hop_seconds()
+    }
+
+    fn freeze_store(&self) -> Option<&Arc<FreezeStore>> {
+        self.freeze_store.as_ref()
     }
 
     fn begin_clip(&mut self, position_samples: u64) {
@@ -116,7 +140,7 @@ impl ClipStream for ClassicStream {
 mod tests {
     use super::*;
     use crate::controls::Controls;
-    use crate::factor::Factor;
+    use crate::freeze::FrozenLatents;
     use crate::gate::Gate;
     use crate::worker::WindowProcessor;
     use test_signals::noise;
@@ -236,16 +260,98 @@ mod tests {
         assert!(heard(5.8).iter().any(|&x| x != 0.0));
     }
 
+    /// Six seconds of the method Timbre, whose knobs move, in windows of the given lengths in turn. The sidechain sounds in the
+    /// first second and the last one; the colour is frozen in between for a while; the host jumps in the last second.
+    fn play_timbre(mode: LatencyMode, lengths: &[usize]) -> (Vec<f32>, FrozenLatents) {
+        const INTERVAL: usize = 256;
+        let place = |seconds: f64| (seconds * f64::from(RATE_HZ)) as usize;
+        let (samples, seam) = (place(6.0), place(5.5));
+        let main = noise(1, samples);
+        let mut sidechain = noise(2, samples);
+        sidechain[place(1.0)..place(5.0)].fill(0.0);
+        let controls = |n: usize| {
+            let seconds = n as f32 / RATE_HZ as f32;
+            let mut controls = Controls {
+                transpose_semitones: (seconds as i32 + 3) % 4 - 1,
+                ..Controls::default()
+                    .with_share(Factor::Timbre, (0.9 * seconds).fract())
+                    .with_share(Factor::Pitch, (0.7 * seconds).fract())
+                    .with_share(Factor::Variation, 0.5 * (0.4 * seconds).fract())
+            };
+            let is_frozen = (place(0.5)..place(2.0)).contains(&n) || n >= place(5.6);
+            controls[Factor::Timbre].loop_beats = is_frozen.then_some(1.0);
+            controls
+        };
+        let store = Arc::<FreezeStore>::default();
+        let mut stream = ClassicStream::new(Method::Timbre, mode, RATE_HZ)
+            .unwrap()
+            .with_freeze_store(Arc::clone(&store));
+        let mut gate = Gate::new(RATE_HZ);
+        gate.set_loops(Arc::clone(&store));
+        gate.begin_block();
+        let mut out = Vec::new();
+        let mut start = 0;
+        for length in lengths.iter().copied().cycle() {
+            if start == samples {
+                break;
+            }
+            let limit = if start < seam { seam } else { samples };
+            let stream_start = if start < seam { 0 } else { seam };
+            let end = (start + length).min(limit);
+            let mut window = Window::new(end - start, INTERVAL);
+            window.stream_position_samples = (start - stream_start) as u64;
+            let readings = (start..end).filter(|n| (n - stream_start).is_multiple_of(INTERVAL));
+            window.controls = readings.map(controls).collect();
+            for n in start..end {
+                gate.set_controls(&controls(n));
+                window.remixed[n - start] = gate.next([sidechain[n]; 2]);
+            }
+            for channel in 0..2 {
+                window.main[channel].copy_from_slice(&main[start..end]);
+                window.sidechain[channel].copy_from_slice(&sidechain[start..end]);
+            }
+            let (mut left, mut right) = (vec![0.0; end - start], vec![0.0; end - start]);
+            stream.process(&window, [&mut left, &mut right]).unwrap();
+            assert!(left.iter().all(|x| x.is_finite()));
+            out.extend(left);
+            start = end;
+        }
+        (out, store.get())
+    }
+
+    #[test]
+    fn timbre_sounds_the_same_in_any_windows_through_rest_jump_and_freeze() {
+        for mode in LatencyMode::ALL {
+            let (whole, frozen) = play_timbre(mode, &[2000]);
+            let held = frozen.0.get(Factor::Timbre).unwrap();
+            assert_eq!((held.frames, held.values.len()), (1, COLOUR_BANDS));
+            let (cut, frozen_cut) = play_timbre(mode, &[100, 1, 777]);
+            assert!(frozen == frozen_cut);
+            // In between it goes to rest at the end of a window, and the audio thread plays the main input.
+            let place = |seconds: f64| (seconds * f64::from(RATE_HZ)) as usize;
+            assert!(whole[..place(3.0)] == cut[..place(3.0)], "{mode:?}");
+            assert!(whole[place(3.6)..] == cut[place(3.6)..], "{mode:?}");
+            let sounds = |from: f64, to: f64| {
+                let heard = &whole[place(from)..place(to)];
+                heard.iter().map(|x| x * x).sum::<f32>() > 1.0
+            };
+            assert!(sounds(0.2, 0.4) && sounds(1.5, 1.9) && sounds(5.3, 5.5) && sounds(5.8, 6.0));
+            assert!(whole[place(4.0)..place(5.0)].iter().all(|&x| x == 0.0));
+        }
+    }
+
     #[test]
     fn with_all_knobs_on_main_it_comes_out_after_the_latency_over_a_seam_and_however_it_is_cut() {
         let main = noise(1, 40_000);
         for mode in LatencyMode::ALL {
-            let (out, latency) = play(Method::Separation, mode, &main, 17_000, &[1024]);
-            assert!(out[..latency].iter().all(|&x| x == 0.0));
-            for (n, (x, y)) in out[latency..].iter().zip(&main).enumerate() {
-                assert!((x - y).abs() < 1e-4, "{n}: {x} for {y}");
+            for method in [Method::Separation, Method::Timbre] {
+                let (out, latency) = play(method, mode, &main, 17_000, &[1024]);
+                assert!(out[..latency].iter().all(|&x| x == 0.0));
+                for (n, (x, y)) in out[latency..].iter().zip(&main).enumerate() {
+                    assert!((x - y).abs() < 1e-4, "{method:?}, {n}: {x} for {y}");
+                }
             }
-            for method in [Method::Separation, Method::Morphing] {
+            for method in [Method::Separation, Method::Morphing, Method::Timbre] {
                 let (whole, _) = play(method, mode, &main, 17_000, &[2000]);
                 let (cut, _) = play(method, mode, &main, 17_000, &[100, 1, 777]);
                 assert!(whole == cut, "{method:?}");

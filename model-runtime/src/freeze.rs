@@ -1,8 +1,8 @@
-//! Frozen latents: the last beats of a latent, looped in time with the beat grid. Every factor is frozen this way,
-//! frame by frame of its own latent.
+//! Frozen latents: the last beats of a latent, looped in time with the beat grid. Every factor of a network is frozen this way,
+//! frame by frame of its own latent. The colour of a remix without a network is a latent too: of one frame, which is held.
 
 use std::collections::{BTreeMap, VecDeque};
-
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::Tensor;
@@ -148,8 +148,21 @@ impl FreezeStore {
 
 /// Worker thread: freezes the latent of one factor.
 pub(crate) struct Freezer {
-    factor: Factor,
     history: History,
+    held: Held,
+}
+
+/// Worker thread: freezes a single frame of one factor.
+pub(crate) struct Holder {
+    held: Held,
+    /// Values of the frame.
+    width: usize,
+    store: Arc<FreezeStore>,
+}
+
+/// The loop of one factor that is played, if any.
+struct Held {
+    factor: Factor,
     frozen: Option<FrozenLoop>,
     was_on: bool,
     loads: u64,
@@ -166,11 +179,8 @@ struct History {
 impl Freezer {
     pub(crate) fn new(factor: Factor) -> Self {
         Self {
-            factor,
             history: History::default(),
-            frozen: None,
-            was_on: false,
-            loads: 0,
+            held: Held::new(factor),
         }
     }
 
@@ -198,7 +208,7 @@ impl Freezer {
         let live = by_frame.flatten_all()?.to_vec1::<f32>()?;
         let middles = (0..frames).map(middle).collect::<Vec<_>>();
         let live = live.chunks_exact(width).zip(middles.iter().copied());
-        if !self.was_on && middles.iter().all(|(_, loop_beats)| loop_beats.is_none()) {
+        if !self.held.was_on && middles.iter().all(|(_, loop_beats)| loop_beats.is_none()) {
             live.for_each(|(live, (position_beats, _))| self.history.push(live, position_beats));
             return Ok(latent);
         }
@@ -223,31 +233,88 @@ impl Freezer {
         stored: &mut Stored,
     ) -> &'a [f32] {
         self.history.push(live, position_beats);
-        let Some(loop_beats) = loop_beats else {
+        let history = &self.history;
+        let capture = loop_beats.map(|beats| move || history.capture(beats));
+        match self.held.next(live.len(), capture, stored) {
+            Some(frozen) => frozen.at(position_beats),
+            None => live,
+        }
+    }
+}
+
+impl Holder {
+    /// Keeps the frame in `store`, so that it can be saved and loaded.
+    pub(crate) fn new(factor: Factor, width: usize, store: Arc<FreezeStore>) -> Self {
+        store.begin([(factor, width)].into_iter().collect());
+        Self {
+            held: Held::new(factor),
+            width,
+            store,
+        }
+    }
+
+    /// Takes the next frame, if it is known, and returns the one to play in its place, if any. A loaded frame plays at once;
+    /// otherwise the first one is captured that is known.
+    pub(crate) fn frame(&mut self, is_on: bool, live: Option<&[f32]>) -> Option<&[f32]> {
+        if !is_on && !self.held.was_on {
+            return None;
+        }
+        let capture = || {
+            let values = live?.to_vec();
+            // A single frame fills a loop of any length.
+            Some(FrozenLoop {
+                beats: 1.0,
+                frames: 1,
+                values,
+            })
+        };
+        let mut stored = self.store.stored.lock();
+        let capture = is_on.then_some(capture);
+        let frozen = self.held.next(self.width, capture, &mut stored);
+        frozen.map(|frozen| frozen.at(0.0))
+    }
+}
+
+impl Held {
+    fn new(factor: Factor) -> Self {
+        Self {
+            factor,
+            frozen: None,
+            was_on: false,
+            loads: 0,
+        }
+    }
+
+    /// The loop to play at the next frame. `capture` makes one of what was heard, if that was enough; none if the factor is not
+    /// frozen. `width` is the number of values per frame.
+    fn next(
+        &mut self,
+        width: usize,
+        capture: Option<impl FnOnce() -> Option<FrozenLoop>>,
+        stored: &mut Stored,
+    ) -> Option<&FrozenLoop> {
+        let Some(capture) = capture else {
             if self.was_on {
                 stored.latents.0.remove(self.factor);
             }
             self.was_on = false;
             self.frozen = None;
-            return live;
+            return None;
         };
         if !self.was_on || stored.loads != self.loads {
             let loaded = stored.latents.0.get(self.factor).cloned();
-            self.frozen = loaded.filter(|loaded| loaded.fits(live.len()));
+            self.frozen = loaded.filter(|loaded| loaded.fits(width));
             self.loads = stored.loads;
         }
         self.was_on = true;
         if self.frozen.is_none() {
-            self.frozen = self.history.capture(loop_beats);
+            self.frozen = capture();
             match &self.frozen {
                 Some(frozen) => stored.latents.0.insert(self.factor, frozen.clone()),
                 None => stored.latents.0.remove(self.factor),
             };
         }
-        match &self.frozen {
-            Some(frozen) => frozen.at(position_beats),
-            None => live,
-        }
+        self.frozen.as_ref()
     }
 }
 
@@ -377,6 +444,31 @@ mod tests {
         ));
         let mut stored = loaded.stored.lock();
         assert_eq!(freezer.frame(&[0.0], 200.0, Some(2.0), &mut stored), [-7.0]);
+    }
+
+    #[test]
+    fn a_single_frame_is_held_from_the_moment_it_is_known_and_plays_in_a_new_session() {
+        let store = Arc::<FreezeStore>::default();
+        let mut holder = Holder::new(Factor::Timbre, 2, Arc::clone(&store));
+        assert_eq!(holder.frame(false, Some(&[1.0, 2.0])), None);
+        assert_eq!(holder.frame(true, None), None, "nothing was heard yet");
+        assert_eq!(store.get(), FrozenLatents::default());
+        let held = Some(&[3.0, 4.0][..]);
+        for live in [[3.0, 4.0], [5.0, 6.0]] {
+            assert_eq!(holder.frame(true, Some(&live)), held);
+        }
+        assert_eq!(holder.frame(true, None), held);
+        let saved = serde_json::to_string(&store.get()).unwrap();
+        assert_eq!(holder.frame(false, Some(&[7.0, 8.0])), None);
+        assert_eq!(store.get(), FrozenLatents::default());
+        store.set(serde_json::from_str(&saved).unwrap());
+        assert!(store.loaded().factors[Factor::Timbre as usize]);
+        assert_eq!(holder.frame(true, Some(&[7.0, 8.0])), held);
+        // One that does not fit is not played.
+        let mut other = Holder::new(Factor::Timbre, 3, Arc::clone(&store));
+        assert!(!store.loaded().factors[Factor::Timbre as usize]);
+        let live = [7.0, 8.0, 9.0];
+        assert_eq!(other.frame(true, Some(&live)), Some(&live[..]));
     }
 
     #[test]

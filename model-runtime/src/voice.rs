@@ -45,11 +45,15 @@ pub(crate) fn guided_config(
     }
 }
 
-/// The controls that the guided voice uses.
+/// The controls of a frame of the guided voice, or of a remix without a network.
 pub(crate) fn frame_controls(controls: &Controls) -> FrameControls {
     FrameControls {
         harmony: controls[Factor::Harmony].share,
         rhythm: controls[Factor::Rhythm].share,
+        timbre: controls[Factor::Timbre].share,
+        pitch: controls[Factor::Pitch].share,
+        variation: controls[Factor::Variation].share,
+        freezes_timbre: controls[Factor::Timbre].loop_beats.is_some(),
         transpose_semitones: controls.transpose_semitones,
     }
 }

@@ -31,7 +31,7 @@ fn guided(criterion: &mut Criterion) {
         let controls = FrameControls {
             harmony: 0.5,
             rhythm: 0.5,
-            transpose_semitones: 0,
+            ..FrameControls::default()
         };
         let decoded = LogMel::from_values(128, vec![0.0; frames * 128]).expect("whole frames");
         let mut out = vec![Vec::new(); 2];

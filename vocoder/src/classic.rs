@@ -1,10 +1,12 @@
-//! Remixes without a network: by swapping harmonic and percussive parts, or by spectral morphing. They are the
-//! baselines of the evaluation (Wu, DAFx 2023, table 2), and an option for machines too slow for a network.
+//! Remixes without a network: by swapping harmonic and percussive parts, by spectral morphing, or by an exchange of spectral
+//! envelopes. They are the baselines of the evaluation (Wu, DAFx 2023, table 2), and an option for machines too slow for a
+//! network.
 //!
 //! A *frame* is an analysis window of about 46 ms at the audio's own rate; four of them overlap. With low-delay windows, only
 //! the middle of a frame is used for the output, and the median filter along time leans to the past.
 
 mod envelope;
+mod timbre;
 
 use std::collections::VecDeque;
 
@@ -18,12 +20,19 @@ use crate::stft::{FrameTransform, OverlapAdd, magnitude_of};
 use crate::window::AnalysisWindow;
 
 use envelope::Envelope;
+use timbre::Timbre;
+
+pub use timbre::COLOUR_BANDS;
 
 /// Longest frame.
 const FRAME_SECONDS: f64 = 0.0465;
-/// Number of overlapping frames. Morphing with low-delay windows needs more: the shorter its hop, the less it is late.
+/// Number of overlapping frames. Methods without look-ahead have more with low-delay windows: the shorter the hop, the less they
+/// are late.
 const OVERLAP: usize = 4;
-const LOW_DELAY_MORPHING_OVERLAP: usize = 8;
+const LOW_DELAY_OVERLAP: usize = 8;
+/// Quefrency of the cut of morphed envelopes. Slower variation over frequency belongs to the envelope, faster variation to the
+/// partials of tones above about 500 Hz.
+const MORPHING_CUT_SECONDS: f64 = 0.002;
 /// Length of the median filters, in frames along time and in bins along frequency.
 const MEDIAN_FRAMES: usize = 13;
 const MEDIAN_BINS: usize = 31;
@@ -40,6 +49,21 @@ pub enum Method {
     /// Cross-synthesis as in IRCAM's ASAP: the spectrum of the harmony source, with its phases, is multiplied by the
     /// magnitudes of the rhythm source. The product then gets the spectral envelope of the rhythm source.
     Morphing,
+    /// Cross-synthesis by spectral envelopes, like a vocoder: the fine structure of one source with the colour, that is the
+    /// smooth envelope averaged over two seconds, of another, and level and colour over time of either. The loudness follows the
+    /// source of the variation. With all knobs at the main input, the output is that input.
+    ///
+    /// The envelope is the "true envelope" of Roebel and Rodet (DAFx 2005). Of two colours, levels or deviations, the knobs
+    /// between their ends take the geometric mean; of two fine structures the sum, because a product would sound neither note.
+    /// Transposition shifts the fine structure (Laroche and Dolson, WASPAA 1999) and leaves the envelope.
+    Timbre,
+}
+
+/// Decides which colour is played, for [`Method::Timbre`]. A colour has [`COLOUR_BANDS`] values.
+pub trait Palette: Send {
+    /// Takes the colour of the next frame, unless the source that the knob chooses was not heard yet. Returns the colour to play
+    /// in its place, if any.
+    fn colour(&mut self, is_frozen: bool, live: Option<&[f32]>) -> Option<&[f32]>;
 }
 
 /// A remix without a network, as a stream. The output is the same, bit for bit, however the audio is split into pushes.
@@ -142,7 +166,7 @@ impl ClassicRemix {
         let n_fft = 1 << longest.ilog2();
         let n_bins = n_fft / 2 + 1;
         let overlap = match (method, window) {
-            (Method::Morphing, AnalysisWindow::LowDelay) => LOW_DELAY_MORPHING_OVERLAP,
+            (Method::Morphing | Method::Timbre, AnalysisWindow::LowDelay) => LOW_DELAY_OVERLAP,
             _ => OVERLAP,
         };
         let hop_samples = n_fft / overlap;
@@ -166,8 +190,7 @@ impl ClassicRemix {
                 median_bins: MEDIAN_BINS,
                 ..HpssConfig::default()
             },
-            // Morphing needs no separation.
-            Method::Morphing => HpssConfig {
+            Method::Morphing | Method::Timbre => HpssConfig {
                 median_frames: 1,
                 median_bins: 1,
                 ..HpssConfig::default()
@@ -180,8 +203,9 @@ impl ClassicRemix {
             mixed: vec![Complex32::default(); channels * n_bins],
             magnitude: vec![0.0; n_bins],
             largest: vec![0.0; n_bins],
-            wanted: Envelope::new(n_fft, sample_rate_hz),
-            found: Envelope::new(n_fft, sample_rate_hz),
+            wanted: Envelope::new(n_fft, sample_rate_hz, MORPHING_CUT_SECONDS),
+            found: Envelope::new(n_fft, sample_rate_hz, MORPHING_CUT_SECONDS),
+            timbre: Timbre::new(sample_rate_hz, n_fft, hop_samples, channels),
         };
         let sources = [
             Source::new(channels, n_bins, &hpss)?,
@@ -201,6 +225,13 @@ impl ClassicRemix {
             transform,
             pushed_samples: 0,
         })
+    }
+
+    /// Lets `palette` decide which colours are played.
+    #[must_use]
+    pub fn with_palette(mut self, palette: Box<dyn Palette>) -> Self {
+        self.synthesis.mixer.timbre.set_palette(palette);
+        self
     }
 
     /// Distance between frame centres. The first centre is half a hop after the first sample.
@@ -297,6 +328,7 @@ impl ClassicRemix {
     pub fn reset(&mut self) {
         self.sources.iter_mut().for_each(Source::reset);
         self.synthesis.controls.clear();
+        self.synthesis.mixer.timbre.reset();
         self.synthesis.frames = 0;
         self.synthesis.output.reset();
         self.pushed_samples = 0;
@@ -335,6 +367,7 @@ struct Mixer {
     /// The target envelope of a morphed frame, and its current envelope.
     wanted: Envelope,
     found: Envelope,
+    timbre: Timbre,
 }
 
 impl Mixer {
@@ -348,6 +381,7 @@ impl Mixer {
         match self.method {
             Method::Separation => self.exchange(harmony, rhythm, main, sidechain),
             Method::Morphing => self.morph(harmony, rhythm, main, sidechain),
+            Method::Timbre => self.timbre.mix(controls, main, sidechain, &mut self.mixed),
         }
         &mut self.mixed
     }
@@ -435,6 +469,9 @@ mod tests {
         let controls = |_: usize| FrameControls {
             harmony: knobs[0],
             rhythm: knobs[1],
+            timbre: knobs[0],
+            pitch: knobs[1],
+            variation: knobs[1],
             ..FrameControls::default()
         };
         for (a, b) in a.chunks(cut).zip(b.chunks(cut)) {
@@ -450,7 +487,7 @@ mod tests {
     }
 
     fn all() -> impl Iterator<Item = (Method, AnalysisWindow)> {
-        let methods = [Method::Separation, Method::Morphing];
+        let methods = [Method::Separation, Method::Morphing, Method::Timbre];
         methods
             .into_iter()
             .flat_map(|method| WINDOWS.map(|window| (method, window)))
@@ -476,7 +513,7 @@ mod tests {
 
     #[test]
     fn low_delay_windows_are_less_than_half_as_late_and_the_lag_is_the_stated_one() {
-        for method in [Method::Separation, Method::Morphing] {
+        for method in [Method::Separation, Method::Morphing, Method::Timbre] {
             let [long, short] = WINDOWS.map(|window| {
                 let mut remix = ClassicRemix::new(method, window, RATE_HZ, 1).unwrap();
                 let mut out = [Vec::new()];
@@ -495,15 +532,15 @@ mod tests {
     }
 
     #[test]
-    fn separation_with_both_knobs_on_one_source_is_that_source() {
-        for window in WINDOWS {
+    fn separation_and_timbre_with_all_knobs_on_one_source_are_that_source() {
+        for (method, window) in all().filter(|(method, _)| *method != Method::Morphing) {
             let (a, b) = (noise(1, 20_000), clicks(4000, 20_000));
             for (knob, source) in [(0.0, &a), (1.0, &b)] {
-                let out = remix((Method::Separation, window), &a, &b, [knob, knob], 512);
+                let out = remix((method, window), &a, &b, [knob, knob], 512);
                 let error: Vec<f32> = out.iter().zip(source).map(|(x, y)| x - y).collect();
                 assert!(
                     energy(&error) < 1e-9 * energy(source),
-                    "{knob}: {}",
+                    "{method:?}, {knob}: {}",
                     energy(&error)
                 );
             }

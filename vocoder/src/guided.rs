@@ -14,10 +14,10 @@
 mod assignment;
 mod bands;
 mod grid;
-mod levels;
+pub(crate) mod levels;
 mod mixer;
 mod shaped;
-mod shift;
+pub(crate) mod shift;
 mod strokes;
 
 use std::collections::VecDeque;
@@ -128,6 +128,15 @@ pub struct FrameControls {
     pub harmony: f32,
     /// Source of the rhythm: 0 is the main input, 1 the sidechain.
     pub rhythm: f32,
+    /// Source of the colour for [`Method::Timbre`](crate::classic::Method::Timbre): 0 is the main input, 1 the sidechain. Like
+    /// the next two, of no effect on other methods and voices.
+    pub timbre: f32,
+    /// Source of the fine structure.
+    pub pitch: f32,
+    /// Source of level and colour over time.
+    pub variation: f32,
+    /// Whether the colour is frozen.
+    pub freezes_timbre: bool,
     /// Pitch shift of all parts except the percussive one, in semitones. The decoded mel must be transposed already.
     pub transpose_semitones: i32,
 }

@@ -21,7 +21,7 @@ fn knobs(harmony: f32, rhythm: f32) -> FrameControls {
     FrameControls {
         harmony,
         rhythm,
-        transpose_semitones: 0,
+        ..FrameControls::default()
     }
 }
 

@@ -29,6 +29,7 @@ fn sound(rate_hz: u32, channels: usize, transpose_semitones: i32) -> Vec<Vec<f32
         harmony: 0.1,
         rhythm: (frame as f32 / 20.0).min(1.0),
         transpose_semitones,
+        ..FrameControls::default()
     });
     let mut voice = GuidedVoice::new(&GuidedConfig::new(mel.clone(), rate_hz, channels))
         .unwrap()

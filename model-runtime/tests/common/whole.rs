@@ -112,6 +112,7 @@ fn guided(
         harmony: settings.controls[Factor::Harmony].share,
         rhythm: settings.controls[Factor::Rhythm].share,
         transpose_semitones: settings.controls.transpose_semitones,
+        ..FrameControls::default()
     };
     let [main, sidechain] = [main, sidechain].map(slices);
     let mut voice = GuidedVoice::new(&config).unwrap().with_spectra();

@@ -352,7 +352,7 @@ fn ratio_or_one(a: f64, b: f64) -> f64 {
 }
 
 /// Loudness of `spectra`, channel by channel.
-pub(super) fn loudness(spectra: &[Complex32], weights: &[f32]) -> f64 {
+pub(crate) fn loudness(spectra: &[Complex32], weights: &[f32]) -> f64 {
     let mut loudness = 0.0;
     for spectrum in spectra.chunks_exact(weights.len()) {
         loudness += vectorized!(sum(spectrum, [weights], |bin, [weight]| {
@@ -363,7 +363,7 @@ pub(super) fn loudness(spectra: &[Complex32], weights: &[f32]) -> f64 {
 }
 
 /// Loudness weights of the bins of frames of `n_fft` samples.
-pub(super) fn loudness_weights(sample_rate_hz: f64, n_fft: usize) -> impl Iterator<Item = f32> {
+pub(crate) fn loudness_weights(sample_rate_hz: f64, n_fft: usize) -> impl Iterator<Item = f32> {
     let bin_hz = sample_rate_hz / n_fft as f64;
     (0..=n_fft / 2).map(move |bin| loudness_weight(bin as f64 * bin_hz) as f32)
 }

@@ -9,7 +9,7 @@ use std::f32::consts::TAU;
 use realfft::num_complex::Complex32;
 
 /// Shifts spectra, frame by frame.
-pub(super) struct PitchShift {
+pub(crate) struct PitchShift {
     n_fft: usize,
     /// Energy of a bin over all channels.
     energy: Vec<f32>,
@@ -29,7 +29,7 @@ struct Region {
 }
 
 impl PitchShift {
-    pub(super) fn new(n_fft: usize, channels: usize) -> Self {
+    pub(crate) fn new(n_fft: usize, channels: usize) -> Self {
         let n_bins = n_fft / 2 + 1;
         Self {
             n_fft,
@@ -41,12 +41,12 @@ impl PitchShift {
     }
 
     /// Resets the phases.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.turns.fill(0.0);
     }
 
     /// Shifts `spectra`, channel by channel, by `semitones`. The frame before began `hop_samples` earlier.
-    pub(super) fn shift(
+    pub(crate) fn shift(
         &mut self,
         spectra: &[Complex32],
         semitones: i32,
