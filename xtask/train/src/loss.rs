@@ -28,19 +28,21 @@ pub enum Reconstruction {
 pub struct Loss {
     /// Kind of the reconstruction loss; its weight is one.
     pub reconstruction: Reconstruction,
-    /// Weight of the harmony latent's divergence from the standard normal, per element.
-    pub kl_harmony: f64,
+    /// Weight of the harmony latent's divergence from the standard normal, per element; none for a network without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl_harmony: Option<f64>,
     /// The same for the rhythm latent.
-    pub kl_rhythm: f64,
-    /// The same for the timbre latent; for a network without it, none.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub kl_timbre: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl_rhythm: Option<f64>,
+    /// The same for the timbre latent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl_timbre: Option<f64>,
     /// The same for the pitch latent.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub kl_pitch: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl_pitch: Option<f64>,
     /// The same for the variation latent.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub kl_variation: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl_variation: Option<f64>,
     /// Weight of the cycle consistency: the harmony of one crop and the rhythm of the next are decoded together, and
     /// the result should encode to the same latents. Squared distance divided by the latents' variance.
     #[serde(default)]
@@ -53,10 +55,6 @@ pub struct Loss {
     /// table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guide: Option<Guide>,
-}
-
-fn is_zero(value: &f64) -> bool {
-    *value == 0.0
 }
 
 /// A pull of the harmony latent's mean to [`PitchGuide::pattern`], as squared distance per element.
@@ -77,8 +75,8 @@ impl Guide {
 }
 
 impl Loss {
-    /// Weight of a latent's divergence from the standard normal, per element.
-    pub fn kl(&self, factor: Factor) -> f64 {
+    /// Weight of a latent's divergence from the standard normal, per element, if it is given.
+    pub fn kl(&self, factor: Factor) -> Option<f64> {
         match factor {
             Factor::Harmony => self.kl_harmony,
             Factor::Rhythm => self.kl_rhythm,
@@ -220,7 +218,7 @@ pub fn step_loss(
     let kl = latents.try_map(|_, latent| latent.kl())?;
     let mut total = reconstruction.clone();
     for (factor, kl) in kl.iter() {
-        total = (total + (kl * weights.kl(factor))?)?;
+        total = (total + (kl * weights.kl(factor).unwrap_or_default())?)?;
     }
     if let Some((guide, weight)) = guide {
         let pattern = guide.pattern(&views.views[Factor::Harmony])?;
@@ -374,6 +372,23 @@ pub fn validate(network: &dyn Network, batches: &[Views]) -> Result<Validation> 
     Ok(mean)
 }
 
+/// Mean absolute difference between the targets and what is decoded from the views, nepers: that of a conversion, if the views
+/// are different sounds.
+pub fn converted_l1(network: &dyn Network, batches: &[Views]) -> Result<f32> {
+    let mut sum = 0.0;
+    let mut size = 0;
+    for views in batches {
+        let latents = network.encode_views(&views.views)?;
+        let means = latents
+            .try_map(|factor, latent| views.transpose_back(network, factor, &latent.mean))?;
+        let difference = (network.decode(&means)? - &views.target)?.abs()?;
+        let crops = views.target.dim(0)?;
+        sum += crops as f32 * difference.mean_all()?.to_scalar::<f32>()?;
+        size += crops;
+    }
+    Ok(sum / size as f32)
+}
+
 /// Mean squared distance divided by the variance, a scalar.
 fn drift(of: &Tensor, from: &Tensor) -> Result<Tensor> {
     let variance = from.broadcast_sub(&from.mean_all()?)?.sqr()?.mean_all()?;
@@ -456,11 +471,11 @@ mod tests {
         };
         let weights = Loss {
             reconstruction: Reconstruction::L1,
-            kl_harmony: 0.0,
-            kl_rhythm: 0.0,
-            kl_timbre: 0.0,
-            kl_pitch: 0.0,
-            kl_variation: 0.0,
+            kl_harmony: Some(0.0),
+            kl_rhythm: Some(0.0),
+            kl_timbre: None,
+            kl_pitch: None,
+            kl_variation: None,
             cycle: 0.0,
             consistency: 1.0,
             guide: None,
@@ -537,11 +552,11 @@ mod tests {
         };
         let weights = Loss {
             reconstruction: Reconstruction::L1,
-            kl_harmony: 0.01,
-            kl_rhythm: 0.01,
-            kl_timbre: 0.0,
-            kl_pitch: 0.0,
-            kl_variation: 0.0,
+            kl_harmony: Some(0.01),
+            kl_rhythm: Some(0.01),
+            kl_timbre: None,
+            kl_pitch: None,
+            kl_variation: None,
             cycle,
             consistency,
             guide: None,

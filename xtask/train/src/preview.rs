@@ -48,17 +48,25 @@ impl Preview {
         let picture = folder.join(format!("step-{step:06}.png"));
         self.draw(&picture, &**model.network(), &model.header().mel)?;
 
-        let remixer = Remixer::new(model);
+        let [first, others @ ..] = model.network().factors() else {
+            anyhow::bail!("expected a network with factors, found none");
+        };
+        let first = first.factor;
+        let mut settings = RemixSettings::default();
+        for other in others {
+            settings.controls[other.factor].share = 1.0;
+        }
+        let remixer = Remixer::new(Arc::clone(&model));
         let remixes = [
-            ("reconstruction", &self.main, &self.main),
-            ("main-harmony", &self.main, &self.sidechain),
-            ("sidechain-harmony", &self.sidechain, &self.main),
+            ("reconstruction".to_owned(), &self.main, &self.main),
+            (format!("main-{first}"), &self.main, &self.sidechain),
+            (format!("sidechain-{first}"), &self.sidechain, &self.main),
         ];
         let write = |name: &str, clip: &AudioClip| {
             audio_writer::write_wav(&folder.join(name), clip, WavFormat::Pcm16)
         };
-        for (name, harmony, rhythm) in remixes {
-            let remix = remixer.remix(harmony, rhythm, &RemixSettings::default())?;
+        for (name, first, others) in remixes {
+            let remix = remixer.remix(first, others, &settings)?;
             write(&format!("step-{step:06}-{name}.wav"), &remix)?;
         }
         write("main.wav", &self.main)?;
@@ -85,13 +93,19 @@ impl Preview {
             Ok(to_log_mels(&network.decode(&swapped)?)?.remove(0))
         };
         let decoded = [decode(&a, &a)?, decode(&a, &b)?, decode(&b, &a)?];
-        let [reconstruction, main_harmony, sidechain_harmony] = &decoded;
+        let [reconstruction, of_main, of_sidechain] = &decoded;
+        let others = network.factors()[1..].iter();
+        let others: Vec<&str> = others.map(|layout| layout.factor.name()).collect();
+        let others = others.join(" and ");
+        let swap =
+            |own: &str, other: &str| format!("The {first} of {own}, the {others} of {other}");
+        let swaps = [swap("main", "sidechain"), swap("sidechain", "main")];
         let panels = [
             ("Main", &main),
             ("Sidechain", &sidechain),
             ("Main, reconstructed", reconstruction),
-            ("Harmony of main, rhythm of sidechain", main_harmony),
-            ("Harmony of sidechain, rhythm of main", sidechain_harmony),
+            (&swaps[0], of_main),
+            (&swaps[1], of_sidechain),
         ]
         .map(|(title, log_mel)| MelPanel { title, log_mel });
         plot::plot_log_mels(path, &panels, mel)

@@ -13,7 +13,7 @@ use model_runtime::{Architecture, Model};
 
 use crate::assemble;
 use crate::checkpoint::{self, CheckpointHeader};
-use crate::dataset::{Dataset, Split};
+use crate::dataset::{Dataset, Partition, Split};
 use crate::device::DeviceName;
 use crate::parameters::Parameters;
 use crate::recipe::Recipe;
@@ -35,8 +35,8 @@ pub struct Train {
     /// Training recipe, e.g. xtask/recipes/graft.toml.
     recipe: PathBuf,
     /// Folders of music, searched recursively, in any format that Graft reads. Recipes with a table [midi] also use MIDI
-    /// files, as files or in .tar.gz archives.
-    #[arg(long, required = true, num_args = 1.., value_name = "DIR")]
+    /// files, as files or in .tar.gz archives. Only recipes with a table [phrases] need none, unless they have a music_share.
+    #[arg(long, num_args = 1.., value_name = "DIR")]
     data: Vec<PathBuf>,
     /// Folders of drum loops to mix into the music, for recipes with drums_share.
     #[arg(long, num_args = 1.., value_name = "DIR")]
@@ -76,6 +76,13 @@ impl Train {
             (None, minutes) => bail!("--minutes: expected a number above 0, found {minutes:?}"),
         };
         let recipe = Recipe::load(&self.recipe)?;
+        ensure!(
+            recipe.needs_music() != self.data.is_empty(),
+            match recipe.needs_music() {
+                true => "--data: the recipe needs folders of music",
+                false => "--data: the recipe uses no recordings",
+            }
+        );
         let exists = checkpoint::path(&self.run).exists();
         let folder = self.run.display();
         ensure!(
@@ -96,18 +103,15 @@ impl Train {
         fs::create_dir_all(&self.run).with_context(|| format!("cannot create {folder}"))?;
 
         let mel = header.recipe.mel().clone();
-        let cache = workspace::cache("audio");
-        let dataset = Dataset::load(&self.data, &cache, mel.sample_rate_hz)?;
         let crop_samples = crop_frames(&header.recipe, reconstructor.clone()) * mel.hop_length;
-        let seed = header.recipe.seed();
-        let split = Split::load_or_draw(&self.run, &dataset, seed, crop_samples)?;
-        if let Some(cut) = &split.recording {
-            println!("{cut}");
-        }
-        let parts = dataset.partition(&split).with_context(|| {
-            format!("the data does not match the split of {folder}: name the folders that the run began with")
-        })?;
-        let parts = parts.with_short_files_joined(crop_samples);
+        let parts = match header.recipe.needs_music() {
+            true => self.music(&header, crop_samples)?,
+            false => Partition {
+                training: Vec::new(),
+                validation: Vec::new(),
+                sample_rate_hz: mel.sample_rate_hz,
+            },
+        };
         match header.recipe.clone() {
             Recipe::Network(recipe) => {
                 let material = NetworkMaterial {
@@ -135,6 +139,23 @@ impl Train {
                 Run::new(&self.run, header, trainee)?.train(until)
             }
         }
+    }
+
+    /// The recordings, for training and for validation. They are at least as long as a crop.
+    fn music(&self, header: &CheckpointHeader, crop_samples: usize) -> Result<Partition> {
+        let folder = self.run.display();
+        let cache = workspace::cache("audio");
+        let sample_rate_hz = header.recipe.mel().sample_rate_hz;
+        let dataset = Dataset::load(&self.data, &cache, sample_rate_hz)?;
+        let seed = header.recipe.seed();
+        let split = Split::load_or_draw(&self.run, &dataset, seed, crop_samples)?;
+        if let Some(cut) = &split.recording {
+            println!("{cut}");
+        }
+        let parts = dataset.partition(&split).with_context(|| {
+            format!("the data does not match the split of {folder}: name the folders that the run began with")
+        })?;
+        Ok(parts.with_short_files_joined(crop_samples))
     }
 
     /// The model that decodes mels (`--from`), if there is one.

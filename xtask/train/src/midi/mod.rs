@@ -203,6 +203,36 @@ pub fn load_annotated(
     Ok(annotated.collect())
 }
 
+/// Renders arrangements at their first transposition, without drums, or reads them from the cache. Nothing is returned for silent
+/// ones, which are reported on the terminal by their names.
+///
+/// # Errors
+///
+/// Returns an error if the system has no sound font, or a file cannot be read or written.
+pub fn render_all(
+    arrangements: Vec<(String, Arrangement)>,
+    seconds: f64,
+    cache_folder: &Path,
+    sample_rate_hz: u32,
+) -> Result<Vec<Option<Pcm>>> {
+    let sound_font = render::find_sound_font()?;
+    let workshop = Workshop {
+        seconds,
+        sample_rate_hz,
+        sound_font: &sound_font,
+    };
+    let plans = arrangements.into_iter().map(|(name, arrangement)| Plan {
+        name,
+        arrangement,
+        chords: None,
+    });
+    let clips = workshop.rendered(&plans.collect::<Vec<_>>(), cache_folder)?;
+    let pitched = clips
+        .into_iter()
+        .map(|clip| Some(clip?.pitched.remove(0).1));
+    Ok(pitched.collect())
+}
+
 /// Plans clips and renders them, or reads them from the cache.
 fn clips(
     sources: Vec<Vec<files::MidiFile>>,

@@ -110,6 +110,17 @@ impl Recipe {
         }
     }
 
+    /// Whether it trains on recordings.
+    pub fn needs_music(&self) -> bool {
+        match self {
+            Self::Network(recipe) => {
+                let phrases = recipe.phrases.as_ref();
+                phrases.is_none_or(|phrases| phrases.music_share > 0.0)
+            }
+            Self::Voice(_) | Self::Magnitudes(_) => true,
+        }
+    }
+
     /// Kind and sizes of the trained part, as text.
     pub fn trained(&self) -> String {
         match self {

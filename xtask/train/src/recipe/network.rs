@@ -1,7 +1,7 @@
 //! Recipes for an encoder and decoder.
 
 use anyhow::{Result, ensure};
-use model_runtime::Architecture;
+use model_runtime::{Architecture, Factor};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -13,6 +13,8 @@ use crate::adversary::AdversaryConfig;
 use crate::discriminator;
 use crate::loss::{Guide, Loss};
 use crate::midi::MidiSettings;
+use crate::phrases::PhraseSettings;
+use crate::phrases::sampler::PhraseCropSettings;
 use crate::sampler::CropSettings;
 use vocoder::MelConfig;
 
@@ -35,6 +37,9 @@ pub struct NetworkRecipe {
     /// Crops rendered from MIDI files; none without this table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub midi: Option<Midi>,
+    /// Phrases that several instruments play, for the network for timbre; no other network has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phrases: Option<Phrases>,
     /// Crops analysed as in the latency mode Live; none without this table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<Analysis>,
@@ -126,6 +131,35 @@ pub struct Midi {
     pub seconds: f64,
     /// Number of transpositions per clip.
     pub transpositions: usize,
+}
+
+/// Random melodies, each rendered by several General MIDI programs. A crop is a *pair* unless it is one sound: the target is one
+/// program's rendering, the pitch encoder hears the same notes by another program, and the timbre encoder another phrase by the
+/// program of the target.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Phrases {
+    /// Number of phrases.
+    pub count: usize,
+    /// Length of a phrase in seconds.
+    pub seconds: f64,
+    /// Programs that play each phrase.
+    pub programs_per_phrase: usize,
+    /// Share of the notes that are chords.
+    pub chord_share: f64,
+    /// Numbers of the programs to train on, from 0.
+    pub programs: Vec<u8>,
+    /// Numbers of the programs that are kept for the validation.
+    pub held_out_programs: Vec<u8>,
+    /// Share of the pairs whose variation encoder hears the target, through a random equaliser. That of the others hears what the
+    /// pitch encoder does.
+    pub own_variation_share: f64,
+    /// Share of the crops that are one rendering: pitch and variation encoder hear it through a random equaliser, the timbre
+    /// encoder at another pitch.
+    pub unpaired_share: f64,
+    /// Share of the crops that are one sound from the recordings (`--data`), heard in the same way.
+    #[serde(default)]
+    pub music_share: f64,
 }
 
 /// Analysis of the crops, so that one model serves all latency settings.
@@ -226,6 +260,33 @@ impl NetworkRecipe {
         if let Some(adversarial) = &self.adversarial {
             adversarial.check(&self.crops)?;
         }
+        let is_timbre = matches!(self.network, Architecture::Timbre(_));
+        ensure!(
+            is_timbre == self.phrases.is_some(),
+            "phrases: expected this table for the network \"timbre\" and for no other, found {:?} for {:?}",
+            self.phrases,
+            self.network
+        );
+        ensure!(
+            !is_timbre || self.midi.is_none() && self.crops.drums_share == 0.0,
+            "phrases: expected neither a table [midi] nor a drums_share beside it, found {:?} and {}",
+            self.midi,
+            self.crops.drums_share
+        );
+        if let Some(settings) = self.phrase_settings() {
+            settings.check()?;
+        }
+        let factors = match is_timbre {
+            true => [Factor::Timbre, Factor::Pitch, Factor::Variation].as_slice(),
+            false => &[Factor::Harmony, Factor::Rhythm],
+        };
+        for factor in Factor::ALL {
+            let (is_needed, found) = (factors.contains(&factor), self.loss.kl(factor));
+            ensure!(
+                is_needed == found.is_some(),
+                "loss: expected the weights of the divergences of {factors:?}, found {found:?} for kl_{factor}"
+            );
+        }
         Ok(())
     }
 
@@ -249,6 +310,37 @@ impl NetworkRecipe {
             max_shift_semitones: self.crops.max_shift_semitones,
             swaps: midi.swaps_share > 0.0,
             seed: self.crops.seed,
+        })
+    }
+
+    /// Settings for rendering phrases, if the recipe uses them.
+    pub fn phrase_settings(&self) -> Option<PhraseSettings> {
+        self.phrases.as_ref().map(|phrases| PhraseSettings {
+            phrases: phrases.count,
+            seconds: phrases.seconds,
+            programs_per_phrase: phrases.programs_per_phrase,
+            chord_share: phrases.chord_share,
+            programs: phrases.programs.clone(),
+            held_out_programs: phrases.held_out_programs.clone(),
+            seed: self.crops.seed,
+        })
+    }
+
+    /// Settings for the sampler of crops of phrases, if the recipe uses them.
+    pub fn phrase_crop_settings(&self) -> Option<PhraseCropSettings> {
+        let crops = &self.crops;
+        self.phrases.as_ref().map(|phrases| PhraseCropSettings {
+            batch: crops.batch,
+            frames: crops.frames,
+            max_shift: crops.max_shift_semitones,
+            unshifted_share: crops.unshifted_share,
+            gain_nepers: crops.gain_nepers,
+            equaliser_db: crops.equaliser_db,
+            own_variation_share: phrases.own_variation_share,
+            unpaired_share: phrases.unpaired_share,
+            music_share: phrases.music_share,
+            live_share: self.analysis.as_ref().map_or(0.0, |a| a.live_share),
+            seed: crops.seed,
         })
     }
 
@@ -293,5 +385,56 @@ mod tests {
         assert_eq!(live_share(&recipe("")), 0.0);
         assert_eq!(live_share(&recipe("[analysis]\nlive_share = 0.4\n")), 0.4);
         assert!(Recipe::parse(&recipe("[analysis]\nlife_share = 0.4\n")).is_err());
+    }
+
+    #[test]
+    fn the_network_for_timbre_trains_on_phrases_with_weights_for_its_own_factors() {
+        let text = include_str!("../../../recipes/timbre.toml");
+        let recipe = Recipe::parse(text).unwrap();
+        assert!(!recipe.needs_music());
+        let changed = |change: &dyn Fn(&mut toml::Table)| {
+            let mut tables = toml::from_str::<toml::Table>(text).unwrap();
+            change(&mut tables);
+            Recipe::parse(&toml::to_string(&tables).unwrap())
+        };
+        let loss = |tables: &mut toml::Table, name: &str, weight: Option<f64>| {
+            let loss = tables["loss"].as_table_mut().unwrap();
+            match weight {
+                Some(weight) => loss.insert(name.to_owned(), weight.into()),
+                None => loss.remove(name),
+            };
+        };
+        let phrases = |tables: &mut toml::Table, name: &str, value: toml::Value| {
+            let phrases = tables["phrases"].as_table_mut().unwrap();
+            phrases.insert(name.to_owned(), value);
+        };
+        let with_music = changed(&|tables| phrases(tables, "music_share", 0.2.into())).unwrap();
+        assert!(with_music.needs_music());
+        for (change, named) in [
+            (
+                &(|tables: &mut toml::Table| {
+                    tables.remove("phrases");
+                }) as &dyn Fn(&mut toml::Table),
+                "phrases",
+            ),
+            (&|tables| loss(tables, "kl_pitch", None), "kl_pitch"),
+            (&|tables| loss(tables, "kl_rhythm", Some(0.1)), "kl_rhythm"),
+            (
+                &|tables| phrases(tables, "held_out_programs", vec![0].into()),
+                "program 0",
+            ),
+            (
+                &|tables| phrases(tables, "programs_per_phrase", 1.into()),
+                "two programs",
+            ),
+        ] {
+            let error = format!("{:#}", changed(change).err().unwrap());
+            assert!(error.contains(named), "{named}: {error}");
+        }
+        let tables = toml::from_str::<toml::Table>(text).unwrap();
+        let mut music = toml::from_str::<toml::Table>(RECIPE).unwrap();
+        music.insert("phrases".to_owned(), tables["phrases"].clone());
+        let error = Recipe::parse(&toml::to_string(&music).unwrap());
+        assert!(error.unwrap_err().to_string().contains("phrases"));
     }
 }

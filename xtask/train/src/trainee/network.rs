@@ -24,6 +24,8 @@ use crate::loss::{self, Networks, Views};
 use crate::midi::{self, Renderings};
 use crate::optim::{Adam, AdamConfig};
 use crate::parameters::Parameters;
+use crate::phrases::sampler::{PhraseSampler, conversion_batches};
+use crate::phrases::{self, Colour, Conversion, ConversionSettings};
 use crate::pitch_guide::PitchGuide;
 use crate::preview::Preview;
 use crate::recipe::network::{NetworkRecipe, Start};
@@ -54,6 +56,16 @@ pub struct NetworkTrainee {
     guide: Option<PitchGuide>,
     batches: BatchStream<Batch>,
     validation: Vec<Views>,
+    /// Sets of conversions with their truth, by name; only for networks that train on phrases.
+    conversions: Vec<(&'static str, Vec<Views>)>,
+    preview: Preview,
+}
+
+/// The batches of a network, and what it is judged by.
+struct Course {
+    batches: BatchStream<Batch>,
+    validation: Vec<Views>,
+    conversions: Vec<(&'static str, Vec<Views>)>,
     preview: Preview,
 }
 
@@ -110,36 +122,16 @@ impl NetworkTrainee {
             )?),
             _ => None,
         };
-        let mut settings = recipe.crop_settings();
-        let validation = validation_set(&material.parts.validation, &mel, &settings, &device)?;
-        let preview = Preview::new(&material.parts.validation, mel.sample_rate_hz)?;
-        let material = Material {
-            tracks: material.parts.training,
-            midi: match recipe.midi_settings() {
-                Some(settings) => {
-                    let cache = workspace::cache("midi");
-                    midi::load(material.data, &settings, &cache, mel.sample_rate_hz)?
-                }
-                None => Renderings::default(),
-            },
-            drums: load_loops(
-                material.drums,
-                &workspace::cache("audio"),
-                mel.sample_rate_hz,
-            )?,
+        let first_batch = header.total_steps();
+        let course = match recipe.phrases {
+            Some(_) => Course::of_phrases(&recipe, material, first_batch, &device)?,
+            None => Course::of_music(&recipe, material, first_batch, &device)?,
         };
-        // A recipe may ask for drums and MIDI files; training also works without them.
-        if settings.drums_share > 0.0 && material.drums.is_empty() {
-            println!("no drum loops given (--drums): training without them");
-            settings.drums_share = 0.0;
-        }
-        if recipe.midi.is_some() && material.midi.clips.is_empty() {
-            println!("no MIDI files in the data: training without them");
-            (settings.midi_share, settings.swaps_share) = (0.0, 0.0);
-        }
-        let sampler = CropSampler::new(&material, &mel, settings)?;
         Ok(Self {
-            batches: sampler.stream(header.total_steps()),
+            batches: course.batches,
+            validation: course.validation,
+            conversions: course.conversions,
+            preview: course.preview,
             recipe,
             device,
             parameters,
@@ -147,8 +139,6 @@ impl NetworkTrainee {
             optimiser,
             adversary,
             guide,
-            validation,
-            preview,
         })
     }
 
@@ -247,11 +237,17 @@ impl Trainee for NetworkTrainee {
                 Ok((frames, loss::validate(&*network, &self.validation)?.mel_l1))
             })
             .collect::<Result<BTreeMap<_, _>>>()?;
-        let figures = json!({ "validation": v.to_json(), "mel_l1_by_look_ahead_frames": limited });
+        let mut figures =
+            json!({ "validation": v.to_json(), "mel_l1_by_look_ahead_frames": limited });
         let limited = limited
             .iter()
             .map(|(frames, mel_l1)| format!(", {mel_l1:.3} with {frames} frames of look-ahead"));
         let mut line = format!("mel L1 {:.3}{}", v.mel_l1, limited.collect::<String>());
+        for (programs, views) in &self.conversions {
+            let mel_l1 = loss::converted_l1(&*network, views)?;
+            figures["validation"][format!("mel_l1_converted_{programs}")] = json!(mel_l1);
+            line += &format!(", converted to {programs} programs {mel_l1:.3}");
+        }
         for (factor, v) in v.factors.iter() {
             line += &format!(
                 "; {factor}: mel L1 without {:.3}, drift transposed {:.2} / not {:.2}, KL {:.3}",
@@ -274,6 +270,110 @@ impl Trainee for NetworkTrainee {
             state.extend(adversary.state()?);
         }
         Ok(state)
+    }
+}
+
+impl Course {
+    /// Crops of music, and of MIDI files.
+    fn of_music(
+        recipe: &NetworkRecipe,
+        material: NetworkMaterial,
+        first_batch: u64,
+        device: &Device,
+    ) -> Result<Self> {
+        let mel = &recipe.mel;
+        let mut settings = recipe.crop_settings();
+        let validation = validation_set(&material.parts.validation, mel, &settings, device)?;
+        let preview = Preview::new(&material.parts.validation, mel.sample_rate_hz)?;
+        let material = Material {
+            tracks: material.parts.training,
+            midi: match recipe.midi_settings() {
+                Some(settings) => {
+                    let cache = workspace::cache("midi");
+                    midi::load(material.data, &settings, &cache, mel.sample_rate_hz)?
+                }
+                None => Renderings::default(),
+            },
+            drums: load_loops(
+                material.drums,
+                &workspace::cache("audio"),
+                mel.sample_rate_hz,
+            )?,
+        };
+        // A recipe may ask for drums and MIDI files; training also works without them.
+        if settings.drums_share > 0.0 && material.drums.is_empty() {
+            println!("no drum loops given (--drums): training without them");
+            settings.drums_share = 0.0;
+        }
+        if recipe.midi.is_some() && material.midi.clips.is_empty() {
+            println!("no MIDI files in the data: training without them");
+            (settings.midi_share, settings.swaps_share) = (0.0, 0.0);
+        }
+        let sampler = CropSampler::new(&material, mel, settings)?;
+        Ok(Self {
+            batches: sampler.stream(first_batch),
+            validation,
+            conversions: Vec::new(),
+            preview,
+        })
+    }
+
+    /// Crops of phrases. The validation has other phrases of the same programs, and phrases of held-out ones.
+    fn of_phrases(
+        recipe: &NetworkRecipe,
+        material: NetworkMaterial,
+        first_batch: u64,
+        device: &Device,
+    ) -> Result<Self> {
+        let mel = &recipe.mel;
+        let missing = "expected a table [phrases]";
+        let settings = recipe.phrase_settings().context(missing)?;
+        let crops = recipe.phrase_crop_settings().context(missing)?;
+        let cache = workspace::cache("phrases");
+        let trained = phrases::render(&settings, &cache, mel.sample_rate_hz)?;
+        let conversions = |targets: &[u8], seed: u64| {
+            let wanted = ConversionSettings {
+                count: VALIDATION_CROPS,
+                seconds: settings.seconds,
+                voices: 1,
+                colour: Colour::Phrase,
+                seed,
+            };
+            phrases::conversions(
+                &settings.programs,
+                targets,
+                wanted,
+                &cache,
+                mel.sample_rate_hz,
+            )
+        };
+        // Other random numbers than those of the phrases to train on.
+        let seen = conversions(&settings.programs, !settings.seed)?;
+        let unseen = conversions(&settings.held_out_programs, !settings.seed - 1)?;
+        let views = |conversions: &[Conversion]| -> Result<Vec<Views>> {
+            let batches = conversion_batches(conversions, crops.frames, crops.batch, mel)?;
+            batches
+                .into_iter()
+                .map(|batch| Views::new(batch, device))
+                .collect()
+        };
+        let preview: Vec<Arc<Track>> = seen
+            .iter()
+            .map(|conversion| {
+                Arc::new(Track {
+                    path: PathBuf::from(conversion.source.name),
+                    artist: conversion.source.name.to_owned(),
+                    pcm: conversion.phrase.clone(),
+                })
+            })
+            .collect();
+        let sampler = PhraseSampler::new(trained, &material.parts.training, mel, crops.clone())?;
+        Ok(Self {
+            batches: sampler.stream(first_batch),
+            validation: views(&seen)?,
+            conversions: vec![("seen", views(&seen)?), ("unseen", views(&unseen)?)],
+            preview: Preview::new(&preview, mel.sample_rate_hz)?,
+        })
     }
 }
 

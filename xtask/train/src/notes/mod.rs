@@ -1,0 +1,3 @@
+//! Isolated notes.
+
+pub mod programs;
