@@ -17,6 +17,7 @@ pub mod loss;
 pub mod midi;
 pub mod optim;
 pub mod parameters;
+pub mod perturbation;
 pub mod pitch_guide;
 pub mod preview;
 mod product;
