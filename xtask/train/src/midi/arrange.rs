@@ -100,7 +100,8 @@ impl Message {
 pub const NOTE_OFF: u8 = 0x80;
 /// See [`NOTE_OFF`].
 pub const NOTE_ON: u8 = 0x90;
-const PROGRAM: u8 = 0xC0;
+/// Command for a change of the program.
+pub const PROGRAM: u8 = 0xC0;
 
 /// All messages of a clip, in order.
 #[derive(Debug, Clone, PartialEq)]
