@@ -2,7 +2,7 @@
 //! (Wu, DAFx 2023), and compares it with remixes made without a network.
 //!
 //! - Table 1, information about chords and onsets in the latents: [`songs`] with known [`chords`] and [`onsets`],
-//!   [`probe`]s of two [`gru`] layers, combined by [`disentanglement`];
+//!   [`probe`]s of two [GRU](graft_train::gru) layers, combined by [`disentanglement`];
 //! - Table 2, similarity of remixes to real music: [`pairs`] brought to one tempo ([`stretch`]) and into [`beat`] phase by
 //!   [`preparation`], [`baselines`] and [`model_methods`], a [`classifier`] for features, and their [`frechet`] distance;
 //! - what a remix is for: [`remixes`] compared with their [`sources`] by [`margins`], as [`mel_features`] where there is only a
@@ -23,7 +23,6 @@ mod disentanglement;
 mod evaluate;
 mod evaluate_levels;
 mod frechet;
-mod gru;
 mod judge;
 mod levels;
 mod loudness;

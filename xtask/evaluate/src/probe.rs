@@ -4,13 +4,12 @@
 use anyhow::{Context, Result, ensure};
 use candle_core::{D, Device, Tensor};
 use candle_nn::{Init, VarBuilder, loss, ops};
+use graft_train::gru::BiGru;
 use graft_train::optim::{Adam, AdamConfig};
 use graft_train::parameters::Parameters;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-
-use crate::gru::BiGru;
 
 /// Units per direction and layer.
 const HIDDEN: usize = 64;

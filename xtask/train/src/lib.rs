@@ -5,21 +5,28 @@ pub mod assemble;
 pub mod batches;
 pub mod checkpoint;
 pub mod critic;
+mod csv_table;
 pub mod curves;
 pub mod dataset;
 pub mod device;
 pub mod discriminator;
 pub mod equaliser;
 pub mod export;
+pub mod gru;
 pub mod import_hifigan;
 pub mod loss;
 pub mod midi;
 pub mod notes;
 pub mod optim;
 pub mod parameters;
+<<<<<<< HEAD
 pub mod phrases;
+=======
+pub mod perturbation;
+>>>>>>> tanaka
 pub mod pitch_guide;
 pub mod preview;
+mod product;
 pub mod recipe;
 pub mod run;
 pub mod sampler;
