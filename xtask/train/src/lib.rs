@@ -19,11 +19,8 @@ pub mod midi;
 pub mod notes;
 pub mod optim;
 pub mod parameters;
-<<<<<<< HEAD
-pub mod phrases;
-=======
 pub mod perturbation;
->>>>>>> tanaka
+pub mod phrases;
 pub mod pitch_guide;
 pub mod preview;
 mod product;
