@@ -17,7 +17,7 @@ use crate::generator::{Generator, GeneratorState};
 use crate::griffin_lim::GriffinLimStream;
 use crate::magnitudes::MagnitudeNetwork;
 use crate::mel::{LogMel, MelConfig};
-use crate::spectrum::Spectrum;
+use crate::spectrum::{Spectrum, limited};
 
 /// Look-ahead of the template.
 const LOOK_AHEAD_FRAMES: usize = 1;
@@ -101,7 +101,7 @@ impl GeneratedVoice {
     }
 
     /// As [`Self::push`], with a sound that the template starts from, if there is one and a template: one spectrum for
-    /// each frame.
+    /// each frame. Spectra may limit the bands of their frames.
     ///
     /// # Errors
     ///
@@ -115,7 +115,10 @@ impl GeneratedVoice {
         let starts_frames = starts.map_or(log_mel.frames(), <[_]>::len);
         check_length("spectra to start from", log_mel.frames(), starts_frames)
             .map_err(candle_core::Error::wrap)?;
-        let mut rest = log_mel.clone();
+        let mut rest = match starts {
+            Some(starts) => limited(log_mel, starts),
+            None => log_mel.clone(),
+        };
         for first in (0..log_mel.frames()).step_by(PIECE_FRAMES) {
             let piece = rest.take_first(PIECE_FRAMES.min(rest.frames()));
             let starts = starts.map(|starts| &starts[first..][..piece.frames()]);
@@ -197,6 +200,10 @@ impl GeneratedVoice {
         starts: Option<&[Spectrum]>,
     ) -> candle_core::Result<Vec<f32>> {
         self.reset();
+        let log_mel = &match starts {
+            Some(starts) => limited(log_mel, starts),
+            None => log_mel.clone(),
+        };
         let template = match &mut self.template {
             Some(stream) => {
                 let mut samples = Vec::new();

@@ -2,18 +2,45 @@
 
 use realfft::num_complex::Complex32;
 
-use crate::mel::MelConfig;
+use crate::mel::{LogMel, MelConfig};
 use crate::vectorized;
 
 /// The spectrum of one analysis window of sound, with its phases: `n_fft / 2 + 1` bins of a [`MelConfig`].
 #[derive(Clone, Debug, PartialEq)]
-pub struct Spectrum(Vec<Complex32>);
+pub struct Spectrum {
+    bins: Vec<Complex32>,
+    /// How loud each band of the next voice's log-mel may be at most, if there is a limit.
+    log_mel_limit: Option<Vec<f32>>,
+}
 
 impl Spectrum {
     /// Its bins.
     pub(crate) fn bins(&self) -> &[Complex32] {
-        &self.0
+        &self.bins
     }
+
+    /// The same with a limit for each band of the log-mel.
+    pub(crate) fn with_log_mel_limit(mut self, limit: Vec<f32>) -> Self {
+        self.log_mel_limit = Some(limit);
+        self
+    }
+}
+
+/// Log-mel frames within the limits of as many spectra.
+pub(crate) fn limited(log_mel: &LogMel, spectra: &[Spectrum]) -> LogMel {
+    let mut limited = LogMel::new(log_mel.n_mels());
+    for (frame, spectrum) in spectra.iter().enumerate() {
+        let frame = log_mel.frame(frame);
+        match &spectrum.log_mel_limit {
+            Some(limit) => {
+                let bands = frame.iter().zip(limit);
+                let bands: Vec<f32> = bands.map(|(level, limit)| level.min(*limit)).collect();
+                limited.push_frame(&bands);
+            }
+            None => limited.push_frame(frame),
+        }
+    }
+    limited
 }
 
 /// Multiplies spectra, channel by channel, by the gain of each bin.
@@ -75,7 +102,10 @@ impl Conversion {
             let sum: Complex32 = taps.map(|(bin, weight)| at(bin) * weight).sum();
             sum * sign(bin)
         });
-        Spectrum(converted.collect())
+        Spectrum {
+            bins: converted.collect(),
+            log_mel_limit: None,
+        }
     }
 }
 
@@ -95,6 +125,8 @@ mod tests {
     use std::f64::consts::TAU;
 
     use super::*;
+    use crate::guided::{FrameControls, GuidedConfig, GuidedVoice};
+    use crate::mel::MelSpectrogram;
     use crate::stft::FrameTransform;
 
     /// A tone and a click that is 10 ms before the middle, as analysed at a rate, the middle being that of the frame.
@@ -136,5 +168,49 @@ mod tests {
             let error_db = 10.0 * (error / energy(&mut expected.iter().copied())).log10();
             assert!(error_db < limit_db, "{rate_hz} Hz: {error_db:.1} dB");
         }
+    }
+
+    /// The middle frame of a tone by main, as a network decodes it and as it is left for the next voice.
+    fn decoded_and_limited(decoded_gain: f32, gain_limit: f32, is_frozen: bool) -> [Vec<f32>; 2] {
+        let sound = |n: i32| 0.1 * (TAU * 440.0 * f64::from(n) / 22_050.0).sin() as f32;
+        let main: Vec<f32> = (0..22_050).map(sound).collect();
+        let heard = MelSpectrogram::new(&MelConfig::default())
+            .unwrap()
+            .log_mel(&main);
+        let levels = heard.values().iter().map(|level| level + decoded_gain.ln());
+        let decoded = LogMel::from_values(heard.n_mels(), levels.collect()).unwrap();
+        let config = GuidedConfig {
+            gain_limit,
+            ..GuidedConfig::new(MelConfig::default(), 22_050, 1)
+        };
+        let controls = FrameControls {
+            is_frozen,
+            ..FrameControls::default()
+        };
+        let mut voice = GuidedVoice::new(&config).unwrap().with_spectra();
+        voice
+            .push_mel(&decoded, &vec![controls; decoded.frames()])
+            .unwrap();
+        voice
+            .push_audio(&[&main], &[&vec![0.0; main.len()]])
+            .unwrap();
+        voice.finish(&mut [Vec::new()]).unwrap();
+        let mut spectra = voice.take_spectra();
+        spectra.truncate(decoded.frames());
+        let frame = decoded.frames() / 2;
+        [&decoded, &limited(&decoded, &spectra)].map(|mel| mel.frame(frame).to_vec())
+    }
+
+    #[test]
+    fn a_band_far_louder_than_the_inputs_is_limited_unless_a_loop_accounts_for_it() {
+        let loudest = |levels: &[f32]| levels.iter().copied().fold(f32::MIN, f32::max);
+        // The limit counts the mixture and main, which are the same here.
+        let [decoded, limited] = decoded_and_limited(40.0, 6.0, false);
+        let lowered = loudest(&decoded) - loudest(&limited);
+        assert!((lowered - (40.0 / 12.0_f32).ln()).abs() < 0.02, "{lowered}");
+        let [decoded, limited] = decoded_and_limited(11.0, 6.0, false);
+        assert!(loudest(&decoded) == loudest(&limited));
+        let [decoded, limited] = decoded_and_limited(40.0, 6.0, true);
+        assert_eq!(decoded, limited);
     }
 }

@@ -476,6 +476,8 @@ mod tests {
         pitch: 0.0,
         variation: 0.0,
         freezes_timbre: false,
+        is_frozen: false,
+        is_frozen: false,
         transpose_semitones: 0,
     };
 

@@ -4,7 +4,7 @@ use realfft::num_complex::Complex32;
 
 use super::assignment::Assignment;
 use super::bands::{BandToBin, Bands};
-use super::levels::Levels;
+use super::levels::{Levels, SourceGains};
 use super::shift::PitchShift;
 use super::strokes::StrokeGains;
 use super::{FrameControls, GuidedConfig, MEL_OFFSET};
@@ -46,6 +46,9 @@ pub(super) struct Mixer {
     /// What these gains leave between the mixture and the decoded mel.
     rest_band_gains: Vec<f32>,
     rest_bin_gains: Vec<f32>,
+    /// Level of each band in the mixture before its gain, and in a source.
+    mixture_mel: Vec<f32>,
+    source_mel: Vec<f32>,
     output_gain: f32,
     passed_gain: f32,
     conversion: Conversion,
@@ -79,6 +82,8 @@ impl Mixer {
             bin_gains: vec![0.0; n_bins],
             rest_band_gains: vec![0.0; config.mel.n_mels + 1],
             rest_bin_gains: vec![0.0; n_bins],
+            mixture_mel: vec![0.0; config.mel.n_mels],
+            source_mel: vec![0.0; config.mel.n_mels],
             output_gain: 1.0,
             passed_gain: 1.0,
             conversion: Conversion::new(&config.mel, sample_rate_hz, n_fft),
@@ -170,15 +175,9 @@ impl Mixer {
             .levels
             .output_gain(&self.mixture, &self.strokes, stroke_share);
         self.output_gain = output_gain;
-        self.passed_gain = match &mut self.spectra {
+        self.passed_gain = match self.spectra {
             None => output_gain,
-            Some(spectra) => {
-                let n_bins = self.bin_gains.len();
-                spectra.push(self.conversion.middle(&self.mixture, n_bins));
-                self.set_rest_of_gains(&decoded.log_mel);
-                self.levels
-                    .matched_gain(&self.mixture, &self.rest_bin_gains)
-            }
+            Some(_) => self.keep_spectrum(decoded, sources, gains),
         };
         if stroke_share > 0.0 {
             vectorized!({
@@ -221,15 +220,56 @@ impl Mixer {
 
     fn set_gains(&mut self, log_mel: &[f32]) {
         let n_mels = log_mel.len();
-        self.bands.of(&self.mixture, &mut self.band_gains[..n_mels]);
-        for (gain, log_mel) in self.band_gains.iter_mut().zip(log_mel) {
-            *gain = (log_mel.exp() / (*gain + MEL_OFFSET))
+        self.bands.of(&self.mixture, &mut self.mixture_mel);
+        let levels = log_mel.iter().zip(&self.mixture_mel);
+        for (gain, (log_mel, mixture)) in self.band_gains.iter_mut().zip(levels) {
+            *gain = (log_mel.exp() / (mixture + MEL_OFFSET))
                 .max(0.0)
                 .min(self.gain_limit);
         }
         self.band_gains[n_mels] = self.band_gains[n_mels - 1];
         self.band_to_bin
             .spread(&self.band_gains, &mut self.bin_gains);
+    }
+
+    /// Keeps the mixture's spectrum, and returns the gain of a voice that starts from it and matches the decoded mel.
+    fn keep_spectrum(
+        &mut self,
+        decoded: &DecodedFrame,
+        sources: (&[Complex32], &[Complex32]),
+        gains: SourceGains,
+    ) -> f32 {
+        let mut spectrum = self.conversion.middle(&self.mixture, self.bin_gains.len());
+        let mut log_mel = decoded.log_mel.clone();
+        if !decoded.controls.is_frozen {
+            let limit = self.log_mel_limit(sources, gains);
+            let levels = log_mel.iter_mut().zip(&limit);
+            levels.for_each(|(level, limit)| *level = level.min(*limit));
+            spectrum = spectrum.with_log_mel_limit(limit);
+        }
+        self.spectra.get_or_insert_default().push(spectrum);
+        self.set_rest_of_gains(&log_mel);
+        self.levels
+            .matched_gain(&self.mixture, &self.rest_bin_gains)
+    }
+
+    /// How loud each band may be, as a log-mel, for a voice that can make more than the inputs hold: the limit of a band's
+    /// gain, times all that both inputs and the mixture have there. Without it, a network that errs makes a burst.
+    fn log_mel_limit(
+        &mut self,
+        sources: (&[Complex32], &[Complex32]),
+        gains: SourceGains,
+    ) -> Vec<f32> {
+        let mut limit = self.mixture_mel.clone();
+        for (spectra, gain) in [(sources.0, gains.main), (sources.1, gains.sidechain)] {
+            self.bands.of(spectra, &mut self.source_mel);
+            let levels = limit.iter_mut().zip(&self.source_mel);
+            levels.for_each(|(limit, level)| *limit += gain * level);
+        }
+        for limit in &mut limit {
+            *limit = (self.gain_limit * (*limit + MEL_OFFSET)).ln();
+        }
+        limit
     }
 
     /// Sets the gains to what the limited ones leave between the mixture and the decoded mel.
