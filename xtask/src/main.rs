@@ -50,6 +50,8 @@ enum Task {
     Evaluate(Arguments),
     /// Measure how much voices depend on the levels of their inputs
     EvaluateLevels(Arguments),
+    /// Measure conversions of timbre against the truth
+    EvaluateTimbre(Arguments),
     /// Measure how accurately voices turn mels into sound
     EvaluateVoice(Arguments),
     /// Build Graft for others, and write archives of it into dist/
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         Task::ImportHifigan(arguments) => Program::Train.run("import-hifigan", arguments),
         Task::Evaluate(arguments) => Program::Evaluate.run("evaluate", arguments),
         Task::EvaluateLevels(arguments) => Program::Evaluate.run("evaluate-levels", arguments),
+        Task::EvaluateTimbre(arguments) => Program::Evaluate.run("evaluate-timbre", arguments),
         Task::EvaluateVoice(arguments) => Program::Evaluate.run("evaluate-voice", arguments),
         Task::Package(arguments) => Program::Package.run("package", arguments),
         Task::Bench(task) => task.run(),
