@@ -5,6 +5,7 @@ pub mod assemble;
 pub mod batches;
 pub mod checkpoint;
 pub mod critic;
+mod csv_table;
 pub mod curves;
 pub mod dataset;
 pub mod device;

@@ -6,13 +6,11 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use csv::{ReaderBuilder, Trim};
+
+use crate::csv_table;
 
 /// Name of the table. It has at least the columns `file` and `artist`.
 const FILE: &str = "manifest.csv";
-
-/// What separates columns; spreadsheets write the others in some languages.
-const DELIMITERS: [u8; 3] = [b',', b';', b'\t'];
 
 /// Artists by file name, in lower case, as the manifest in `folder` says; empty without a manifest.
 ///
@@ -29,39 +27,12 @@ pub fn read(folder: &Path) -> Result<BTreeMap<String, String>> {
     .with_context(|| format!("cannot use the manifest {}", path.display()))
 }
 
-/// A byte-order mark is skipped, and lines may end in any way.
 fn parse(bytes: &[u8]) -> Result<BTreeMap<String, String>> {
-    let text = str::from_utf8(bytes).context("expected text in UTF-8")?;
-    for delimiter in DELIMITERS {
-        let mut reader = ReaderBuilder::new()
-            .delimiter(delimiter)
-            .flexible(true)
-            .trim(Trim::Headers)
-            .from_reader(text.as_bytes());
-        let header = reader.headers()?.clone();
-        let column = |name| header.iter().position(|field| field == name);
-        let (Some(file), Some(artist)) = (column("file"), column("artist")) else {
-            continue;
-        };
-        let mut artists = BTreeMap::new();
-        for row in reader.records() {
-            let row = row?;
-            if let (Some(file), Some(artist)) = (row.get(file), row.get(artist))
-                && !artist.is_empty()
-            {
-                artists.insert(file.to_owned(), artist.to_lowercase());
-            }
-        }
-        return Ok(artists);
-    }
-    let first_line: String = text
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .take(60)
-        .collect();
-    anyhow::bail!("expected the columns file and artist, found {first_line:?}")
+    let rows = csv_table::rows(bytes, ["file", "artist"])?.into_iter();
+    let named = rows.filter(|[_, artist]| !artist.is_empty());
+    Ok(named
+        .map(|[file, artist]| (file, artist.to_lowercase()))
+        .collect())
 }
 
 #[cfg(test)]

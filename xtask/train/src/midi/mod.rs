@@ -11,7 +11,7 @@ pub mod arrange;
 mod clip_cache;
 mod files;
 mod groove;
-mod render;
+pub(crate) mod render;
 pub mod song;
 mod swap;
 
@@ -471,4 +471,4 @@ impl Workshop<'_> {
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod tiny_sound_font;
+pub(crate) mod tiny_sound_font;

@@ -47,7 +47,7 @@ pub fn find_sound_font() -> Result<PathBuf> {
         .find(|path| path.exists())
         .with_context(|| {
             format!(
-                "MIDI files need a General MIDI sound font; expected one of {}, found none.\n\
+                "MIDI files and notes need a General MIDI sound font; expected one of {}, found none.\n\
                  Debian, Ubuntu: sudo apt-get install fluid-soundfont-gm\n\
                  Fedora: sudo dnf install fluid-soundfont-gm\n\
                  Arch: sudo pacman -S soundfont-fluid",
@@ -135,7 +135,11 @@ impl Renderer {
     }
 
     /// Renders a mono stem without reverb and chorus, so that the stems add up to the mix.
-    fn stem(&self, messages: impl Iterator<Item = Message>) -> Result<Vec<f32>> {
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the synthesizer does not support the sample rate.
+    pub fn stem(&self, messages: impl Iterator<Item = Message>) -> Result<Vec<f32>> {
         let rate_hz = self.sample_rate_hz * OVERSAMPLING;
         let mut settings = SynthesizerSettings::new(rate_hz as i32);
         settings.block_size = BLOCK_SAMPLES;
