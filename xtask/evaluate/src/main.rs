@@ -1,5 +1,5 @@
-//! The program behind `cargo xtask evaluate`, `evaluate-levels`, `evaluate-timbre` and `evaluate-voice`: evaluates a model with the
-//! protocol of its paper (Wu, DAFx 2023), and compares it with remixes made without a network.
+//! The program behind `cargo xtask evaluate`, `evaluate-levels`, `evaluate-notes`, `evaluate-timbre` and `evaluate-voice`:
+//! evaluates a model with the protocol of its paper (Wu, DAFx 2023), and compares it with remixes made without a network.
 //!
 //! - Table 1, information about chords and onsets in the latents: [`songs`] with known [`chords`] and [`onsets`],
 //!   [`probe`]s of two [`gru`] layers, combined by [`disentanglement`];
@@ -10,6 +10,7 @@
 //! - whether it matters how loud the inputs are: [`levels`], by itself as [`evaluate_levels`];
 //! - whether rotating the harmony latent transposes: [`transposition`];
 //! - [`page`], [`pictures`], and [`compare`] with an older report; [`stages`] to resume after an interruption;
+//! - [`evaluate_notes`]: recipes on notes with the measures of their papers: [`luo`];
 //! - [`conversions`] of timbre compared with the truth, also by a classifier of [`instruments`], for `cargo xtask evaluate-timbre`
 //!   ([`evaluate_timbre`]);
 //! - [`voices`]: accuracy of the voices, for `cargo xtask evaluate-voice`.
@@ -25,6 +26,7 @@ mod decoded;
 mod disentanglement;
 mod evaluate;
 mod evaluate_levels;
+mod evaluate_notes;
 mod evaluate_timbre;
 mod frechet;
 mod gru;
@@ -32,6 +34,7 @@ mod instruments;
 mod judge;
 mod levels;
 mod loudness;
+mod luo;
 mod margins;
 mod mel_features;
 mod method;
@@ -73,6 +76,7 @@ struct Cli {
 enum Task {
     Evaluate(evaluate::Evaluate),
     EvaluateLevels(evaluate_levels::EvaluateLevels),
+    EvaluateNotes(evaluate_notes::EvaluateNotes),
     EvaluateTimbre(evaluate_timbre::EvaluateTimbre),
     EvaluateVoice(voices::EvaluateVoice),
 }
@@ -81,6 +85,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Evaluate(task) => task.run(),
         Task::EvaluateLevels(task) => task.run(),
+        Task::EvaluateNotes(task) => task.run(),
         Task::EvaluateTimbre(task) => task.run(),
         Task::EvaluateVoice(task) => task.run(),
     };
