@@ -477,7 +477,6 @@ mod tests {
         variation: 0.0,
         freezes_timbre: false,
         is_frozen: false,
-        is_frozen: false,
         transpose_semitones: 0,
     };
 

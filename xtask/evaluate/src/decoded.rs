@@ -10,7 +10,7 @@ use vocoder::{LogMel, MelConfig, MelSpectrogram};
 
 use graft_material::audio_file;
 
-/// Decodes the harmony of one clip with the rhythm of another.
+/// Decodes one factor of a clip with all others of another clip.
 pub struct MelDecoder {
     network: Arc<dyn Network>,
     mode: LatencyMode,
@@ -27,12 +27,12 @@ impl MelDecoder {
         Ok(Self { network, mode })
     }
 
-    /// The log-mel that is decoded from the rhythm of the second clip and everything else of the first, all latents at their means.
+    /// The log-mel that is decoded from a factor of the second clip and everything else of the first, all latents at their means.
     ///
     /// # Errors
     ///
     /// Returns an error if a clip is shorter than the network needs.
-    pub fn decode(&self, harmony: &AudioClip, rhythm: &AudioClip) -> Result<LogMel> {
+    pub fn decode(&self, own: &AudioClip, other: &AudioClip, factor: Factor) -> Result<LogMel> {
         let encode = |clip: &AudioClip| -> Result<FactorMap<candle_core::Tensor>> {
             let config = MelConfig::default();
             let mono = audio_file::mono(clip);
@@ -44,9 +44,9 @@ impl MelDecoder {
                 .encode(&to_tensor(slice::from_ref(&log_mel))?)?
                 .means())
         };
-        let (mut latents, mut other) = (encode(harmony)?, encode(rhythm)?);
-        if let Some(rhythm) = other.remove(Factor::Rhythm) {
-            latents.insert(Factor::Rhythm, rhythm);
+        let (mut latents, mut other) = (encode(own)?, encode(other)?);
+        if let Some(latent) = other.remove(factor) {
+            latents.insert(factor, latent);
         }
         let decoded = to_log_mels(&self.network.decode(&latents)?)?;
         decoded.into_iter().next().context("one decoded mel")
@@ -79,13 +79,16 @@ mod tests {
         let model = Model::built_in().unwrap();
         for mode in [LatencyMode::Full, LatencyMode::Live] {
             let decoder = MelDecoder::new(&model, mode).unwrap();
-            let remix = Remixed::Mel(decoder.decode(a, b).unwrap());
+            let remix = Remixed::Mel(decoder.decode(a, b, Factor::Rhythm).unwrap());
             let (_, margins) = sources.compare(&mut extractor, &remix).unwrap();
             assert!(
                 margins.harmony > 0.1 && margins.rhythm > 0.3,
                 "{mode:?}: {margins:?}"
             );
-            let same = of_mel(&decoder.decode(a, a).unwrap(), &sources.main);
+            let same = of_mel(
+                &decoder.decode(a, a, Factor::Rhythm).unwrap(),
+                &sources.main,
+            );
             let same = mel_distance(&same, &sources.main).unwrap();
             let other = mel_distance(&sources.sidechain, &sources.main).unwrap();
             assert!(same < 0.5 * other, "{mode:?}: {same} {other}");

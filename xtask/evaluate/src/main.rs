@@ -1,5 +1,5 @@
-//! The program behind `cargo xtask evaluate`, `evaluate-levels` and `evaluate-voice`: evaluates a model with the protocol of its paper
-//! (Wu, DAFx 2023), and compares it with remixes made without a network.
+//! The program behind `cargo xtask evaluate`, `evaluate-levels`, `evaluate-notes`, `evaluate-timbre` and `evaluate-voice`:
+//! evaluates a model with the protocol of its paper (Wu, DAFx 2023), and compares it with remixes made without a network.
 //!
 //! - Table 1, information about chords and onsets in the latents: [`songs`] with known [`chords`] and [`onsets`],
 //!   [`probe`]s of two [GRU](graft_train::gru) layers, combined by [`disentanglement`];
@@ -10,6 +10,9 @@
 //! - whether it matters how loud the inputs are: [`levels`], by itself as [`evaluate_levels`];
 //! - whether rotating the harmony latent transposes: [`transposition`];
 //! - [`page`], [`pictures`], and [`compare`] with an older report; [`stages`] to resume after an interruption;
+//! - [`evaluate_notes`]: recipes on notes with the measures of their papers: [`luo`];
+//! - [`conversions`] of timbre compared with the truth, also by a classifier of [`instruments`], for `cargo xtask evaluate-timbre`
+//!   ([`evaluate_timbre`]);
 //! - [`voices`]: accuracy of the voices, for `cargo xtask evaluate-voice`.
 
 mod baselines;
@@ -18,14 +21,19 @@ mod chords;
 mod chroma;
 mod classifier;
 mod compare;
+mod conversions;
 mod decoded;
 mod disentanglement;
 mod evaluate;
 mod evaluate_levels;
+mod evaluate_notes;
+mod evaluate_timbre;
 mod frechet;
+mod instruments;
 mod judge;
 mod levels;
 mod loudness;
+mod luo;
 mod margins;
 mod mel_features;
 mod method;
@@ -67,6 +75,8 @@ struct Cli {
 enum Task {
     Evaluate(evaluate::Evaluate),
     EvaluateLevels(evaluate_levels::EvaluateLevels),
+    EvaluateNotes(evaluate_notes::EvaluateNotes),
+    EvaluateTimbre(evaluate_timbre::EvaluateTimbre),
     EvaluateVoice(voices::EvaluateVoice),
 }
 
@@ -74,6 +84,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Evaluate(task) => task.run(),
         Task::EvaluateLevels(task) => task.run(),
+        Task::EvaluateNotes(task) => task.run(),
+        Task::EvaluateTimbre(task) => task.run(),
         Task::EvaluateVoice(task) => task.run(),
     };
     exit::code(result)

@@ -79,7 +79,7 @@ fn voice_row(model: &str, voice: &str) -> String {
 
 fn decoded_mel(name: &str, model: &Model, mode: LatencyMode) -> Result<Method<'static>> {
     let decoder = MelDecoder::new(model, mode)?;
-    let decode = move |a: &AudioClip, b: &AudioClip| decoder.decode(a, b);
+    let decode = move |a: &AudioClip, b: &AudioClip| decoder.decode(a, b, Factor::Rhythm);
     Ok(Method::of_mels(&format!("{name}, decoded mel"), decode).reconstructing())
 }
 

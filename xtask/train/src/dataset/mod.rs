@@ -190,6 +190,17 @@ pub struct Partition {
     pub sample_rate_hz: u32,
 }
 
+impl Partition {
+    /// Without tracks.
+    pub fn empty(sample_rate_hz: u32) -> Self {
+        Self {
+            training: Vec::new(),
+            validation: Vec::new(),
+            sample_rate_hz,
+        }
+    }
+}
+
 /// Finds all audio files below `folders`, each once, in order, with their artists. What cannot be read is reported on the
 /// terminal and skipped.
 fn find_sources(folders: &[PathBuf]) -> Result<Vec<Source>> {
