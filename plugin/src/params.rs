@@ -116,7 +116,7 @@ parameters! {
         name: "Harmony",
         help: "loops the last beats of the harmony.",
         group: Group::Freeze,
-        widget: switch([12.0, 36.0], [112.0, 26.0], Tint::Remix),
+        widget: switch([12.0, 36.0], [92.0, 26.0], Tint::Remix),
         set_by: SetBy::Presets,
     };
     /// Whether the rhythm is frozen.
@@ -124,7 +124,7 @@ parameters! {
         name: "Rhythm",
         help: "loops the last beats of the rhythm.",
         group: Group::Freeze,
-        widget: switch([12.0, 70.0], [112.0, 26.0], Tint::Remix),
+        widget: switch([12.0, 70.0], [92.0, 26.0], Tint::Remix),
         set_by: SetBy::Presets,
     };
     /// Length of a frozen loop.
@@ -236,7 +236,7 @@ parameters! {
         name: "Variation",
         help: "source of the articulation: level and colour over time. 0 is the main input, 1 the sidechain.",
         group: Group::Remix,
-        widget: knob([91.0, 148.0], SMALL, Origin::Zero, Tint::Sources),
+        widget: knob([284.0, 86.0], SMALL, Origin::Zero, Tint::Sources),
         set_by: SetBy::Presets,
     };
     /// Whether the colour is frozen.
@@ -244,7 +244,7 @@ parameters! {
         name: "Timbre",
         help: "keeps the present colour, also without a sidechain and in the saved session.",
         group: Group::Freeze,
-        widget: switch([12.0, 36.0], [112.0, 26.0], Tint::Remix),
+        widget: switch([12.0, 36.0], [92.0, 26.0], Tint::Remix),
         set_by: SetBy::Presets,
     };
 }

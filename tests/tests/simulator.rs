@@ -3,7 +3,7 @@
 //! that the worker starves. Two short sessions by default; `GRAFT_SEEDS=200 GRAFT_MINUTES=30` plays as many and as
 //! long as one likes, `GRAFT_FIRST_SEED` begins elsewhere.
 //!
-//! Every twentieth seed plays the built-in model and a small one in turn, the others two small ones: what a host does has
+//! The seeds begin with the engines in turn. Every twentieth seed plays the built-in model and a small one in turn, the others two small ones: what a host does has
 //! nothing to do with a network's size, and most of the time would go there.
 
 mod common;
@@ -194,6 +194,9 @@ const PARAMETERS: [(&str, f64, f64); 21] = [
     ("Freeze Timbre", 0.0, 1.0),
 ];
 
+/// The engines with which sessions begin, in turn: Morph, Network, Timbre, Split.
+const ENGINES: [f64; 4] = [2.0, 0.0, 3.0, 1.0];
+
 fn storm(random: &mut Random, samples: usize) -> Vec<(usize, String, f64)> {
     let mut events: Vec<_> = (0..random.below(6))
         .map(|_| {
@@ -269,6 +272,8 @@ fn play(plugin: &Plugin, models: [Option<&ModelFile>; 2], seed: u64, seconds: f6
     let mut random = Random(seed);
     let mut report = Report::default();
     let mut session = Session::new(plugin).unwrap();
+    let engine = ENGINES[seed as usize % ENGINES.len()];
+    session.set_parameter("Engine", engine).unwrap();
     let fresh = session.save_state().unwrap();
     let mut states = models.map(|model| with_model(&fresh, model)).to_vec();
     session.load_state(&states[0]).unwrap();

@@ -181,9 +181,9 @@ impl Content for App {
             let news = self.readout.scope.take();
             self.doctor.listen(&news, activation.as_ref());
             self.pictures.take(ui.ctx(), &news);
-            let has_latents = self.params.engine.value().has_latents();
+            let engine = self.params.engine.value();
             let picture = ground.shrink(10.0);
-            if self.pictures.show(ui, picture, activation, has_latents) {
+            if self.pictures.show(ui, picture, activation, engine) {
                 ui.ctx().request_repaint();
             }
             let line = face::STATUS.translate(origin.to_vec2());

@@ -25,10 +25,10 @@ const TOOLBAR: Rect = rect(0.0, 0.0, FACE.x, 52.0);
 /// The groups with a background, and their names.
 const GROUPS: [(Group, Rect, &str); 4] = [
     (Group::Remix, rect(12.0, 376.0, 316.0, 192.0), "Remix"),
-    (Group::Freeze, rect(336.0, 376.0, 136.0, 192.0), "Freeze"),
+    (Group::Freeze, rect(336.0, 376.0, 116.0, 192.0), "Freeze"),
     (
         Group::Processing,
-        rect(480.0, 376.0, 176.0, 192.0),
+        rect(460.0, 376.0, 196.0, 192.0),
         "Processing",
     ),
     (Group::Levels, rect(664.0, 376.0, 284.0, 192.0), "Levels"),

@@ -11,6 +11,7 @@ use model_runtime::scope::{Lane, News};
 use model_runtime::transport::Beat;
 
 use super::theme;
+use crate::engines::Engine;
 use crate::setup::Activation;
 
 /// Frames per texture: a power of two, more than are visible.
@@ -38,8 +39,8 @@ struct Look {
 /// The highest bands of a log-mel carry little information.
 const MEL_CROPPED: f32 = 0.02;
 
-/// Lanes from top to bottom.
-const LANES: [Look; 5] = [
+/// Lanes from top to bottom. Latents of one kind of engine take as much room as those of the other.
+const LANES: [Look; 8] = [
     Look {
         lane: Lane::Main,
         name: "Main",
@@ -69,6 +70,27 @@ const LANES: [Look; 5] = [
         cropped: MEL_CROPPED,
     },
     Look {
+        lane: Lane::Latent(Factor::Timbre),
+        name: "Timbre",
+        height: 14.0,
+        color: theme::REMIX,
+        cropped: 0.0,
+    },
+    Look {
+        lane: Lane::Latent(Factor::Pitch),
+        name: "Pitch",
+        height: 30.0,
+        color: theme::REMIX,
+        cropped: 0.0,
+    },
+    Look {
+        lane: Lane::Latent(Factor::Variation),
+        name: "Variation",
+        height: 14.0,
+        color: theme::REMIX,
+        cropped: 0.0,
+    },
+    Look {
         lane: Lane::Remix,
         name: "Remix",
         height: 78.0,
@@ -79,6 +101,16 @@ const LANES: [Look; 5] = [
 
 /// Gap between two lanes.
 const GAP: f32 = 4.0;
+
+impl Look {
+    /// Whether it is shown with an engine.
+    fn is_of(&self, engine: Engine) -> bool {
+        match self.lane {
+            Lane::Latent(factor) => engine.factors().contains(&factor),
+            _ => true,
+        }
+    }
+}
 
 /// The pictures, while the editor is open.
 #[derive(Default)]
@@ -161,18 +193,24 @@ fn colors(hue: Color32) -> Vec<Color32> {
 }
 
 impl Pictures {
-    /// Shows the pictures. Returns whether they move. Lanes of latents are only shown for engines that have latents.
+    /// Shows the pictures of an engine. Returns whether they move.
     pub fn show(
         &mut self,
         ui: &Ui,
         rect: Rect,
         activation: Option<Activation>,
-        has_latents: bool,
+        engine: Engine,
     ) -> bool {
         let frames_hz = activation.map_or(0.0, |activation| activation.frames_hz);
         let moves = self.scroll(ui.input(|input| input.time), frames_hz);
         let mut top = rect.top();
-        for (index, look) in LANES.iter().enumerate() {
+        let shown = || {
+            LANES
+                .iter()
+                .enumerate()
+                .filter(|(_, look)| look.is_of(engine))
+        };
+        for (index, look) in shown() {
             let size = vec2(rect.width(), look.height);
             let band = Rect::from_min_size(pos2(rect.left(), top), size);
             top += look.height + GAP;
@@ -180,11 +218,11 @@ impl Pictures {
             if let Some(strip) = self.strips.get(index) {
                 self.paint(ui, band, look, strip);
             }
-            if matches!(look.lane, Lane::Latent(_)) && !has_latents {
+            if matches!(look.lane, Lane::Latent(_)) && !engine.has_latents() {
                 ui.painter().text(
                     band.center(),
                     Align2::CENTER_CENTER,
-                    "Only with the engine Network.",
+                    "Only with a network.",
                     theme::font(theme::SMALL),
                     theme::DIM,
                 );
@@ -196,7 +234,7 @@ impl Pictures {
             heard_line(ui, rect, self.x(rect, heard));
         }
         let mut at = rect.left_top() + vec2(6.0, 3.0);
-        for look in &LANES {
+        for (_, look) in shown() {
             tag(ui, at, Align2::LEFT_TOP, look.name, look.color);
             at.y += look.height + GAP;
         }

@@ -30,6 +30,8 @@ const BAND_HZ: f64 = HIGHEST_HZ as f64 / (COLOUR_BANDS - 1) as f64;
 const CUT_SECONDS: f64 = 0.0023;
 /// Magnitudes this far below the largest of their frame count as that. In nepers: 90 dB.
 const DEPTH: f32 = 10.4;
+/// The lowest partial is the first one less than this below the largest magnitude. In nepers: 20 dB.
+const PARTIAL_DEPTH: f32 = 2.3;
 /// Lower limit of the magnitudes.
 const FLOOR: f32 = 1e-6;
 
@@ -298,11 +300,16 @@ impl Parts {
             largest = largest.max(*peak);
         }
         let bands = self.first_bins.len();
-        let least = largest.ln() - DEPTH;
+        let largest = largest.ln();
         for band in &mut self.bands[..bands] {
-            *band = band.ln().max(least);
+            *band = band.ln().max(largest - DEPTH);
         }
-        // Above what the sample rate can carry, the envelope is flat.
+        // Below the lowest partial and above what the sample rate can carry, a sound does not tell its colour: the envelope is
+        // flat. Otherwise a high note would take the basses from everything that gets its colour.
+        let is_partial = |band: &f32| *band >= largest - PARTIAL_DEPTH;
+        let lowest = self.bands[..bands].iter().position(is_partial).unwrap_or(0);
+        let lowest_peak = self.bands[lowest].max(self.bands[(lowest + 1).min(bands - 1)]);
+        self.bands[..=lowest].fill(lowest_peak);
         let last = self.bands[bands - 1];
         self.bands[bands..].fill(last);
         let envelope = self.envelope.over_peaks(&self.bands);
@@ -663,6 +670,14 @@ mod tests {
             let fall = level_db(out, rate_hz, 600.0) - level_db(out, rate_hz, 3000.0);
             assert!((fall - 20.8).abs() < 2.5, "{rate_hz}: {fall}");
         }
+    }
+
+    #[test]
+    fn a_high_note_does_not_take_the_basses() {
+        let main = bright(100.0, 2 * SECOND);
+        let out = play(&mut timbre(), &main, &dark(1000.0, 2 * SECOND), COLOUR);
+        let fall = fall_db(&out[SECOND..], [200.0, 1000.0]);
+        assert!(fall.abs() < 6.0, "{fall}");
     }
 
     #[test]
