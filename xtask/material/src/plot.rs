@@ -98,15 +98,30 @@ pub fn plot_log_mels(path: &Path, panels: &[MelPanel], config: &MelConfig) -> Re
 ///
 /// When there is nothing to draw, or the file cannot be written.
 pub fn plot_heat(path: &Path, panels: &[HeatPanel], frames_per_second: f64) -> Result<()> {
+    plot_heat_grid(path, panels, 1, frames_per_second)
+}
+
+/// The same in several columns, row after row.
+///
+/// # Errors
+///
+/// When there is nothing to draw, or the file cannot be written.
+pub fn plot_heat_grid(
+    path: &Path,
+    panels: &[HeatPanel],
+    columns: usize,
+    frames_per_second: f64,
+) -> Result<()> {
     let frames = panels.iter().map(HeatPanel::frames).max().unwrap_or(0);
     ensure!(
         frames > 0,
         "expected at least one frame to draw in {}, found none",
         path.display()
     );
-    let size = (WIDTH_PX, PANEL_HEIGHT_PX * panels.len() as u32);
+    let rows = panels.len().div_ceil(columns);
+    let size = (WIDTH_PX, PANEL_HEIGHT_PX * rows as u32);
     save(path, size, |root| {
-        for (area, panel) in root.split_evenly((panels.len(), 1)).iter().zip(panels) {
+        for (area, panel) in root.split_evenly((rows, columns)).iter().zip(panels) {
             draw_panel(area, panel, frames, frames_per_second)?;
         }
         Ok(())
