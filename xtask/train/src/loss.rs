@@ -289,7 +289,7 @@ fn next_in_batch(x: &Tensor) -> Result<Tensor> {
 }
 
 /// Samples a latent with normal noise (Box and Muller).
-fn draw(latent: &Latent, rng: &mut StdRng) -> Result<Tensor> {
+pub(crate) fn draw(latent: &Latent, rng: &mut StdRng) -> Result<Tensor> {
     let count = latent.mean.elem_count();
     let mut noise = Vec::with_capacity(count + 1);
     while noise.len() < count {

@@ -3,6 +3,7 @@
 pub mod magnitudes;
 pub mod network;
 pub mod optimiser;
+pub mod tanaka;
 pub mod voice;
 
 use std::path::Path;

@@ -4,6 +4,7 @@
 mod devices;
 pub mod magnitudes;
 pub mod network;
+pub mod tanaka;
 pub mod voice;
 
 use std::collections::HashMap;
