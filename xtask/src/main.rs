@@ -40,7 +40,7 @@ enum Task {
     Test(test::Test),
     Bundle(bundle::Bundle),
     Validate(validate::Validate),
-    /// Train a model on your own music
+    /// Train a model on your own music, or a recipe on notes
     Train(Arguments),
     /// Export a training run as a model file
     Export(Arguments),
@@ -50,6 +50,8 @@ enum Task {
     Evaluate(Arguments),
     /// Measure how much voices depend on the levels of their inputs
     EvaluateLevels(Arguments),
+    /// Evaluate runs of a recipe on notes with the measures of its paper
+    EvaluateNotes(Arguments),
     /// Measure how accurately voices turn mels into sound
     EvaluateVoice(Arguments),
     /// Build Graft for others, and write archives of it into dist/
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         Task::ImportHifigan(arguments) => Program::Train.run("import-hifigan", arguments),
         Task::Evaluate(arguments) => Program::Evaluate.run("evaluate", arguments),
         Task::EvaluateLevels(arguments) => Program::Evaluate.run("evaluate-levels", arguments),
+        Task::EvaluateNotes(arguments) => Program::Evaluate.run("evaluate-notes", arguments),
         Task::EvaluateVoice(arguments) => Program::Evaluate.run("evaluate-voice", arguments),
         Task::Package(arguments) => Program::Package.run("package", arguments),
         Task::Bench(task) => task.run(),

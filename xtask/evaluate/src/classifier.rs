@@ -96,6 +96,7 @@ impl Classifier {
             weight_decay: 0.0,
             betas: (0.9, 0.99),
             clip_norm: 1.0,
+            amsgrad: false,
             average_decay: None,
         };
         let mut optimiser = Adam::new(&parameters, config)?;

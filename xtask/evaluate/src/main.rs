@@ -1,4 +1,4 @@
-//! The program behind `cargo xtask evaluate`, `evaluate-levels` and `evaluate-voice`: evaluates a model with the protocol of its paper
+//! The program behind `cargo xtask evaluate`, `evaluate-levels`, `evaluate-notes` and `evaluate-voice`: evaluates a model with the protocol of its paper
 //! (Wu, DAFx 2023), and compares it with remixes made without a network.
 //!
 //! - Table 1, information about chords and onsets in the latents: [`songs`] with known [`chords`] and [`onsets`],
@@ -10,6 +10,7 @@
 //! - whether it matters how loud the inputs are: [`levels`], by itself as [`evaluate_levels`];
 //! - whether rotating the harmony latent transposes: [`transposition`];
 //! - [`page`], [`pictures`], and [`compare`] with an older report; [`stages`] to resume after an interruption;
+//! - [`evaluate_notes`]: recipes on notes with the measures of their papers: [`luo`]; [`tanaka`], by [`neighbours`];
 //! - [`voices`]: accuracy of the voices, for `cargo xtask evaluate-voice`.
 
 mod baselines;
@@ -22,14 +23,17 @@ mod decoded;
 mod disentanglement;
 mod evaluate;
 mod evaluate_levels;
+mod evaluate_notes;
 mod frechet;
 mod judge;
 mod levels;
 mod loudness;
+mod luo;
 mod margins;
 mod mel_features;
 mod method;
 mod model_methods;
+mod neighbours;
 mod onsets;
 mod page;
 mod pairs;
@@ -45,6 +49,7 @@ mod stages;
 mod stft;
 mod stretch;
 mod strokes;
+mod tanaka;
 #[cfg(test)]
 mod test_signal;
 mod transposition;
@@ -67,6 +72,7 @@ struct Cli {
 enum Task {
     Evaluate(evaluate::Evaluate),
     EvaluateLevels(evaluate_levels::EvaluateLevels),
+    EvaluateNotes(evaluate_notes::EvaluateNotes),
     EvaluateVoice(voices::EvaluateVoice),
 }
 
@@ -74,6 +80,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Evaluate(task) => task.run(),
         Task::EvaluateLevels(task) => task.run(),
+        Task::EvaluateNotes(task) => task.run(),
         Task::EvaluateVoice(task) => task.run(),
     };
     exit::code(result)

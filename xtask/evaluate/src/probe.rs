@@ -85,6 +85,7 @@ impl Probe {
                 weight_decay: 0.0,
                 betas: (0.9, 0.99),
                 clip_norm: 1.0,
+                amsgrad: false,
                 average_decay: None,
             },
         )?;

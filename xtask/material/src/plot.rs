@@ -98,7 +98,7 @@ pub fn plot_log_mels(path: &Path, panels: &[MelPanel], config: &MelConfig) -> Re
 ///
 /// When there is nothing to draw, or the file cannot be written.
 pub fn plot_heat(path: &Path, panels: &[HeatPanel], frames_per_second: f64) -> Result<()> {
-    plot_heat_grid(path, panels, 1, frames_per_second)
+    plot_grid(path, panels, 1, "seconds", frames_per_second)
 }
 
 /// The same in several columns, row after row.
@@ -112,6 +112,30 @@ pub fn plot_heat_grid(
     columns: usize,
     frames_per_second: f64,
 ) -> Result<()> {
+    plot_grid(path, panels, columns, "seconds", frames_per_second)
+}
+
+/// Draws sequences of columns below each other on one axis, named `x_name`, as a PNG.
+///
+/// # Errors
+///
+/// When there is nothing to draw, or the file cannot be written.
+pub fn plot_columns(
+    path: &Path,
+    panels: &[HeatPanel],
+    x_name: &str,
+    columns_per_unit: f64,
+) -> Result<()> {
+    plot_grid(path, panels, 1, x_name, columns_per_unit)
+}
+
+fn plot_grid(
+    path: &Path,
+    panels: &[HeatPanel],
+    columns: usize,
+    x_name: &str,
+    columns_per_unit: f64,
+) -> Result<()> {
     let frames = panels.iter().map(HeatPanel::frames).max().unwrap_or(0);
     ensure!(
         frames > 0,
@@ -122,7 +146,13 @@ pub fn plot_heat_grid(
     let size = (WIDTH_PX, PANEL_HEIGHT_PX * rows as u32);
     save(path, size, |root| {
         for (area, panel) in root.split_evenly((rows, columns)).iter().zip(panels) {
-            draw_panel(area, panel, frames, frames_per_second)?;
+            draw_panel(
+                area,
+                panel,
+                frames,
+                [x_name, panel.y_name],
+                columns_per_unit,
+            )?;
         }
         Ok(())
     })
@@ -326,20 +356,26 @@ pub fn plot_losses(path: &Path, series: &[LossSeries]) -> Result<()> {
     })
 }
 
-fn draw_panel(area: &Area, panel: &HeatPanel, frames: usize, frames_per_second: f64) -> Result<()> {
+fn draw_panel(
+    area: &Area,
+    panel: &HeatPanel,
+    columns: usize,
+    axes: [&str; 2],
+    columns_per_unit: f64,
+) -> Result<()> {
     let mut chart = ChartBuilder::on(area)
         .caption(panel.title, (FONT, 20))
         .margin(8)
         .margin_right(24)
         .x_label_area_size(40)
         .y_label_area_size(60)
-        .build_cartesian_2d(0.0..frames as f64 / frames_per_second, 0..panel.rows)?;
+        .build_cartesian_2d(0.0..columns as f64 / columns_per_unit, 0..panel.rows)?;
     chart
         .configure_mesh()
         .disable_mesh()
         .x_labels(20)
-        .x_desc("seconds")
-        .y_desc(panel.y_name)
+        .x_desc(axes[0])
+        .y_desc(axes[1])
         .label_style((FONT, 15))
         .draw()?;
 
@@ -347,7 +383,7 @@ fn draw_panel(area: &Area, panel: &HeatPanel, frames: usize, frames_per_second: 
     let (width_px, height_px) = image.dim_in_pixel();
     let (darkest, brightest) = panel.range;
     for x in 0..width_px {
-        let frame = x as usize * frames / width_px as usize;
+        let frame = x as usize * columns / width_px as usize;
         if frame >= panel.frames() {
             break;
         }

@@ -86,6 +86,7 @@ impl<C: Critic> Adversary<C> {
         let parameters = Parameters::new(seed);
         let critic = critic(&parameters.builder(device))?;
         let optimiser = AdamConfig {
+            amsgrad: false,
             average_decay: None,
             ..optimiser
         };

@@ -83,6 +83,8 @@ pub fn origin(model: &Model, recipe: &Recipe) -> Origin {
         Recipe::Network(_) => (card.steps, card.train_hours),
         Recipe::Voice(_) => of_part(VOICE),
         Recipe::Magnitudes(_) => of_part(MAGNITUDES),
+        // No part of a model file.
+        Recipe::Notes(_) => (0, 0.0),
     };
     Origin {
         sha256: model.sha256().to_owned(),

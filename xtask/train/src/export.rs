@@ -91,6 +91,9 @@ impl Export {
                 base.header.card = self.card(card, reported);
                 base.with_magnitudes(&recipe.magnitudes, &averages)?
             }
+            (Recipe::Notes(_), _) => bail!(
+                "the run trained on notes, which gives no part of a model file: evaluate it with cargo xtask evaluate-notes"
+            ),
             (Recipe::Voice(_) | Recipe::Magnitudes(_), None) => bail!(
                 "the run trained only a part of a model: name the model to add it to with --into MODEL.safetensors"
             ),

@@ -4,11 +4,12 @@ use anyhow::Result;
 use candle_core::{Device, Tensor};
 use model_runtime::latent::{Latent, Latents};
 use model_runtime::{Factor, FactorMap, Network};
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::noise;
 use crate::pitch_guide::PitchGuide;
 use crate::sampler::{Batch, View};
 
@@ -290,14 +291,7 @@ fn next_in_batch(x: &Tensor) -> Result<Tensor> {
 
 /// Samples a latent with normal noise (Box and Muller).
 pub(crate) fn draw(latent: &Latent, rng: &mut StdRng) -> Result<Tensor> {
-    let count = latent.mean.elem_count();
-    let mut noise = Vec::with_capacity(count + 1);
-    while noise.len() < count {
-        let radius = (-2.0 * (1.0 - rng.random::<f32>()).ln()).sqrt();
-        let (sin, cos) = (std::f32::consts::TAU * rng.random::<f32>()).sin_cos();
-        noise.extend([radius * cos, radius * sin]);
-    }
-    noise.truncate(count);
+    let noise = noise::normal(latent.mean.elem_count(), rng);
     let noise = Tensor::from_vec(noise, latent.mean.shape(), latent.mean.device())?;
     Ok(latent.sample(&noise)?)
 }

@@ -30,6 +30,8 @@ pub struct AdamConfig {
     pub betas: (f64, f64),
     /// Largest global norm of the gradients.
     pub clip_norm: f64,
+    /// Largest second moment so far instead of the latest (Reddi et al., "On the Convergence of Adam and Beyond", ICLR 2018).
+    pub amsgrad: bool,
     /// Decay per step of the averaged weights; without it, there are no averages.
     pub average_decay: Option<f64>,
 }
@@ -47,6 +49,8 @@ struct State {
     weight: Tensor,
     first_moment: Tensor,
     second_moment: Tensor,
+    /// For amsgrad.
+    largest_moment: Option<Tensor>,
     average: Option<Tensor>,
 }
 
@@ -59,6 +63,7 @@ impl Adam {
         let state = State {
             first_moment: weight.zeros_like()?,
             second_moment: weight.zeros_like()?,
+            largest_moment: config.amsgrad.then(|| weight.zeros_like()).transpose()?,
             average: config.average_decay.is_some().then(|| weight.clone()),
             weight,
         };
@@ -106,9 +111,14 @@ impl Adam {
         state.first_moment = ((&state.first_moment * beta1)? + (&gradient * (1.0 - beta1))?)?;
         state.second_moment =
             ((&state.second_moment * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
+        if let Some(largest) = &mut state.largest_moment {
+            *largest = largest.maximum(&state.second_moment)?;
+        }
         let update = match adaptive {
             Some(factor) => {
-                let root = (state.second_moment.sqrt()? + EPSILON * correction2.sqrt())?;
+                let moment = state.largest_moment.as_ref();
+                let root = (moment.unwrap_or(&state.second_moment).sqrt()?
+                    + EPSILON * correction2.sqrt())?;
                 ((&state.first_moment / root)? * (factor * correction2.sqrt()))?
             }
             None => state.first_moment.clone(),
@@ -173,14 +183,16 @@ impl Adam {
             });
             flat(&tensors.collect::<Result<Vec<_>>>()?)
         };
+        let optional = |prefix: &str, vector: &Option<Tensor>| {
+            let needed = vector.as_ref();
+            needed.map(|_| fetch(prefix)).transpose()
+        };
         self.state = State {
             weight: fetch("weight")?,
             first_moment: fetch("moment1")?,
             second_moment: fetch("moment2")?,
-            average: match self.state.average {
-                Some(_) => Some(fetch("average")?),
-                None => None,
-            },
+            largest_moment: optional("largest", &self.state.largest_moment)?,
+            average: optional("average", &self.state.average)?,
         };
         for (name, weight) in self.split(&self.state.weight)? {
             self.vars[name].set(&weight)?;
@@ -197,6 +209,12 @@ impl Adam {
             ("moment2", &state.second_moment),
         ]
         .into_iter()
+        .chain(
+            state
+                .largest_moment
+                .iter()
+                .map(|largest| ("largest", largest)),
+        )
         .chain(state.average.iter().map(|average| ("average", average)))
     }
 
@@ -244,6 +262,7 @@ mod tests {
         weight_decay: 0.0,
         betas: (0.8, 0.99),
         clip_norm: f64::INFINITY,
+        amsgrad: false,
         average_decay: Some(0.9),
     };
 

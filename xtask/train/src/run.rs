@@ -74,7 +74,7 @@ impl<T: Trainee> Run<T> {
         })
     }
 
-    /// Trains until the given end or Ctrl-C. Saves a checkpoint at intervals and at the end.
+    /// Trains until the given end, the trainee's own or Ctrl-C. Saves a checkpoint at intervals and at the end.
     ///
     /// # Errors
     ///
@@ -115,6 +115,10 @@ impl<T: Trainee> Run<T> {
                 Until::Time(limit) => begin.elapsed() >= limit,
             };
             if done || interrupted.load(Ordering::Relaxed) {
+                break;
+            }
+            if let Some(reason) = self.trainee.end(&self.header) {
+                bar.suspend(|| println!("the run is finished: {reason}"));
                 break;
             }
             let line = self.step()?;

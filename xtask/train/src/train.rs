@@ -10,23 +10,28 @@ use candle_core::{Device, Tensor, Var};
 use clap::Args;
 use graft_material::workspace;
 use model_runtime::{Architecture, Model};
+use vocoder::MelConfig;
 
 use crate::assemble;
 use crate::checkpoint::{self, CheckpointHeader};
-use crate::dataset::{Dataset, Split};
+use crate::dataset::{Dataset, Partition, Split};
 use crate::device::DeviceName;
+use crate::notes::NotesMaterial;
 use crate::parameters::Parameters;
 use crate::recipe::Recipe;
 use crate::recipe::network::NetworkRecipe;
+use crate::recipe::notes::NotesRecipe;
 use crate::run::{Run, Until};
+use crate::trainee::luo::LuoTrainee;
 use crate::trainee::magnitudes::MagnitudesTrainee;
 use crate::trainee::network::{NetworkMaterial, NetworkTrainee};
+use crate::trainee::tanaka::TanakaTrainee;
 use crate::trainee::voice::VoiceTrainee;
 use crate::voice::reconstructor::Reconstructor;
 use crate::voice::segments::VoiceMaterial;
 use crate::weights::Weights;
 
-/// Train a model on your own music.
+/// Train a model on your own music, or a recipe on notes.
 ///
 /// Decodes audio once and caches it in target/cache. Writes the checkpoint, the validation split, metrics.jsonl,
 /// losses.png, and previews (pictures and sounds) to the run folder. Export the result with `cargo xtask export`.
@@ -35,8 +40,9 @@ pub struct Train {
     /// Training recipe, e.g. xtask/recipes/graft.toml.
     recipe: PathBuf,
     /// Folders of music, searched recursively, in any format that Graft reads. Recipes with a table [midi] also use MIDI
-    /// files, as files or in .tar.gz archives.
-    #[arg(long, required = true, num_args = 1.., value_name = "DIR")]
+    /// files, as files or in .tar.gz archives. Recipes with a table [notes] train on notes of the system's sound font; for
+    /// these, folders of recorded notes, each with a CSV file (file, instrument, midi_pitch), for figures only.
+    #[arg(long, num_args = 1.., value_name = "DIR")]
     data: Vec<PathBuf>,
     /// Folders of drum loops to mix into the music, for recipes with drums_share.
     #[arg(long, num_args = 1.., value_name = "DIR")]
@@ -95,23 +101,11 @@ impl Train {
         let device = self.device.open()?;
         fs::create_dir_all(&self.run).with_context(|| format!("cannot create {folder}"))?;
 
-        let mel = header.recipe.mel().clone();
-        let cache = workspace::cache("audio");
-        let dataset = Dataset::load(&self.data, &cache, mel.sample_rate_hz)?;
-        let crop_samples = crop_frames(&header.recipe, reconstructor.clone()) * mel.hop_length;
         let seed = header.recipe.seed();
-        let split = Split::load_or_draw(&self.run, &dataset, seed, crop_samples)?;
-        if let Some(cut) = &split.recording {
-            println!("{cut}");
-        }
-        let parts = dataset.partition(&split).with_context(|| {
-            format!("the data does not match the split of {folder}: name the folders that the run began with")
-        })?;
-        let parts = parts.with_short_files_joined(crop_samples);
         match header.recipe.clone() {
             Recipe::Network(recipe) => {
                 let material = NetworkMaterial {
-                    parts,
+                    parts: self.music(&recipe.mel, recipe.crops.frames, seed)?,
                     data: &self.data,
                     drums: &self.drums,
                 };
@@ -119,22 +113,59 @@ impl Train {
                 Run::new(&self.run, header, trainee)?.train(until)
             }
             Recipe::Voice(recipe) => {
+                let crop_frames = VoiceTrainee::crop_frames(&recipe, reconstructor.clone());
                 let material = VoiceMaterial {
-                    parts,
+                    parts: self.music(&recipe.mel, crop_frames, seed)?,
                     reconstructor,
                 };
                 let trainee = VoiceTrainee::new(recipe, &header, &weights, material, device)?;
                 Run::new(&self.run, header, trainee)?.train(until)
             }
             Recipe::Magnitudes(recipe) => {
+                let crop_frames = MagnitudesTrainee::crop_frames(&recipe, reconstructor.clone());
                 let material = VoiceMaterial {
-                    parts,
+                    parts: self.music(&recipe.mel, crop_frames, seed)?,
                     reconstructor,
                 };
                 let trainee = MagnitudesTrainee::new(recipe, &header, &weights, material, device)?;
                 Run::new(&self.run, header, trainee)?.train(until)
             }
+            Recipe::Notes(recipe) => {
+                let (notes, rate_hz) = (recipe.notes(), recipe.sample_rate_hz());
+                let material = NotesMaterial::load(notes, &self.data, rate_hz)?;
+                match recipe {
+                    NotesRecipe::Luo(recipe) => {
+                        let trainee = LuoTrainee::new(recipe, &header, &weights, material, device)?;
+                        Run::new(&self.run, header, trainee)?.train(until)
+                    }
+                    NotesRecipe::Tanaka(recipe) => {
+                        let parts = material.parts;
+                        let trainee = TanakaTrainee::new(recipe, &header, &weights, parts, device)?;
+                        Run::new(&self.run, header, trainee)?.train(until)
+                    }
+                }
+            }
         }
+    }
+
+    /// The music, in the parts of the run's split. Crops of at most `crop_frames` frames are drawn from a track.
+    fn music(&self, mel: &MelConfig, crop_frames: usize, seed: u64) -> Result<Partition> {
+        ensure!(
+            !self.data.is_empty(),
+            "expected folders of music (--data), found none"
+        );
+        let cache = workspace::cache("audio");
+        let dataset = Dataset::load(&self.data, &cache, mel.sample_rate_hz)?;
+        let crop_samples = crop_frames * mel.hop_length;
+        let split = Split::load_or_draw(&self.run, &dataset, seed, crop_samples)?;
+        if let Some(cut) = &split.recording {
+            println!("{cut}");
+        }
+        let parts = dataset.partition(&split).with_context(|| {
+            let folder = self.run.display();
+            format!("the data does not match the split of {folder}: name the folders that the run began with")
+        })?;
+        Ok(parts.with_short_files_joined(crop_samples))
     }
 
     /// The model that decodes mels (`--from`), if there is one.
@@ -143,37 +174,29 @@ impl Train {
     ///
     /// Returns an error if the recipe does not go with the options.
     fn reconstructor(&self, recipe: &Recipe) -> Result<Option<Reconstructor>> {
-        if let Recipe::Network(_) = recipe {
-            ensure!(
-                self.from.is_none(),
-                "--from works only with recipes for a voice or a magnitude network"
-            );
-        } else {
-            ensure!(
-                self.drums.is_empty(),
-                "--drums works only with recipes for a network"
-            );
-        }
-        let load = |path| Reconstructor::load(path, recipe.mel());
+        let mel = match recipe {
+            Recipe::Voice(recipe) => Some(&recipe.mel),
+            Recipe::Magnitudes(recipe) => Some(&recipe.mel),
+            Recipe::Network(_) | Recipe::Notes(_) => None,
+        };
+        ensure!(
+            self.drums.is_empty() || matches!(recipe, Recipe::Network(_)),
+            "--drums works only with recipes for a network"
+        );
+        let load = |path: &Path| {
+            let mel =
+                mel.context("--from works only with recipes for a voice or a magnitude network")?;
+            Reconstructor::load(path, mel)
+        };
         self.from.as_deref().map(load).transpose()
-    }
-}
-
-/// Frames of the longest crop that is drawn from a track.
-fn crop_frames(recipe: &Recipe, reconstructor: Option<Reconstructor>) -> usize {
-    match recipe {
-        Recipe::Network(recipe) => recipe.crops.frames,
-        Recipe::Voice(recipe) => VoiceTrainee::crop_frames(recipe, reconstructor),
-        Recipe::Magnitudes(recipe) => MagnitudesTrainee::crop_frames(recipe, reconstructor),
     }
 }
 
 /// Starts a run from the weights of a model file.
 fn from_model(recipe: Recipe, path: &Path) -> Result<(CheckpointHeader, Weights)> {
     let model = Model::load(path)?;
-    let origin = assemble::origin(&model, &recipe);
     let tensors = candle_core::safetensors::load(path, &Device::Cpu)?;
-    let (held, prefix) = match &recipe {
+    let (held, prefix, mel) = match &recipe {
         Recipe::Network(recipe) => {
             let mut held = &model.header().architecture;
             if *held != recipe.network && has_weights_for(&tensors, recipe)? {
@@ -181,26 +204,25 @@ fn from_model(recipe: Recipe, path: &Path) -> Result<(CheckpointHeader, Weights)
                 println!("unlike {}, the recipe has {changes}", path.display());
                 held = &recipe.network;
             }
-            (Some(format!("{held:?}")), "network.")
+            (Some(format!("{held:?}")), "network.", &recipe.mel)
         }
-        Recipe::Voice(_) => {
+        Recipe::Voice(recipe) => {
             let generator = model.header().generator.as_ref();
-            (generator.map(|config| format!("{config:?}")), "generator.")
+            let held = generator.map(|config| format!("{config:?}"));
+            (held, "generator.", &recipe.mel)
         }
-        Recipe::Magnitudes(_) => {
+        Recipe::Magnitudes(recipe) => {
             let magnitudes = model.header().magnitudes.as_ref();
-            (
-                magnitudes.map(|config| format!("{config:?}")),
-                "magnitudes.",
-            )
+            let held = magnitudes.map(|config| format!("{config:?}"));
+            (held, "magnitudes.", &recipe.mel)
         }
+        Recipe::Notes(_) => bail!("--init works only with recipes for parts of a model file"),
     };
     ensure!(
-        model.header().mel == *recipe.mel(),
-        "{} is for {:?}, the recipe for {:?}",
+        model.header().mel == *mel,
+        "{} is for {:?}, the recipe for {mel:?}",
         path.display(),
         model.header().mel,
-        recipe.mel()
     );
     let part = prefix.trim_end_matches('.');
     let held = held.with_context(|| format!("{} contains no {part}", path.display()))?;
@@ -214,6 +236,7 @@ fn from_model(recipe: Recipe, path: &Path) -> Result<(CheckpointHeader, Weights)
         .into_iter()
         .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor)))
         .collect();
+    let origin = assemble::origin(&model, &recipe);
     Ok((
         CheckpointHeader::new(recipe, Some(origin)),
         Weights::Model(weights),
@@ -266,7 +289,6 @@ mod tests {
     use graft_material::testing::TestFolder;
     use model_runtime::AudioClip;
     use model_runtime::model_file::{Card, Figure};
-    use vocoder::MelConfig;
 
     const RECIPE: &str = r#"
         name = "tiny"

@@ -6,6 +6,7 @@
 
 mod cache;
 mod folder;
+mod material;
 pub mod programs;
 mod rendering;
 
@@ -23,6 +24,7 @@ use programs::PROGRAMS;
 use rendering::{Player, Workshop};
 
 pub use folder::read_folder;
+pub use material::NotesMaterial;
 
 /// What a note is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,12 +146,13 @@ impl NotesConfig {
         Ok(())
     }
 
-    /// Renders the notes with the sound font of this system, or reads them from the cache of the project.
+    /// Renders the notes with the sound font of this system, or reads them from the cache of the project. Keys that the sound
+    /// font lacks are left out.
     ///
     /// # Errors
     ///
-    /// Returns an error if a setting is out of range, the system has no sound font, a note is silent, or a file cannot be
-    /// read or written.
+    /// Returns an error if a setting is out of range, the system has no sound font, an instrument is silent, or a file cannot
+    /// be read or written.
     pub fn render(&self, sample_rate_hz: u32) -> Result<NoteParts> {
         self.check()?;
         let sound_font = find_sound_font()?;
@@ -183,9 +186,8 @@ impl NotesConfig {
             unseen_programs: empty,
         };
         for (instrument, (player, pcm)) in players.iter().zip(rendered).enumerate() {
-            let keys = player.keys(self.key_step);
-            let [validation, unseen] = self.kept_keys(player, &keys);
-            let labels = keys.iter().flat_map(|&key| {
+            let keys = player.keys(self.key_step).into_iter();
+            let labels = keys.flat_map(|key| {
                 let label = move |&velocity: &u8| NoteLabel {
                     instrument,
                     key,
@@ -193,14 +195,30 @@ impl NotesConfig {
                 };
                 self.velocities.iter().map(label)
             });
-            for (label, pcm) in labels.zip(pcm) {
-                let set = match player {
-                    _ if instrument >= self.seen_instruments() => &mut parts.unseen_programs,
-                    _ if validation.contains(&label.key) => &mut parts.validation,
-                    _ if unseen.contains(&label.key) => &mut parts.unseen_keys,
-                    _ => &mut parts.training,
+            // Some sound fonts do not play the whole range.
+            let notes = labels.zip(pcm).filter(|(_, pcm)| pcm.level > 0.0);
+            let notes: Vec<Note> = notes.map(|(label, pcm)| Note { label, pcm }).collect();
+            let mut keys: Vec<u8> = notes.iter().map(|note| note.label.key).collect();
+            keys.dedup();
+            ensure!(
+                !keys.is_empty(),
+                "{} is silent at all keys in {}",
+                player.name(),
+                sound_font.display()
+            );
+            let [validation, unseen] = self.kept_keys(player, &keys);
+            for note in notes {
+                let key = &note.label.key;
+                let set = if instrument >= self.seen_instruments() {
+                    &mut parts.unseen_programs
+                } else if validation.contains(key) {
+                    &mut parts.validation
+                } else if unseen.contains(key) {
+                    &mut parts.unseen_keys
+                } else {
+                    &mut parts.training
                 };
-                set.notes.push(Note { label, pcm });
+                set.notes.push(note);
             }
         }
         Ok(parts)

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use crossbeam_channel::unbounded;
 use graft_material::audio_cache::Pcm;
 use graft_material::progress;
@@ -92,12 +92,12 @@ pub struct Workshop<'a> {
 }
 
 impl Workshop<'_> {
-    /// The notes of each instrument, key by key, and velocity by velocity. What the cache lacks is rendered with one thread
+    /// The notes of each instrument, key by key, and velocity by velocity; those that the sound font lacks have a level of 0. What the cache lacks is rendered with one thread
     /// per CPU core.
     ///
     /// # Errors
     ///
-    /// Returns an error if a note is silent, or a file cannot be read or written.
+    /// Returns an error if a file cannot be read or written.
     pub fn notes(&self, players: &[Player]) -> Result<Vec<Vec<Pcm>>> {
         let identity = sound_font_identity(self.sound_font)?;
         let cache = NoteCache::new(
@@ -157,13 +157,13 @@ impl Workshop<'_> {
         let notes = keys.flat_map(|key| self.config.velocities.iter().map(move |&v| (key, v)));
         let notes = notes.map(|(key, velocity)| {
             let samples = renderer.stem(player.messages(key, velocity).into_iter())?;
-            ensure!(
-                peak(&samples) > SILENCE,
-                "{} is silent at key {key} and velocity {velocity} in {}",
-                player.name(),
-                self.sound_font.display()
-            );
-            Ok(Pcm::amplified(&from_onset(&samples, length), 1.0))
+            if peak(&samples) > SILENCE {
+                return Ok(Pcm::amplified(&from_onset(&samples, length), 1.0));
+            }
+            Ok(Pcm {
+                samples: vec![0; length],
+                level: 0.0,
+            })
         });
         notes.collect()
     }

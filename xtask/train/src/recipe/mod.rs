@@ -1,24 +1,28 @@
 //! Training recipes: TOML files that describe what to train and how.
 
+pub mod luo;
 pub mod magnitudes;
 pub mod network;
+pub mod notes;
 pub mod optimiser;
 pub mod tanaka;
 pub mod voice;
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use vocoder::MelConfig;
 
 use magnitudes::MagnitudesRecipe;
 use network::NetworkRecipe;
+use notes::NotesRecipe;
 use optimiser::Optimiser;
 use voice::VoiceRecipe;
 
-/// A training recipe. One with a table `[generator]` is for a voice, one with a table `[magnitudes]` for a magnitude network, any
+/// A training recipe. One with a table `[generator]` is for a voice, one with a table `[magnitudes]` for a magnitude network, one
+/// with a table `[luo]` for pitch and timbre of a frame, one with a table `[tanaka]` for timbre, pitch and variation of a note, any
 /// other for a network.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
@@ -29,18 +33,51 @@ pub enum Recipe {
     Voice(VoiceRecipe),
     /// Recipe for a magnitude network.
     Magnitudes(MagnitudesRecipe),
+    /// Recipe that trains on isolated notes.
+    Notes(NotesRecipe),
+}
+
+/// What a recipe is for.
+#[derive(Clone, Copy)]
+enum Kind {
+    Network,
+    Voice,
+    Magnitudes,
+    Luo,
+    Tanaka,
+}
+
+impl Kind {
+    /// The kind of a recipe that has some tables.
+    fn of(has: impl Fn(&str) -> bool) -> Self {
+        let kinds = [
+            ("generator", Self::Voice),
+            ("magnitudes", Self::Magnitudes),
+            ("luo", Self::Luo),
+            ("tanaka", Self::Tanaka),
+        ];
+        let kind = kinds.into_iter().find(|(table, _)| has(table));
+        kind.map_or(Self::Network, |(_, kind)| kind)
+    }
+
+    fn read<'de, D: Deserializer<'de>>(self, deserializer: D) -> Result<Recipe, D::Error> {
+        Ok(match self {
+            Self::Network => Recipe::Network(Deserialize::deserialize(deserializer)?),
+            Self::Voice => Recipe::Voice(Deserialize::deserialize(deserializer)?),
+            Self::Magnitudes => Recipe::Magnitudes(Deserialize::deserialize(deserializer)?),
+            Self::Luo => Recipe::Notes(NotesRecipe::Luo(Deserialize::deserialize(deserializer)?)),
+            Self::Tanaka => {
+                Recipe::Notes(NotesRecipe::Tanaka(Deserialize::deserialize(deserializer)?))
+            }
+        })
+    }
 }
 
 impl<'de> Deserialize<'de> for Recipe {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = serde_json::Value::deserialize(deserializer)?;
-        let has = |table: &str| value.get(table).is_some();
-        let recipe = match (has("generator"), has("magnitudes")) {
-            (true, _) => serde_json::from_value(value).map(Self::Voice),
-            (_, true) => serde_json::from_value(value).map(Self::Magnitudes),
-            _ => serde_json::from_value(value).map(Self::Network),
-        };
-        recipe.map_err(D::Error::custom)
+        let kind = Kind::of(|table| value.get(table).is_some());
+        kind.read(value).map_err(D::Error::custom)
     }
 }
 
@@ -59,18 +96,21 @@ impl Recipe {
 
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let table = toml::from_str::<toml::Table>(text)?;
-        let has = |name: &str| table.contains_key(name);
-        let recipe = match (has("generator"), has("magnitudes")) {
-            (true, _) => Self::Voice(toml::from_str(text)?),
-            (_, true) => Self::Magnitudes(toml::from_str(text)?),
-            _ => Self::Network(toml::from_str(text)?),
-        };
-        recipe.mel().validate()?;
+        let kind = Kind::of(|name| table.contains_key(name));
+        let recipe = kind.read(toml::Deserializer::parse(text)?)?;
         recipe.optimiser().check()?;
+        if let Some(mel) = recipe.mel() {
+            mel.validate()?;
+            ensure!(
+                recipe.optimiser().average_decay.is_some(),
+                "the averaged weights are exported: expected optimiser.average_decay, found none"
+            );
+        }
         match &recipe {
             Self::Network(recipe) => recipe.check()?,
             Self::Voice(recipe) => recipe.check()?,
             Self::Magnitudes(recipe) => recipe.check()?,
+            Self::Notes(recipe) => recipe.check()?,
         }
         Ok(recipe)
     }
@@ -81,15 +121,17 @@ impl Recipe {
             Self::Network(recipe) => &recipe.name,
             Self::Voice(recipe) => &recipe.name,
             Self::Magnitudes(recipe) => &recipe.name,
+            Self::Notes(recipe) => recipe.name(),
         }
     }
 
-    /// The mel spectrogram.
-    pub fn mel(&self) -> &MelConfig {
+    /// The mel spectrogram of music, which model files have; none if the recipe trains on notes.
+    pub fn mel(&self) -> Option<&MelConfig> {
         match self {
-            Self::Network(recipe) => &recipe.mel,
-            Self::Voice(recipe) => &recipe.mel,
-            Self::Magnitudes(recipe) => &recipe.mel,
+            Self::Network(recipe) => Some(&recipe.mel),
+            Self::Voice(recipe) => Some(&recipe.mel),
+            Self::Magnitudes(recipe) => Some(&recipe.mel),
+            Self::Notes(_) => None,
         }
     }
 
@@ -99,6 +141,7 @@ impl Recipe {
             Self::Network(recipe) => recipe.crops.seed,
             Self::Voice(recipe) => recipe.segments.seed,
             Self::Magnitudes(recipe) => recipe.segments.seed,
+            Self::Notes(recipe) => recipe.seed(),
         }
     }
 
@@ -108,6 +151,7 @@ impl Recipe {
             Self::Network(recipe) => &recipe.optimiser,
             Self::Voice(recipe) => &recipe.optimiser,
             Self::Magnitudes(recipe) => &recipe.optimiser,
+            Self::Notes(recipe) => recipe.optimiser(),
         }
     }
 
@@ -117,6 +161,7 @@ impl Recipe {
             Self::Network(recipe) => format!("{:?}", recipe.network),
             Self::Voice(recipe) => format!("{:?}", recipe.generator),
             Self::Magnitudes(recipe) => format!("{:?}", recipe.magnitudes),
+            Self::Notes(recipe) => recipe.trained(),
         }
     }
 }

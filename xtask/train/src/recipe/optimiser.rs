@@ -22,8 +22,11 @@ pub struct Optimiser {
     pub weight_decay: f64,
     /// Largest global norm of the gradients.
     pub clip_norm: f64,
-    /// Decay per step of the averaged weights, which are exported.
-    pub average_decay: f64,
+    /// Largest second moment so far instead of the latest (Reddi et al., "On the Convergence of Adam and Beyond", ICLR 2018).
+    #[serde(default)]
+    pub amsgrad: bool,
+    /// Decay per step of the averaged weights, which are exported. Only recipes on notes may go without.
+    pub average_decay: Option<f64>,
     /// Steps between checkpoints.
     pub checkpoint_steps: u64,
     /// Steps between validations.
@@ -69,7 +72,8 @@ impl Optimiser {
             weight_decay: self.weight_decay,
             betas: self.betas.into(),
             clip_norm: self.clip_norm,
-            average_decay: Some(self.average_decay),
+            amsgrad: self.amsgrad,
+            average_decay: self.average_decay,
         }
     }
 }

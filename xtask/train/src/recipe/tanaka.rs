@@ -43,8 +43,11 @@ impl TanakaRecipe {
     pub fn check(&self) -> Result<()> {
         self.tanaka.check()?;
         self.analysis.check()?;
-        self.notes.check()?;
         self.perturbation.check()?;
+        ensure!(
+            self.optimiser.average_decay.is_some(),
+            "the averaged weights are evaluated: expected optimiser.average_decay, found none"
+        );
         ensure!(self.batch > 0, "batch must be at least 1, found 0");
         let TanakaLoss {
             variance,

@@ -268,6 +268,7 @@ fn a_network_learns_notes_by_heart_and_draws_their_swaps() {
             weight_decay: 0.0,
             betas: (0.9, 0.999),
             clip_norm: f64::INFINITY,
+            amsgrad: false,
             average_decay: None,
         },
     )

@@ -165,7 +165,7 @@ impl Trainee for MagnitudesTrainee {
         })
     }
 
-    fn validate(&self, _: &CheckpointHeader) -> Result<Report> {
+    fn validate(&mut self, _: &CheckpointHeader) -> Result<Report> {
         let network = self.averaged(&self.device)?;
         let distances = self.validation.iter().map(|batch| {
             let distance = distance(

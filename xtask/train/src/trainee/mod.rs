@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod devices;
+pub mod luo;
 pub mod magnitudes;
 pub mod network;
 pub mod tanaka;
@@ -35,14 +36,14 @@ pub trait Trainee {
     /// Returns an error if the gradients are not finite, or the computation fails.
     fn step(&mut self, header: &CheckpointHeader, batch: Self::Batch) -> Result<Report>;
 
-    /// Validates the averaged weights on validation music.
+    /// Validates the averaged weights, or the current ones where the best are kept, on validation material.
     ///
     /// # Errors
     ///
     /// Returns an error if the computation fails.
-    fn validate(&self, header: &CheckpointHeader) -> Result<Report>;
+    fn validate(&mut self, header: &CheckpointHeader) -> Result<Report>;
 
-    /// Writes pictures and sounds from the averaged weights to the run folder.
+    /// Writes pictures and sounds from the averaged or best weights to the run folder.
     ///
     /// # Errors
     ///
@@ -55,6 +56,11 @@ pub trait Trainee {
     ///
     /// Returns an error if a tensor cannot be copied.
     fn state(&self) -> Result<HashMap<String, Tensor>>;
+
+    /// Why training should not go on, if so.
+    fn end(&self, _header: &CheckpointHeader) -> Option<String> {
+        None
+    }
 }
 
 /// Result of a step or a validation.

@@ -231,7 +231,7 @@ impl Trainee for NetworkTrainee {
         Ok(Report { line, figures })
     }
 
-    fn validate(&self, _: &CheckpointHeader) -> Result<Report> {
+    fn validate(&mut self, _: &CheckpointHeader) -> Result<Report> {
         let averages =
             VarBuilder::from_tensors(self.optimiser.averages()?, DType::F32, &self.device);
         let network = self

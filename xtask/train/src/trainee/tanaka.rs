@@ -86,9 +86,6 @@ impl TanakaTrainee {
         let parameters = Parameters::new(recipe.seed);
         let builder = parameters.builder(&device);
         let network = Tanaka::new(&recipe.tanaka, &recipe.analysis, &builder)?;
-        if let Weights::Model(weights) = weights {
-            parameters.set(weights)?;
-        }
         let mut optimiser = Adam::new(&parameters, recipe.optimiser.adam())?;
         if let Weights::Checkpoint(state) = weights {
             optimiser.restore(state, header.step)?;
@@ -183,7 +180,7 @@ impl Trainee for TanakaTrainee {
         })
     }
 
-    fn validate(&self, _: &CheckpointHeader) -> Result<Report> {
+    fn validate(&mut self, _: &CheckpointHeader) -> Result<Report> {
         let network = self.averaged()?;
         let mut sum: Option<(f32, Figures)> = None;
         for batch in &self.validation {

@@ -208,7 +208,7 @@ impl Trainee for VoiceTrainee {
         })
     }
 
-    fn validate(&self, _: &CheckpointHeader) -> Result<Report> {
+    fn validate(&mut self, _: &CheckpointHeader) -> Result<Report> {
         let generator = self.averaged()?;
         let (mut mel_l1, mut stft) = (0.0, 0.0);
         for segment in &self.validation {
@@ -347,6 +347,7 @@ mod tests {
                 weight_decay: 0.01,
                 betas: (0.8, 0.99),
                 clip_norm: 1e9,
+                amsgrad: false,
                 average_decay: None,
             };
             let mut optimiser = Adam::new(&parameters, config)?;
