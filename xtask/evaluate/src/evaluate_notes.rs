@@ -13,6 +13,7 @@ use graft_train::recipe::Recipe;
 use graft_train::recipe::notes::NotesRecipe;
 
 use crate::luo::{self, LuoRun};
+use crate::tanaka::{self, TanakaRun};
 
 /// Evaluate runs of a recipe on notes with the measures of its paper.
 ///
@@ -48,13 +49,13 @@ impl EvaluateNotes {
         let (first_folder, _, first, _) = runs.first().context("expected a run")?;
         for (folder, _, recipe, _) in &runs {
             ensure!(
-                recipe.notes() == first.notes() && recipe.trained() == first.trained(),
-                "runs of one table need the same network and notes: {} has {} and {:?}, {} has {} and {:?}",
+                recipe.notes() == first.notes() && recipe.judged() == first.judged(),
+                "runs of one table need the same notes and kind of network: {} has {} and {:?}, {} has {} and {:?}",
                 first_folder.display(),
-                first.trained(),
+                first.judged(),
                 first.notes(),
                 folder.display(),
-                recipe.trained(),
+                recipe.judged(),
                 recipe.notes()
             );
         }
@@ -62,15 +63,22 @@ impl EvaluateNotes {
             fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
         }
         let material = NotesMaterial::load(first.notes(), &self.data, first.sample_rate_hz())?;
-        let report = match first {
-            NotesRecipe::Luo(_) => {
-                let runs = runs.iter().filter_map(|(folder, header, recipe, tensors)| {
-                    let NotesRecipe::Luo(recipe) = recipe;
-                    let run = LuoRun::new(recipe, header.step, tensors);
-                    Some(run.with_context(|| format!("cannot use {}", folder.display())))
-                });
-                luo::report(runs.collect::<Result<_>>()?, &material, self.out.as_deref())?
+        let (mut of_luo, mut of_tanaka) = (Vec::new(), Vec::new());
+        for (folder, header, recipe, tensors) in &runs {
+            let context = || format!("cannot use {}", folder.display());
+            match recipe {
+                NotesRecipe::Luo(recipe) => {
+                    of_luo.push(LuoRun::new(recipe, header.step, tensors).with_context(context)?);
+                }
+                NotesRecipe::Tanaka(recipe) => {
+                    let run = TanakaRun::new(recipe, header.step, tensors);
+                    of_tanaka.push(run.with_context(context)?);
+                }
             }
+        }
+        let report = match first {
+            NotesRecipe::Luo(_) => luo::report(of_luo, &material, self.out.as_deref())?,
+            NotesRecipe::Tanaka(_) => tanaka::report(of_tanaka, &material, self.out.as_deref())?,
         };
         print!("{report}");
         match &self.out {

@@ -10,7 +10,7 @@
 //! - whether it matters how loud the inputs are: [`levels`], by itself as [`evaluate_levels`];
 //! - whether rotating the harmony latent transposes: [`transposition`];
 //! - [`page`], [`pictures`], and [`compare`] with an older report; [`stages`] to resume after an interruption;
-//! - [`evaluate_notes`]: recipes on notes with the measures of their papers: [`luo`];
+//! - [`evaluate_notes`]: recipes on notes with the measures of their papers: [`luo`]; [`tanaka`], by [`neighbours`];
 //! - [`conversions`] of timbre compared with the truth, also by a classifier of [`instruments`], for `cargo xtask evaluate-timbre`
 //!   ([`evaluate_timbre`]);
 //! - [`voices`]: accuracy of the voices, for `cargo xtask evaluate-voice`.
@@ -38,6 +38,7 @@ mod margins;
 mod mel_features;
 mod method;
 mod model_methods;
+mod neighbours;
 mod onsets;
 mod page;
 mod pairs;
@@ -53,6 +54,7 @@ mod stages;
 mod stft;
 mod stretch;
 mod strokes;
+mod tanaka;
 #[cfg(test)]
 mod test_signal;
 mod transposition;

@@ -98,7 +98,21 @@ pub fn plot_log_mels(path: &Path, panels: &[MelPanel], config: &MelConfig) -> Re
 ///
 /// When there is nothing to draw, or the file cannot be written.
 pub fn plot_heat(path: &Path, panels: &[HeatPanel], frames_per_second: f64) -> Result<()> {
-    plot_columns(path, panels, "seconds", frames_per_second)
+    plot_grid(path, panels, 1, "seconds", frames_per_second)
+}
+
+/// The same in several columns, row after row.
+///
+/// # Errors
+///
+/// When there is nothing to draw, or the file cannot be written.
+pub fn plot_heat_grid(
+    path: &Path,
+    panels: &[HeatPanel],
+    columns: usize,
+    frames_per_second: f64,
+) -> Result<()> {
+    plot_grid(path, panels, columns, "seconds", frames_per_second)
 }
 
 /// Draws sequences of columns below each other on one axis, named `x_name`, as a PNG.
@@ -112,15 +126,26 @@ pub fn plot_columns(
     x_name: &str,
     columns_per_unit: f64,
 ) -> Result<()> {
+    plot_grid(path, panels, 1, x_name, columns_per_unit)
+}
+
+fn plot_grid(
+    path: &Path,
+    panels: &[HeatPanel],
+    columns: usize,
+    x_name: &str,
+    columns_per_unit: f64,
+) -> Result<()> {
     let frames = panels.iter().map(HeatPanel::frames).max().unwrap_or(0);
     ensure!(
         frames > 0,
         "expected at least one frame to draw in {}, found none",
         path.display()
     );
-    let size = (WIDTH_PX, PANEL_HEIGHT_PX * panels.len() as u32);
+    let rows = panels.len().div_ceil(columns);
+    let size = (WIDTH_PX, PANEL_HEIGHT_PX * rows as u32);
     save(path, size, |root| {
-        for (area, panel) in root.split_evenly((panels.len(), 1)).iter().zip(panels) {
+        for (area, panel) in root.split_evenly((rows, columns)).iter().zip(panels) {
             draw_panel(
                 area,
                 panel,

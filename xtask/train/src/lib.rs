@@ -31,6 +31,7 @@ pub mod run;
 pub mod sampler;
 pub mod shifted_mel;
 pub mod spectral_norm;
+pub mod tanaka;
 pub mod train;
 pub mod trainee;
 pub mod voice;

@@ -288,7 +288,7 @@ fn next_in_batch(x: &Tensor) -> Result<Tensor> {
 }
 
 /// Samples a latent with normal noise (Box and Muller).
-fn draw(latent: &Latent, rng: &mut StdRng) -> Result<Tensor> {
+pub(crate) fn draw(latent: &Latent, rng: &mut StdRng) -> Result<Tensor> {
     let noise = noise::normal(latent.mean.elem_count(), rng);
     let noise = Tensor::from_vec(noise, latent.mean.shape(), latent.mean.device())?;
     Ok(latent.sample(&noise)?)

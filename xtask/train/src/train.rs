@@ -25,6 +25,7 @@ use crate::run::{Run, Until};
 use crate::trainee::luo::LuoTrainee;
 use crate::trainee::magnitudes::MagnitudesTrainee;
 use crate::trainee::network::{NetworkMaterial, NetworkTrainee};
+use crate::trainee::tanaka::TanakaTrainee;
 use crate::trainee::voice::VoiceTrainee;
 use crate::voice::reconstructor::Reconstructor;
 use crate::voice::segments::VoiceMaterial;
@@ -140,6 +141,11 @@ impl Train {
                 match recipe {
                     NotesRecipe::Luo(recipe) => {
                         let trainee = LuoTrainee::new(recipe, &header, &weights, material, device)?;
+                        Run::new(&self.run, header, trainee)?.train(until)
+                    }
+                    NotesRecipe::Tanaka(recipe) => {
+                        let parts = material.parts;
+                        let trainee = TanakaTrainee::new(recipe, &header, &weights, parts, device)?;
                         Run::new(&self.run, header, trainee)?.train(until)
                     }
                 }

@@ -34,9 +34,11 @@ fn sigmoid(x: &Tensor) -> Result<Tensor> {
     (x.neg()?.exp()? + 1.0)?.recip()
 }
 
-/// Hidden states (T, B, H) from gates (T, B, 3H), weights (H, 3H) and bias (3H), without gradients.
-pub fn forward(gates: &Tensor, weight: &Tensor, bias: &Tensor, reversed: bool) -> Result<Tensor> {
-    let [gates, weight, bias] = [gates, weight, bias].map(Tensor::detach);
+/// Hidden states (T, B, H) from gates (T, B, 3H), weights (H, 3H) and the biases of both, (2, 3H), without gradients.
+pub fn forward([gates, weight, biases]: [&Tensor; 3], reversed: bool) -> Result<Tensor> {
+    let [gates, weight, biases] = [gates, weight, biases].map(Tensor::detach);
+    let gates = gates.broadcast_add(&biases.get(0)?)?;
+    let bias = biases.get(1)?;
     let frames = gates.dim(0)?;
     let mut states: Vec<Option<Tensor>> = vec![None; frames];
     for (frame, before) in steps(frames, reversed) {
@@ -63,14 +65,16 @@ pub fn forward(gates: &Tensor, weight: &Tensor, bias: &Tensor, reversed: bool) -
     Tensor::stack(&states, 0)
 }
 
-/// Gradients of gates, weights and bias from that of the states.
+/// Gradients of gates, weights and biases from that of the states.
 pub fn backward(
-    [gates, weight, bias]: [&Tensor; 3],
+    [gates, weight, biases]: [&Tensor; 3],
     states: &Tensor,
     gradient: &Tensor,
     reversed: bool,
 ) -> Result<[Tensor; 3]> {
-    let [gates, weight, bias] = [gates, weight, bias].map(Tensor::detach);
+    let [gates, weight, biases] = [gates, weight, biases].map(Tensor::detach);
+    let gates = gates.broadcast_add(&biases.get(0)?)?;
+    let bias = biases.get(1)?;
     let [states, gradient] = [states, gradient].map(Tensor::detach);
     let (frames, batch, hidden) = states.dims3()?;
     let silent = states.get(0)?.zeros_like()?;
@@ -108,9 +112,11 @@ pub fn backward(
     };
     let products = stack(of_products)?.reshape((frames * batch, 3 * hidden))?;
     let before = stack(before_states)?.reshape((frames * batch, hidden))?;
+    let gates = stack(of_gates)?;
+    let sums = [gates.sum((0, 1))?, products.sum(0)?];
     Ok([
-        stack(of_gates)?,
+        gates,
         before.t()?.contiguous()?.matmul(&products)?,
-        products.sum(0)?,
+        Tensor::stack(&sums, 0)?,
     ])
 }

@@ -59,19 +59,21 @@ pub fn steps(
     })
 }
 
-/// Hidden states (T, B, H) from gates (T, B, 3H), weights (H, 3H) and bias (3H).
+/// Hidden states (T, B, H) from gates (T, B, 3H), weights (H, 3H) and the biases of both, (2, 3H).
 pub fn forward(
     sizes: Sizes,
     reversed: bool,
     gates: &[f32],
     weight: &[f32],
-    bias: &[f32],
+    biases: &[f32],
 ) -> Vec<f32> {
     let Sizes {
         frames,
         batch,
         hidden,
     } = sizes;
+    let (input_bias, bias) = biases.split_at(3 * hidden);
+    let gates = with_bias(gates, input_bias);
     let mut states = vec![0.0; frames * sizes.states()];
     let mut previous = vec![0.0; sizes.states()];
     let mut recurrent = vec![0.0; sizes.gates()];
@@ -111,21 +113,21 @@ fn advance(gates: &[f32], recurrent: &[f32], previous: &[f32], out: &mut [f32]) 
     }
 }
 
-/// Gradients of gates, weights and bias.
+/// Gradients of gates, weights and biases.
 pub struct Gradients {
     /// (T, B, 3H).
     pub gates: Vec<f32>,
     /// (H, 3H).
     pub weight: Vec<f32>,
-    /// (3H).
-    pub bias: Vec<f32>,
+    /// (2, 3H).
+    pub biases: Vec<f32>,
 }
 
 /// Gradients from that of the states.
 pub fn backward(
     sizes: Sizes,
     reversed: bool,
-    (gates, weight, bias): (&[f32], &[f32], &[f32]),
+    (gates, weight, biases): (&[f32], &[f32], &[f32]),
     states: &[f32],
     gradient: &[f32],
 ) -> Gradients {
@@ -134,6 +136,8 @@ pub fn backward(
         batch,
         hidden,
     } = sizes;
+    let (input_bias, bias) = biases.split_at(3 * hidden);
+    let gates = with_bias(gates, input_bias);
     // The recurrent products of all frames at once: their states are known by now.
     let mut recurrent = vec![0.0; gates.len()];
     fill_rows(&mut recurrent, bias);
@@ -189,16 +193,20 @@ pub fn backward(
         (earlier, true),
         (&recurrent[later], false),
     );
-    let mut bias_gradient = vec![0.0; bias.len()];
-    vectorized!(for row in recurrent.chunks_exact(3 * hidden) {
-        for (sum, d) in bias_gradient.iter_mut().zip(row) {
-            *sum += d;
-        }
-    });
+    let mut biases_gradient = vec![0.0; biases.len()];
+    let (input_bias_gradient, bias_gradient) = biases_gradient.split_at_mut(3 * hidden);
+    for (sums, rows) in [
+        (input_bias_gradient, &gates_gradient),
+        (bias_gradient, &recurrent),
+    ] {
+        vectorized!(for row in rows.chunks_exact(3 * hidden) {
+            add(sums, row);
+        });
+    }
     Gradients {
         gates: gates_gradient,
         weight: weight_gradient,
-        bias: bias_gradient,
+        biases: biases_gradient,
     }
 }
 
@@ -246,6 +254,22 @@ fn thirds_mut(row: &mut [f32]) -> [&mut [f32]; 3] {
     let (reset, rest) = row.split_at_mut(hidden);
     let (update, new) = rest.split_at_mut(hidden);
     [reset, update, &mut new[..hidden]]
+}
+
+/// Gates with the bias of each.
+fn with_bias(gates: &[f32], bias: &[f32]) -> Vec<f32> {
+    let mut sums = gates.to_vec();
+    vectorized!(for row in sums.chunks_exact_mut(bias.len()) {
+        add(row, bias);
+    });
+    sums
+}
+
+#[inline(always)]
+fn add(sums: &mut [f32], values: &[f32]) {
+    for (sum, value) in sums.iter_mut().zip(values) {
+        *sum += value;
+    }
 }
 
 fn fill_rows(rows: &mut [f32], row: &[f32]) {

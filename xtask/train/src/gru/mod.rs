@@ -78,14 +78,9 @@ impl Direction {
         let gates = x
             .reshape((frames * batch, input))?
             .matmul(&self.input_weight)?
-            .broadcast_add(&self.input_bias)?
             .reshape((frames, batch, ()))?;
-        Ok(recur(
-            &gates,
-            &self.hidden_weight,
-            &self.hidden_bias,
-            self.reversed,
-        )?)
+        let biases = Tensor::stack(&[&self.input_bias, &self.hidden_bias], 0)?;
+        Ok(recur(&gates, &self.hidden_weight, &biases, self.reversed)?)
     }
 }
 

@@ -9,18 +9,19 @@ use vocoder::conv::is_composed;
 use super::composed;
 use super::kernel::{self, Gradients, Sizes};
 
-/// Hidden states (T, B, H) from gates (T, B, 3H), weights (H, 3H) and bias (3H), all f32.
+/// Hidden states (T, B, H) from gates (T, B, 3H), weights (H, 3H) and the biases of both, (2, 3H), all f32. The bias of
+/// the gates is added here, because candle takes longer for its gradient than for a product.
 ///
 /// # Errors
 ///
 /// Returns an error if the shapes do not match.
-pub fn recur(gates: &Tensor, weight: &Tensor, bias: &Tensor, reversed: bool) -> Result<Tensor> {
+pub fn recur(gates: &Tensor, weight: &Tensor, biases: &Tensor, reversed: bool) -> Result<Tensor> {
     sizes(gates.shape(), weight.shape())?;
     let composed = match is_composed(gates.device()) {
-        true => Some(composed::forward(gates, weight, bias, reversed)?),
+        true => Some(composed::forward([gates, weight, biases], reversed)?),
         false => None,
     };
-    gates.apply_op3(weight, bias, Recurrence { reversed, composed })
+    gates.apply_op3(weight, biases, Recurrence { reversed, composed })
 }
 
 fn sizes(gates: &Shape, weight: &Shape) -> Result<Sizes> {
@@ -56,8 +57,8 @@ impl CustomOp3 for Recurrence {
         gates_layout: &Layout,
         weight: &CpuStorage,
         weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
+        biases: &CpuStorage,
+        biases_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         if let Some(states) = &self.composed {
             let (storage, layout) = states.storage_and_layout();
@@ -72,7 +73,7 @@ impl CustomOp3 for Recurrence {
             self.reversed,
             values(gates, gates_layout)?,
             values(weight, weight_layout)?,
-            values(bias, bias_layout)?,
+            values(biases, biases_layout)?,
         );
         let shape = Shape::from((sizes.frames, sizes.batch, sizes.hidden));
         Ok((f32::to_cpu_storage_owned(states), shape))
@@ -101,11 +102,11 @@ impl CustomOp3 for Recurrence {
         &self,
         gates: &Tensor,
         weight: &Tensor,
-        bias: &Tensor,
+        biases: &Tensor,
         states: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let operands = [gates, weight, bias];
+        let operands = [gates, weight, biases];
         if self.composed.is_some() {
             let [g, w, b] = composed::backward(operands, states, gradient, self.reversed)?;
             return Ok((Some(g), Some(w), Some(b)));
@@ -115,18 +116,18 @@ impl CustomOp3 for Recurrence {
         let Gradients {
             gates: g,
             weight: w,
-            bias: b,
+            biases: b,
         } = kernel::backward(
             sizes,
             self.reversed,
-            (&values(gates)?, &values(weight)?, &values(bias)?),
+            (&values(gates)?, &values(weight)?, &values(biases)?),
             &values(states)?,
             &values(gradient)?,
         );
         let like = |values: Vec<f32>, tensor: &Tensor| {
             Tensor::from_vec(values, tensor.shape(), tensor.device()).map(Some)
         };
-        Ok((like(g, gates)?, like(w, weight)?, like(b, bias)?))
+        Ok((like(g, gates)?, like(w, weight)?, like(b, biases)?))
     }
 }
 

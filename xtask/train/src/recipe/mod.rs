@@ -5,6 +5,7 @@ pub mod magnitudes;
 pub mod network;
 pub mod notes;
 pub mod optimiser;
+pub mod tanaka;
 pub mod voice;
 
 use std::path::Path;
@@ -21,7 +22,8 @@ use optimiser::Optimiser;
 use voice::VoiceRecipe;
 
 /// A training recipe. One with a table `[generator]` is for a voice, one with a table `[magnitudes]` for a magnitude network, one
-/// with a table `[luo]` for pitch and timbre of a frame, any other for a network.
+/// with a table `[luo]` for pitch and timbre of a frame, one with a table `[tanaka]` for timbre, pitch and variation of a note, any
+/// other for a network.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Recipe {
@@ -42,6 +44,7 @@ enum Kind {
     Voice,
     Magnitudes,
     Luo,
+    Tanaka,
 }
 
 impl Kind {
@@ -51,6 +54,7 @@ impl Kind {
             ("generator", Self::Voice),
             ("magnitudes", Self::Magnitudes),
             ("luo", Self::Luo),
+            ("tanaka", Self::Tanaka),
         ];
         let kind = kinds.into_iter().find(|(table, _)| has(table));
         kind.map_or(Self::Network, |(_, kind)| kind)
@@ -62,6 +66,9 @@ impl Kind {
             Self::Voice => Recipe::Voice(Deserialize::deserialize(deserializer)?),
             Self::Magnitudes => Recipe::Magnitudes(Deserialize::deserialize(deserializer)?),
             Self::Luo => Recipe::Notes(NotesRecipe::Luo(Deserialize::deserialize(deserializer)?)),
+            Self::Tanaka => {
+                Recipe::Notes(NotesRecipe::Tanaka(Deserialize::deserialize(deserializer)?))
+            }
         })
     }
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::luo::LuoRecipe;
 use super::optimiser::Optimiser;
+use super::tanaka::TanakaRecipe;
 use crate::notes::NotesConfig;
 
 /// A recipe that trains on the notes of its table `[notes]`.
@@ -13,6 +14,8 @@ use crate::notes::NotesConfig;
 pub enum NotesRecipe {
     /// Recipe for the pitch and timbre of a frame (Luo et al., 2020).
     Luo(LuoRecipe),
+    /// Recipe for timbre, pitch and variation of a note (Tanaka et al., 2022).
+    Tanaka(TanakaRecipe),
 }
 
 impl NotesRecipe {
@@ -25,6 +28,7 @@ impl NotesRecipe {
         self.notes().check()?;
         match self {
             Self::Luo(recipe) => recipe.check(),
+            Self::Tanaka(recipe) => recipe.check(),
         }
     }
 
@@ -32,6 +36,7 @@ impl NotesRecipe {
     pub fn name(&self) -> &str {
         match self {
             Self::Luo(recipe) => &recipe.name,
+            Self::Tanaka(recipe) => &recipe.name,
         }
     }
 
@@ -39,6 +44,7 @@ impl NotesRecipe {
     pub fn notes(&self) -> &NotesConfig {
         match self {
             Self::Luo(recipe) => &recipe.notes,
+            Self::Tanaka(recipe) => &recipe.notes,
         }
     }
 
@@ -46,6 +52,7 @@ impl NotesRecipe {
     pub fn sample_rate_hz(&self) -> u32 {
         match self {
             Self::Luo(recipe) => recipe.mel.sample_rate_hz,
+            Self::Tanaka(recipe) => recipe.analysis.sample_rate_hz,
         }
     }
 
@@ -53,6 +60,7 @@ impl NotesRecipe {
     pub fn seed(&self) -> u64 {
         match self {
             Self::Luo(recipe) => recipe.frames.seed,
+            Self::Tanaka(recipe) => recipe.seed,
         }
     }
 
@@ -60,6 +68,7 @@ impl NotesRecipe {
     pub fn optimiser(&self) -> &Optimiser {
         match self {
             Self::Luo(recipe) => &recipe.optimiser,
+            Self::Tanaka(recipe) => &recipe.optimiser,
         }
     }
 
@@ -67,6 +76,15 @@ impl NotesRecipe {
     pub fn trained(&self) -> String {
         match self {
             Self::Luo(recipe) => format!("{:?}", recipe.luo),
+            Self::Tanaka(recipe) => format!("{:?}, {:?}", recipe.tanaka, recipe.analysis),
+        }
+    }
+
+    /// What runs must have in common to be compared in one table, as text.
+    pub fn judged(&self) -> String {
+        match self {
+            Self::Luo(_) => self.trained(),
+            Self::Tanaka(recipe) => format!("Tanaka, {:?}", recipe.analysis),
         }
     }
 }

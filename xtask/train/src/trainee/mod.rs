@@ -5,6 +5,7 @@ mod devices;
 pub mod luo;
 pub mod magnitudes;
 pub mod network;
+pub mod tanaka;
 pub mod voice;
 
 use std::collections::HashMap;
