@@ -254,7 +254,7 @@ impl Mixer {
     }
 
     /// How loud each band may be, as a log-mel, for a voice that can make more than the inputs hold: the limit of a band's
-    /// gain, times all that both inputs and the mixture have there. Without it, a network that errs makes a burst.
+    /// gain, times the loudest of both inputs and the mixture there. Without it, a network that errs makes a burst.
     fn log_mel_limit(
         &mut self,
         sources: (&[Complex32], &[Complex32]),
@@ -264,7 +264,7 @@ impl Mixer {
         for (spectra, gain) in [(sources.0, gains.main), (sources.1, gains.sidechain)] {
             self.bands.of(spectra, &mut self.source_mel);
             let levels = limit.iter_mut().zip(&self.source_mel);
-            levels.for_each(|(limit, level)| *limit += gain * level);
+            levels.for_each(|(limit, level)| *limit = limit.max(gain * level));
         }
         for limit in &mut limit {
             *limit = (self.gain_limit * (*limit + MEL_OFFSET)).ln();
