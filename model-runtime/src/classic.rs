@@ -302,9 +302,10 @@ mod tests {
             window.stream_position_samples = (start - stream_start) as u64;
             let readings = (start..end).filter(|n| (n - stream_start).is_multiple_of(INTERVAL));
             window.controls = readings.map(controls).collect();
-            for n in start..end {
+            let samples = sidechain[start..end].iter().zip(&mut window.remixed);
+            for (n, (&sample, remixed)) in (start..).zip(samples) {
                 gate.set_controls(&controls(n));
-                window.remixed[n - start] = gate.next([sidechain[n]; 2]);
+                *remixed = gate.next([sample; 2]);
             }
             for channel in 0..2 {
                 window.main[channel].copy_from_slice(&main[start..end]);

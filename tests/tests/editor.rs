@@ -43,8 +43,12 @@ mod linux {
 
     type Check = (&'static str, fn(&Plugin) -> Result<()>);
 
-    const CHECKS: [Check; 11] = [
+    const CHECKS: [Check; 12] = [
         ("a drag on the pad is one gesture for each knob", drag),
+        (
+            "with the engine Timbre, the pad moves other knobs, and a preset of another engine chooses that",
+            timbre,
+        ),
         (
             "what is recorded of a drag sounds the same when it is played back",
             recording,
@@ -313,6 +317,21 @@ mod linux {
         let values = player.gestures(&["Harmony", "Rhythm"])?;
         near(values[0], 0.5, 0.01)?;
         near(values[1], 0.25, 0.01)
+    }
+
+    fn timbre(plugin: &Plugin) -> Result<()> {
+        let mut session = Session::new(plugin)?;
+        session.set_parameter("Engine", 3.0)?;
+        let mut player = Player::start(plugin, Some(&session.save_state()?), false)?;
+        player.drag_pad([1.0, 0.0], [0.5, 0.75])?;
+        let values = player.gestures(&["Timbre", "Pitch"])?;
+        near(values[0], 0.5, 0.01)?;
+        near(values[1], 0.75, 0.01)?;
+        player.click(Button::Left, PRESETS)?;
+        player.click(Button::Left, SECOND_PRESET)?;
+        let values = player.gestures(&["Harmony", "Rhythm", "Engine"])?;
+        ensure!(values == [1.0, 0.0, 0.0], "{values:?}");
+        Ok(())
     }
 
     fn recording(plugin: &Plugin) -> Result<()> {

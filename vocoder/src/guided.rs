@@ -15,7 +15,7 @@ mod assignment;
 mod bands;
 mod grid;
 pub(crate) mod levels;
-mod mixer;
+pub(crate) mod mixer;
 mod shaped;
 pub(crate) mod shift;
 mod strokes;

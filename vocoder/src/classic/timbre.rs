@@ -11,9 +11,11 @@ use realfft::num_complex::Complex32;
 use super::Palette;
 use super::envelope::Envelope;
 use crate::guided::levels::{loudness, loudness_weights};
+use crate::guided::mixer::weigh;
 use crate::guided::shift::PitchShift;
 use crate::guided::{FrameControls, share};
 use crate::separated::SeparatedFrame;
+use crate::spectrum::multiply;
 use crate::stft::magnitude_of;
 use crate::vectorized;
 
@@ -120,6 +122,7 @@ impl Timbre {
         self.set_colour(timbre, controls.freezes_timbre);
         self.set_gains(variation);
         let levels = self.levels(pitch);
+        let spectra = (main.spectra, sidechain.spectra);
         match controls.transpose_semitones {
             0 => {
                 self.shift.reset();
@@ -128,7 +131,8 @@ impl Timbre {
                     let gains = gains.iter().map(|gain| gain.min(BAND_LIMIT));
                     self.to_bins.spread(gains, level, bins);
                 }
-                weigh(mixed, [main.spectra, sidechain.spectra], &self.bin_gains);
+                let [mains, sidechains] = &self.bin_gains;
+                weigh(mixed, spectra, (mains, sidechains));
             }
             semitones => {
                 let sources = [&self.main.shape, &self.sidechain.shape];
@@ -136,7 +140,8 @@ impl Timbre {
                     let flat = shape.iter().map(|shape| -shape);
                     self.to_bins.spread(flat, level, bins);
                 }
-                weigh(mixed, [main.spectra, sidechain.spectra], &self.bin_gains);
+                let [mains, sidechains] = &self.bin_gains;
+                weigh(mixed, spectra, (mains, sidechains));
                 let shifted = self.shift.shift(mixed, semitones, self.hop_samples);
                 mixed.copy_from_slice(shifted);
                 let [bins, _] = &mut self.bin_gains;
@@ -147,13 +152,7 @@ impl Timbre {
                 let target = self.target.iter().zip(limits);
                 let target = target.map(|(target, limit)| target.min(limit));
                 self.to_bins.spread(target, 1.0, bins);
-                for channel in mixed.chunks_exact_mut(bins.len()) {
-                    vectorized!({
-                        for (bin, gain) in channel.iter_mut().zip(&*bins) {
-                            *bin *= *gain;
-                        }
-                    });
-                }
+                multiply(mixed, bins);
             }
         }
         let gain = self.level_gain(mixed, levels, variation);
@@ -393,23 +392,6 @@ impl ToBins {
             let (low, high) = (self.gains[below], self.gains[below + 1]);
             *bin = factor * (low + distance * (high - low));
         }
-    }
-}
-
-/// The sum of both sources' spectra, each bin times its gain; channel by channel.
-fn weigh(mixed: &mut [Complex32], sources: [&[Complex32]; 2], [mains, sidechains]: &[Vec<f32>; 2]) {
-    let n_bins = mains.len();
-    let [main, sidechain] = sources.map(|spectra| spectra.chunks_exact(n_bins));
-    for (mixed, (main, sidechain)) in mixed.chunks_exact_mut(n_bins).zip(main.zip(sidechain)) {
-        vectorized!({
-            let gains = mains.iter().zip(sidechains);
-            let bins = main.iter().zip(sidechain).zip(gains);
-            for (mixed, ((main, sidechain), (main_gain, sidechain_gain))) in
-                mixed.iter_mut().zip(bins)
-            {
-                *mixed = main * main_gain + sidechain * sidechain_gain;
-            }
-        });
     }
 }
 

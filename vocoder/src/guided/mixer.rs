@@ -331,7 +331,7 @@ impl Weights {
 }
 
 /// The sum of both sources' spectra, weighted per bin; channel by channel.
-fn weigh(
+pub(crate) fn weigh(
     mixture: &mut [Complex32],
     (main, sidechain): (&[Complex32], &[Complex32]),
     (main_weights, sidechain_weights): (&[f32], &[f32]),
