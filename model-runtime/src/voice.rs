@@ -4,7 +4,9 @@ use std::mem;
 
 use serde::{Deserialize, Serialize};
 use vocoder::griffin_lim::GriffinLimStream;
-use vocoder::guided::{FrameControls, GuidedConfig, GuidedVoice, ShapedControls, ShapedVoice};
+use vocoder::guided::{
+    FrameControls, GuidedConfig, GuidedVoice, SHAPED_GAIN_LIMIT, ShapedControls, ShapedVoice,
+};
 use vocoder::{LogMel, MelConfig};
 
 use crate::blend::Blend;
@@ -151,7 +153,10 @@ impl VoiceStream {
         };
         match voice {
             Voice::Guided if has_pitch(model) => {
-                let config = guided_config(mel, host_hz, channels, mode, network_frames);
+                let config = GuidedConfig {
+                    gain_limit: SHAPED_GAIN_LIMIT,
+                    ..guided_config(mel, host_hz, channels, mode, network_frames)
+                };
                 Ok(Self::Shaped(Box::new(ShapedVoice::new(&config)?)))
             }
             Voice::Guided => {

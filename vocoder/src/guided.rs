@@ -32,7 +32,7 @@ use crate::window::AnalysisWindow;
 
 use grid::FrameGrid;
 use mixer::{DecodedFrame, Mixer};
-pub use shaped::{ShapedControls, ShapedVoice};
+pub use shaped::{SHAPED_GAIN_LIMIT, ShapedControls, ShapedVoice};
 use strokes::Strokes;
 
 /// Added to a mel before the division by it, to avoid amplifying near silence.

@@ -7,7 +7,9 @@ use model_runtime::tensors::{to_log_mels, to_tensor};
 use model_runtime::{AudioClip, Factor, FactorMap, Model, RemixSettings, Voice, resample};
 use vocoder::generated::GeneratedVoice;
 use vocoder::griffin_lim::{DEFAULT_ITERATIONS, GriffinLim};
-use vocoder::guided::{FrameControls, GuidedConfig, GuidedVoice, ShapedControls, ShapedVoice};
+use vocoder::guided::{
+    FrameControls, GuidedConfig, GuidedVoice, SHAPED_GAIN_LIMIT, ShapedControls, ShapedVoice,
+};
 use vocoder::{LogMel, MelSpectrogram, Spectrum};
 
 /// The remix of two clips of the same rate, number of channels and length, channel by channel.
@@ -162,7 +164,11 @@ fn shaped(
         variation: settings.controls[Factor::Variation].share,
         transpose_semitones: settings.controls.transpose_semitones,
     };
-    let mut voice = ShapedVoice::new(&guided_config(model, main, settings)).unwrap();
+    let config = GuidedConfig {
+        gain_limit: SHAPED_GAIN_LIMIT,
+        ..guided_config(model, main, settings)
+    };
+    let mut voice = ShapedVoice::new(&config).unwrap();
     let mut out = vec![Vec::new(); main.channels.len()];
     voice
         .push_mel(decoded, &vec![controls; decoded.frames()])

@@ -349,7 +349,10 @@ impl Course {
         };
         // Other random numbers than those of the phrases to train on.
         let seen = conversions(&settings.programs, !settings.seed)?;
-        let unseen = conversions(&settings.held_out_programs, !settings.seed - 1)?;
+        let unseen = conversions(
+            &settings.held_out_programs,
+            (!settings.seed).wrapping_sub(1),
+        )?;
         let views = |conversions: &[Conversion]| -> Result<Vec<Views>> {
             let batches = conversion_batches(conversions, crops.frames, crops.batch, mel)?;
             batches
