@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use graft_material::plot::{self, LossSeries};
 
 /// Curves: name, and JSON pointer into a line of metrics.
-const CURVES: [(&str, &str); 20] = [
+const CURVES: [(&str, &str); 21] = [
     ("mel", "/train/reconstruction"),
     ("mel of the voice", "/train/mel_l1"),
     ("mel, validation", "/validation/mel_l1"),
@@ -23,6 +23,7 @@ const CURVES: [(&str, &str); 20] = [
     ("loss", "/train/loss"),
     ("loss, validation", "/validation/loss"),
     ("squared distance", "/train/squared_distance"),
+    ("pitch accuracy, validation", "/validation/pitch_accuracy"),
     ("KL of timbre", "/train/kl_timbre"),
     ("KL of pitch", "/train/kl_pitch"),
     ("KL of variation", "/train/kl_variation"),
