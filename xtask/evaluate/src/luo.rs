@@ -21,7 +21,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::evaluate_notes::{FigureTable, grouped, picture};
-use crate::frechet::Gaussian;
+use crate::frechet::sample_distance;
 
 /// Seed of classifiers and random timbres.
 const SEED: u64 = 1;
@@ -281,11 +281,10 @@ fn figures(run: &LuoRun, training: &Notes, test: &Notes, judges: &Judges) -> Res
     let likeliest = encoded.logits.argmax(1)?;
     let items = clustered(test, &likeliest.to_vec1()?);
     let pitches = one_hot(&likeliest, sizes.pitches)?;
-    let gaussian = |rows: &Tensor| -> Result<Gaussian> {
-        let features = judges.instrument.features(rows)?.to_vec2::<f32>()?;
-        Gaussian::fit(features.iter())
+    let features = |rows: &Tensor| -> Result<Vec<Vec<f32>>> {
+        Ok(judges.instrument.features(rows)?.to_vec2()?)
     };
-    let real = gaussian(&test.rows)?;
+    let real = features(&test.rows)?;
     let reconstructed = network.decode(&encoded.mean, &pitches, Mode::Inference)?;
     let mut random = StdRng::seed_from_u64(SEED);
     let noise = noise::normal(encoded.mean.elem_count(), &mut random);
@@ -297,8 +296,8 @@ fn figures(run: &LuoRun, training: &Notes, test: &Notes, judges: &Judges) -> Res
         probes.combined(),
         100.0 * assigned_accuracy(&items, sizes.pitches),
         100.0 * majority_accuracy(&items, sizes.pitches),
-        real.distance(&gaussian(&reconstructed)?),
-        real.distance(&gaussian(&drawn)?),
+        sample_distance(&real, &features(&reconstructed)?)?,
+        sample_distance(&real, &features(&drawn)?)?,
         diversity(network, &encoded.mean, sizes.pitches, &judges.pitch)?,
     ])
 }
@@ -476,6 +475,111 @@ impl Others {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use graft_material::audio_cache::Pcm;
+    use graft_material::testing::TestFolder;
+    use graft_train::checkpoint::CheckpointHeader;
+    use graft_train::notes::{Note, NoteLabel, NoteParts};
+    use graft_train::recipe::Recipe;
+    use graft_train::recipe::notes::NotesRecipe;
+    use graft_train::trainee::Trainee;
+    use graft_train::trainee::luo::LuoTrainee;
+    use graft_train::weights::Weights;
+
+    /// Notes of two instruments, with one partial and with four.
+    fn notes(keys: impl Iterator<Item = u8> + Clone) -> NoteSet {
+        let of = |instrument: usize| {
+            keys.clone().map(move |key| {
+                let hz = 440.0 * ((f64::from(key) - 69.0) / 12.0).exp2();
+                let sample = |n: u32| {
+                    let phase = std::f64::consts::TAU * hz * f64::from(n) / 22_050.0;
+                    let partials = 1..=1 + 3 * instrument as u32;
+                    let sum: f64 = partials.map(|k| (phase * f64::from(k)).sin()).sum();
+                    (0.1 * sum) as f32
+                };
+                Note {
+                    label: NoteLabel {
+                        instrument,
+                        key,
+                        velocity: 100,
+                    },
+                    pcm: Pcm::amplified(&(0..6615).map(sample).collect::<Vec<_>>(), 1.0),
+                }
+            })
+        };
+        NoteSet {
+            instruments: vec!["flute".to_owned(), "violin".to_owned()],
+            sample_rate_hz: 22_050,
+            notes: of(0).chain(of(1)).collect(),
+        }
+    }
+
+    #[test]
+    fn a_report_has_figures_of_runs_beside_chance_and_published_ones() {
+        let text = include_str!("../../recipes/luo.toml")
+            .replace("pitches = 82", "pitches = 24")
+            .replace("lowest_key = 24", "lowest_key = 60")
+            .replace("hidden = 512", "hidden = 32")
+            .replace("batch = 256", "batch = 16");
+        let programs = text.lines().find(|line| line.starts_with("programs"));
+        let text = text.replace(programs.unwrap(), "programs = [40, 73]");
+        let Recipe::Notes(NotesRecipe::Luo(recipe)) = toml_recipe(&text) else {
+            panic!("expected a recipe for pitch and timbre of a frame");
+        };
+        let material = || NotesMaterial {
+            parts: NoteParts {
+                training: notes((60..84).step_by(2)),
+                validation: notes(61..63),
+                unseen_keys: notes((65..81).step_by(2)),
+                unseen_programs: notes(70..76),
+            },
+            recorded: vec![("mine".to_owned(), notes(62..66))],
+        };
+        let mut header = CheckpointHeader::new(toml_recipe(&text), None);
+        let weights = Weights::Random;
+        let device = Device::Cpu;
+        let mut trainee =
+            LuoTrainee::new(recipe.clone(), &header, &weights, material(), device).unwrap();
+        let mut runs = Vec::new();
+        for step in 0..4 {
+            header.step = step;
+            let batch = trainee.next_batch().unwrap();
+            trainee.step(&header, batch).unwrap();
+            if step % 2 == 1 {
+                trainee.validate(&header).unwrap();
+                let state = trainee.state().unwrap();
+                runs.push(LuoRun::new(&recipe, step, &state).unwrap());
+            }
+        }
+        let folder = TestFolder::new("luo-report");
+        let report = report(runs, &material(), Some(folder.path())).unwrap();
+        let rows: Vec<&str> = report
+            .lines()
+            .filter(|line| line.starts_with("| "))
+            .collect();
+        for name in [
+            "| luo (1, 3 steps) |",
+            "| chance |",
+            "| M6 (all losses), published | 14.6 | 86.4 | 85.9 |",
+            "| luo, training keys | 24.0 |",
+            "| luo, unseen programs | 12.0 |",
+            "| luo, recorded: mine | 8.0 |",
+        ] {
+            assert!(
+                rows.iter().any(|row| row.starts_with(name)),
+                "{name}: {report}"
+            );
+        }
+        let own = rows.iter().find(|row| row.starts_with("| luo (")).unwrap();
+        assert_eq!(own.matches('±').count(), 8, "{own}");
+        assert!(folder.path().join("luo.png").exists());
+    }
+
+    fn toml_recipe(text: &str) -> Recipe {
+        let folder = TestFolder::new("luo-recipe");
+        let path = folder.path().join("recipe.toml");
+        std::fs::write(&path, text).unwrap();
+        Recipe::load(&path).unwrap()
+    }
 
     #[test]
     fn diversity_is_the_number_of_distinct_distributions() {

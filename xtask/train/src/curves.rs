@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use graft_material::plot::{self, LossSeries};
 
 /// Curves: name, and JSON pointer into a line of metrics.
-const CURVES: [(&str, &str); 22] = [
+const CURVES: [(&str, &str); 23] = [
     ("mel", "/train/reconstruction"),
     ("mel of the voice", "/train/mel_l1"),
     ("mel, validation", "/validation/mel_l1"),
@@ -25,6 +25,7 @@ const CURVES: [(&str, &str); 22] = [
     ("squared distance", "/train/squared_distance"),
     ("mean square", "/train/mean_square"),
     ("mean square, validation", "/validation/mean_square"),
+    ("pitch accuracy, validation", "/validation/pitch_accuracy"),
     ("KL of timbre", "/train/kl_timbre"),
     ("KL of pitch", "/train/kl_pitch"),
     ("KL of variation", "/train/kl_variation"),

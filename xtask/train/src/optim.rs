@@ -342,17 +342,50 @@ mod tests {
         }
     }
 
+    // w = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
+    // opt = torch.optim.Adam([w], lr=0.05, betas=(0.8, 0.99), eps=1e-8, amsgrad=True)
+    // and on as above. Without amsgrad, the last weights are 0.400868, -0.966150 and 1.821943.
+    #[test]
+    fn with_the_largest_moments_it_steps_as_pytorchs_amsgrad_does() {
+        let (parameters, var) = parameters();
+        let config = AdamConfig {
+            rectified: false,
+            amsgrad: true,
+            ..CONFIG
+        };
+        let mut optimiser = Adam::new(&parameters, config).unwrap();
+        for i in 0..30 {
+            step(&mut optimiser, &var, i);
+            let expected = match i {
+                0 => [0.95, -1.95, 2.95],
+                3 => [0.803_474_19, -1.803_601_86, 2.801_030_16],
+                29 => [0.401_059_15, -0.968_890_01, 1.822_197_2],
+                _ => continue,
+            };
+            for (w, expected) in var.to_vec1::<f32>().unwrap().iter().zip(expected) {
+                assert!(
+                    (f64::from(*w) - expected).abs() < 1e-5,
+                    "step {i}: {w}, {expected}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn a_restored_optimiser_goes_on_as_if_never_stopped() {
+        let config = AdamConfig {
+            amsgrad: true,
+            ..CONFIG
+        };
         let (parameters, var) = parameters();
-        let mut unbroken = Adam::new(&parameters, CONFIG).unwrap();
+        let mut unbroken = Adam::new(&parameters, config).unwrap();
         (0..8).for_each(|i| _ = step(&mut unbroken, &var, i));
         let state = unbroken.state().unwrap();
         (8..12).for_each(|i| _ = step(&mut unbroken, &var, i));
         let expected = unbroken.state().unwrap();
 
         let (parameters, var) = self::parameters();
-        let mut resumed = Adam::new(&parameters, CONFIG).unwrap();
+        let mut resumed = Adam::new(&parameters, config).unwrap();
         resumed.restore(&state, 8).unwrap();
         (8..12).for_each(|i| _ = step(&mut resumed, &var, i));
         for (name, tensor) in resumed.state().unwrap() {

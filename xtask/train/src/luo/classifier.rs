@@ -15,9 +15,9 @@ use crate::parameters::Parameters;
 const HIDDEN: usize = 512;
 
 /// Rows in a step.
-const BATCH: usize = 64;
+const BATCH: usize = 128;
 
-const EPOCHS: usize = 40;
+const EPOCHS: usize = 30;
 const LEARNING_RATE: f64 = 1e-3;
 
 /// Steps and learning rate of a probe, on all rows at once.
@@ -178,7 +178,7 @@ mod tests {
             linear_probe((&training.0, &training.1), (&test.0, &test.1), 3).unwrap()
         };
         assert!(probe(true) > 0.9 && probe(false) < 0.65);
-        let (training, test) = (rows(600, false, 1), rows(300, false, 2));
+        let (training, test) = (rows(512, false, 1), rows(300, false, 2));
         let classifier = FrameClassifier::train(&training.0, &training.1, 2, 1).unwrap();
         let logits = classifier.logits(&test.0).unwrap();
         assert!(accuracy(&logits, &test.1).unwrap() > 0.85);

@@ -149,3 +149,97 @@ impl NoteFrames {
         &self.values[start..start + self.bands]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::notes::Note;
+    use graft_material::audio_cache::Pcm;
+
+    const RATE_HZ: u32 = 22_050;
+    const AT_SECONDS: f64 = 0.2;
+
+    fn mel() -> MelConfig {
+        MelConfig {
+            sample_rate_hz: RATE_HZ,
+            n_fft: 2048,
+            hop_length: 256,
+            n_mels: 256,
+            f_min_hz: 20.0,
+            f_max_hz: 11_000.0,
+        }
+    }
+
+    /// A sine that decays by one neper in 50 ms.
+    fn note(hz: f64, amplitude: f64) -> NoteSet {
+        let samples: Vec<f32> = (0..RATE_HZ / 2)
+            .map(|n| {
+                let seconds = f64::from(n) / f64::from(RATE_HZ);
+                let sine = (std::f64::consts::TAU * hz * seconds).sin();
+                (amplitude * (-seconds / 0.05).exp() * sine) as f32
+            })
+            .collect();
+        let label = NoteLabel {
+            instrument: 0,
+            key: 69,
+            velocity: 100,
+        };
+        NoteSet {
+            instruments: vec!["sine".to_owned()],
+            sample_rate_hz: RATE_HZ,
+            notes: vec![Note {
+                label,
+                pcm: Pcm::amplified(&samples, 1.0),
+            }],
+        }
+    }
+
+    fn frames(set: &NoteSet, shifts: &[i32]) -> NoteFrames {
+        NoteFrames::new(set, &mel(), AT_SECONDS, shifts, |_| true).unwrap()
+    }
+
+    fn loudest(frame: &[f32]) -> (usize, f32) {
+        let bands = frame.iter().copied().enumerate();
+        bands.max_by(|a, b| a.1.total_cmp(&b.1)).unwrap()
+    }
+
+    #[test]
+    fn a_frame_shows_pitch_and_level_of_its_instant() {
+        let (band, level) = loudest(frames(&note(1000.0, 1.0), &[]).view(0, 0));
+        assert!((band as f64 - mel().band_at_hz(1000.0)).abs() <= 1.0);
+        // Half as loud, and one neper later.
+        let scale = 2.0 / (LOG_POWERS[1] - LOG_POWERS[0]);
+        let (_, half) = loudest(frames(&note(1000.0, 0.5), &[]).view(0, 0));
+        assert!((level - half - scale * 2.0 * std::f32::consts::LN_2).abs() < 1e-3);
+        let later = NoteFrames::new(&note(1000.0, 1.0), &mel(), 0.25, &[], |_| true).unwrap();
+        let (_, later) = loudest(later.view(0, 0));
+        assert!((level - later - scale * 2.0).abs() < 1e-3);
+        let silence = FrameAnalysis::new(&mel()).unwrap();
+        let silence = silence.frame(&[0.0; 4096], 2048).unwrap();
+        assert!(silence.iter().all(|&value| (value + 1.0).abs() < 1e-3));
+    }
+
+    #[test]
+    fn a_transposed_frame_is_that_of_a_transposed_note_at_the_same_instant() {
+        let shifts = [-2, -1, 1];
+        let transposed = frames(&note(1000.0, 1.0), &shifts);
+        let (_, level) = loudest(transposed.view(0, 0));
+        for (view, shift) in shifts.into_iter().enumerate() {
+            let (band, found) = loudest(transposed.view(0, 1 + view));
+            let hz = 1000.0 * (f64::from(shift) / 12.0).exp2();
+            assert!((band as f64 - mel().band_at_hz(hz)).abs() <= 1.0, "{shift}");
+            // At 200 ms of the transposed sound, the level would be off by up to 0.02.
+            assert!((found - level).abs() < 0.006, "{shift}: {found}, {level}");
+        }
+    }
+
+    #[test]
+    fn notes_that_are_too_short_or_left_out_are_told_apart() {
+        let mut set = note(440.0, 1.0);
+        set.notes[0].pcm.samples.truncate(5000);
+        let error = NoteFrames::new(&set, &mel(), AT_SECONDS, &[], |_| true).unwrap_err();
+        assert!(error.to_string().contains("found 5000"), "{error}");
+        let none = NoteFrames::new(&set, &mel(), AT_SECONDS, &[], |_| false).unwrap();
+        assert!(none.is_empty() && none.values.is_empty());
+    }
+}

@@ -7,3 +7,7 @@ pub mod frames;
 pub mod loss;
 pub mod network;
 pub mod objective;
+mod tanh;
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use candle_nn::{Init, VarBuilder};
 use serde::{Deserialize, Serialize};
 use vocoder::MelConfig;
 
+use super::tanh::tanh;
 use crate::parameters::Parameters;
 
 /// Fully connected layers of each encoder and the decoder, before their last one.
@@ -151,7 +152,7 @@ impl LuoNetwork {
     pub fn decode(&self, timbre: &Tensor, pitch: &Tensor, mode: Mode) -> Result<Tensor> {
         let both = Tensor::cat(&[timbre, pitch], 1)?;
         let hidden = self.decoder.forward(&both, mode)?;
-        Ok(self.output.forward(&hidden)?.tanh()?)
+        Ok(tanh(&self.output.forward(&hidden)?)?)
     }
 }
 
@@ -262,12 +263,12 @@ impl Dense {
     }
 
     fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        self.norm.forward(&self.linear.forward(x)?.tanh()?, mode)
+        self.norm.forward(&tanh(&self.linear.forward(x)?)?, mode)
     }
 }
 
 /// Batch norm (Ioffe and Szegedy, 2015), as PyTorch's.
-struct BatchNorm {
+pub(super) struct BatchNorm {
     weight: Tensor,
     bias: Tensor,
     running_mean: Var,
@@ -275,7 +276,7 @@ struct BatchNorm {
 }
 
 impl BatchNorm {
-    fn new(width: usize, vb: &VarBuilder, statistics: &Parameters) -> Result<Self> {
+    pub fn new(width: usize, vb: &VarBuilder, statistics: &Parameters) -> Result<Self> {
         let running = |name: &str, start: f64| -> Result<Var> {
             let own = statistics.builder(vb.device()).pp(vb.prefix());
             own.get_with_hints((1, width), name, Init::Const(start))?;
@@ -292,7 +293,7 @@ impl BatchNorm {
         })
     }
 
-    fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         let rows = x.dim(0)?;
         let (mean, variance) = match mode {
             Mode::Training => (mean_row(x)?, None),

@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use candle_core::{Device, Tensor};
-use rand::rngs::StdRng;
 
 use super::loss::{
     contrast, cross_entropy, kl_normal, kl_uniform, one_hot, sample_pitch, sample_timbre,
     squared_distance,
 };
 use super::network::{Encoded, LuoNetwork, Mode};
-use crate::noise;
 use crate::recipe::luo::LuoLoss;
 
 /// One or two views of some notes.
@@ -33,11 +31,20 @@ pub struct SecondView {
 }
 
 /// Noise and temperature of the samples of timbre and pitch.
-pub struct Sampling {
+pub struct Sampling<'a> {
     /// Temperature of the pitches.
     pub temperature: f64,
-    /// Random numbers.
-    pub random: StdRng,
+    /// Draws as many random numbers of a distribution as it is asked for.
+    pub draw: &'a mut dyn FnMut(Distribution, usize) -> Vec<f32>,
+}
+
+/// A distribution of random numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distribution {
+    /// The standard normal one, for timbres.
+    Normal,
+    /// The standard Gumbel one, for pitches.
+    Gumbel,
 }
 
 /// Losses of some notes.
@@ -69,7 +76,7 @@ fn timbre(encoded: &Encoded, sampling: &mut Option<Sampling>) -> Result<Tensor> 
     let Some(sampling) = sampling else {
         return Ok(encoded.mean.clone());
     };
-    let noise = noise::normal(encoded.mean.elem_count(), &mut sampling.random);
+    let noise = (sampling.draw)(Distribution::Normal, encoded.mean.elem_count());
     let noise = like(noise, &encoded.mean)?;
     sample_timbre(&encoded.mean, &encoded.log_variance, &noise)
 }
@@ -80,7 +87,7 @@ fn pitch(encoded: &Encoded, sampling: &mut Option<Sampling>) -> Result<Tensor> {
     let Some(sampling) = sampling else {
         return one_hot(&logits.argmax(1)?, logits.dim(1)?);
     };
-    let noise = noise::gumbel(logits.elem_count(), &mut sampling.random);
+    let noise = (sampling.draw)(Distribution::Gumbel, logits.elem_count());
     sample_pitch(logits, &like(noise, logits)?, sampling.temperature)
 }
 

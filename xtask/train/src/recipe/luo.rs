@@ -105,16 +105,15 @@ impl LuoRecipe {
             shifts.iter().all(|shift| shift.abs() <= 12),
             "frames.shifts must be within an octave, found {shifts:?}"
         );
-        // Transposed down, the instant comes later.
-        let lowest = shifts.iter().copied().min().unwrap_or(0).min(0);
-        let stretch = (-f64::from(lowest) / 12.0).exp2();
+        // Transposed up, a window takes more of the note.
+        let highest = shifts.iter().copied().max().unwrap_or(0).max(0);
         let half_window = self.mel.n_fft as f64 / 2.0 / f64::from(self.mel.sample_rate_hz);
+        let half_window = half_window * (f64::from(highest) / 12.0).exp2();
         let needed = at_seconds + half_window;
         ensure!(
-            *at_seconds >= half_window * stretch && self.notes.seconds >= needed,
-            "frames.at_seconds must be at least {:.3} with this analysis, and notes.seconds at least {needed:.3}; found \
-             {at_seconds} and {}",
-            half_window * stretch,
+            *at_seconds >= half_window && self.notes.seconds >= needed,
+            "frames.at_seconds must be at least {half_window:.3} with this analysis, and notes.seconds at least {needed:.3}; \
+             found {at_seconds} and {}",
             self.notes.seconds
         );
         let loss = &self.loss;

@@ -17,7 +17,8 @@ use crate::checkpoint::CheckpointHeader;
 use crate::luo::clusters::assigned_accuracy;
 use crate::luo::frames::NoteFrames;
 use crate::luo::network::{LuoNetwork, Mode};
-use crate::luo::objective::{Objective, Sampling, SecondView, Views, objective};
+use crate::luo::objective::{Distribution, Objective, Sampling, SecondView, Views, objective};
+use crate::noise;
 use crate::notes::NotesMaterial;
 use crate::optim::Adam;
 use crate::parameters::Parameters;
@@ -328,9 +329,13 @@ impl Trainee for LuoTrainee {
         let views = self.views(batch)?;
         let epoch = header.step / self.epoch_steps();
         let noise_seed = self.recipe.frames.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ header.step;
+        let mut random = StdRng::seed_from_u64(noise_seed);
         let sampling = Sampling {
             temperature: self.recipe.temperature.at(epoch),
-            random: StdRng::seed_from_u64(noise_seed),
+            draw: &mut |distribution, count| match distribution {
+                Distribution::Normal => noise::normal(count, &mut random),
+                Distribution::Gumbel => noise::gumbel(count, &mut random),
+            },
         };
         let objective = objective(
             &self.model.network,
@@ -479,4 +484,170 @@ pub fn draw_swaps(
         })
         .collect();
     plot::plot_columns(path, &panels, "note", 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint;
+    use crate::midi::tiny_sound_font;
+    use crate::recipe::Recipe;
+    use crate::recipe::notes::NotesRecipe;
+    use crate::run::{Run, Until};
+    use graft_material::testing::TestFolder;
+    use std::fs;
+
+    const RECIPE: &str = r#"
+        name = "tiny"
+        patience_epochs = 1000
+        [luo]
+        latents = 2
+        pitches = 24
+        lowest_key = 60
+        hidden = 16
+        cepstra = 10
+        [mel]
+        sample_rate_hz = 22050
+        n_fft = 2048
+        hop_length = 256
+        n_mels = 64
+        f_min_hz = 20
+        f_max_hz = 11000
+        [notes]
+        seed = 1
+        programs = [40, 73]
+        validation_keys_share = 0.2
+        unseen_keys_share = 0.1
+        velocities = [60, 100]
+        seconds = 0.3
+        [frames]
+        seed = 1
+        batch = 16
+        at_seconds = 0.2
+        shifts = [-2, -1, 0, 1]
+        [loss]
+        reconstruction = 10
+        kl_timbre = 1
+        kl_pitch = 1
+        l1 = 1
+        l2 = 1
+        l3 = 1
+        l4 = 1
+        labels = 0
+        [temperature]
+        floor = 0.5
+        decay = 0.1
+        [optimiser]
+        learning_rate = 1e-2
+        half_life_steps = 1e9
+        learning_rate_floor = 1e-2
+        betas = [0.9, 0.999]
+        amsgrad = true
+        clip_norm = 1e9
+        checkpoint_steps = 5
+        validation_steps = 10
+    "#;
+
+    /// Trains the recipe in a run of this name, from its checkpoint if there is one.
+    fn train(folder: &TestFolder, run: &str, text: &str, steps: u64) -> Result<()> {
+        let font = folder.path().join("tiny.sf2");
+        fs::write(&font, tiny_sound_font::bytes())?;
+        let run = folder.path().join(run);
+        fs::create_dir_all(&run)?;
+        let recipe = Recipe::parse(text)?;
+        let (header, weights) = match checkpoint::path(&run).exists() {
+            true => {
+                let (header, tensors) = checkpoint::load(&run)?;
+                (header, Weights::Checkpoint(tensors))
+            }
+            false => (CheckpointHeader::new(recipe.clone(), None), Weights::Random),
+        };
+        let Recipe::Notes(NotesRecipe::Luo(settings)) = recipe else {
+            panic!("expected a recipe for pitch and timbre of a frame");
+        };
+        let parts = settings.notes.render_with(&font, folder.path(), 22_050)?;
+        let material = NotesMaterial {
+            recorded: vec![("recorded".to_owned(), parts.unseen_keys.clone())],
+            parts,
+        };
+        let trainee = LuoTrainee::new(settings, &header, &weights, material, Device::Cpu)?;
+        Run::new(&run, header, trainee)?.train(Until::Step(steps))
+    }
+
+    fn figures(folder: &TestFolder, run: &str, pointer: &str) -> Vec<f64> {
+        let path = folder.path().join(run).join("metrics.jsonl");
+        let text = fs::read_to_string(path).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        let figures = lines.filter_map(|line: serde_json::Value| line.pointer(pointer)?.as_f64());
+        figures.collect()
+    }
+
+    #[test]
+    fn a_run_learns_resumes_and_keeps_its_best_weights() {
+        let folder = TestFolder::new("luo");
+        train(&folder, "unbroken", RECIPE, 40).unwrap();
+        train(&folder, "broken", RECIPE, 20).unwrap();
+        train(&folder, "broken", RECIPE, 40).unwrap();
+        let losses = |run| figures(&folder, run, "/train/loss");
+        let learnt = losses("unbroken");
+        assert_eq!(learnt, losses("broken"));
+        assert!(learnt[3] < 0.7 * learnt[0], "{learnt:?}");
+        assert_eq!(
+            figures(&folder, "unbroken", "/recorded/recorded/squared_distance").len(),
+            4
+        );
+
+        let run = folder.path().join("unbroken");
+        assert!(run.join("losses.png").exists() && run.join("previews/step-000040.png").exists());
+        let (header, tensors) = checkpoint::load(&run).unwrap();
+        let Recipe::Notes(NotesRecipe::Luo(recipe)) = header.recipe else {
+            panic!("the checkpoint has another recipe");
+        };
+        let best = Best::read(&tensors).unwrap().unwrap();
+        let validated = figures(&folder, "unbroken", "/validation/loss");
+        let least = validated.iter().copied().fold(f64::INFINITY, f64::min);
+        assert!(
+            (best.loss - least).abs() < 1e-6,
+            "{} {validated:?}",
+            best.loss
+        );
+        let rows = Tensor::zeros((3, 64), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let network = best_network(&recipe, &tensors).unwrap();
+        let encoded = network.encode(&rows, Mode::Inference).unwrap();
+        assert_eq!(encoded.logits.dims(), [3, 24]);
+    }
+
+    #[test]
+    fn a_run_ends_when_it_does_not_get_better() {
+        let folder = TestFolder::new("luo-patience");
+        // Weights that do not change.
+        let recipe = RECIPE
+            .replace("patience_epochs = 1000", "patience_epochs = 2")
+            .replace("learning_rate = 1e-2", "learning_rate = 1e-30")
+            .replace("learning_rate_floor = 1e-2", "learning_rate_floor = 0")
+            .replace("validation_steps = 10", "validation_steps = 1");
+        train(&folder, "run", &recipe, 1000).unwrap();
+        let (header, _) = checkpoint::load(&folder.path().join("run")).unwrap();
+        assert!(header.step < 100, "{}", header.step);
+    }
+
+    #[test]
+    fn a_single_view_trains_with_labels() {
+        let folder = TestFolder::new("luo-labels");
+        let single = ["l1", "l2", "l3", "l4"]
+            .iter()
+            .fold(RECIPE.to_owned(), |text, name| {
+                text.replace(&format!("{name} = 1"), &format!("{name} = 0"))
+            });
+        let single = single.replace("shifts = [-2, -1, 0, 1]", "shifts = []");
+        let supervised = single.replace("labels = 0", "labels = 10");
+        train(&folder, "supervised", &supervised, 60).unwrap();
+        let accuracy = figures(&folder, "supervised", "/validation/pitch_accuracy");
+        let loss = figures(&folder, "supervised", "/train/labels");
+        assert!(loss.last().unwrap() < &(0.5 * loss[0]), "{loss:?}");
+        assert!(!accuracy.is_empty());
+        // Two views are needed to compare them.
+        let error = Recipe::parse(&single.replace("l2 = 0", "l2 = 1")).unwrap_err();
+        assert!(error.to_string().contains("two views"), "{error}");
+    }
 }
