@@ -10,10 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
-use model_runtime::Model;
+use model_runtime::{Factor, Model};
 use nice_plug::params::persist::PersistentField;
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
+
+use crate::engines::Engine;
 
 /// A model file, as stored in a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -248,12 +250,35 @@ fn load(path: &Path) -> Result<Model, String> {
     }
     // A malformed file may cause a panic.
     let loaded = catch_unwind(|| Model::load(path).map_err(|error| in_words(&error)));
-    loaded.unwrap_or_else(|_| {
+    let loaded = loaded.unwrap_or_else(|_| {
         Err(format!(
             "not a usable model: {}: reading it caused a panic",
             path.display()
         ))
-    })
+    });
+    let model = loaded?;
+    let factors: Vec<Factor> = (model.network().factors().iter())
+        .map(|layout| layout.factor)
+        .collect();
+    for_the_knobs(&factors).map_err(|why| format!("{}: {why}", path.display()))?;
+    Ok(model)
+}
+
+/// Checks that a model has the factors that the knobs of the engine Network set.
+fn for_the_knobs(found: &[Factor]) -> Result<(), String> {
+    let expected = Engine::Network.factors();
+    if found == expected {
+        return Ok(());
+    }
+    let names = |factors: &[Factor]| {
+        let names: Vec<_> = factors.iter().map(|factor| factor.name()).collect();
+        names.join(", ")
+    };
+    Err(format!(
+        "expected a model of {}, found one of {}",
+        names(expected),
+        names(found)
+    ))
 }
 
 /// An error and its causes as text.
@@ -311,6 +336,16 @@ mod tests {
     use crossbeam_channel::unbounded;
 
     use super::*;
+
+    #[test]
+    fn a_model_of_other_factors_is_refused_by_name() {
+        for_the_knobs(&[Factor::Harmony, Factor::Rhythm]).unwrap();
+        let why = for_the_knobs(&[Factor::Timbre, Factor::Pitch, Factor::Variation]).unwrap_err();
+        assert_eq!(
+            why,
+            "expected a model of harmony, rhythm, found one of timbre, pitch, variation"
+        );
+    }
 
     #[test]
     fn a_model_that_was_moved_is_found_by_its_contents() {
