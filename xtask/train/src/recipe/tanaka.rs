@@ -61,3 +61,62 @@ impl TanakaRecipe {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Recipe;
+    use super::super::notes::NotesRecipe;
+    use super::*;
+    use crate::tanaka::network::PitchEncoder;
+
+    fn parse(text: &str) -> Result<TanakaRecipe> {
+        match Recipe::parse(text)? {
+            Recipe::Notes(NotesRecipe::Tanaka(recipe)) => Ok(recipe),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn recipes_are_those_of_the_paper_and_smaller_ones() {
+        let full = parse(include_str!("../../../recipes/tanaka.toml")).unwrap();
+        let conditional = parse(include_str!("../../../recipes/tanaka-conditional.toml")).unwrap();
+        let mut expected = full.clone();
+        expected.name = "tanaka-conditional".into();
+        expected.tanaka.pitch_encoder = PitchEncoder::Conditional;
+        assert_eq!(conditional, expected);
+
+        let text = include_str!("../../../recipes/tanaka-small.toml");
+        let small = parse(text).unwrap();
+        let quefrency = |recipe: &TanakaRecipe| {
+            recipe.analysis.cut as f64 / f64::from(recipe.analysis.sample_rate_hz)
+        };
+        assert_eq!(quefrency(&small), quefrency(&full));
+        let without_variation = parse(include_str!(
+            "../../../recipes/tanaka-small-timbre-pitch.toml"
+        ))
+        .unwrap();
+        let mut expected = small.clone();
+        expected.name = "tanaka-small-timbre-pitch".into();
+        expected.tanaka.variation_latents = 0;
+        assert_eq!(without_variation, expected);
+        let without_timbre = parse(include_str!(
+            "../../../recipes/tanaka-small-variation-pitch.toml"
+        ))
+        .unwrap();
+        let mut expected = small;
+        expected.name = "tanaka-small-variation-pitch".into();
+        expected.tanaka.timbre_latents = 0;
+        assert_eq!(without_timbre, expected);
+
+        for (found, changed) in [
+            ("effects = 2", "effects = 10"),
+            ("pitch_latents = 16", "pitch_latents = 0"),
+            ("cycle_steps = 400", "cycle_steps = 0"),
+            ("average_decay = 0.99\n", ""),
+            ("cut = 50", "cut = 2000"),
+        ] {
+            assert!(text.contains(found), "{found}");
+            assert!(parse(&text.replace(found, changed)).is_err(), "{changed}");
+        }
+    }
+}

@@ -249,3 +249,158 @@ fn added(a: &Figures, b: &Figures) -> Figures {
         kl: a.kl.map(|factor, kl| kl + b.kl[factor]),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::notes::{NoteLabel, NoteSet};
+    use crate::recipe::Recipe;
+    use crate::recipe::notes::NotesRecipe;
+    use graft_material::audio_cache::Pcm;
+    use graft_material::testing::TestFolder;
+    use vocoder::conv::as_on_a_gpu;
+
+    const RECIPE: &str = r#"
+        name = "tiny"
+        seed = 1
+        batch = 4
+        [tanaka]
+        pitch_encoder = "independent"
+        hidden = 6
+        timbre_latents = 2
+        variation_latents = 2
+        pitch_latents = 3
+        log_mean = -4.0
+        log_deviation = 2.0
+        [analysis]
+        sample_rate_hz = 22050
+        n_fft = 512
+        hop_length = 256
+        frames = 12
+        cut = 12
+        [notes]
+        seed = 1
+        programs = [0]
+        validation_keys_share = 0.1
+        unseen_keys_share = 0.1
+        velocities = [100]
+        seconds = 0.2
+        [perturbation]
+        max_shift_semitones = 7
+        effects = 2
+        [loss]
+        variance = 0.5
+        beta = 1.0
+        cycle_steps = 10
+        [optimiser]
+        learning_rate = 1e-2
+        half_life_steps = 100
+        learning_rate_floor = 1e-3
+        betas = [0.9, 0.999]
+        clip_norm = 1e5
+        average_decay = 0.9
+        checkpoint_steps = 5
+        validation_steps = 10
+    "#;
+
+    /// Tones of two colours.
+    fn parts() -> NoteParts {
+        let note = |instrument: usize, key: u8| {
+            let hz = 440.0 * ((f64::from(key) - 69.0) / 12.0).exp2();
+            let sample = |n: i32| {
+                let phase = std::f64::consts::TAU * hz * f64::from(n) / 22_050.0;
+                let partial = |k: i32| {
+                    (phase * f64::from(k)).sin() / f64::from(k).powi(1 + instrument as i32)
+                };
+                0.2 * (1..9).map(partial).sum::<f64>() as f32
+            };
+            let samples: Vec<f32> = (0..4410).map(sample).collect();
+            Note {
+                label: NoteLabel {
+                    instrument,
+                    key,
+                    velocity: 100,
+                },
+                pcm: Pcm::amplified(&samples, 1.0),
+            }
+        };
+        let set = |keys: &[u8]| NoteSet {
+            instruments: vec!["bright".into(), "dark".into()],
+            sample_rate_hz: 22_050,
+            notes: keys
+                .iter()
+                .flat_map(|key| [note(0, *key), note(1, *key)])
+                .collect(),
+        };
+        NoteParts {
+            training: set(&[60, 62, 65]),
+            validation: set(&[61, 70]),
+            unseen_keys: set(&[63]),
+            unseen_programs: set(&[]),
+        }
+    }
+
+    fn trainee(step: u64, weights: &Weights) -> (TanakaTrainee, CheckpointHeader) {
+        let recipe = Recipe::parse(RECIPE).unwrap();
+        let mut header = CheckpointHeader::new(recipe.clone(), None);
+        header.step = step;
+        let Recipe::Notes(NotesRecipe::Tanaka(recipe)) = recipe else {
+            panic!("expected a recipe for notes");
+        };
+        let trainee = TanakaTrainee::new(recipe, &header, weights, parts(), Device::Cpu).unwrap();
+        (trainee, header)
+    }
+
+    /// The losses of some steps.
+    fn train((trainee, header): &mut (TanakaTrainee, CheckpointHeader), steps: u64) -> Vec<f64> {
+        (0..steps)
+            .map(|_| {
+                let batch = trainee.next_batch().unwrap();
+                let report = trainee.step(header, batch).unwrap();
+                header.step += 1;
+                report.figures["train"]["loss"].as_f64().unwrap()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_resumed_run_goes_on_as_if_it_had_not_stopped() {
+        let whole = train(&mut trainee(0, &Weights::Random), 6);
+        let mut first = trainee(0, &Weights::Random);
+        let begun = train(&mut first, 3);
+        let state = first.0.state().unwrap();
+        let resumed = train(&mut trainee(3, &Weights::Checkpoint(state.clone())), 3);
+        assert_eq!([begun, resumed].concat(), whole);
+
+        // The weights of the state are those that are validated, too.
+        let figures = |report: Report| {
+            report.figures["validation"]["mean_square"]
+                .as_f64()
+                .unwrap()
+        };
+        let expected = figures(first.0.validate(&first.1).unwrap());
+        let network = trained(&first.0.recipe, &state, &Device::Cpu).unwrap();
+        let (inputs, target) = first.0.validation[0].tensors(&Device::Cpu).unwrap();
+        let parts =
+            Parts::of(&network, &inputs, &target, |latent| Ok(latent.mean.clone())).unwrap();
+        let found = f64::from(parts.mean_square.to_scalar::<f32>().unwrap());
+        assert!((found / expected - 1.0).abs() < 1e-5, "{found} {expected}");
+    }
+
+    #[test]
+    fn steps_with_the_operations_of_a_gpu_are_those_of_the_cpu() {
+        let found = as_on_a_gpu(|| train(&mut trainee(0, &Weights::Random), 4));
+        let expected = train(&mut trainee(0, &Weights::Random), 4);
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!((found / expected - 1.0).abs() < 1e-3, "{found} {expected}");
+        }
+    }
+
+    #[test]
+    fn a_preview_shows_two_notes_and_their_swaps() {
+        let folder = TestFolder::new("tanaka-preview");
+        let (trainee, header) = trainee(0, &Weights::Random);
+        trainee.preview(&header, folder.path()).unwrap();
+        assert!(folder.path().join("previews/step-000000.png").exists());
+    }
+}
