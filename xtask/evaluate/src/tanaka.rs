@@ -243,7 +243,6 @@ impl Tables {
                 "from variation",
                 "from pitch",
                 "chance",
-                "notes",
             ]),
             recorded: recorded.iter().map(table).collect(),
         }
@@ -276,9 +275,17 @@ impl Tables {
             rows.write(table);
         }
         let names = [format!("below key {limit}"), format!("from key {limit} on")];
-        for (name, figures) in names.iter().zip([low, high]) {
-            self.registers
-                .row(format!("{title}, {name}"), &cells(&figures), 3);
+        for (name, registers) in names.iter().zip([low, high]) {
+            // The same notes for all runs.
+            let notes = registers
+                .first()
+                .map_or(0, |register: &Register| register.notes);
+            let figures: Vec<_> = registers.iter().map(|register| register.figures).collect();
+            self.registers.row(
+                format!("{title}, {name} ({notes} notes)"),
+                &cells(&figures),
+                3,
+            );
         }
     }
 
@@ -401,20 +408,23 @@ fn cells<const N: usize>(runs: &[[Option<f64>; N]]) -> Vec<Vec<f64>> {
     (0..N).map(column).collect()
 }
 
-/// Pitch from each latent in a register, chance, and the number of notes.
-fn register(tests: &[&Heard], training: &[&Heard], is_in: impl Fn(u8) -> bool) -> [Option<f64>; 5] {
+/// Pitch in a register.
+struct Register {
+    /// From timbre, variation and pitch, and chance.
+    figures: [Option<f64>; 4],
+    notes: usize,
+}
+
+fn register(tests: &[&Heard], training: &[&Heard], is_in: impl Fn(u8) -> bool) -> Register {
     let tests = tests.iter().filter(|note| note.key.is_some_and(&is_in));
     let tests: Vec<&Heard> = tests.copied().collect();
     let mut rows = Rows::new("");
     rows.add(&tests, training, training);
     let [_, _, _, _, timbre, variation, pitch] = rows.figures[0];
-    [
-        timbre,
-        variation,
-        pitch,
-        rows.chance[0][4],
-        Some(tests.len() as f64),
-    ]
+    Register {
+        figures: [timbre, variation, pitch, rows.chance[0][4]],
+        notes: tests.len(),
+    }
 }
 
 /// Notes with every other key of each instrument, and the others.
@@ -543,8 +553,9 @@ mod tests {
         let chance = [rows.chance[0][1], rows.chance[0][4]].map(Option::unwrap);
         assert!((chance[0] - 0.25).abs() < 1e-9 && (chance[1] - 0.1).abs() < 1e-9);
         // The high notes alone.
-        let [_, _, pitch, chance, count] = register(&tests, &training, |key| key >= 45);
-        assert_eq!((pitch, count), (Some(1.0), Some(15.0)));
+        let high = register(&tests, &training, |key| key >= 45);
+        let [_, _, pitch, chance] = high.figures;
+        assert_eq!((pitch, high.notes), (Some(1.0), 15));
         assert!((chance.unwrap() - 0.1).abs() < 1e-9);
     }
 
