@@ -187,10 +187,13 @@ fn matched_distance(found: &LogMel, truth: &LogMel) -> Result<f32> {
     Ok(differences.sum::<f32>() / values as f32)
 }
 
+/// What a column shows of the figures of a conversion.
+type Column = fn(&Figures) -> Option<f32>;
+
 /// The table of a set of conversions: the figures of every method, then those of the model's voice less those of the envelope.
 pub fn table(title: &str, model: &str, scores: &[(String, Vec<Figures>)]) -> Table {
     let mean = |values: Vec<f32>| (!values.is_empty()).then(|| Measured::mean(values.into_iter()));
-    let columns: [(&str, fn(&Figures) -> Option<f32>); 4] = [
+    let columns: [(&str, Column); 4] = [
         ("mel L1 to the truth, nepers", |x| Some(x.mel_l1)),
         ("chroma similarity to A", |x| x.chroma),
         ("taken for B among all", |x| Some(f32::from(x.as_target))),
@@ -211,7 +214,7 @@ pub fn table(title: &str, model: &str, scores: &[(String, Vec<Figures>)]) -> Tab
         found.map(|(_, figures)| figures)
     };
     if let (Some(voice), Some(envelope)) = (of(&voice_row(model)), of(ENVELOPE)) {
-        let difference = |value: &fn(&Figures) -> Option<f32>| {
+        let difference = |value: &Column| {
             let pairs = voice.iter().zip(envelope);
             let differences = pairs.filter_map(|(a, b)| Some(value(a)? - value(b)?));
             mean(differences.collect())
