@@ -39,7 +39,7 @@ pub struct NetworkRecipe {
     pub midi: Option<Midi>,
     /// Phrases that several instruments play, for the network for timbre; no other network has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub phrases: Option<Phrases>,
+    pub phrases: Option<Box<Phrases>>,
     /// Crops analysed as in the latency mode Live; none without this table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<Analysis>,
