@@ -114,7 +114,7 @@ impl Train {
                     data: &self.data,
                     drums: &self.drums,
                 };
-                let trainee = NetworkTrainee::new(*recipe, &header, &weights, material, device)?;
+                let trainee = NetworkTrainee::new(recipe, &header, &weights, material, device)?;
                 Run::new(&self.run, header, trainee)?.train(until)
             }
             Recipe::Voice(recipe) => {

@@ -28,7 +28,7 @@ use voice::VoiceRecipe;
 #[serde(untagged)]
 pub enum Recipe {
     /// Recipe for an encoder and decoder.
-    Network(Box<NetworkRecipe>),
+    Network(NetworkRecipe),
     /// Recipe for a HiFi-GAN voice.
     Voice(VoiceRecipe),
     /// Recipe for a magnitude network.

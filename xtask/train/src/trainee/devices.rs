@@ -318,7 +318,7 @@ fn network(start: Option<State>, computer: Computer) -> Result<(NetworkTrainee, 
         drums: &[],
     };
     let weights = start.map_or(Weights::Random, Weights::Checkpoint);
-    let trainee = NetworkTrainee::new(*settings, &header, &weights, material, computer.device())?;
+    let trainee = NetworkTrainee::new(settings, &header, &weights, material, computer.device())?;
     Ok((trainee, recipe))
 }
 
