@@ -64,10 +64,10 @@ impl EvaluateNotes {
         let material = NotesMaterial::load(first.notes(), &self.data, first.sample_rate_hz())?;
         let report = match first {
             NotesRecipe::Luo(_) => {
-                let runs = runs.iter().filter_map(|(folder, header, recipe, tensors)| {
+                let runs = runs.iter().map(|(folder, header, recipe, tensors)| {
                     let NotesRecipe::Luo(recipe) = recipe;
                     let run = LuoRun::new(recipe, header.step, tensors);
-                    Some(run.with_context(|| format!("cannot use {}", folder.display())))
+                    run.with_context(|| format!("cannot use {}", folder.display()))
                 });
                 luo::report(runs.collect::<Result<_>>()?, &material, self.out.as_deref())?
             }
