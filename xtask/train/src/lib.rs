@@ -1,5 +1,6 @@
 //! Training of the networks, the HiFi-GAN voice and the magnitude network, and export of the result.
 
+mod activation;
 pub mod adversary;
 pub mod assemble;
 pub mod batches;

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use vocoder::vectorized;
 
-use super::activation::{sigmoid, tanh};
+use crate::activation::{sigmoid, tanh};
 use crate::product::add_product;
 
 /// Sizes of a sequence.

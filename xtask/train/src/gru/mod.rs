@@ -4,7 +4,6 @@
 //! recurrence is one operation with its own backward pass, and the input is multiplied with its weights for all
 //! frames at once.
 
-mod activation;
 mod composed;
 mod kernel;
 mod recurrence;

@@ -1,9 +1,9 @@
 //! The hyperbolic tangent. On the CPU, candle's takes a quarter of a step.
 
-use std::f32::consts::{LN_2, LOG2_E};
-
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 use vocoder::vectorized;
+
+use crate::activation;
 
 /// The hyperbolic tangent of each value.
 ///
@@ -42,27 +42,8 @@ impl CustomOp1 for Tanh {
 #[inline(always)]
 fn replace(values: &mut [f32]) {
     for value in values {
-        *value = of(*value);
+        *value = activation::tanh(*value);
     }
-}
-
-/// `(1 - e) / (1 + e)` with `e = exp(-2 |x|)`, which is `2^n exp(r)` with a whole `n` and an `r` within half of ln 2.
-#[inline(always)]
-fn of(x: f32) -> f32 {
-    /// Added and subtracted, it rounds to the nearest whole number.
-    const ROUND: f32 = 12_582_912.0;
-    // Beyond 10, the result is 1 in single precision. What is not a number stays so, unlike with `min`.
-    let size = x.abs();
-    let y = -2.0 * if size > 10.0 { 10.0 } else { size };
-    let n = (y * LOG2_E + ROUND) - ROUND;
-    let r = y - n * LN_2;
-    // exp(r) to within 3e-7: the first terms of its series.
-    let series = 1.0 / 120.0 + r * (1.0 / 720.0);
-    let series = 0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * series));
-    let series = 1.0 + r * (1.0 + r * series);
-    let power = f32::from_bits(((n as i32 + 127) << 23) as u32);
-    let e = series * power;
-    ((1.0 - e) / (1.0 + e)).copysign(x)
 }
 
 #[cfg(test)]
