@@ -4,8 +4,11 @@
 //! guided -> crossover -> low middle, low side, high
 //! decoded mel -> generator -> resampler -> generated
 //!
-//! out = cos(v) low middle + sin(v) gain generated + low side + (1 - v + v air) high
+//! out = (cos(v) low middle + sin(v) gain generated) / sqrt(1 + 2 r cos(v) sin(v)) + low side + (1 - v + v air) high
 //! ```
+//!
+//! The template of the generated voice has the phases of the inputs, as the guided voice has, so both voices correlate, and
+//! their sum is louder than that of independent sounds. `r` is their mean correlation, [`VOICES_CORRELATION`].
 //!
 //! The generator returns one channel, from the mel of the mono sum, and nothing above the model's highest frequency. It
 //! replaces the low band of the mid channel. The stereo image and the frequencies above come from the guided voice. The
@@ -29,6 +32,10 @@ use crate::resample::Resampler;
 /// Warm-up: frames that the generator gets before the first audible frame after it was inaudible, in addition to its
 /// lag.
 const WARM_UP_FRAMES: usize = 8;
+
+/// Correlation of the two voices: without it, halfway between them a remix is on average 2.0 LU louder than with either, over
+/// 24 pairs of excerpts.
+const VOICES_CORRELATION: f32 = 0.6;
 
 /// Both voices in steps, for one or two channels.
 pub(crate) struct Blend {
@@ -201,13 +208,7 @@ impl Blend {
         for i in 0..samples {
             let Shares { voice, air } = self.next_shares();
             let middle = self.low.iter().map(|low| low[i]).sum::<f32>() / channels as f32;
-            let angle = FRAC_PI_2 * voice;
-            // Exact at both ends of the knob.
-            let (guided, generated) = match voice {
-                0.0 => (1.0, 0.0),
-                1.0 => (0.0, 1.0),
-                _ => (angle.cos(), angle.sin()),
-            };
+            let (guided, generated) = voice_gains(voice);
             let replaced = (guided - 1.0) * middle + generated * self.gains[i] * self.middle[i];
             let high_gain = 1.0 - voice + voice * air;
             for (out, (low, high)) in out.iter_mut().zip(self.low.iter().zip(&self.high)) {
@@ -244,6 +245,20 @@ impl Blend {
             _ => Shares::default(),
         }
     }
+}
+
+/// Gains of the guided and of the generated voice: those of sounds of this correlation that add up to constant power.
+fn voice_gains(voice: f32) -> (f32, f32) {
+    // Exact at both ends of the knob.
+    if voice == 0.0 {
+        return (1.0, 0.0);
+    }
+    if voice == 1.0 {
+        return (0.0, 1.0);
+    }
+    let (generated, guided) = (FRAC_PI_2 * voice).sin_cos();
+    let power = 1.0 + 2.0 * VOICES_CORRELATION * guided * generated;
+    (guided / power.sqrt(), generated / power.sqrt())
 }
 
 /// Output of the generator at the host's rate. While inaudible, the generator idles and the output is silence.
@@ -448,6 +463,29 @@ mod tests {
                 let error_db = 10.0 * (error / energy).log10();
                 assert!(error_db < -80.0, "{host_hz} Hz: {error_db:.1} dB");
             }
+        }
+    }
+
+    #[test]
+    fn voices_of_the_expected_correlation_are_as_loud_at_all_positions_of_the_knob() {
+        let [shared, own] = [noise(1, 100_000), noise(2, 100_000)];
+        let share = VOICES_CORRELATION;
+        let correlated: Vec<f32> = shared
+            .iter()
+            .zip(&own)
+            .map(|(shared, own)| share * shared + (1.0 - share * share).sqrt() * own)
+            .collect();
+        let power_at = |voice: f32| {
+            let (guided, generated) = voice_gains(voice);
+            let mixed = shared.iter().zip(&correlated);
+            let powers = mixed.map(|(a, b)| f64::from(guided * a + generated * b).powi(2));
+            powers.sum::<f64>()
+        };
+        let guided = power_at(0.0);
+        for step in 1..=10 {
+            let voice = step as f32 / 10.0;
+            let change_db = 10.0 * (power_at(voice) / guided).log10();
+            assert!(change_db.abs() < 0.1, "Voice {voice}: {change_db:.2} dB");
         }
     }
 

@@ -208,7 +208,9 @@ fn blend(
     let generated = voice.samples_with(decoded, Some(&guided.spectra)).unwrap();
     let generated = to_host(&generated);
     let (voice, air) = (settings.controls.generated, settings.controls.air);
+    // The voices correlate by 0.6.
     let angle = FRAC_PI_2 * voice;
+    let power = 1.0 + 1.2 * angle.cos() * angle.sin();
     let channels = channels.iter().zip(&low);
     channels
         .map(|(guided, low)| {
@@ -216,8 +218,8 @@ fn blend(
                 .map(|n| {
                     let side = low[n] - low_middle[n];
                     let high = guided[n] - low[n];
-                    angle.cos() * low_middle[n]
-                        + angle.sin() * gains[n] * generated[n]
+                    (angle.cos() * low_middle[n] + angle.sin() * gains[n] * generated[n])
+                        / power.sqrt()
                         + side
                         + (1.0 - voice + voice * air) * high
                 })
