@@ -55,7 +55,6 @@ pub(crate) fn frame_controls(controls: &Controls) -> FrameControls {
         timbre: controls[Factor::Timbre].share,
         pitch: controls[Factor::Pitch].share,
         variation: controls[Factor::Variation].share,
-        freezes_timbre: controls[Factor::Timbre].loop_beats.is_some(),
         is_frozen: (controls.factors.iter()).any(|factor| factor.loop_beats.is_some()),
         transpose_semitones: controls.transpose_semitones,
     }

@@ -135,9 +135,7 @@ pub struct FrameControls {
     pub pitch: f32,
     /// Source of level and colour over time.
     pub variation: f32,
-    /// Whether the colour is frozen.
-    pub freezes_timbre: bool,
-    /// Whether a factor is frozen, so that the decoded mel has what the sources may not have.
+    /// Whether a factor is frozen, so that the decoded mel, or the colour, has what the sources may not have.
     pub is_frozen: bool,
     /// Pitch shift of all parts except the percussive one, in semitones. The decoded mel must be transposed already.
     pub transpose_semitones: i32,

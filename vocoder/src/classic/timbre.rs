@@ -119,7 +119,7 @@ impl Timbre {
         let [timbre, pitch, variation] = knobs;
         self.main.analyse(main.spectra, &self.weights);
         self.sidechain.analyse(sidechain.spectra, &self.weights);
-        self.set_colour(timbre, controls.freezes_timbre);
+        self.set_colour(timbre, controls.is_frozen);
         self.set_gains(variation);
         let levels = self.levels(pitch);
         let spectra = (main.spectra, sidechain.spectra);
@@ -464,7 +464,6 @@ mod tests {
         rhythm: 0.0,
         pitch: 0.0,
         variation: 0.0,
-        freezes_timbre: false,
         is_frozen: false,
         transpose_semitones: 0,
     };
@@ -641,7 +640,7 @@ mod tests {
             let main = partials(rate_hz, 200.0, 2 * rate_hz as usize, |_| 0.02);
             let silence = vec![0.0; main.len()];
             let frozen = FrameControls {
-                freezes_timbre: true,
+                is_frozen: true,
                 ..COLOUR
             };
             let window = AnalysisWindow::Symmetric;
