@@ -36,7 +36,7 @@ const GROUPS: [(Group, Rect, &str); 4] = [
 
 /// Distance between the sides of a group and its choices.
 const CHOICE_MARGIN: f32 = 12.0;
-const CHOICE_HEIGHT: f32 = 26.0;
+const CHOICE_HEIGHT: f32 = 22.0;
 
 const fn rect(x: f32, y: f32, width: f32, height: f32) -> Rect {
     Rect {
@@ -207,7 +207,7 @@ fn is_led(panel: &Panel, id: ParamId) -> bool {
 
 /// The reason why the model's voice has no effect, if it has none.
 fn why_no_voice(params: &GraftParams) -> Option<&'static str> {
-    let model = params.model.0.in_use();
+    let model = params.model.0.in_use(params.engine.value());
     if !model.is_ok_and(|model| model.header().generator.is_some()) {
         return Some("no effect: this model has no voice.");
     }
