@@ -99,18 +99,32 @@ pub struct Model {
 }
 
 impl Model {
-    /// The built-in model. All callers share one copy of the weights.
+    /// The built-in model of harmony and rhythm. All callers share one copy of the weights.
     ///
     /// # Errors
     ///
     /// If the built-in file is damaged.
     pub fn built_in() -> Result<Arc<Self>> {
         static MODEL: OnceLock<Arc<Model>> = OnceLock::new();
-        if let Some(model) = MODEL.get() {
+        Self::shared(&MODEL, graft_model::HARMONY_AND_RHYTHM)
+    }
+
+    /// The built-in model of timbre, pitch and variation. All callers share one copy of the weights.
+    ///
+    /// # Errors
+    ///
+    /// If the built-in file is damaged.
+    pub fn built_in_timbre() -> Result<Arc<Self>> {
+        static MODEL: OnceLock<Arc<Model>> = OnceLock::new();
+        Self::shared(&MODEL, graft_model::TIMBRE)
+    }
+
+    fn shared(model: &OnceLock<Arc<Self>>, bytes: &[u8]) -> Result<Arc<Self>> {
+        if let Some(model) = model.get() {
             return Ok(Arc::clone(model));
         }
-        let model = Arc::new(Self::from_bytes(graft_model::FILE)?);
-        Ok(Arc::clone(MODEL.get_or_init(|| model)))
+        let read = Arc::new(Self::from_bytes(bytes)?);
+        Ok(Arc::clone(model.get_or_init(|| read)))
     }
 
     /// Reads and checks a model file.

@@ -120,13 +120,22 @@ fn a_mel_that_the_network_or_the_voice_cannot_use_is_refused() {
 }
 
 #[test]
-fn the_built_in_model_is_whole_and_shared() {
+fn the_built_in_models_are_whole_and_shared() {
     let model = Model::built_in().unwrap();
     assert!(matches!(
         model.header().architecture,
         Architecture::PitchAligned(_)
     ));
     assert!(std::sync::Arc::ptr_eq(&model, &Model::built_in().unwrap()));
+    let timbre = Model::built_in_timbre().unwrap();
+    assert!(matches!(
+        timbre.header().architecture,
+        Architecture::Timbre(_)
+    ));
+    assert!(std::sync::Arc::ptr_eq(
+        &timbre,
+        &Model::built_in_timbre().unwrap()
+    ));
 }
 
 #[test]

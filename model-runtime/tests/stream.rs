@@ -151,7 +151,7 @@ fn with_generator(causal: bool, template: bool) -> Arc<Model> {
 
 /// The built-in model with another generator, untrained, or none.
 fn with_voice(generator: Option<GeneratorConfig>) -> Arc<Model> {
-    let bytes = graft_model::FILE;
+    let bytes = graft_model::HARMONY_AND_RHYTHM;
     let (_, metadata) = SafeTensors::read_metadata(bytes).unwrap();
     let header = &metadata.metadata().as_ref().unwrap()[HEADER_KEY];
     let mut header: model_runtime::model_file::Header = serde_json::from_str(header).unwrap();

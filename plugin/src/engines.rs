@@ -23,14 +23,17 @@ pub enum Engine {
     /// [`Method::Morphing`]: the product of the spectra.
     #[id = "morph"]
     Morph,
-    /// The notes of one input with the colour of the other.
+    /// The network of a model of timbre: the notes of one input with the colour of the other.
     #[id = "timbre"]
     Timbre,
+    /// [`Method::Timbre`]: the same without a network, by the spectral envelope.
+    #[id = "envelope"]
+    Envelope,
 }
 
 /// Properties of an engine.
 struct Facts {
-    /// Whether it uses the model's network: then all latency modes differ, and it has latents.
+    /// Whether it uses a model's network: then all latency modes differ, and it has latents.
     is_network: bool,
     /// What it takes from either input.
     factors: &'static [Factor],
@@ -58,9 +61,12 @@ const INSTRUMENT: &[Factor] = &[Factor::Timbre, Factor::Pitch, Factor::Variation
 
 impl Engine {
     /// The tooltip of the parameter.
-    pub const HELP: &'static str = "the network; Split or Morph, which use very little CPU; or Timbre, which plays the notes of \
-                                    one input with the colour of the other. Takes effect when the host restarts the \
-                                    plugin.";
+    pub const HELP: &'static str = "Network remixes two tracks, Timbre plays the notes of one with the colour of the other. Split, \
+                                    Morph and Envelope do so without a network, with less CPU and latency. Takes effect when \
+                                    the host restarts the plugin.";
+
+    /// The engines that use a model's network.
+    pub const WITH_NETWORK: [Self; 2] = [Self::Network, Self::Timbre];
 
     const fn facts(self) -> Facts {
         match self {
@@ -80,14 +86,19 @@ impl Engine {
                 processor: |parts| classic(Method::Morphing, parts),
             },
             Self::Timbre => Facts {
+                is_network: true,
+                factors: INSTRUMENT,
+                processor: network,
+            },
+            Self::Envelope => Facts {
                 is_network: false,
                 factors: INSTRUMENT,
-                processor: timbre,
+                processor: envelope,
             },
         }
     }
 
-    /// The mode to use if the user wants `wanted`: the network supports all modes, the other engines sound the same in Default
+    /// The mode to use if the user wants `wanted`: a network supports all modes, the other engines sound the same in Default
     /// and Full.
     pub fn mode(self, wanted: LatencyMode) -> LatencyMode {
         match (self.facts().is_network, wanted) {
@@ -107,6 +118,26 @@ impl Engine {
     /// What it takes from either input. The parameters of other factors have no effect.
     pub fn factors(self) -> &'static [Factor] {
         self.facts().factors
+    }
+
+    /// The built-in model of its factors.
+    ///
+    /// # Errors
+    ///
+    /// If the file is damaged.
+    pub fn built_in_model(self) -> model_runtime::Result<Arc<Model>> {
+        match self.factors() == INSTRUMENT {
+            true => Model::built_in_timbre(),
+            false => Model::built_in(),
+        }
+    }
+
+    /// Whether a model takes apart what the knobs of this engine put together.
+    pub fn fits(self, model: &Model) -> bool {
+        let layouts = model.network().factors().iter();
+        layouts
+            .map(|layout| layout.factor)
+            .eq(self.factors().iter().copied())
     }
 
     /// Whether it has latents to display.
@@ -141,8 +172,7 @@ fn network(parts: Parts) -> Result<Box<dyn WindowProcessor>, ProcessorError> {
     Ok(Box::new(stream.with_scope(parts.scope)))
 }
 
-/// Without a network of these factors, the spectral envelope is the colour.
-fn timbre(parts: Parts) -> Result<Box<dyn WindowProcessor>, ProcessorError> {
+fn envelope(parts: Parts) -> Result<Box<dyn WindowProcessor>, ProcessorError> {
     let stream = ClassicStream::new(Method::Timbre, parts.mode, parts.sample_rate_hz)?;
     let stream = stream.with_freeze_store(parts.frozen);
     Ok(Box::new(stream.with_scope(parts.scope)?))

@@ -136,7 +136,8 @@ impl Plugin for Graft {
     ) -> bool {
         self.end_path();
         // Waits for a model that is still loading, so that a render starts with the model of its session.
-        let (model, model_version) = self.params.model.0.settled();
+        let engine = self.params.engine.value();
+        let (model, model_version) = self.params.model.0.settled(engine);
         let setup = Setup::with_model(&self.params, model_version);
         let config = signal_path::Config {
             setup,

@@ -1,4 +1,4 @@
-//! The model of an instance: the built-in one, or a file of the user.
+//! The model of an instance: the built-in one of its engine, or a file of the user.
 
 pub mod folder;
 
@@ -51,8 +51,8 @@ struct Shared {
 struct Inner {
     /// The file stored in the session; none for the built-in model. The file may be missing.
     chosen: Option<ModelFile>,
-    /// None for the built-in model.
-    in_use: Option<Arc<Model>>,
+    /// None for the built-in models.
+    loaded: Option<Arc<Model>>,
     /// A message to the user about the last choice.
     note: Option<String>,
     /// Number of the last choice. Results of earlier loads are dropped.
@@ -84,25 +84,32 @@ impl ModelStore {
         self.shared.loaded.notify_all();
     }
 
-    /// Main thread: the model in use and its [`Self::version`], after waiting for a load to finish. Returns an error if
-    /// the built-in model is damaged.
-    pub fn settled(&self) -> (model_runtime::Result<Arc<Model>>, u64) {
+    /// Main thread: the model that an engine uses, and its [`Self::version`], after waiting for a load to finish. Returns
+    /// an error if the built-in model is damaged.
+    pub fn settled(&self, engine: Engine) -> (model_runtime::Result<Arc<Model>>, u64) {
         let mut inner = self.shared.inner.lock();
         while inner.is_loading {
             self.shared.loaded.wait(&mut inner);
         }
-        let model = inner.in_use.clone().map_or_else(Model::built_in, Ok);
-        (model, self.version())
+        (inner.model_for(engine), self.version())
     }
 
-    /// Editor: the model in use.
+    /// Editor: the model that an engine uses: the loaded one if it fits the engine, else the built-in one.
     ///
     /// # Errors
     ///
     /// If the built-in model is damaged.
-    pub fn in_use(&self) -> model_runtime::Result<Arc<Model>> {
-        let in_use = self.shared.inner.lock().in_use.clone();
-        in_use.map_or_else(Model::built_in, Ok)
+    pub fn in_use(&self, engine: Engine) -> model_runtime::Result<Arc<Model>> {
+        self.shared.inner.lock().model_for(engine)
+    }
+
+    /// Editor: the engine that the loaded model is for, if it is not this one.
+    pub fn is_for_another(&self, engine: Engine) -> Option<Engine> {
+        let inner = self.shared.inner.lock();
+        let loaded = inner.loaded.as_ref().filter(|model| !engine.fits(model))?;
+        Engine::WITH_NETWORK
+            .into_iter()
+            .find(|other| other.fits(loaded))
     }
 
     /// Editor: the file stored in the session, if it is not the built-in model.
@@ -115,14 +122,14 @@ impl ModelStore {
         self.shared.inner.lock().note.clone()
     }
 
-    /// Editor: whether the model in use differs from the one stored in the session.
+    /// Editor: whether the loaded model differs from the one stored in the session.
     pub fn is_lost(&self) -> bool {
         let inner = self.shared.inner.lock();
-        let in_use = inner.in_use.as_ref().map(|model| model.sha256());
+        let loaded = inner.loaded.as_ref().map(|model| model.sha256());
         inner
             .chosen
             .as_ref()
-            .is_some_and(|file| Some(file.sha256.as_str()) != in_use)
+            .is_some_and(|file| Some(file.sha256.as_str()) != loaded)
     }
 
     /// Editor: whether a file is being loaded.
@@ -188,6 +195,15 @@ fn join(loaders: Vec<JoinHandle<()>>) {
     }
 }
 
+impl Inner {
+    fn model_for(&self, engine: Engine) -> model_runtime::Result<Arc<Model>> {
+        match &self.loaded {
+            Some(model) if engine.fits(model) => Ok(Arc::clone(model)),
+            _ => engine.built_in_model(),
+        }
+    }
+}
+
 impl Shared {
     fn end(&self, choice: u64, remembered: Option<ModelFile>, read: Read) {
         let mut inner = self.inner.lock();
@@ -211,8 +227,8 @@ impl Shared {
 
     fn put_in_use(&self, inner: &mut Inner, model: Option<Arc<Model>>) {
         let sha256 = |model: &Option<Arc<Model>>| model.as_ref().map(|m| m.sha256().to_owned());
-        if sha256(&inner.in_use) != sha256(&model) {
-            inner.in_use = model;
+        if sha256(&inner.loaded) != sha256(&model) {
+            inner.loaded = model;
             self.version.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -260,14 +276,14 @@ fn load(path: &Path) -> Result<Model, String> {
     let factors: Vec<Factor> = (model.network().factors().iter())
         .map(|layout| layout.factor)
         .collect();
-    for_the_knobs(&factors).map_err(|why| format!("{}: {why}", path.display()))?;
+    for_an_engine(&factors).map_err(|why| format!("{}: {why}", path.display()))?;
     Ok(model)
 }
 
-/// Checks that a model has the factors that the knobs of the engine Network set.
-fn for_the_knobs(found: &[Factor]) -> Result<(), String> {
-    let expected = Engine::Network.factors();
-    if found == expected {
+/// Checks that an engine has knobs for the factors of a model.
+fn for_an_engine(found: &[Factor]) -> Result<(), String> {
+    let engines = Engine::WITH_NETWORK.map(Engine::factors);
+    if engines.contains(&found) {
         return Ok(());
     }
     let names = |factors: &[Factor]| {
@@ -276,7 +292,7 @@ fn for_the_knobs(found: &[Factor]) -> Result<(), String> {
     };
     Err(format!(
         "expected a model of {}, found one of {}",
-        names(expected),
+        engines.map(names).join(" or of "),
         names(found)
     ))
 }
@@ -339,12 +355,34 @@ mod tests {
 
     #[test]
     fn a_model_of_other_factors_is_refused_by_name() {
-        for_the_knobs(&[Factor::Harmony, Factor::Rhythm]).unwrap();
-        let why = for_the_knobs(&[Factor::Timbre, Factor::Pitch, Factor::Variation]).unwrap_err();
+        for_an_engine(&[Factor::Harmony, Factor::Rhythm]).unwrap();
+        for_an_engine(&[Factor::Timbre, Factor::Pitch, Factor::Variation]).unwrap();
+        let why = for_an_engine(&[Factor::Timbre, Factor::Pitch]).unwrap_err();
         assert_eq!(
             why,
-            "expected a model of harmony, rhythm, found one of timbre, pitch, variation"
+            "expected a model of harmony, rhythm or of timbre, pitch, variation, found one of timbre, pitch"
         );
+    }
+
+    #[test]
+    fn a_model_plays_with_the_engine_that_it_is_for() {
+        let asset = |name: &str| {
+            let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets");
+            assets.join(name)
+        };
+        let store = ModelStore::default();
+        let playing = |engine| store.settled(engine).0.unwrap().sha256().to_owned();
+        let built_in = Engine::WITH_NETWORK.map(playing);
+        assert_ne!(built_in[0], built_in[1]);
+        assert_eq!(playing(Engine::Split), built_in[0]);
+        assert_eq!(playing(Engine::Envelope), built_in[1]);
+
+        store.load(asset("timbre.safetensors"));
+        assert_eq!(Engine::WITH_NETWORK.map(playing), built_in);
+        assert_eq!(store.note(), None);
+        assert_eq!(store.is_for_another(Engine::Timbre), None);
+        assert_eq!(store.is_for_another(Engine::Network), Some(Engine::Timbre));
+        assert!(!store.is_lost());
     }
 
     #[test]
@@ -364,11 +402,11 @@ mod tests {
 
         let store = Arc::new(ModelStore::default());
         ModelChoice(Arc::clone(&store)).set(Some(lost.clone()));
-        let (_, version) = store.settled();
+        let (_, version) = store.settled(Engine::Network);
         assert!(store.is_lost() && store.note().is_some());
 
         store.find(vec![folder.join("nowhere")]);
-        assert_eq!(store.settled().1, version);
+        assert_eq!(store.settled(Engine::Network).1, version);
         let note = store.note().unwrap();
         assert!(
             note.contains("mine.safetensors") && note.contains("nowhere"),
@@ -377,7 +415,7 @@ mod tests {
         assert_eq!(store.chosen(), Some(lost));
 
         store.find(vec![folder.clone()]);
-        assert!(store.settled().1 > version);
+        assert!(store.settled(Engine::Network).1 > version);
         fs::remove_dir_all(&folder).unwrap();
         assert_eq!((store.is_lost(), store.note()), (false, None));
         assert_eq!(
@@ -417,7 +455,7 @@ mod tests {
         thread::scope(|scope| {
             let (settled, is_settled) = unbounded();
             let store = &store;
-            scope.spawn(move || settled.send(store.settled().1));
+            scope.spawn(move || settled.send(store.settled(Engine::Network).1));
             // Gives the waiter time to start; the test holds without it, too.
             thread::sleep(Duration::from_millis(100));
             let no_thread = thread::Builder::new().stack_size(usize::MAX / 4);

@@ -106,7 +106,7 @@ parameters! {
     /// Transposition of the harmony, in semitones.
     Transpose, transpose, "transpose": IntParam = semitones("Transpose") => Shown {
         name: "Transpose",
-        help: "shifts the harmony by semitones; with the engine Timbre the notes, while the colour stays.",
+        help: "shifts the harmony by semitones; with Timbre and Envelope the notes, while the colour stays.",
         group: Group::Remix,
         widget: knob([218.0, 86.0], LARGE, Origin::Default, Tint::Remix),
         set_by: SetBy::Presets,
@@ -132,7 +132,7 @@ parameters! {
         name: "Length in beats",
         help: "length of the frozen loop, in beats.",
         group: Group::Freeze,
-        widget: choice(110.8, 129.5, FreezeLength::words),
+        widget: choice(110.8, 127.0, FreezeLength::words),
         set_by: SetBy::Presets,
     };
     /// Blend of guided voice, 0, and generated voice, 1.
@@ -156,7 +156,7 @@ parameters! {
         name: "Window in beats",
         help: "processing grid, in beats. Inaudible; the latency does not change.",
         group: Group::Processing,
-        widget: choice(32.0, 47.0, WindowLength::words),
+        widget: choice(30.0, 44.0, WindowLength::words),
         set_by: SetBy::Comparing,
     };
     /// How much look-ahead the remix uses. Takes effect when the host restarts the plugin.
@@ -164,7 +164,7 @@ parameters! {
         name: "Latency",
         help: "Live has the lowest latency, Full the best sound. Takes effect when the host restarts the plugin.",
         group: Group::Processing,
-        widget: choice(84.0, 99.0, Latency::variants),
+        widget: choice(73.0, 87.0, Latency::variants),
         set_by: SetBy::Nothing,
     };
     /// The engine. Takes effect when the host restarts the plugin.
@@ -172,7 +172,7 @@ parameters! {
         name: "Engine",
         help: Engine::HELP,
         group: Group::Processing,
-        widget: choice(136.0, 151.0, Engine::variants),
+        widget: choice(116.0, 130.0, Engine::variants),
         set_by: SetBy::Nothing,
     };
     /// Gain of the main input.
@@ -256,7 +256,8 @@ impl ParamId {
         match self {
             Self::Harmony | Self::FreezeHarmony => has(Factor::Harmony),
             Self::Rhythm | Self::FreezeRhythm => has(Factor::Rhythm),
-            Self::Link | Self::FreezeLength | Self::Voice | Self::Air => has(Factor::Harmony),
+            Self::Link | Self::FreezeLength => has(Factor::Harmony),
+            Self::Voice | Self::Air => engine == Engine::Network,
             Self::Timbre | Self::FreezeTimbre => has(Factor::Timbre),
             Self::Pitch => has(Factor::Pitch),
             Self::Variation => has(Factor::Variation),
@@ -362,8 +363,10 @@ mod tests {
     }
 
     #[test]
-    fn the_built_in_model_can_do_all_transpositions() {
-        let model = Model::built_in().unwrap();
-        assert!(model.header().max_shift_semitones >= HOST_SEMITONES as u32);
+    fn the_built_in_models_can_do_all_transpositions() {
+        for model in [Model::built_in(), Model::built_in_timbre()] {
+            let most = model.unwrap().header().max_shift_semitones;
+            assert!(most >= HOST_SEMITONES as u32, "{most}");
+        }
     }
 }

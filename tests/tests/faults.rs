@@ -13,7 +13,7 @@ use graft::signal_path::{Config, SignalPath};
 use model_runtime::status::Status;
 use model_runtime::transport::Transport;
 use model_runtime::worker::{ProcessorError, WindowProcessor};
-use model_runtime::{LatencyMode, Model, Window};
+use model_runtime::{LatencyMode, Window};
 
 const RATE_HZ: u32 = 44_100;
 const BLOCK: usize = 64;
@@ -86,7 +86,7 @@ fn main_sample(n: usize) -> f32 {
 
 /// Plays seven seconds, in real time or as fast as possible.
 fn play(engine: Engine, mode: LatencyMode, fault: Fault, live: bool) -> Played {
-    let model = Model::built_in().unwrap();
+    let model = engine.built_in_model().unwrap();
     let parts = Parts {
         model: &model,
         sample_rate_hz: RATE_HZ,
@@ -160,11 +160,13 @@ fn assert_no_click(samples: &[f32], what: &str) {
 
 #[test]
 fn a_fault_costs_one_latency_of_the_remix_and_no_click() {
-    let network = LatencyMode::ALL.map(|mode| (Engine::Network, mode));
-    let others = [Engine::Split, Engine::Morph, Engine::Timbre]
+    let networks = Engine::WITH_NETWORK
+        .into_iter()
+        .flat_map(|kind| LatencyMode::ALL.map(|mode| (kind, mode)));
+    let others = [Engine::Split, Engine::Morph, Engine::Envelope]
         .into_iter()
         .flat_map(|kind| [LatencyMode::Live, LatencyMode::Default].map(|mode| (kind, mode)));
-    for (engine, mode) in network.into_iter().chain(others) {
+    for (engine, mode) in networks.chain(others) {
         let whole = play(engine, mode, Fault::None, false);
         assert_eq!((whole.status.faults(), whole.status.late_windows()), (0, 0));
         assert_eq!(without_remix(&whole), 0..0);

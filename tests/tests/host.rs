@@ -309,10 +309,14 @@ fn the_engines_without_a_network_have_a_latency_of_their_own() {
             })
             .unwrap()
     };
-    let latencies = [0.0, 1.0, 2.0, 3.0].map(|engine| render(engine, MODES[0]).latency_samples);
-    let [live, split, morph, timbre] = latencies;
-    assert!(morph < split && split < live, "{latencies:?}");
-    assert_eq!(timbre, morph);
+    let engines = [0.0, 1.0, 2.0, 3.0, 4.0];
+    let latencies = engines.map(|engine| render(engine, MODES[0]).latency_samples);
+    let [live, split, morph, timbre, envelope] = latencies;
+    assert!(
+        morph < split && split < timbre && timbre <= live,
+        "{latencies:?}"
+    );
+    assert_eq!(envelope, morph);
     // Default and Full differ for the network alone.
     let others = [MODES[1], MODES[2]].map(|mode| render(1.0, mode));
     let [default, full] = others.each_ref().map(|rendered| rendered.latency_samples);

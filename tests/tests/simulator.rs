@@ -182,7 +182,7 @@ const PARAMETERS: [(&str, f64, f64); 21] = [
     ("Air", 0.0, 1.0),
     ("Window", 0.0, 4.0),
     ("Latency", 0.0, 2.0),
-    ("Engine", 0.0, 3.0),
+    ("Engine", 0.0, 4.0),
     ("Main Gain", -60.0, 0.0),
     ("Sidechain Gain", -60.0, 0.0),
     ("Mix", 0.0, 1.0),
@@ -194,8 +194,8 @@ const PARAMETERS: [(&str, f64, f64); 21] = [
     ("Freeze Timbre", 0.0, 1.0),
 ];
 
-/// The engines with which sessions begin, in turn: Morph, Network, Timbre, Split.
-const ENGINES: [f64; 4] = [2.0, 0.0, 3.0, 1.0];
+/// The engines with which sessions begin, in turn: Morph, Network, Timbre, Split, Envelope.
+const ENGINES: [f64; 5] = [2.0, 0.0, 3.0, 1.0, 4.0];
 
 fn storm(random: &mut Random, samples: usize) -> Vec<(usize, String, f64)> {
     let mut events: Vec<_> = (0..random.below(6))

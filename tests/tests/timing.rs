@@ -159,9 +159,9 @@ fn a_session_with_ramp_loop_and_automation_is_the_same_at_any_block_size() {
 /// Where the sidechain of [`timbre_session`] falls silent, and where it sounds again.
 const SILENT: [usize; 2] = [6 * RATE_HZ as usize / 5, 11 * RATE_HZ as usize / 2];
 
-/// Seven seconds of the engine Timbre with a ramp, a loop, a stop, a rest, and all knobs automated. The colour is frozen while
-/// the sidechain falls silent, and later again.
-fn timbre_session() -> RenderJob {
+/// Seven seconds of an engine of [`TIMBRES`] with a ramp, a loop, a stop, a rest, and all knobs automated. The colour is frozen
+/// while the sidechain falls silent, and later again.
+fn timbre_session(engine: f64) -> RenderJob {
     let samples = 7 * RATE_HZ as usize;
     let mut sidechain = chord(&[53.0], samples);
     sidechain[SILENT[0]..SILENT[1]].fill(0.0);
@@ -178,7 +178,7 @@ fn timbre_session() -> RenderJob {
         main: twice(chord(&[48.0, 55.0, 64.0], samples)),
         sidechain: Some(twice(sidechain)),
         transport: Some(song),
-        before_activation: vec![("Engine".to_owned(), TIMBRE)],
+        before_activation: vec![("Engine".to_owned(), engine)],
         automation: vec![
             change(5_000, "Timbre", 0.7),
             change(15_001, "Pitch", 0.4),
@@ -194,14 +194,18 @@ fn timbre_session() -> RenderJob {
     }
 }
 
-/// The engine Timbre as a host numbers it.
-const TIMBRE: f64 = 3.0;
+/// The engines Timbre and Envelope as a host numbers them.
+const TIMBRES: [f64; 2] = [3.0, 4.0];
 
 #[test]
-fn the_engine_timbre_is_the_same_at_any_block_size_through_jumps_rest_and_freeze() {
+fn a_line_with_another_colour_is_the_same_at_any_block_size_through_jumps_rest_and_freeze() {
     let plugin = plugin();
-    for mode in [0.0, 1.0] {
-        let mut job = timbre_session();
+    for (engine, mode) in TIMBRES
+        .into_iter()
+        .flat_map(|engine| [(engine, 0.0), (engine, 1.0)])
+    {
+        let what = format!("engine {engine}, mode {mode}");
+        let mut job = timbre_session(engine);
         job.before_activation.push(("Latency".to_owned(), mode));
         let render = |blocks: &[usize]| {
             let job = RenderJob {
@@ -219,15 +223,15 @@ fn the_engine_timbre_is_the_same_at_any_block_size_through_jumps_rest_and_freeze
         let rest = 7 * RATE_HZ as usize / 2..SILENT[1] - 1000;
         assert!(
             out[rest.clone()] == main[rest],
-            "mode {mode}: at rest, main plays"
+            "{what}: at rest, main plays"
         );
         let frozen = 60_000..85_000;
         assert!(
             out[frozen.clone()] != main[frozen],
-            "mode {mode}: frozen, main plays"
+            "{what}: frozen, main plays"
         );
         for blocks in [&[1][..], &[64], &[1024], &[3, 1000, 1, 64, 511]] {
-            let what = format!("mode {mode}, blocks {blocks:?}");
+            let what = format!("{what}, blocks {blocks:?}");
             assert_same(&render(blocks), &reference, &what);
         }
     }
@@ -235,6 +239,12 @@ fn the_engine_timbre_is_the_same_at_any_block_size_through_jumps_rest_and_freeze
 
 #[test]
 fn a_frozen_colour_plays_without_a_sidechain_and_survives_a_session() {
+    for engine in TIMBRES {
+        assert_survives(engine);
+    }
+}
+
+fn assert_survives(engine: f64) {
     let plugin = plugin();
     let samples = 4 * RATE_HZ as usize;
     let main = chord(&[48.0, 55.0, 64.0], samples);
@@ -254,7 +264,7 @@ fn a_frozen_colour_plays_without_a_sidechain_and_survives_a_session() {
         offline: true,
         main: twice(main),
         sidechain: Some(twice(sidechain)),
-        before_activation: vec![("Engine".to_owned(), TIMBRE)],
+        before_activation: vec![("Engine".to_owned(), engine)],
         automation: vec![change(frozen_at, "Freeze Timbre", 1.0)],
         ..RenderJob::default()
     };
@@ -302,7 +312,8 @@ fn real_time_gives_the_same_as_a_render_when_nothing_is_late() {
         sidechain: Some(twice(bursts(&[1000, 20_000], 40_000))),
         ..job
     };
-    for job in [busy_session(), timbre_session()].map(short) {
+    let timbres = TIMBRES.map(timbre_session);
+    for job in [busy_session()].into_iter().chain(timbres).map(short) {
         assert_same_in_real_time(&plugin, &job);
     }
 }

@@ -38,7 +38,7 @@ fn session() -> Vst3Session {
 
 /// The latency modes and engines as a host numbers them.
 const LATENCY: [f64; 3] = [0.0, 0.5, 1.0];
-const ENGINE: [f64; 4] = [0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0];
+const ENGINE: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 
 fn state(latency: f64, engine: f64) -> Vec<u8> {
     let mut session = session();

@@ -57,8 +57,10 @@ enum EngineName {
     Split,
     /// Product of the spectra
     Morph,
-    /// Notes of one input, colour of the other
+    /// Notes of one input, colour of the other, by a model's network
     Timbre,
+    /// The same by the spectral envelope
+    Envelope,
 }
 
 /// Stereo material for the main input and the sidechain.

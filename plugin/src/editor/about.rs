@@ -6,6 +6,7 @@ use egui::{
 };
 
 use super::theme;
+use crate::engines::Engine;
 use crate::models::ModelStore;
 
 const SIZE: Vec2 = vec2(680.0, 440.0);
@@ -60,7 +61,7 @@ impl About {
     }
 
     /// Shows the view over the face, if it is open.
-    pub fn show(&mut self, ui: &Ui, store: &ModelStore) {
+    pub fn show(&mut self, ui: &Ui, store: &ModelStore, engine: Engine) {
         if !self.is_open {
             return;
         }
@@ -73,7 +74,7 @@ impl About {
             .show(ui.ctx(), |ui| {
                 ui.set_min_size(SIZE - Vec2::splat(28.0));
                 ui.set_max_size(SIZE - Vec2::splat(28.0));
-                contents(ui, store)
+                contents(ui, store, engine)
             });
         if modal.inner || modal.should_close() {
             self.is_open = false;
@@ -82,7 +83,7 @@ impl About {
 }
 
 /// Shows the contents. Returns whether the user wants to close them.
-fn contents(ui: &mut Ui, store: &ModelStore) -> bool {
+fn contents(ui: &mut Ui, store: &ModelStore, engine: Engine) -> bool {
     let mut is_closed = false;
     ui.horizontal(|ui| {
         ui.heading(format!("Graft {VERSION}"));
@@ -91,7 +92,7 @@ fn contents(ui: &mut Ui, store: &ModelStore) -> bool {
         });
     });
     ui.add_space(4.0);
-    let (model, model_licence) = match store.in_use() {
+    let (model, model_licence) = match store.in_use(engine) {
         Ok(model) => {
             let card = &model.header().card;
             let name = format!("{} {}", card.name, card.version);

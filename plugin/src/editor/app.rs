@@ -193,11 +193,11 @@ impl Content for App {
             self.toolbar.show(ui, origin, &mut panel);
             let store = &self.params.model.0;
             self.models
-                .button(ui, face::MODEL.translate(origin.to_vec2()), store);
-            self.models.show(ui, store);
+                .button(ui, face::MODEL.translate(origin.to_vec2()), store, engine);
+            self.models.show(ui, store, engine);
             self.models.show_drop(ui, face);
             self.about.name(ui, origin);
-            self.about.show(ui, store);
+            self.about.show(ui, store, engine);
             window::grip(ui, face, frame);
             self.entry.show(ui, &mut panel);
         });

@@ -7,10 +7,12 @@ use egui::{
     RichText, ScrollArea, Sense, StrokeKind, TextEdit, Ui, Vec2, vec2,
 };
 use model_runtime::Model;
+use nice_plug::prelude::Enum;
 
 use super::buttons::{Look, button};
 use super::theme;
 use super::toolbar::arrow;
+use crate::engines::Engine;
 use crate::models::ModelStore;
 use crate::models::folder::{Folder, model_folder};
 
@@ -42,8 +44,8 @@ enum Step {
 
 impl Models {
     /// Shows the button that opens the browser.
-    pub fn button(&mut self, ui: &Ui, rect: Rect, store: &ModelStore) {
-        let name = name(store);
+    pub fn button(&mut self, ui: &Ui, rect: Rect, store: &ModelStore, engine: Engine) {
+        let name = name(store, engine);
         let trouble = store.note().is_some();
         let look = Look {
             rect,
@@ -90,7 +92,7 @@ impl Models {
     }
 
     /// Shows the browser over the face, if it is open.
-    pub fn show(&mut self, ui: &Ui, store: &ModelStore) {
+    pub fn show(&mut self, ui: &Ui, store: &ModelStore, engine: Engine) {
         let Some(browser) = &mut self.open else {
             return;
         };
@@ -103,7 +105,7 @@ impl Models {
             .show(ui.ctx(), |ui| {
                 ui.set_min_size(SIZE - Vec2::splat(28.0));
                 ui.set_max_size(SIZE - Vec2::splat(28.0));
-                browser.show(ui, store)
+                browser.show(ui, store, engine)
             });
         let beside = modal.should_close();
         let mut step = modal.inner;
@@ -139,7 +141,7 @@ impl Browser {
         }
     }
 
-    fn show(&mut self, ui: &mut Ui, store: &ModelStore) -> Option<Step> {
+    fn show(&mut self, ui: &mut Ui, store: &ModelStore, engine: Engine) -> Option<Step> {
         let mut step = None;
         ui.horizontal(|ui| {
             ui.heading("Models");
@@ -157,11 +159,11 @@ impl Browser {
                 |ui| step = step.take().or(self.list(ui, store)),
             );
             ui.add_space(10.0);
-            ui.vertical(|ui| card(ui, store));
+            ui.vertical(|ui| card(ui, store, engine));
         });
         ui.with_layout(Layout::bottom_up(Align::Min), |ui| {
             step = step.take().or(self.path_line(ui));
-            step = step.take().or(state(ui, store));
+            step = step.take().or(state(ui, store, engine));
         });
         step
     }
@@ -246,12 +248,12 @@ impl Browser {
 }
 
 /// Shows the result of the last choice.
-fn state(ui: &mut Ui, store: &ModelStore) -> Option<Step> {
+fn state(ui: &mut Ui, store: &ModelStore, engine: Engine) -> Option<Step> {
     let mut step = None;
     if store.is_loading() {
         ui.colored_label(theme::TEXT, "Loading …");
     } else if let Some(note) = store.note() {
-        let plays = match store.in_use() {
+        let plays = match store.in_use(engine) {
             Ok(model) => format!(" Playing “{}”.", model.header().card.name),
             Err(_) => String::new(),
         };
@@ -262,13 +264,17 @@ fn state(ui: &mut Ui, store: &ModelStore) -> Option<Step> {
             }
         }
         ui.add(Label::new(RichText::new(format!("{note}.{plays}")).color(theme::WARNING)).wrap());
+    } else if let Some(other) = store.is_for_another(engine) {
+        let [own, other] = [engine, other].map(|engine| Engine::variants()[engine.to_index()]);
+        let text = format!("Your model is for the engine {other}. {own} plays the built-in one.");
+        ui.add(Label::new(RichText::new(text).color(theme::WARNING)).wrap());
     }
     step
 }
 
 /// Shows the card of the model in use.
-fn card(ui: &mut Ui, store: &ModelStore) {
-    let model = match store.in_use() {
+fn card(ui: &mut Ui, store: &ModelStore, engine: Engine) {
+    let model = match store.in_use(engine) {
         Ok(model) => model,
         Err(error) => {
             ui.colored_label(theme::WARNING, error.to_string());
@@ -328,13 +334,13 @@ fn hears(model: &Model) -> String {
 }
 
 /// The name of the chosen model, even if its file is missing.
-fn name(store: &ModelStore) -> String {
+fn name(store: &ModelStore, engine: Engine) -> String {
     if store.is_loading() {
         return "Loading …".to_owned();
     }
     match (store.chosen(), store.note()) {
         (Some(file), Some(_)) => file_name(&file.path),
-        _ => store.in_use().map_or_else(
+        _ => store.in_use(engine).map_or_else(
             |error| error.to_string(),
             |model| format!("Model: {}", model.header().card.name),
         ),

@@ -58,7 +58,7 @@ pub fn text(params: &GraftParams, readout: &Readout, api: PluginApi) -> String {
         None => ["inactive"; 3].map(str::to_owned).into(),
     };
     let store = &params.model.0;
-    let model = match store.in_use() {
+    let model = match store.in_use(params.engine.value()) {
         Ok(model) => {
             let card = &model.header().card;
             format!("{} {}, SHA-256 {}", card.name, card.version, model.sha256())

@@ -15,11 +15,12 @@ use crate::licences;
 const TEXTS: &str = "xtask/package/files";
 
 /// Files of packages that are copied from the repository, and their paths there.
-const COPIES: [(&str, &str); 5] = [
+const COPIES: [(&str, &str); 6] = [
     ("README.md", "xtask/package/files/README.md"),
     ("licences/LICENSE-APACHE", "LICENSE-APACHE"),
     ("licences/LICENSE-MIT", "LICENSE-MIT"),
     ("licences/model-card.md", "assets/graft.md"),
+    ("licences/timbre-model-card.md", "assets/timbre.md"),
     ("licences/third-party-licences.txt", licences::FILE),
 ];
 
@@ -191,6 +192,7 @@ mod tests {
             "licences/LICENSE-MIT",
             "licences/model-card.md",
             "licences/third-party-licences.txt",
+            "licences/timbre-model-card.md",
             "share/applications/graft.desktop",
             "share/graft/demo/harmony.wav",
             "share/graft/demo/rhythm.wav",
