@@ -16,7 +16,7 @@ use crate::method::{Method, Remixed};
 use crate::parallel;
 
 /// Name of the row of the envelope baseline.
-const ENVELOPE: &str = "envelope of B (engine Timbre without a model)";
+const ENVELOPE: &str = "envelope of B (engine Envelope)";
 
 /// The figures of one conversion by one method.
 #[derive(Clone, Copy, Debug, PartialEq)]

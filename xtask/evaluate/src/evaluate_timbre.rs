@@ -10,7 +10,7 @@ use graft_material::audio_writer::{self, WavFormat};
 use graft_material::{arguments, workspace};
 use graft_train::phrases::{self, Colour, Conversion, ConversionSettings, PhraseSettings};
 use graft_train::recipe::Recipe;
-use model_runtime::{Factor, LatencyMode, Remixer};
+use model_runtime::{Factor, LatencyMode, Model, Remixer};
 use vocoder::MelSpectrogram;
 use vocoder::{LogMel, MelConfig};
 
@@ -30,13 +30,13 @@ const SOUNDS: usize = 4;
 ///
 /// Renders the same random phrases by instrument A and by instrument B with the General MIDI sound font, converts those of A to
 /// the timbre of a one-shot of B, and compares the results with the renderings by B: beside the phrase as it is, and beside
-/// the engine Timbre without a model. Prints Markdown tables for lines, for lines by instruments that the model was not trained
+/// the engine Envelope. Prints Markdown tables for lines, for lines by instruments that the model was not trained
 /// on, and for three voices at a time.
 #[derive(Args)]
 pub struct EvaluateTimbre {
-    /// Model file with the factors timbre, pitch and variation.
+    /// Model file with the factors timbre, pitch and variation [default: the built-in one]
     #[arg(long, value_name = "MODEL.safetensors")]
-    model: PathBuf,
+    model: Option<PathBuf>,
     /// Recipe that the model was trained with: it names the instruments.
     #[arg(
         long,
@@ -61,12 +61,14 @@ pub struct EvaluateTimbre {
 impl EvaluateTimbre {
     /// Prints the tables.
     pub fn run(&self) -> Result<()> {
-        let (name, model) = load_models(std::slice::from_ref(&self.model))?.remove(0);
+        let (name, model) = match &self.model {
+            None => ("built-in model".to_owned(), Model::built_in_timbre()?),
+            Some(_) => load_models(self.model.as_slice())?.remove(0),
+        };
         let mut factors = model.network().factors().iter();
         ensure!(
             factors.any(|layout| layout.factor == Factor::Timbre),
-            "{}: expected a model with the factor timbre, found {:?}",
-            self.model.display(),
+            "{name}: expected a model with the factor timbre, found {:?}",
             model.network().factors()
         );
         let settings = self.phrase_settings()?;
