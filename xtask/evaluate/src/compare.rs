@@ -21,22 +21,31 @@ pub fn load(path: &Path) -> Result<Report> {
     Ok(report)
 }
 
-/// Lists every figure that both reports have, as a Markdown table. A change exceeds the noise if it is larger than
-/// the root of the sum of squares of both half-widths: 95 % intervals for means and distances, and one standard
-/// deviation between seeds for the probes.
+/// Lists the figures of both reports that are not the same, as a Markdown table. If each report is of one model, these models
+/// are compared, whatever their names. A change exceeds the noise if it is larger than the root of the sum of squares of both
+/// half-widths: 95 % intervals for means and distances, and one standard deviation between seeds for the probes.
 pub fn compare(old: &Report, new: &Report) -> String {
-    let mut text = String::from(
-        "| figure | before | now | change | exceeds noise |\n| --- | --- | --- | --- | --- |\n",
-    );
+    let (mut text, mut unchanged) = (String::new(), 0);
+    let old_name = |name: &str| match (&old.models[..], &new.models[..]) {
+        ([before], [now]) => renamed(name, &now.name, &before.name),
+        _ => name.to_owned(),
+    };
     for table in &new.tables {
-        let Some(before) = old.tables.iter().find(|other| other.title == table.title) else {
+        let title = old_name(&table.title);
+        let Some(before) = old.tables.iter().find(|other| other.title == title) else {
             continue;
         };
         for row in &table.rows {
             for (column, cell) in table.columns.iter().zip(&row.cells) {
-                let (Some(now), Some(before)) = (cell, before.cell(&row.name, column)) else {
+                let before = before.cell(&old_name(&row.name), column);
+                let (Some(now), Some(before)) = (cell, before) else {
                     continue;
                 };
+                let shown = [show(&Some(before)), show(cell)];
+                if shown[0] == shown[1] {
+                    unchanged += 1;
+                    continue;
+                }
                 let change = now.value - before.value;
                 let verdict = match exceeds_noise(&before, now) {
                     true => "**yes**",
@@ -44,15 +53,27 @@ pub fn compare(old: &Report, new: &Report) -> String {
                 };
                 text.push_str(&format!(
                     "| {}: {}, {column} | {} | {} | {change:+.3} | {verdict} |\n",
-                    table.title,
-                    row.name,
-                    show(&Some(before)),
-                    show(cell),
+                    table.title, row.name, shown[0], shown[1],
                 ));
             }
         }
     }
-    text
+    format!(
+        "| figure | before | now | change | exceeds noise |\n| --- | --- | --- | --- | --- |\n{text}\nUnchanged: {unchanged} figures.\n"
+    )
+}
+
+/// A name of a table or row with the name of another model in it.
+fn renamed(name: &str, from: &str, to: &str) -> String {
+    // "Transposition: MODEL", "MODEL, guided voice", "MODEL, untrained: rhythm latent".
+    let (start, rest) = match name.split_once(from) {
+        Some((start, rest)) if start.is_empty() || start.ends_with(": ") => (start, rest),
+        _ => return name.to_owned(),
+    };
+    match rest.is_empty() || rest.starts_with([',', ':']) {
+        true => format!("{start}{to}{rest}"),
+        false => name.to_owned(),
+    }
 }
 
 fn exceeds_noise(before: &Measured, now: &Measured) -> bool {
@@ -98,6 +119,34 @@ mod tests {
         assert!(noise.contains("-0.100 | no |"), "{noise}");
         let mut other = small(0.5);
         other.tables[0].rows[0].name = "another".into();
-        assert_eq!(compare(&other, &small(0.5)).lines().count(), 2);
+        assert!(!compare(&other, &small(0.7)).contains("+0.200"));
+        let same = compare(&small(0.5), &small(0.5));
+        assert!(
+            same.ends_with("| --- |\n\nUnchanged: 1 figures.\n"),
+            "{same}"
+        );
+    }
+
+    #[test]
+    fn two_models_are_compared_whatever_their_names() {
+        let mut old = small(0.5);
+        old.models[0].name = "mine".into();
+        old.tables[0].rows[0].name = "mine, guided voice".into();
+        assert!(compare(&old, &small(0.7)).contains("graft, guided voice, first"));
+        for (name, expected) in [
+            ("graft", "mine"),
+            ("Transposition: graft", "Transposition: mine"),
+            (
+                "graft, untrained: harmony latent",
+                "mine, untrained: harmony latent",
+            ),
+            ("graft two, guided voice", "graft two, guided voice"),
+            ("engine graft", "engine graft"),
+        ] {
+            assert_eq!(renamed(name, "graft", "mine"), expected);
+        }
+        // Which of several it was is not known.
+        old.models.push(old.models[0].clone());
+        assert!(!compare(&old, &small(0.7)).contains("+0.200"));
     }
 }
