@@ -51,6 +51,7 @@ pub mod geometry;
 pub mod hard;
 mod knobs;
 pub mod latent;
+pub mod lord;
 mod mixing;
 pub mod model_file;
 mod network;
