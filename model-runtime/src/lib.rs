@@ -69,6 +69,7 @@ pub mod status;
 mod stream;
 pub mod tensors;
 pub mod timbre;
+pub mod translation;
 pub mod transport;
 mod voice;
 mod window;

@@ -25,6 +25,7 @@ use vocoder::magnitudes::{MagnitudeNetwork, MagnitudesConfig};
 use crate::architecture::Architecture;
 use crate::error::{Error, Result};
 use crate::geometry::LatencyMode;
+use crate::lord;
 use crate::network::Network;
 
 /// Key of the [`Header`] in the file's metadata.
@@ -32,6 +33,18 @@ pub const HEADER_KEY: &str = "graft-model";
 
 /// The supported version of the format.
 pub const FORMAT: u32 = 1;
+
+/// Kinds of model files, by the keys of their headers: what they are for.
+const KINDS: [(&str, &str); 2] = [
+    (
+        HEADER_KEY,
+        "a model that remixes, for the plugin and cargo xtask remix",
+    ),
+    (
+        lord::HEADER_KEY,
+        "a model of instruments, for cargo xtask translate",
+    ),
+];
 
 /// Minimum length of the analysis window, in hops: the guided voice overlaps this many windows.
 const LEAST_HOPS: usize = 4;
@@ -274,11 +287,17 @@ pub(crate) fn open<H: DeserializeOwned>(bytes: &[u8], key: &str) -> Result<(H, W
     };
     let file = SafeTensors::deserialize(bytes).map_err(|error| damaged(&error))?;
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(&error))?;
-    let header = metadata
-        .metadata()
-        .as_ref()
-        .and_then(|map| map.get(key))
-        .ok_or_else(|| Error::Model(format!("the metadata has no entry \"{key}\"")))?;
+    let entry = |key| metadata.metadata().as_ref().and_then(|map| map.get(key));
+    let header = entry(key).ok_or_else(|| {
+        let of_key = |wanted| KINDS.iter().find(|(other, _)| *other == wanted);
+        let found = KINDS.iter().find(|(other, _)| entry(other).is_some());
+        Error::Model(match (of_key(key), found) {
+            (Some((_, expected)), Some((_, found))) => {
+                format!("expected {expected}, found {found}")
+            }
+            _ => format!("the metadata has no entry \"{key}\""),
+        })
+    })?;
     let header = serde_json::from_str(header)
         .map_err(|error| Error::Model(format!("invalid metadata: {error}")))?;
     Ok((header, Weights::read(&file)?))
