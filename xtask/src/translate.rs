@@ -103,11 +103,13 @@ impl Translate {
                 "expected the instrument to play it: --to INSTRUMENT, one of those that --list names, or --like FILE, a recording of it"
             ),
         };
-        let built_in = Model::built_in()?;
-        let voice = match self.voice {
-            VoiceName::Guided => TranslationVoice::Guided,
-            VoiceName::Generated => TranslationVoice::Generated(&built_in),
+        let generator = match self.voice {
+            VoiceName::Guided => None,
+            VoiceName::Generated => Some(Model::built_in()?),
         };
+        let voice = generator
+            .as_deref()
+            .map_or(TranslationVoice::Guided, TranslationVoice::Generated);
         let output = Output::File(output.clone(), format);
         translate(&model, &target, voice, input, &output)
     }
