@@ -355,7 +355,7 @@ mod tests {
         fs::write(&path, [&length[..], header].concat()).unwrap();
         let store = ModelStore::default();
         store.load(path.clone());
-        store.settled();
+        store.settled().0.unwrap();
         fs::remove_file(&path).unwrap();
         let note = store.note().unwrap();
         let name = path.display().to_string();

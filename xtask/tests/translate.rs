@@ -132,7 +132,7 @@ fn a_translation_has_rate_channels_length_and_level_of_the_recording() {
 fn a_louder_recording_gives_a_louder_translation_up_to_full_scale() {
     let files = Files::new("level");
     let mut outputs = Vec::new();
-    for amplitude in [0.02, 0.06, 0.5] {
+    for amplitude in [0.02, 0.04, 0.5] {
         files.write("in.wav", &melody(22_050, 66_150, 1, amplitude));
         let said = files.translate(&["in.wav", "--to", "Violin", "-o", "out.wav"]);
         outputs.push((files.read("out.wav"), said));
@@ -141,8 +141,8 @@ fn a_louder_recording_gives_a_louder_translation_up_to_full_scale() {
         unreachable!("there are three");
     };
     let difference = level_db(loud) - level_db(soft);
-    assert!((difference - 9.54).abs() < 0.2, "{difference} dB");
-    for ((output, said), amplitude) in outputs.iter().zip([0.02, 0.06, 0.5]) {
+    assert!((difference - 6.02).abs() < 0.1, "{difference} dB");
+    for ((output, said), amplitude) in outputs.iter().zip([0.02, 0.04, 0.5]) {
         let peak = |clip: &AudioClip| {
             clip.channels[0]
                 .iter()
