@@ -1,15 +1,16 @@
 //! Translates recordings: their content, played by another instrument, with a [`LordModel`].
 //!
 //! ```text
-//! recording -> mono -> log-mel -> clips -> content -> generator -> clips -> log-mel -> voice
+//! recording -> mono -> log-mel -> clips -> content -> generator -> clips -> log-mel -> level -> voice
 //!                                                         ^
 //!                                           code of the instrument
 //! ```
 //!
 //! Recordings of any length and rate are read and written in steps, in constant memory. Clips overlap by half, and what the
-//! generator makes of them is crossfaded.
+//! generator makes of them is crossfaded. Its level is that of the recording, second by second.
 
 mod clips;
+mod level;
 mod voice;
 
 use candle_core::Tensor;
@@ -22,6 +23,7 @@ use crate::model_file::Model;
 use crate::resample::Resampler;
 use crate::tensors::{to_log_mels, to_tensor};
 use clips::{Cutter, Joiner, LastClip};
+use level::LevelMatch;
 use voice::{Generated, Sound, guided};
 
 /// Clips whose mean amplitude is further below that of the loudest, as a factor, count as silent: 30 dB.
@@ -127,6 +129,7 @@ impl Frames {
 pub struct Translator {
     input: Input,
     frames: Frames,
+    level: LevelMatch,
     sound: Sound,
     taken_samples: usize,
     given_samples: usize,
@@ -156,6 +159,7 @@ impl Translator {
         Ok(Self {
             input,
             frames: Frames::new(model, class),
+            level: LevelMatch::new(mel),
             sound,
             taken_samples: 0,
             given_samples: 0,
@@ -173,7 +177,10 @@ impl Translator {
         self.frames.push(&frames, &mut translated)?;
         self.taken_samples += recording[0].len();
         self.sound.push_recording(recording)?;
-        self.sound.push_mel(&translated)?;
+        let mut levelled = self.input.no_frames();
+        self.level.push_recorded(&frames);
+        self.level.push(&translated, &mut levelled);
+        self.sound.push_mel(&levelled)?;
         let before = out[0].len();
         self.sound.pull(out)?;
         self.given_samples += out[0].len() - before;
@@ -191,7 +198,11 @@ impl Translator {
         self.frames.push(&frames, &mut translated)?;
         self.frames.finish(&mut translated)?;
         self.input.check_length()?;
-        self.sound.push_mel(&translated)?;
+        let mut levelled = self.input.no_frames();
+        self.level.push_recorded(&frames);
+        self.level.push(&translated, &mut levelled);
+        self.level.finish(&mut levelled);
+        self.sound.push_mel(&levelled)?;
         self.sound
             .finish(out, self.taken_samples - self.given_samples)
     }

@@ -173,11 +173,7 @@ pub fn truths(conversions: &[Conversion], instruments: &Instruments) -> Result<V
 }
 
 /// Mean absolute difference of two log-mels in nepers, after the first was brought to the mean amplitude of the second.
-///
-/// # Errors
-///
-/// Returns an error if a log-mel has no frames.
-pub fn matched_distance(found: &LogMel, truth: &LogMel) -> Result<f32> {
+fn matched_distance(found: &LogMel, truth: &LogMel) -> Result<f32> {
     let values = found.values().len().min(truth.values().len());
     anyhow::ensure!(values > 0, "expected log-mels with frames, found none");
     let (found, truth) = (&found.values()[..values], &truth.values()[..values]);
