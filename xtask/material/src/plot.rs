@@ -373,7 +373,7 @@ fn draw_panel(
     chart
         .configure_mesh()
         .disable_mesh()
-        .x_labels(20)
+        .x_labels(20 * area.dim_in_pixel().0 as usize / WIDTH_PX as usize)
         .x_desc(axes[0])
         .y_desc(axes[1])
         .label_style((FONT, 15))
