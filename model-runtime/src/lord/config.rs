@@ -103,13 +103,14 @@ impl EncoderConfig {
         expect(&of("channels"), self.channels, 1, MOST_CHANNELS)?;
         expect_kernel(&of("kernel"), self.kernel)?;
         let strides = product(&of("strides"), &self.strides)?;
-        let least = self.kernel.max(self.bank) / 2 + 1;
+        let least = self.kernel / 2 + 1;
         if !frames.is_multiple_of(strides) || frames / strides < least {
             return Err(Error::Model(format!(
                 "{}: expected a divisor of {frames} frames that leaves {least} of them, found {strides} together",
                 of("strides")
             )));
         }
+        expect(&of("bank"), self.bank, 1, frames)?;
         Ok(strides)
     }
 }

@@ -11,6 +11,8 @@ mod config;
 mod encoders;
 mod generator;
 mod layers;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;

@@ -22,8 +22,6 @@ const WIDTH_PX: u32 = 1200;
 const PANEL_HEIGHT_PX: u32 = 300;
 const LOSS_HEIGHT_PX: u32 = 600;
 const MATRIX_PX: u32 = 800;
-/// Room for a label of the time axis.
-const LABEL_PX: u32 = 60;
 const SCATTER_PX: u32 = 700;
 const LEGEND_PX: u32 = 260;
 const LEGEND_LINE_PX: i32 = 24;
@@ -447,7 +445,7 @@ fn draw_panel(
     chart
         .configure_mesh()
         .disable_mesh()
-        .x_labels((area.dim_in_pixel().0 / LABEL_PX) as usize)
+        .x_labels(20 * area.dim_in_pixel().0 as usize / WIDTH_PX as usize)
         .x_desc(axes[0])
         .y_desc(axes[1])
         .label_style((FONT, 15))

@@ -105,3 +105,34 @@ impl Figures {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::notes::programs::PROGRAMS;
+    use candle_core::{DType, Device};
+
+    #[test]
+    fn pairs_are_clips_of_one_melody_by_two_instruments() {
+        let set = |numbers: &[usize]| ClipSet {
+            programs: numbers.iter().map(|number| &PROGRAMS[*number]).collect(),
+            melodies: vec![Vec::new(); 3],
+            log_mels: Tensor::zeros((1, 1, 1, 1), DType::F32, &Device::Cpu).unwrap(),
+        };
+        let (sources, targets) = (set(&[0, 40]), set(&[40, 73, 0]));
+        let pairs = Pairs::draw(&sources, &targets, 50, 1);
+        assert_eq!(pairs.sources.len(), 50);
+        for ((source, to), truth) in pairs
+            .sources
+            .iter()
+            .zip(&pairs.instruments)
+            .zip(&pairs.truths)
+        {
+            let (source, to, truth) = (*source as usize, *to as usize, *truth as usize);
+            assert_eq!(sources.melody_of(source), targets.melody_of(truth));
+            assert_eq!(targets.program_of(truth), to);
+            let from = sources.programs[sources.program_of(source)];
+            assert_ne!(from.number, targets.programs[to].number);
+        }
+    }
+}

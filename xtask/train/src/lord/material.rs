@@ -263,3 +263,76 @@ impl ClipSet {
         clip % self.programs.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> ClipSettings {
+        ClipSettings {
+            seed: 1,
+            programs: vec![0, 40],
+            held_out_programs: vec![73],
+            melodies: 40,
+            validation_melodies: 10,
+            keys: [60, 76],
+            held_out_keys: vec![63, 70],
+            chord_share: 0.2,
+        }
+    }
+
+    #[test]
+    fn keys_that_are_held_out_are_heard_in_the_validation_only() {
+        let settings = settings();
+        let held_out = |melodies: &[Vec<Note>]| {
+            let notes = melodies.iter().flatten();
+            let held_out = notes.filter(|note| settings.held_out_keys.contains(&note.key));
+            held_out.count()
+        };
+        let training = settings.draw(0, 40, 3.0, true);
+        let validation = settings.draw(VALIDATION_SEED, 40, 3.0, false);
+        assert_eq!((training.len(), held_out(&training)), (40, 0));
+        assert!(held_out(&validation) > 20, "{}", held_out(&validation));
+        for notes in training.iter().chain(&validation) {
+            assert!(notes.len() >= LEAST_NOTES);
+            assert!(notes.iter().all(|note| (60..=76).contains(&note.key)));
+        }
+        assert!(!training.contains(&validation[0]));
+    }
+
+    #[test]
+    fn settings_out_of_range_are_named() {
+        settings().check().unwrap();
+        let reason = |change: fn(&mut ClipSettings)| {
+            let mut settings = settings();
+            change(&mut settings);
+            settings.check().unwrap_err().to_string()
+        };
+        for (found, expected) in [
+            (reason(|s| s.programs = vec![0]), "two programs"),
+            (reason(|s| s.programs.push(0)), "found 0 twice"),
+            (reason(|s| s.held_out_programs.push(0)), "found 0 twice"),
+            (reason(|s| s.programs.push(128)), "found 128"),
+            (reason(|s| s.keys = [50, 60]), "Violin has 55 to 96"),
+            (reason(|s| s.melodies = 1), "two melodies"),
+            (reason(|s| s.chord_share = 2.0), "chord_share"),
+            (reason(|s| s.held_out_keys = (60..76).collect()), "two keys"),
+        ] {
+            assert!(found.contains(expected), "{found}");
+        }
+    }
+
+    #[test]
+    fn clips_are_numbered_melody_after_melody() {
+        let set = ClipSet {
+            programs: instruments(&settings()).unwrap(),
+            melodies: vec![Vec::new(); 3],
+            log_mels: Tensor::zeros((6, 4, 1, 4), candle_core::DType::F32, &Device::Cpu).unwrap(),
+        };
+        assert_eq!(set.len(), 6);
+        for clip in 0..set.len() {
+            assert_eq!(set.clip(set.melody_of(clip), set.program_of(clip)), clip);
+        }
+        assert_eq!([set.melody_of(3), set.program_of(3)], [1, 1]);
+    }
+}

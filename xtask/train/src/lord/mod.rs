@@ -12,3 +12,5 @@ pub mod loss;
 pub mod material;
 pub mod pictures;
 pub mod probe;
+#[cfg(test)]
+mod tests;

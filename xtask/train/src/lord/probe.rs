@@ -150,16 +150,13 @@ mod tests {
     use rand::SeedableRng;
     use rand::rngs::StdRng;
 
-    /// Codes of 3 channels of 4 frames in 5 classes; `trace` is what the first channel has of the class.
+    /// Codes of 3 channels of 4 frames in 5 classes; `trace` is what one value has of each class.
     fn codes(count: usize, trace: f32, seed: u64) -> Labelled {
         let mut random = StdRng::seed_from_u64(seed);
         let classes: Vec<usize> = (0..count).map(|n| n % 5).collect();
         let row = |class: &usize| {
             let mut row = normal(12, &mut random);
-            row[..4]
-                .iter_mut()
-                .for_each(|value| *value += trace * *class as f32);
-            row[4] += trace * (*class as f32 - 2.0).powi(2);
+            row[2 * class] += trace;
             row
         };
         Labelled {

@@ -251,3 +251,75 @@ impl LordRecipe {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Recipe;
+    use super::*;
+    use candle_core::Device;
+    use model_runtime::lord::Generator;
+
+    use crate::parameters::Parameters;
+
+    fn parse(text: &str) -> Result<LordRecipe> {
+        match Recipe::parse(text)? {
+            Recipe::Lord(recipe) => Ok(*recipe),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn generator_weights(recipe: &LordRecipe) -> usize {
+        let parameters = Parameters::new(1);
+        Generator::new(&recipe.lord, &parameters.builder(&Device::Cpu)).unwrap();
+        parameters.vars().values().map(|var| var.elem_count()).sum()
+    }
+
+    #[test]
+    fn the_recipes_are_that_of_the_public_code_and_a_smaller_one() {
+        let full = parse(include_str!("../../../recipes/lord.toml")).unwrap();
+        assert_eq!(generator_weights(&full), 18_175_360);
+        let lord = &full.lord;
+        assert_eq!(lord.content_channels * lord.content_frames, 512);
+        assert_eq!([lord.class_size, lord.n_mels, lord.frames], [256, 128, 128]);
+        let small = parse(include_str!("../../../recipes/lord-small.toml")).unwrap();
+        let weights = generator_weights(&small);
+        assert!(weights < 1_000_000, "{weights}");
+        assert_eq!(
+            small.codes,
+            CodeSettings {
+                decay: small.codes.decay,
+                ..full.codes
+            }
+        );
+    }
+
+    #[test]
+    fn recipes_that_cannot_be_trained_are_rejected() {
+        let text = include_str!("../../../recipes/lord-small.toml");
+        for (found, changed) in [
+            ("content = \"table\"", "content = \"tables\""),
+            ("content_frames = 16", "content_frames = 15"),
+            ("frobenius = 0.08", "frobenius = -1.0"),
+            ("keys = [60, 76]", "keys = [20, 76]"),
+            ("held_out_programs = [12,", "held_out_programs = [0,"),
+            ("held_out_keys = [63, 70]", "held_out_keys = []\nmore = 1"),
+            ("checkpoint_steps = 200", "checkpoint_steps = 0"),
+            ("mel_deviation = ", "mel_deviation = -"),
+            ("channels = 12", "channels = 0"),
+        ] {
+            assert!(text.contains(found), "{found}");
+            assert!(
+                parse(&text.replacen(found, changed, 1)).is_err(),
+                "{changed}"
+            );
+        }
+    }
+
+    #[test]
+    fn rates_fall_like_half_a_cosine() {
+        let found = [0, 50, 100, 200].map(|step| cosine(1.0, 0.2, step, 100));
+        for (found, expected) in found.into_iter().zip([1.0, 0.6, 0.2, 0.2]) {
+            assert!((found - expected).abs() < 1e-12, "{found}, {expected}");
+        }
+    }
+}
