@@ -15,6 +15,7 @@ use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::Init;
 use candle_nn::var_builder::{SimpleBackend, VarBuilder};
 use safetensors::{Dtype, SafeTensors};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use vocoder::MelConfig;
@@ -24,6 +25,7 @@ use vocoder::magnitudes::{MagnitudeNetwork, MagnitudesConfig};
 use crate::architecture::Architecture;
 use crate::error::{Error, Result};
 use crate::geometry::LatencyMode;
+use crate::lord;
 use crate::network::Network;
 
 /// Key of the [`Header`] in the file's metadata.
@@ -31,6 +33,18 @@ pub const HEADER_KEY: &str = "graft-model";
 
 /// The supported version of the format.
 pub const FORMAT: u32 = 1;
+
+/// Kinds of model files, by the keys of their headers: what they are for.
+const KINDS: [(&str, &str); 2] = [
+    (
+        HEADER_KEY,
+        "a model that remixes, for the plugin and cargo xtask remix",
+    ),
+    (
+        lord::HEADER_KEY,
+        "a model of instruments, for cargo xtask translate",
+    ),
+];
 
 /// Minimum length of the analysis window, in hops: the guided voice overlaps this many windows.
 const LEAST_HOPS: usize = 4;
@@ -134,14 +148,7 @@ impl Model {
     /// If the file cannot be read or is not a model that this version supports. The message says what was expected and
     /// what was found.
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|source| Error::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::from_bytes(&bytes).map_err(|error| match error {
-            Error::Model(why) => Error::Model(format!("{}: {why}", path.display())),
-            other => other,
-        })
+        of_file(path, Self::from_bytes)
     }
 
     /// Reads and checks the contents of a model file.
@@ -150,18 +157,7 @@ impl Model {
     ///
     /// As [`Self::load`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let damaged = |error: &dyn std::fmt::Display| {
-            Error::Model(format!("not a valid safetensors file: {error}"))
-        };
-        let file = SafeTensors::deserialize(bytes).map_err(|error| damaged(&error))?;
-        let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(&error))?;
-        let header = metadata
-            .metadata()
-            .as_ref()
-            .and_then(|map| map.get(HEADER_KEY))
-            .ok_or_else(|| Error::Model(format!("the metadata has no entry \"{HEADER_KEY}\"")))?;
-        let header: Header = serde_json::from_str(header)
-            .map_err(|error| Error::Model(format!("invalid metadata: {error}")))?;
+        let (header, weights) = open::<Header>(bytes, HEADER_KEY)?;
         if header.format != FORMAT {
             return Err(Error::Model(format!(
                 "expected file format {FORMAT}, found {}",
@@ -177,7 +173,6 @@ impl Model {
         }
         header.architecture.validate().map_err(Error::Model)?;
 
-        let weights = Weights::read(&file)?;
         let builder = weights.builder();
         let network = header
             .architecture
@@ -294,21 +289,65 @@ fn load_magnitudes(
 ///
 /// If [`Model::from_bytes`] would reject the tensors and the header, such as weights beyond the range of 16-bit floats.
 pub fn to_bytes(header: &Header, tensors: &HashMap<String, Tensor>) -> Result<Vec<u8>> {
-    let json = serde_json::to_string(header)
-        .map_err(|error| Error::Model(format!("cannot write the header: {error}")))?;
-    let metadata = HashMap::from([(HEADER_KEY.to_owned(), json)]);
-    let halves = tensors
-        .iter()
-        .map(|(name, tensor)| Ok((name, tensor.to_dtype(DType::F16)?)))
-        .collect::<Result<HashMap<_, _>>>()?;
-    let bytes = safetensors::serialize(halves, Some(metadata))
-        .map_err(|error| Error::Model(format!("cannot write the tensors: {error}")))?;
+    let bytes = serialise(HEADER_KEY, header, tensors)?;
     Model::from_bytes(&bytes)?;
     Ok(bytes)
 }
 
+/// Reads the header under `key` and the tensors of a model file.
+pub(crate) fn open<H: DeserializeOwned>(bytes: &[u8], key: &str) -> Result<(H, Weights)> {
+    let damaged = |error: &dyn std::fmt::Display| {
+        Error::Model(format!("not a valid safetensors file: {error}"))
+    };
+    let file = SafeTensors::deserialize(bytes).map_err(|error| damaged(&error))?;
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(&error))?;
+    let entry = |key| metadata.metadata().as_ref().and_then(|map| map.get(key));
+    let header = entry(key).ok_or_else(|| {
+        let of_key = |wanted| KINDS.iter().find(|(other, _)| *other == wanted);
+        let found = KINDS.iter().find(|(other, _)| entry(other).is_some());
+        Error::Model(match (of_key(key), found) {
+            (Some((_, expected)), Some((_, found))) => {
+                format!("expected {expected}, found {found}")
+            }
+            _ => format!("the metadata has no entry \"{key}\""),
+        })
+    })?;
+    let header = serde_json::from_str(header)
+        .map_err(|error| Error::Model(format!("invalid metadata: {error}")))?;
+    Ok((header, Weights::read(&file)?))
+}
+
+/// Writes a header under `key`, and tensors as 16-bit floats.
+pub(crate) fn serialise(
+    key: &str,
+    header: &impl Serialize,
+    tensors: &HashMap<String, Tensor>,
+) -> Result<Vec<u8>> {
+    let json = serde_json::to_string(header)
+        .map_err(|error| Error::Model(format!("cannot write the header: {error}")))?;
+    let metadata = HashMap::from([(key.to_owned(), json)]);
+    let halves = tensors
+        .iter()
+        .map(|(name, tensor)| Ok((name, tensor.to_dtype(DType::F16)?)))
+        .collect::<Result<HashMap<_, _>>>()?;
+    safetensors::serialize(halves, Some(metadata))
+        .map_err(|error| Error::Model(format!("cannot write the tensors: {error}")))
+}
+
+/// What `parse` makes of a file; its errors name the file.
+pub(crate) fn of_file<T>(path: &Path, parse: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+    let bytes = std::fs::read(path).map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    parse(&bytes).map_err(|error| match error {
+        Error::Model(why) => Error::Model(format!("{}: {why}", path.display())),
+        other => other,
+    })
+}
+
 /// candle wraps errors in the path of calls; users need the innermost one.
-fn root_cause(error: &candle_core::Error) -> String {
+pub(crate) fn root_cause(error: &candle_core::Error) -> String {
     match error {
         candle_core::Error::WithBacktrace { inner, .. }
         | candle_core::Error::Context { inner, .. }
@@ -319,7 +358,7 @@ fn root_cause(error: &candle_core::Error) -> String {
 
 /// The tensors of a file, with a record of those that were read.
 #[derive(Clone)]
-struct Weights {
+pub(crate) struct Weights {
     tensors: Arc<HashMap<String, Tensor>>,
     used: Arc<Mutex<BTreeSet<String>>>,
 }
@@ -349,11 +388,11 @@ impl Weights {
         })
     }
 
-    fn builder(&self) -> VarBuilder<'static> {
+    pub(crate) fn builder(&self) -> VarBuilder<'static> {
         VarBuilder::from_backend(Box::new(self.clone()), DType::F32, Device::Cpu)
     }
 
-    fn expect_all_used(&self) -> Result<()> {
+    pub(crate) fn expect_all_used(&self) -> Result<()> {
         let used = self
             .used
             .lock()

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use model_runtime::hard::{HardConfig, HardDecoder};
+use model_runtime::lord::LordModel;
 use model_runtime::model_file::{Card, FORMAT, HEADER_KEY, Header, to_bytes};
 use model_runtime::{Architecture, Error, Factor, Model, Network};
 use safetensors::SafeTensors;
@@ -270,6 +271,28 @@ fn a_damaged_file_is_named() {
         error.to_string().contains(&path.display().to_string()),
         "{error}"
     );
+}
+
+#[test]
+fn a_model_of_another_kind_is_refused_by_what_it_is_for() {
+    let remixes = "a model that remixes, for the plugin and cargo xtask remix";
+    let instruments = "a model of instruments, for cargo xtask translate";
+    let bytes = to_bytes(&header(), &weights()).unwrap();
+    let error = LordModel::from_bytes(&bytes).unwrap_err().to_string();
+    assert!(
+        error.contains(&format!("expected {instruments}, found {remixes}")),
+        "{error}"
+    );
+    let path =
+        std::env::temp_dir().join(format!("graft of kind {}.safetensors", std::process::id()));
+    std::fs::write(&path, common::small_lord_file()).unwrap();
+    let error = Model::load(&path).unwrap_err().to_string();
+    std::fs::remove_file(&path).unwrap();
+    let expected = format!(
+        "{}: expected {remixes}, found {instruments}",
+        path.display()
+    );
+    assert!(error.contains(&expected), "{error}");
 }
 
 #[test]

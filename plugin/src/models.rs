@@ -386,6 +386,28 @@ mod tests {
     }
 
     #[test]
+    fn a_model_of_instruments_is_refused_by_what_it_is_for() {
+        let path = env::temp_dir().join(format!("graft ïnstruments {}.safetensors", process::id()));
+        let header = br#"{"__metadata__":{"graft-lord":"{}"}}"#;
+        let length = (header.len() as u64).to_le_bytes();
+        fs::write(&path, [&length[..], header].concat()).unwrap();
+        let store = ModelStore::default();
+        store.load(path.clone());
+        store.settled(Engine::Network).0.unwrap();
+        fs::remove_file(&path).unwrap();
+        let note = store.note().unwrap();
+        let name = path.display().to_string();
+        for words in [
+            name.as_str(),
+            "expected a model that remixes, for the plugin",
+            "found a model of instruments, for cargo xtask translate",
+        ] {
+            assert!(note.contains(words), "{note}");
+        }
+        assert_eq!(store.chosen(), None);
+    }
+
+    #[test]
     fn a_model_that_was_moved_is_found_by_its_contents() {
         let folder = env::temp_dir().join(format!("graft möved {}", process::id()));
         let moved = folder.join("elsewhere/renamed.safetensors");

@@ -15,6 +15,7 @@ mod screenshots;
 mod speed;
 mod system_packages;
 mod test;
+mod translate;
 mod validate;
 
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ struct Cli {
 enum Task {
     Install(install::Install),
     Remix(remix::Remix),
+    Translate(translate::Translate),
     Test(test::Test),
     Bundle(bundle::Bundle),
     Validate(validate::Validate),
@@ -48,6 +50,8 @@ enum Task {
     ImportHifigan(Arguments),
     /// Evaluate a model: a report with tables, pictures and sounds
     Evaluate(Arguments),
+    /// Evaluate a model of instruments: what its content tells of them, and its translations
+    EvaluateInstruments(Arguments),
     /// Measure how much voices depend on the levels of their inputs
     EvaluateLevels(Arguments),
     /// Evaluate runs of a recipe on notes with the measures of its paper
@@ -68,6 +72,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Install(task) => task.run(),
         Task::Remix(task) => task.run(),
+        Task::Translate(task) => task.run(),
         Task::Test(task) => task.run(),
         Task::Bundle(task) => task.run(),
         Task::Validate(task) => task.run(),
@@ -75,6 +80,9 @@ fn main() -> ExitCode {
         Task::Export(arguments) => Program::Train.run("export", arguments),
         Task::ImportHifigan(arguments) => Program::Train.run("import-hifigan", arguments),
         Task::Evaluate(arguments) => Program::Evaluate.run("evaluate", arguments),
+        Task::EvaluateInstruments(arguments) => {
+            Program::Evaluate.run("evaluate-instruments", arguments)
+        }
         Task::EvaluateLevels(arguments) => Program::Evaluate.run("evaluate-levels", arguments),
         Task::EvaluateNotes(arguments) => Program::Evaluate.run("evaluate-notes", arguments),
         Task::EvaluateTimbre(arguments) => Program::Evaluate.run("evaluate-timbre", arguments),

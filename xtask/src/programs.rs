@@ -1,6 +1,6 @@
-//! `cargo xtask train`, `export`, `import-hifigan`, `evaluate`, `evaluate-levels`, `evaluate-notes`, `evaluate-timbre`,
-//! `evaluate-voice` and `package`: tasks of separate programs, so that installing the plugin builds neither the trainer nor the
-//! evaluation nor the packager.
+//! `cargo xtask train`, `export`, `import-hifigan`, `evaluate`, `evaluate-instruments`, `evaluate-levels`, `evaluate-notes`,
+//! `evaluate-timbre`, `evaluate-voice` and `package`: tasks of separate programs, so that installing the plugin builds neither the
+//! trainer nor the evaluation nor the packager.
 
 use std::env;
 use std::ffi::OsString;

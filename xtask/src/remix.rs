@@ -1,11 +1,11 @@
 //! `cargo xtask remix`: remixes audio files.
 
 mod batch;
-mod format;
+pub mod format;
 mod inputs;
-mod messages;
-mod output;
-mod outputs;
+pub mod messages;
+pub mod output;
+pub mod outputs;
 mod sidechain;
 mod steps;
 mod whole;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use model_runtime::hard::{HardConfig, HardDecoder};
+use model_runtime::lord::{self, EncoderConfig, LordConfig, LordHeader, LordModel};
 use model_runtime::model_file::{Card, FORMAT, Header, to_bytes};
 use model_runtime::pitch_aligned::PitchAlignedConfig;
 use model_runtime::timbre::TimbreConfig;
@@ -168,4 +169,61 @@ pub fn error_db(actual: &[f32], expected: &[f32]) -> f64 {
     let energy = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
     let difference = energy(&mut actual.iter().zip(expected).map(|(a, b)| f64::from(a - b)));
     10.0 * (difference / energy(&mut expected.iter().map(|&v| f64::from(v)))).log10()
+}
+
+/// An untrained model of two instruments, with clips of 32 frames. Always the same.
+pub fn small_lord() -> LordModel {
+    LordModel::from_bytes(&small_lord_file()).unwrap()
+}
+
+/// Its file.
+pub fn small_lord_file() -> Vec<u8> {
+    let encoder = |bank| EncoderConfig {
+        bank,
+        bank_channels: 4,
+        channels: 8,
+        kernel: 3,
+        strides: vec![2, 2],
+    };
+    let mel = MelConfig::default();
+    let header = LordHeader {
+        format: lord::FORMAT,
+        lord: LordConfig {
+            n_mels: mel.n_mels,
+            frames: 32,
+            content_channels: 4,
+            content_frames: 8,
+            class_size: 6,
+            channels: 8,
+            kernel: 3,
+            ups: vec![2, 1, 2],
+            content_encoder: encoder(3),
+            class_encoder: encoder(2),
+            dense_blocks: 1,
+        },
+        mel,
+        mel_mean: -6.0,
+        mel_deviation: 2.5,
+        instruments: ["Flute", "Violin"].map(str::to_owned).to_vec(),
+        card: Card::default(),
+    };
+    let vars = VarMap::new();
+    let builder = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
+    LordModel::new(header.clone(), &builder).unwrap();
+    let vars = vars.data().lock().unwrap();
+    let mut names: Vec<&String> = vars.keys().collect();
+    names.sort();
+    let mut noise = Noise::new(1);
+    let tensors = names.into_iter().map(|name| {
+        let shape = vars[name].dims();
+        let values = vars[name].elem_count();
+        let inputs = values / shape[0].min(values);
+        let scale = (12.0 / inputs as f32).sqrt();
+        let values = (0..values).map(|_| scale * noise.sample()).collect();
+        (
+            name.clone(),
+            Tensor::from_vec(values, shape, &Device::Cpu).unwrap(),
+        )
+    });
+    lord::to_bytes(&header, &tensors.collect()).unwrap()
 }

@@ -1,5 +1,5 @@
-//! The program behind `cargo xtask evaluate`, `evaluate-levels`, `evaluate-notes`, `evaluate-timbre` and `evaluate-voice`:
-//! evaluates a model with the protocol of its paper (Wu, DAFx 2023), and compares it with remixes made without a network.
+//! The program behind `cargo xtask evaluate`, `evaluate-instruments`, `evaluate-levels`, `evaluate-notes`, `evaluate-timbre` and
+//! `evaluate-voice`: evaluates a model with the protocol of its paper (Wu, DAFx 2023), and compares it with remixes made without a network.
 //!
 //! - Table 1, information about chords and onsets in the latents: [`songs`] with known [`chords`] and [`onsets`],
 //!   [`probe`]s of two [GRU](graft_train::gru) layers, combined by [`disentanglement`];
@@ -13,6 +13,8 @@
 //! - [`evaluate_notes`]: recipes on notes with the measures of their papers: [`luo`]; [`tanaka`], by [`neighbours`];
 //! - [`conversions`] of timbre compared with the truth, also by a classifier of [`instruments`], for `cargo xtask evaluate-timbre`
 //!   ([`evaluate_timbre`]);
+//! - [`translations`] to other instruments compared with the truth, and what content codes tell of the instrument, also as a picture
+//!   ([`pca`]), for `cargo xtask evaluate-instruments` ([`evaluate_instruments`]);
 //! - [`voices`]: accuracy of the voices, for `cargo xtask evaluate-voice`.
 
 mod baselines;
@@ -25,6 +27,7 @@ mod conversions;
 mod decoded;
 mod disentanglement;
 mod evaluate;
+mod evaluate_instruments;
 mod evaluate_levels;
 mod evaluate_notes;
 mod evaluate_timbre;
@@ -43,6 +46,7 @@ mod onsets;
 mod page;
 mod pairs;
 mod parallel;
+mod pca;
 mod pictures;
 mod preparation;
 mod probe;
@@ -57,6 +61,7 @@ mod strokes;
 mod tanaka;
 #[cfg(test)]
 mod test_signal;
+mod translations;
 mod transposition;
 mod voices;
 
@@ -76,6 +81,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Task {
     Evaluate(evaluate::Evaluate),
+    EvaluateInstruments(evaluate_instruments::EvaluateInstruments),
     EvaluateLevels(evaluate_levels::EvaluateLevels),
     EvaluateNotes(evaluate_notes::EvaluateNotes),
     EvaluateTimbre(evaluate_timbre::EvaluateTimbre),
@@ -85,6 +91,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Evaluate(task) => task.run(),
+        Task::EvaluateInstruments(task) => task.run(),
         Task::EvaluateLevels(task) => task.run(),
         Task::EvaluateNotes(task) => task.run(),
         Task::EvaluateTimbre(task) => task.run(),

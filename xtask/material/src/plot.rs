@@ -22,6 +22,9 @@ const WIDTH_PX: u32 = 1200;
 const PANEL_HEIGHT_PX: u32 = 300;
 const LOSS_HEIGHT_PX: u32 = 600;
 const MATRIX_PX: u32 = 800;
+const SCATTER_PX: u32 = 700;
+const LEGEND_PX: u32 = 260;
+const LEGEND_LINE_PX: i32 = 24;
 
 /// One spectrogram of a picture.
 pub struct MelPanel<'a> {
@@ -57,6 +60,16 @@ pub struct IntervalCurve<'a> {
     pub name: &'a str,
     /// `(x, mean, low, high)`.
     pub points: Vec<(f64, f64, f64, f64)>,
+}
+
+/// One cloud of points, in groups.
+pub struct ScatterPanel<'a> {
+    /// Heading.
+    pub title: &'a str,
+    /// What the axes are.
+    pub axes: [&'a str; 2],
+    /// Points of each group, in the order of the names of the groups.
+    pub groups: Vec<Vec<[f64; 2]>>,
 }
 
 /// One curve of a picture of losses.
@@ -274,6 +287,65 @@ pub fn plot_intervals(
     })
 }
 
+/// Draws clouds of points beside each other as a PNG. A group has the same colour in all of them; `names` are those of the groups.
+///
+/// # Errors
+///
+/// When there is nothing to draw, or the file cannot be written.
+pub fn plot_scatters(path: &Path, panels: &[ScatterPanel], names: &[&str]) -> Result<()> {
+    let mut points = panels
+        .iter()
+        .flat_map(|panel| panel.groups.iter().flatten());
+    ensure!(
+        points.next().is_some(),
+        "expected at least one point to draw in {}, found none",
+        path.display()
+    );
+    let clouds_px = SCATTER_PX * panels.len() as u32;
+    save(path, (clouds_px + LEGEND_PX, SCATTER_PX), |root| {
+        let (clouds, legend) = root.split_horizontally(clouds_px);
+        for (area, panel) in clouds.split_evenly((1, panels.len())).iter().zip(panels) {
+            draw_scatter(area, panel)?;
+        }
+        for (index, name) in names.iter().enumerate() {
+            let y = LEGEND_LINE_PX * (index as i32 + 2);
+            legend.draw(&Circle::new((14, y), 5, Palette99::pick(index).filled()))?;
+            legend.draw(&Text::new((*name).to_owned(), (28, y - 8), (FONT, 16)))?;
+        }
+        Ok(())
+    })
+}
+
+fn draw_scatter(area: &Area, panel: &ScatterPanel) -> Result<()> {
+    let range = |axis: usize| {
+        let values = panel.groups.iter().flatten().map(|point| point[axis]);
+        let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+            (low.min(value), high.max(value))
+        });
+        let margin = 0.05 * (high - low).max(1e-6);
+        low - margin..high + margin
+    };
+    let mut chart = ChartBuilder::on(area)
+        .caption(panel.title, (FONT, 20))
+        .margin(12)
+        .x_label_area_size(50)
+        .y_label_area_size(60)
+        .build_cartesian_2d(range(0), range(1))?;
+    chart
+        .configure_mesh()
+        .disable_mesh()
+        .x_desc(panel.axes[0])
+        .y_desc(panel.axes[1])
+        .label_style((FONT, 15))
+        .draw()?;
+    for (index, group) in panel.groups.iter().enumerate() {
+        let style = Palette99::pick(index).filled();
+        let points = group.iter().map(|&[x, y]| Circle::new((x, y), 3, style));
+        chart.draw_series(points)?;
+    }
+    Ok(())
+}
+
 /// Draws the spectrograms of the two inputs of a remix and of the remix.
 ///
 /// # Errors
@@ -373,7 +445,7 @@ fn draw_panel(
     chart
         .configure_mesh()
         .disable_mesh()
-        .x_labels(20)
+        .x_labels(20 * area.dim_in_pixel().0 as usize / WIDTH_PX as usize)
         .x_desc(axes[0])
         .y_desc(axes[1])
         .label_style((FONT, 15))
@@ -479,9 +551,16 @@ mod tests {
             &[curve],
         )
         .unwrap();
+        let cloud = ScatterPanel {
+            title: "Title",
+            axes: ["x", "y"],
+            groups: vec![vec![[0.0, 1.0], [2.0, -1.0]], vec![[1.0, 1.0]]],
+        };
+        let path = folder.path().join("clouds.png");
+        plot_scatters(&path, &[cloud], &["a", "b"]).unwrap();
         assert_eq!(
             fs::read_dir(folder.path()).unwrap().count(),
-            4,
+            5,
             "temporary files left over"
         );
     }
@@ -491,6 +570,7 @@ mod tests {
         let path = Path::new("never-written.png");
         assert!(plot_log_mels(path, &[], &MelConfig::default()).is_err());
         assert!(plot_intervals(path, "", [""; 2], &[]).is_err());
+        assert!(plot_scatters(path, &[], &["a"]).is_err());
         let series = LossSeries {
             name: "all".into(),
             points: vec![(0.0, f64::NAN), (1.0, 0.0)],

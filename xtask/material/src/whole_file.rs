@@ -1,7 +1,7 @@
 //! Atomic file writing: after a failure, a file is complete or unchanged.
 
 use std::fs::{self, File};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -58,7 +58,12 @@ impl PartFile {
         let part = place.with_file_name(format!("{}{process}-{number}", part_prefix(&place)?));
         // The list first: an interrupt must find the file there.
         let mut open_parts = open_parts();
-        let file = File::create_new(&part)?;
+        let mut options = File::options();
+        let file = options
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&part)?;
         open_parts.push(part.clone());
         drop(open_parts);
         // Not every file system has locks. Without one, the file stays after a kill.
@@ -95,6 +100,12 @@ impl Write for PartFile {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+impl Read for PartFile {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.file.read(bytes)
     }
 }
 

@@ -33,7 +33,7 @@ pub fn run(
     let to_stdout = jobs
         .iter()
         .any(|job| matches!(job.output, Output::Stdout(_)));
-    let messages = Messages::new(to_stdout, lengths.iter().sum());
+    let messages = Messages::new("Remixing", to_stdout, lengths.iter().sum());
     let (mut done_bytes, mut audio_seconds) = (0, 0.0);
     let mut failed = Vec::new();
     for (number, (job, length)) in jobs.iter().zip(lengths).enumerate() {

@@ -17,10 +17,10 @@ pub struct Messages {
 }
 
 impl Messages {
-    /// Starts a progress bar of this length.
-    pub fn new(results_to_stderr: bool, length: u64) -> Self {
+    /// Starts a progress bar of this length for a task.
+    pub fn new(task: &'static str, results_to_stderr: bool, length: u64) -> Self {
         Self {
-            bar: progress::bar("Remixing", length),
+            bar: progress::bar(task, length),
             results_to_stderr,
             said: RefCell::default(),
         }

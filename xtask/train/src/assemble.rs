@@ -84,7 +84,7 @@ pub fn origin(model: &Model, recipe: &Recipe) -> Origin {
         Recipe::Voice(_) => of_part(VOICE),
         Recipe::Magnitudes(_) => of_part(MAGNITUDES),
         // No part of a model file.
-        Recipe::Notes(_) => (0, 0.0),
+        Recipe::Notes(_) | Recipe::Lord(_) => (0, 0.0),
     };
     Origin {
         sha256: model.sha256().to_owned(),

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use graft_material::plot::{self, LossSeries};
 
 /// Curves: name, and JSON pointer into a line of metrics.
-const CURVES: [(&str, &str); 23] = [
+const CURVES: [(&str, &str); 29] = [
     ("mel", "/train/reconstruction"),
     ("mel of the voice", "/train/mel_l1"),
     ("mel, validation", "/validation/mel_l1"),
@@ -29,6 +29,12 @@ const CURVES: [(&str, &str); 23] = [
     ("KL of timbre", "/train/kl_timbre"),
     ("KL of pitch", "/train/kl_pitch"),
     ("KL of variation", "/train/kl_variation"),
+    ("features", "/train/features"),
+    ("decay of content", "/train/decay"),
+    ("content", "/train/content"),
+    ("class", "/train/class"),
+    ("mel, translated", "/validation/converted/mel_l1"),
+    ("probe of content", "/validation/probe"),
     ("contrast", "/train/contrast"),
     ("cycle", "/train/cycle"),
 ];

@@ -13,6 +13,7 @@ use crate::assemble::{
     BaseModel, MAGNITUDES, VOICE, card, fold, network_bytes, network_card, part_card,
 };
 use crate::checkpoint;
+use crate::lord::export::model_bytes;
 use crate::recipe::Recipe;
 
 /// Export a training run as a model file.
@@ -67,10 +68,10 @@ impl Export {
             None => Vec::new(),
         };
         let averages = tensors
-            .into_iter()
+            .iter()
             .filter_map(|(name, tensor)| {
                 name.strip_prefix("average/")
-                    .map(|name| (name.to_owned(), tensor))
+                    .map(|name| (name.to_owned(), tensor.clone()))
             })
             .collect::<HashMap<_, _>>();
         let base = self.into.as_deref().map(BaseModel::load).transpose()?;
@@ -91,6 +92,12 @@ impl Export {
                 base.header.card = self.card(card, reported);
                 base.with_magnitudes(&recipe.magnitudes, &averages)?
             }
+            (Recipe::Lord(recipe), None) => {
+                model_bytes(recipe, run.step, &tensors, self.card(card(&run), reported))?
+            }
+            (Recipe::Lord(_), Some(_)) => bail!(
+                "the run trained content and instruments, which is a model of its own: leave out --into"
+            ),
             (Recipe::Notes(_), _) => bail!(
                 "the run trained on notes, which gives no part of a model file: evaluate it with cargo xtask evaluate-notes"
             ),

@@ -15,6 +15,7 @@ pub mod equaliser;
 pub mod export;
 pub mod gru;
 pub mod import_hifigan;
+pub mod lord;
 pub mod loss;
 pub mod luo;
 pub mod midi;

@@ -128,11 +128,11 @@ impl<T: Trainee> Run<T> {
                 Until::Time(_) => bar.set_position(begin.elapsed().as_secs()),
             }
             bar.set_message(line);
-            let optimiser = self.header.recipe.optimiser();
+            let intervals = self.header.recipe.intervals();
             let first_look = new && validated_step.is_none() && begin.elapsed() >= FIRST_LOOK;
             let validate =
-                first_look || self.header.step.is_multiple_of(optimiser.validation_steps);
-            let save = first_look || self.header.step.is_multiple_of(optimiser.checkpoint_steps);
+                first_look || self.header.step.is_multiple_of(intervals.validation_steps);
+            let save = first_look || self.header.step.is_multiple_of(intervals.checkpoint_steps);
             if validate {
                 let line = self.validate()?;
                 validated_step = Some(self.header.step);

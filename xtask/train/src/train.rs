@@ -16,12 +16,14 @@ use crate::assemble;
 use crate::checkpoint::{self, CheckpointHeader};
 use crate::dataset::{Dataset, Partition, Split};
 use crate::device::DeviceName;
+use crate::lord::material::LordMaterial;
 use crate::notes::NotesMaterial;
 use crate::parameters::Parameters;
 use crate::recipe::Recipe;
 use crate::recipe::network::NetworkRecipe;
 use crate::recipe::notes::NotesRecipe;
 use crate::run::{Run, Until};
+use crate::trainee::lord::LordTrainee;
 use crate::trainee::luo::LuoTrainee;
 use crate::trainee::magnitudes::MagnitudesTrainee;
 use crate::trainee::network::{NetworkMaterial, NetworkTrainee};
@@ -42,7 +44,7 @@ pub struct Train {
     /// Folders of music, searched recursively, in any format that Graft reads. Recipes with a table [midi] also use MIDI
     /// files, as files or in .tar.gz archives. Recipes with a table [notes] train on notes of the system's sound font; for
     /// these, folders of recorded notes, each with a CSV file (file, instrument, midi_pitch), for figures only. Recipes with
-    /// a table [phrases] need none, unless they have a music_share.
+    /// a table [phrases] need none, unless they have a music_share, and those with a table [clips] use none.
     #[arg(long, num_args = 1.., value_name = "DIR")]
     data: Vec<PathBuf>,
     /// Folders of drum loops to mix into the music, for recipes with drums_share.
@@ -150,6 +152,13 @@ impl Train {
                     }
                 }
             }
+            Recipe::Lord(recipe) => {
+                let (clips, frames) = (&recipe.clips, recipe.lord.frames);
+                let cache = workspace::cache("phrases");
+                let material = LordMaterial::load(clips, &recipe.mel, frames, &cache)?;
+                let trainee = LordTrainee::new(*recipe, &header, &weights, material, device)?;
+                Run::new(&self.run, header, trainee)?.train(until)
+            }
         }
     }
 
@@ -182,7 +191,7 @@ impl Train {
         let mel = match recipe {
             Recipe::Voice(recipe) => Some(&recipe.mel),
             Recipe::Magnitudes(recipe) => Some(&recipe.mel),
-            Recipe::Network(_) | Recipe::Notes(_) => None,
+            Recipe::Network(_) | Recipe::Notes(_) | Recipe::Lord(_) => None,
         };
         ensure!(
             self.drums.is_empty() || matches!(recipe, Recipe::Network(_)),
@@ -221,7 +230,9 @@ fn from_model(recipe: Recipe, path: &Path) -> Result<(CheckpointHeader, Weights)
             let held = magnitudes.map(|config| format!("{config:?}"));
             (held, "magnitudes.", &recipe.mel)
         }
-        Recipe::Notes(_) => bail!("--init works only with recipes for parts of a model file"),
+        Recipe::Notes(_) | Recipe::Lord(_) => {
+            bail!("--init works only with recipes for parts of a model file")
+        }
     };
     ensure!(
         model.header().mel == *mel,

@@ -1,5 +1,6 @@
 //! Training recipes: TOML files that describe what to train and how.
 
+pub mod lord;
 pub mod luo;
 pub mod magnitudes;
 pub mod network;
@@ -15,15 +16,16 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use vocoder::MelConfig;
 
+use lord::LordRecipe;
 use magnitudes::MagnitudesRecipe;
 use network::NetworkRecipe;
 use notes::NotesRecipe;
-use optimiser::Optimiser;
+use optimiser::{Intervals, Optimiser};
 use voice::VoiceRecipe;
 
 /// A training recipe. One with a table `[generator]` is for a voice, one with a table `[magnitudes]` for a magnitude network, one
-/// with a table `[luo]` for pitch and timbre of a frame, one with a table `[tanaka]` for timbre, pitch and variation of a note, any
-/// other for a network.
+/// with a table `[luo]` for pitch and timbre of a frame, one with a table `[tanaka]` for timbre, pitch and variation of a note, one
+/// with a table `[lord]` for content and instrument of a clip, any other for a network.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Recipe {
@@ -35,6 +37,8 @@ pub enum Recipe {
     Magnitudes(MagnitudesRecipe),
     /// Recipe that trains on isolated notes.
     Notes(NotesRecipe),
+    /// Recipe for a model of content and instruments.
+    Lord(Box<LordRecipe>),
 }
 
 /// What a recipe is for.
@@ -45,6 +49,7 @@ enum Kind {
     Magnitudes,
     Luo,
     Tanaka,
+    Lord,
 }
 
 impl Kind {
@@ -55,6 +60,7 @@ impl Kind {
             ("magnitudes", Self::Magnitudes),
             ("luo", Self::Luo),
             ("tanaka", Self::Tanaka),
+            ("lord", Self::Lord),
         ];
         let kind = kinds.into_iter().find(|(table, _)| has(table));
         kind.map_or(Self::Network, |(_, kind)| kind)
@@ -69,6 +75,7 @@ impl Kind {
             Self::Tanaka => {
                 Recipe::Notes(NotesRecipe::Tanaka(Deserialize::deserialize(deserializer)?))
             }
+            Self::Lord => Recipe::Lord(Deserialize::deserialize(deserializer)?),
         })
     }
 }
@@ -98,11 +105,13 @@ impl Recipe {
         let table = toml::from_str::<toml::Table>(text)?;
         let kind = Kind::of(|name| table.contains_key(name));
         let recipe = kind.read(toml::Deserializer::parse(text)?)?;
-        recipe.optimiser().check()?;
-        if let Some(mel) = recipe.mel() {
+        if let Some(optimiser) = recipe.optimiser() {
+            optimiser.check()?;
+        }
+        if let (Some(mel), Some(optimiser)) = (recipe.mel(), recipe.optimiser()) {
             mel.validate()?;
             ensure!(
-                recipe.optimiser().average_decay.is_some(),
+                optimiser.average_decay.is_some(),
                 "the averaged weights are exported: expected optimiser.average_decay, found none"
             );
         }
@@ -111,6 +120,7 @@ impl Recipe {
             Self::Voice(recipe) => recipe.check()?,
             Self::Magnitudes(recipe) => recipe.check()?,
             Self::Notes(recipe) => recipe.check()?,
+            Self::Lord(recipe) => recipe.check()?,
         }
         Ok(recipe)
     }
@@ -122,6 +132,7 @@ impl Recipe {
             Self::Voice(recipe) => &recipe.name,
             Self::Magnitudes(recipe) => &recipe.name,
             Self::Notes(recipe) => recipe.name(),
+            Self::Lord(recipe) => &recipe.name,
         }
     }
 
@@ -132,6 +143,7 @@ impl Recipe {
             Self::Voice(recipe) => Some(&recipe.mel),
             Self::Magnitudes(recipe) => Some(&recipe.mel),
             Self::Notes(_) => None,
+            Self::Lord(recipe) => Some(&recipe.mel),
         }
     }
 
@@ -142,16 +154,29 @@ impl Recipe {
             Self::Voice(recipe) => recipe.segments.seed,
             Self::Magnitudes(recipe) => recipe.segments.seed,
             Self::Notes(recipe) => recipe.seed(),
+            Self::Lord(recipe) => recipe.seed,
         }
     }
 
-    /// Settings of the optimiser.
-    pub fn optimiser(&self) -> &Optimiser {
+    /// Settings of the optimiser, if there is only one.
+    fn optimiser(&self) -> Option<&Optimiser> {
         match self {
-            Self::Network(recipe) => &recipe.optimiser,
-            Self::Voice(recipe) => &recipe.optimiser,
-            Self::Magnitudes(recipe) => &recipe.optimiser,
-            Self::Notes(recipe) => recipe.optimiser(),
+            Self::Network(recipe) => Some(&recipe.optimiser),
+            Self::Voice(recipe) => Some(&recipe.optimiser),
+            Self::Magnitudes(recipe) => Some(&recipe.optimiser),
+            Self::Notes(recipe) => Some(recipe.optimiser()),
+            Self::Lord(_) => None,
+        }
+    }
+
+    /// Steps between checkpoints and validations.
+    pub fn intervals(&self) -> Intervals {
+        match self {
+            Self::Network(recipe) => recipe.optimiser.intervals(),
+            Self::Voice(recipe) => recipe.optimiser.intervals(),
+            Self::Magnitudes(recipe) => recipe.optimiser.intervals(),
+            Self::Notes(recipe) => recipe.optimiser().intervals(),
+            Self::Lord(recipe) => recipe.intervals,
         }
     }
 
@@ -162,6 +187,7 @@ impl Recipe {
             Self::Voice(recipe) => format!("{:?}", recipe.generator),
             Self::Magnitudes(recipe) => format!("{:?}", recipe.magnitudes),
             Self::Notes(recipe) => recipe.trained(),
+            Self::Lord(recipe) => recipe.trained(),
         }
     }
 }

@@ -33,6 +33,16 @@ pub struct Optimiser {
     pub validation_steps: u64,
 }
 
+/// Steps between checkpoints and validations.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Intervals {
+    /// Steps between checkpoints.
+    pub checkpoint_steps: u64,
+    /// Steps between validations.
+    pub validation_steps: u64,
+}
+
 impl Optimiser {
     /// Checks the settings.
     pub fn check(&self) -> Result<()> {
@@ -63,6 +73,14 @@ impl Optimiser {
     pub fn learning_rate(&self, step: u64) -> f64 {
         let rate = self.learning_rate * (-(step as f64) / self.half_life_steps).exp2();
         rate.max(self.learning_rate_floor)
+    }
+
+    /// Steps between checkpoints and validations.
+    pub fn intervals(&self) -> Intervals {
+        Intervals {
+            checkpoint_steps: self.checkpoint_steps,
+            validation_steps: self.validation_steps,
+        }
     }
 
     /// Adam with these settings.

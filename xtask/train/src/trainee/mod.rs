@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod devices;
+pub mod lord;
 pub mod luo;
 pub mod magnitudes;
 pub mod network;
