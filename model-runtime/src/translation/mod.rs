@@ -181,9 +181,10 @@ impl Translator {
         self.level.push_recorded(&frames);
         self.level.push(&translated, &mut levelled);
         self.sound.push_mel(&levelled)?;
-        let before = out[0].len();
+        let samples = |out: &[Vec<f32>]| out.first().map_or(0, Vec::len);
+        let before = samples(out);
         self.sound.pull(out)?;
-        self.given_samples += out[0].len() - before;
+        self.given_samples += samples(out) - before;
         Ok(())
     }
 
