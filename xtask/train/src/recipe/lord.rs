@@ -110,6 +110,9 @@ pub struct SecondStage {
     pub rate_floor: f64,
     /// Decay of the gradients' first and second moments per step.
     pub betas: [f64; 2],
+    /// Whether noise and decay go on, now of the codes that the encoder gives.
+    #[serde(default)]
+    pub noise: bool,
     /// Weight of the mean squared distance of the content encoder to the table.
     pub content: f64,
     /// The same for the class encoder.
