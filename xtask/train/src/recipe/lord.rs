@@ -306,7 +306,7 @@ mod tests {
             ("keys = [60, 76]", "keys = [20, 76]"),
             ("held_out_programs = [12,", "held_out_programs = [0,"),
             ("held_out_keys = [63, 70]", "held_out_keys = []\nmore = 1"),
-            ("checkpoint_steps = 200", "checkpoint_steps = 0"),
+            ("checkpoint_steps = 250", "checkpoint_steps = 0"),
             ("mel_deviation = ", "mel_deviation = -"),
             ("channels = 12", "channels = 0"),
         ] {
