@@ -110,6 +110,9 @@ pub struct SecondStage {
     pub rate_floor: f64,
     /// Decay of the gradients' first and second moments per step.
     pub betas: [f64; 2],
+    /// Whether noise and decay go on, now of the codes that the encoder gives.
+    #[serde(default)]
+    pub noise: bool,
     /// Weight of the mean squared distance of the content encoder to the table.
     pub content: f64,
     /// The same for the class encoder.
@@ -303,7 +306,7 @@ mod tests {
             ("keys = [60, 76]", "keys = [20, 76]"),
             ("held_out_programs = [12,", "held_out_programs = [0,"),
             ("held_out_keys = [63, 70]", "held_out_keys = []\nmore = 1"),
-            ("checkpoint_steps = 200", "checkpoint_steps = 0"),
+            ("checkpoint_steps = 250", "checkpoint_steps = 0"),
             ("mel_deviation = ", "mel_deviation = -"),
             ("channels = 12", "channels = 0"),
         ] {

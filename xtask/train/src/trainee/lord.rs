@@ -246,12 +246,8 @@ impl LordTrainee {
         Ok(Tensor::new(programs.collect::<Vec<_>>(), &self.device)?)
     }
 
-    /// Noisy content codes in the first stage, and what their decay costs.
-    fn noisy_content(&self, places: &Tensor, target: &Tensor, step: u64) -> Result<[Tensor; 2]> {
-        let content = match &self.codes.content {
-            Some(table) => table.index_select(places, 0)?,
-            None => self.content_encoder.forward(target)?,
-        };
+    /// Content codes with noise, and what their decay costs.
+    fn noisy(&self, content: &Tensor, places: &Tensor, step: u64) -> Result<[Tensor; 2]> {
         let mut random = random(self.recipe.seed ^ 1, step);
         let noise = normal(content.elem_count(), &mut random);
         let noise = Tensor::from_vec(noise, content.shape(), &self.device)?;
@@ -259,10 +255,10 @@ impl LordTrainee {
             Some(table) => {
                 let log_variance = table.index_select(places, 0)?;
                 let deviation = (&log_variance * 0.5)?.exp()?;
-                let noisy = (&content + (noise * deviation)?)?;
-                [noisy, loss::divergence(&content, &log_variance)?]
+                let noisy = (content + (noise * deviation)?)?;
+                [noisy, loss::divergence(content, &log_variance)?]
             }
-            None => [(&content + noise)?, loss::decay(&content)?],
+            None => [(content + noise)?, loss::decay(content)?],
         })
     }
 
@@ -270,7 +266,11 @@ impl LordTrainee {
         let places = Tensor::new(clips, &self.device)?;
         let target = self.mels.training.index_select(&places, 0)?;
         let classes = self.codes.classes.index_select(&self.programs(clips)?, 0)?;
-        let [content, decay] = self.noisy_content(&places, &target, step)?;
+        let content = match &self.codes.content {
+            Some(table) => table.index_select(&places, 0)?,
+            None => self.content_encoder.forward(&target)?,
+        };
+        let [content, decay] = self.noisy(&content, &places, step)?;
         let generated = self.generator.forward(&content, &classes)?;
         let parts = Reconstruction::of(&self.classifier, &generated, &target)?;
         let decayed = (&decay * self.recipe.codes.decay)?;
@@ -304,7 +304,11 @@ impl LordTrainee {
         let target = self.mels.training.index_select(&places, 0)?;
         let content = self.content_encoder.forward(&target)?;
         let class = self.class_encoder.forward(&target)?;
-        let generated = self.generator.forward(&content, &class)?;
+        let [noisy, decay] = match settings.noise {
+            true => self.noisy(&content, &places, step)?,
+            false => [content.clone(), loss::decay(&content)?],
+        };
+        let generated = self.generator.forward(&noisy, &class)?;
         let parts = Reconstruction::of(&self.classifier, &generated, &target)?;
 
         let rows = |table: &Tensor, places: &Tensor| table.detach().index_select(places, 0);
@@ -317,6 +321,9 @@ impl LordTrainee {
         let mut total = parts.total(&self.recipe.loss)?;
         total = (total + (&content_distance * settings.content)?)?;
         total = (total + (&class_distance * settings.class)?)?;
+        if settings.noise {
+            total = (total + (&decay * self.recipe.codes.decay)?)?;
+        }
         let plane = |mel: &Tensor| mel.transpose(1, 2)?.contiguous();
         let mut adversary = self.adversary.as_mut().filter(|a| a.takes_part(step));
         let trial = match &mut adversary {
@@ -336,6 +343,7 @@ impl LordTrainee {
         };
         let others = [
             ("loss", &total),
+            ("decay", &decay),
             ("content", &content_distance),
             ("class", &class_distance),
         ];
@@ -725,6 +733,7 @@ mod tests {
         adversary_channels = 1
         adversary_start = 1
         adversary_rate = 1.0
+        noise = false
         [intervals]
         checkpoint_steps = 5
         validation_steps = 10
@@ -788,9 +797,10 @@ mod tests {
     }
 
     /// The recipes of all ablations.
-    fn recipes() -> [String; 4] {
+    fn recipes() -> [String; 5] {
         let [content, noise, decay] = ["content = \"table\"", "noise = \"fixed\"", "decay = 1e-3"];
         [
+            RECIPE.replace("noise = false", "noise = true"),
             RECIPE.to_owned(),
             RECIPE.replace(content, "content = \"encoder\""),
             RECIPE.replace(noise, "noise = \"kl\""),
