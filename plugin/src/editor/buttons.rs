@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn words_that_do_not_fit_get_a_row_of_their_own() {
         let one = 50.0 + LEAST_PADDING;
-        assert_eq!(rows(&[50.0; 5], 5.0 * one), [0..5]);
+        assert_eq!(rows(&[50.0; 5], 5.0 * one), vec![0..5]);
         assert_eq!(rows(&[50.0; 5], 5.0 * one - 1.0), [0..4, 4..5]);
         assert_eq!(rows(&[50.0; 5], 3.0 * one), [0..3, 3..5]);
         // A word that is too long for any row has one, too.
