@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Recordings of any length and rate are read and written in steps, in constant memory. Clips overlap by half, and what the
-//! generator makes of them is crossfaded. Its level is that of the recording, second by second.
+//! generator makes of them is crossfaded. Second by second, it is at most as loud as the recording.
 
 mod clips;
 mod level;
@@ -23,7 +23,7 @@ use crate::model_file::Model;
 use crate::resample::Resampler;
 use crate::tensors::{to_log_mels, to_tensor};
 use clips::{Cutter, Joiner, LastClip};
-use level::LevelMatch;
+use level::LevelLimit;
 use voice::{Generated, Sound, guided};
 
 /// Clips whose mean amplitude is further below that of the loudest, as a factor, count as silent: 30 dB.
@@ -129,7 +129,7 @@ impl Frames {
 pub struct Translator {
     input: Input,
     frames: Frames,
-    level: LevelMatch,
+    level: LevelLimit,
     sound: Sound,
     taken_samples: usize,
     given_samples: usize,
@@ -159,7 +159,7 @@ impl Translator {
         Ok(Self {
             input,
             frames: Frames::new(model, class),
-            level: LevelMatch::new(mel),
+            level: LevelLimit::new(mel),
             sound,
             taken_samples: 0,
             given_samples: 0,
