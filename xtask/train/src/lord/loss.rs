@@ -4,6 +4,7 @@
 
 use anyhow::Result;
 use candle_core::{D, Tensor};
+use candle_nn::ops;
 use serde::{Deserialize, Serialize};
 
 use super::classifier::Classifier;
@@ -112,4 +113,15 @@ pub fn divergence(mean: &Tensor, log_variance: &Tensor) -> Result<Tensor> {
 /// Returns an error if the shapes differ.
 pub fn mean_square(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     Ok((a - b)?.sqr()?.mean_all()?)
+}
+
+/// Divergence of a classifier's opinion, by its logits (B, classes), from all classes being equally likely, on average.
+///
+/// # Errors
+///
+/// Returns an error if a computation fails.
+pub fn certainty(logits: &Tensor) -> Result<Tensor> {
+    let log = ops::log_softmax(logits, D::Minus1)?;
+    let even = (logits.dim(D::Minus1)? as f64).ln();
+    Ok((log.mean_all()?.neg()? - even)?)
 }

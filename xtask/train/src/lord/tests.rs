@@ -25,7 +25,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 
 use super::classifier::{Classifier, ClassifierConfig};
-use super::loss::{LordLoss, Reconstruction, decay, divergence, mean_square};
+use super::loss::{LordLoss, Reconstruction, certainty, decay, divergence, mean_square};
 use crate::wave::{digest, wave};
 
 const LAYERS: [(&str, [usize; 4]); 6] = [
@@ -118,5 +118,17 @@ fn what_codes_cost_is_that_of_pytorch() -> Result<()> {
     assert_near(&decay(&mean)?, 1.76275468625687);
     assert_near(&divergence(&mean, &log_variance)?, 1.4091485254573335);
     assert_near(&mean_square(&mean, &log_variance)?, 0.005539096059461686);
+    Ok(())
+}
+
+// even = torch.full((3, 4), 0.25)
+// print(F.kl_div(wave(3, 4, phase=0.6).log_softmax(1), even, reduction="batchmean").item())
+#[test]
+fn the_certainty_of_a_classifier_is_that_of_pytorch() -> Result<()> {
+    assert_near(&certainty(&wave(&[3, 4], 0.6)?)?, 0.19365203651481447);
+    assert_near(
+        &certainty(&Tensor::ones((3, 4), DType::F64, &Device::Cpu)?)?,
+        0.0,
+    );
     Ok(())
 }

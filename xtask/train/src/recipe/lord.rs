@@ -125,6 +125,12 @@ pub struct SecondStage {
     pub adversary_start: u64,
     /// Learning rate of the discriminator relative to that of the networks.
     pub adversary_rate: f64,
+    /// Weight of the loss that takes the instrument out of the content codes ([`crate::lord::confusion`]).
+    #[serde(default)]
+    pub confusion: f64,
+    /// Learning rate of its classifier relative to that of the networks.
+    #[serde(default)]
+    pub confusion_rate: f64,
 }
 
 /// Falls from `first` to `last` like half a cosine.
@@ -215,6 +221,8 @@ impl LordRecipe {
             content,
             class,
             adversary,
+            confusion,
+            confusion_rate,
             ..
         } = self.stage_2;
         for (name, weight) in [
@@ -225,6 +233,8 @@ impl LordRecipe {
             ("stage_2.content", content),
             ("stage_2.class", class),
             ("stage_2.adversary", adversary),
+            ("stage_2.confusion", confusion),
+            ("stage_2.confusion_rate", confusion_rate),
         ] {
             ensure!(
                 weight >= 0.0 && weight.is_finite(),

@@ -16,6 +16,7 @@ use crate::batches::random;
 use crate::checkpoint::CheckpointHeader;
 use crate::discriminator::Discriminator;
 use crate::lord::classifier::{self, Classifier, Lessons};
+use crate::lord::confusion::Confusion;
 use crate::lord::conversions::{Figures, Pairs};
 use crate::lord::export;
 use crate::lord::loss::{self, Reconstruction};
@@ -64,6 +65,7 @@ pub struct LordTrainee {
     generator_parameters: Parameters,
     optimisers: Optimisers,
     adversary: Option<Adversary<Discriminator>>,
+    confusion: Option<Confusion>,
     next_batch: u64,
 }
 
@@ -219,8 +221,14 @@ impl LordTrainee {
             let state = weights.checkpoint();
             Adversary::new(config, second, recipe.seed, &device, critic, state)
         });
+        let confusion = (recipe.stage_2.confusion > 0.0).then(|| {
+            let instruments = recipe.clips.programs.len();
+            let state = weights.checkpoint();
+            Confusion::new(lord, instruments, second, recipe.seed, &device, state)
+        });
         Ok(Self {
             adversary: adversary.transpose()?,
+            confusion: confusion.transpose()?,
             next_batch: header.step,
             recipe,
             device,
@@ -312,7 +320,8 @@ impl LordTrainee {
         let parts = Reconstruction::of(&self.classifier, &generated, &target)?;
 
         let rows = |table: &Tensor, places: &Tensor| table.detach().index_select(places, 0);
-        let known = rows(&self.codes.classes, &self.programs(clips)?)?;
+        let programs = self.programs(clips)?;
+        let known = rows(&self.codes.classes, &programs)?;
         let class_distance = loss::mean_square(&class, &known)?;
         let content_distance = match &self.codes.content {
             Some(table) => loss::mean_square(&content, &rows(table, &places)?)?,
@@ -324,6 +333,11 @@ impl LordTrainee {
         if settings.noise {
             total = (total + (&decay * self.recipe.codes.decay)?)?;
         }
+        let confusion = match &self.confusion {
+            Some(confusion) => confusion.loss(&content)?,
+            None => class_distance.zeros_like()?,
+        };
+        total = (total + (&confusion * settings.confusion)?)?;
         let plane = |mel: &Tensor| mel.transpose(1, 2)?.contiguous();
         let mut adversary = self.adversary.as_mut().filter(|a| a.takes_part(step));
         let trial = match &mut adversary {
@@ -341,19 +355,29 @@ impl LordTrainee {
             (Some(adversary), Some(trial)) => Some(adversary.step(trial, rate)?),
             _ => None,
         };
+        let missed = match &mut self.confusion {
+            Some(classifier) => {
+                let rate = rate * settings.confusion_rate;
+                classifier.step(&content, &programs, rate)?
+            }
+            None => confusion.zeros_like()?,
+        };
         let others = [
             ("loss", &total),
             ("decay", &decay),
             ("content", &content_distance),
             ("class", &class_distance),
+            ("confusion", &confusion),
+            ("confusion_classifier", &missed),
         ];
         let mut figures = self.figures(&parts, &others)?;
         let line = format!(
-            "2: mel {:.3} features {:.3} content {:.3} class {:.4}",
+            "2: mel {:.3} features {:.3} content {:.3} class {:.4} confusion {:.3}",
             number(&figures, "reconstruction"),
             number(&figures, "features"),
             number(&figures, "content"),
-            number(&figures, "class")
+            number(&figures, "class"),
+            number(&figures, "confusion")
         );
         figures["gradient_norm"] = json!(norm);
         figures["learning_rate"] = json!(rate);
@@ -636,6 +660,9 @@ impl Trainee for LordTrainee {
         if let Some(adversary) = &self.adversary {
             state.extend(adversary.state()?);
         }
+        if let Some(confusion) = &self.confusion {
+            state.extend(confusion.state()?);
+        }
         Ok(state)
     }
 
@@ -733,6 +760,8 @@ mod tests {
         adversary_channels = 1
         adversary_start = 1
         adversary_rate = 1.0
+        confusion = 0.5
+        confusion_rate = 2.0
         noise = false
         [intervals]
         checkpoint_steps = 5
@@ -797,10 +826,11 @@ mod tests {
     }
 
     /// The recipes of all ablations.
-    fn recipes() -> [String; 5] {
+    fn recipes() -> [String; 6] {
         let [content, noise, decay] = ["content = \"table\"", "noise = \"fixed\"", "decay = 1e-3"];
         [
             RECIPE.replace("noise = false", "noise = true"),
+            RECIPE.replace("confusion = 0.5", "confusion = 0.0"),
             RECIPE.to_owned(),
             RECIPE.replace(content, "content = \"encoder\""),
             RECIPE.replace(noise, "noise = \"kl\""),
