@@ -254,10 +254,14 @@ impl ParamId {
     pub fn is_of(self, engine: Engine) -> bool {
         let has = |factor| engine.factors().contains(&factor);
         match self {
-            Self::Harmony | Self::FreezeHarmony => has(Factor::Harmony),
-            Self::Rhythm | Self::FreezeRhythm => has(Factor::Rhythm),
-            Self::Link | Self::FreezeLength => has(Factor::Harmony),
-            Self::Voice | Self::Air => engine == Engine::Network,
+            Self::Harmony | Self::Link => has(Factor::Harmony),
+            Self::Rhythm => has(Factor::Rhythm),
+            Self::FreezeHarmony
+            | Self::FreezeRhythm
+            | Self::FreezeLength
+            | Self::Voice
+            | Self::Air => engine == Engine::Network,
+            Self::Transpose => !matches!(engine, Engine::Split | Engine::Morph),
             Self::Timbre | Self::FreezeTimbre => has(Factor::Timbre),
             Self::Pitch => has(Factor::Pitch),
             Self::Variation => has(Factor::Variation),

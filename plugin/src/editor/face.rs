@@ -121,6 +121,13 @@ fn widgets(ui: &Ui, panel: &mut Panel, group: Group, rect: Rect) {
     let engine = panel.params.engine.value();
     let ids = all.filter(|id| id.shown().group == group && id.is_of(engine));
     let mut ids: Vec<ParamId> = ids.collect();
+    if ids.is_empty() {
+        caption(
+            ui,
+            rect.left_top() + vec2(CHOICE_MARGIN, 40.0),
+            "Only with\na network.",
+        );
+    }
     // The Tab key visits knobs before switches.
     ids.sort_by_key(|id| !matches!(id.shown().widget, Widget::Knob { .. }));
     for id in ids {
