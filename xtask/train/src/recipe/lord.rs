@@ -128,6 +128,9 @@ pub struct SecondStage {
     /// Weight of the loss that takes the instrument out of the content codes ([`crate::lord::confusion`]).
     #[serde(default)]
     pub confusion: f64,
+    /// Step of this stage from which that loss takes part.
+    #[serde(default)]
+    pub confusion_start: u64,
     /// Learning rate of its classifier relative to that of the networks.
     #[serde(default)]
     pub confusion_rate: f64,

@@ -333,11 +333,13 @@ impl LordTrainee {
         if settings.noise {
             total = (total + (&decay * self.recipe.codes.decay)?)?;
         }
-        let confusion = match &self.confusion {
+        let mut confusion = self.confusion.as_mut();
+        confusion = confusion.filter(|_| own_step >= settings.confusion_start);
+        let certainty = match &confusion {
             Some(confusion) => confusion.loss(&content)?,
             None => class_distance.zeros_like()?,
         };
-        total = (total + (&confusion * settings.confusion)?)?;
+        total = (total + (&certainty * settings.confusion)?)?;
         let plane = |mel: &Tensor| mel.transpose(1, 2)?.contiguous();
         let mut adversary = self.adversary.as_mut().filter(|a| a.takes_part(step));
         let trial = match &mut adversary {
@@ -355,19 +357,19 @@ impl LordTrainee {
             (Some(adversary), Some(trial)) => Some(adversary.step(trial, rate)?),
             _ => None,
         };
-        let missed = match &mut self.confusion {
-            Some(classifier) => {
+        let missed = match confusion {
+            Some(confusion) => {
                 let rate = rate * settings.confusion_rate;
-                classifier.step(&content, &programs, rate)?
+                confusion.step(&content, &programs, rate)?
             }
-            None => confusion.zeros_like()?,
+            None => certainty.zeros_like()?,
         };
         let others = [
             ("loss", &total),
             ("decay", &decay),
             ("content", &content_distance),
             ("class", &class_distance),
-            ("confusion", &confusion),
+            ("confusion", &certainty),
             ("confusion_classifier", &missed),
         ];
         let mut figures = self.figures(&parts, &others)?;
@@ -761,6 +763,7 @@ mod tests {
         adversary_start = 1
         adversary_rate = 1.0
         confusion = 0.5
+        confusion_start = 1
         confusion_rate = 2.0
         noise = false
         [intervals]
