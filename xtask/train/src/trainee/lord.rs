@@ -1,5 +1,9 @@
 //! Training of content and instrument codes, their generator and their encoders ([`crate::lord`]).
 
+mod judging;
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -17,16 +21,12 @@ use crate::checkpoint::CheckpointHeader;
 use crate::discriminator::Discriminator;
 use crate::lord::classifier::{self, Classifier, Lessons};
 use crate::lord::confusion::Confusion;
-use crate::lord::conversions::{Figures, Pairs};
 use crate::lord::export;
 use crate::lord::loss::{self, Reconstruction};
 use crate::lord::material::{ClipSet, LordMaterial};
-use crate::lord::pictures::{self, Row};
-use crate::lord::probe::{self, Labelled};
 use crate::noise::normal;
 use crate::optim::Adam;
 use crate::parameters::Parameters;
-use crate::preview;
 use crate::recipe::lord::{ContentCodes, LordRecipe, Noise};
 use crate::weights::Weights;
 
@@ -35,15 +35,6 @@ const FIRST_CODES: Init = Init::Uniform {
     lo: -0.05,
     up: 0.05,
 };
-
-/// Pairs of clips in a validation.
-const VALIDATION_PAIRS: usize = 128;
-
-/// Most codes that a probe is fitted to, and tested with.
-const PROBE_CODES: usize = 1024;
-
-/// Instruments, and clips, in a preview.
-const PREVIEW_INSTRUMENTS: usize = 4;
 
 /// Prefixes of the optimisers in the state of a run.
 const GENERATOR: &str = export::GENERATOR;
@@ -91,19 +82,6 @@ struct Optimisers {
     generator: Adam,
     encoders: Adam,
     codes: Adam,
-}
-
-/// Clips for a figure, and where their content codes come from.
-struct Judged<'a> {
-    set: &'a ClipSet,
-    mels: &'a Tensor,
-    content: Content<'a>,
-}
-
-#[derive(Clone, Copy)]
-enum Content<'a> {
-    Table(&'a Tensor),
-    Encoder,
 }
 
 impl Codes {
@@ -411,112 +389,6 @@ impl LordTrainee {
         });
         Ok(json!({ "train": named.collect::<serde_json::Map<_, _>>() }))
     }
-
-    /// Whether the encoders give the content codes after `step` steps.
-    fn encodes(&self, step: u64) -> bool {
-        step > self.recipe.stage_1.steps || self.codes.content.is_none()
-    }
-
-    /// Content codes of some clips, without gradients.
-    fn content(&self, judged: &Judged, clips: &[u32]) -> Result<Tensor> {
-        self.in_parts(clips, |places| match judged.content {
-            Content::Table(table) => Ok(table.index_select(places, 0)?),
-            Content::Encoder => {
-                let mels = judged.mels.index_select(places, 0)?;
-                Ok(self.content_encoder.forward(&mels)?)
-            }
-        })
-    }
-
-    /// Runs `work` on as many clips at a time as a step has, and joins the results, detached.
-    fn in_parts(&self, clips: &[u32], work: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
-        let parts = clips.chunks(self.recipe.batch).map(|clips| {
-            let places = Tensor::new(clips, &self.device)?;
-            Ok(work(&places)?.detach())
-        });
-        Ok(Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)?)
-    }
-
-    /// Generates clips from content codes with the codes of instruments.
-    fn generate(&self, content: &Tensor, instruments: &[u32]) -> Result<Tensor> {
-        let instruments = Tensor::new(instruments, &self.device)?;
-        let rows: Vec<u32> = (0..content.dim(0)? as u32).collect();
-        self.in_parts(&rows, |rows| {
-            let classes = instruments.index_select(rows, 0)?;
-            let classes = self.codes.classes.index_select(&classes, 0)?;
-            Ok(self
-                .generator
-                .forward(&content.index_select(rows, 0)?, &classes)?)
-        })
-    }
-
-    /// Translates the sources of `pairs` to their instruments.
-    fn translate(&self, judged: &Judged, truths: &Tensor, pairs: &Pairs) -> Result<Figures> {
-        let content = self.content(judged, &pairs.sources)?;
-        let translated = self.generate(&content, &pairs.instruments)?;
-        let rows = |mels: &Tensor, clips: &[u32]| -> Result<Tensor> {
-            Ok(mels.index_select(&Tensor::new(clips, &self.device)?, 0)?)
-        };
-        let before = rows(judged.mels, &pairs.sources)?;
-        let truths = rows(truths, &pairs.truths)?;
-        Figures::of(
-            &translated,
-            [&before, &truths],
-            pairs,
-            &self.classifier,
-            self.recipe.mel_deviation,
-        )
-    }
-
-    /// Mean absolute difference of the clips and what is generated from their own codes, in nepers.
-    fn reconstruction(&self, judged: &Judged, clips: &[u32]) -> Result<f64> {
-        let content = self.content(judged, clips)?;
-        let own = clips
-            .iter()
-            .map(|clip| judged.set.program_of(*clip as usize) as u32);
-        let generated = self.generate(&content, &own.collect::<Vec<_>>())?;
-        let target = judged
-            .mels
-            .index_select(&Tensor::new(clips, &self.device)?, 0)?;
-        let mean: f32 = (generated - target)?.abs()?.mean_all()?.to_scalar()?;
-        Ok(f64::from(mean) * self.recipe.mel_deviation)
-    }
-
-    /// Codes of the clips of some melodies, for a probe.
-    fn labelled(&self, judged: &Judged, melodies: impl Iterator<Item = usize>) -> Result<Labelled> {
-        let set = judged.set;
-        let clips = melodies.flat_map(|melody| (0..set.programs.len()).map(move |p| (melody, p)));
-        let clips = clips.map(|(melody, program)| set.clip(melody, program) as u32);
-        let clips: Vec<u32> = clips.take(PROBE_CODES).collect();
-        let programs = clips.iter().map(|clip| set.program_of(*clip as usize));
-        Ok(Labelled {
-            rows: self.content(judged, &clips)?.flatten_from(1)?.to_vec2()?,
-            classes: programs.collect(),
-        })
-    }
-
-    fn judged<'a>(&'a self, step: u64) -> [Judged<'a>; 2] {
-        let (material, mels) = (&self.material, &self.mels);
-        let content = match &self.codes.content {
-            Some(table) if !self.encodes(step) => Content::Table(table),
-            _ => Content::Encoder,
-        };
-        let training = Judged {
-            set: &material.training,
-            mels: &mels.training,
-            content,
-        };
-        let test = match content {
-            // There are no codes of other clips yet.
-            Content::Table(_) => Judged { ..training },
-            Content::Encoder => Judged {
-                set: &material.validation,
-                mels: &mels.validation,
-                content,
-            },
-        };
-        [training, test]
-    }
 }
 
 /// Prints what a recipe may have to be changed for.
@@ -566,86 +438,11 @@ impl Trainee for LordTrainee {
     }
 
     fn validate(&mut self, header: &CheckpointHeader) -> Result<Report> {
-        let [training, test] = self.judged(header.step);
-        let seed = self.recipe.seed;
-        let pairs = Pairs::draw(test.set, test.set, VALIDATION_PAIRS, seed);
-        let mel_l1 = self.reconstruction(&test, &pairs.sources)?;
-        let converted = self.translate(&test, test.mels, &pairs)?;
-        let melodies = training.set.melodies.len();
-        let (fitted, tested) = match test.content {
-            // Melodies apart, of the same table.
-            Content::Table(_) => (
-                self.labelled(&training, (0..melodies).step_by(2))?,
-                self.labelled(&training, (1..melodies).step_by(2))?,
-            ),
-            Content::Encoder => (
-                self.labelled(&training, 0..melodies)?,
-                self.labelled(&test, 0..test.set.melodies.len())?,
-            ),
-        };
-        let classes = training.set.programs.len();
-        let code_probe = probe::accuracy(&fitted, &tested, classes)?;
-        let frames = self.recipe.lord.content_frames;
-        let pooled_probe =
-            probe::accuracy(&fitted.pooled(frames), &tested.pooled(frames), classes)?;
-        let mut figures = json!({
-            "mel_l1": mel_l1, "converted": converted.to_json(), "probe": code_probe, "pooled_probe": pooled_probe,
-            "chance": 1.0 / classes as f64,
-        });
-        let mut line = format!(
-            "mel L1 {mel_l1:.3}; converted {}; probe {code_probe:.3} pooled {pooled_probe:.3} chance {:.3}",
-            converted.line(),
-            1.0 / classes as f64
-        );
-        if let Content::Encoder = test.content {
-            let unseen = Judged {
-                set: &self.material.unseen,
-                mels: &self.mels.unseen,
-                content: Content::Encoder,
-            };
-            let pairs = Pairs::draw(unseen.set, test.set, VALIDATION_PAIRS, seed);
-            let converted = self.translate(&unseen, test.mels, &pairs)?;
-            line += &format!("; from unseen {}", converted.line());
-            figures["converted_from_unseen"] = converted.to_json();
-        }
-        Ok(Report {
-            line,
-            figures: json!({ "validation": figures }),
-        })
+        self.judge(header.step)
     }
 
     fn preview(&self, header: &CheckpointHeader, run: &Path) -> Result<()> {
-        let path = preview::folder(run)?.join(format!("step-{:06}.png", header.step));
-        let [_, test] = self.judged(header.step);
-        let count = PREVIEW_INSTRUMENTS.min(test.set.programs.len());
-        // From all over the list.
-        let all: Vec<u32> = (0..count)
-            .map(|n| (n * test.set.programs.len() / count) as u32)
-            .collect();
-        let melodies = test.set.melodies.len();
-        let clips = all.iter().enumerate();
-        let clips = clips.map(|(n, program)| test.set.clip(n % melodies, *program as usize) as u32);
-        let clips: Vec<u32> = clips.collect();
-        let content = self.content(&test, &clips)?;
-        let name = |program: u32| test.set.programs[program as usize].name;
-        let log_mel = |mels: &Tensor, place: usize| -> Result<Tensor> {
-            let mel = mels.get(place)?.squeeze(1)?.to_device(&Device::Cpu)?;
-            Ok(mel.affine(self.recipe.mel_deviation, self.recipe.mel_mean)?)
-        };
-        let mut rows = Vec::new();
-        for (n, (program, clip)) in all.iter().zip(&clips).enumerate() {
-            let content = content.narrow(0, n, 1)?;
-            let translations = all.iter().map(|target| {
-                let translated = self.generate(&content, &[*target])?;
-                Ok((name(*target), log_mel(&translated, 0)?))
-            });
-            rows.push(Row {
-                source: name(*program),
-                log_mel: log_mel(test.mels, *clip as usize)?,
-                translations: translations.collect::<Result<_>>()?,
-            });
-        }
-        pictures::draw(&path, &rows, &self.recipe.mel)
+        self.draw(header.step, run)
     }
 
     fn state(&self) -> Result<HashMap<String, Tensor>> {
@@ -671,308 +468,5 @@ impl Trainee for LordTrainee {
     fn end(&self, header: &CheckpointHeader) -> Option<String> {
         let steps = self.recipe.steps();
         (header.step >= steps).then(|| format!("both stages are done after {steps} steps"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::checkpoint;
-    use crate::lord::export::model_bytes;
-    use crate::notes::programs::PROGRAMS;
-    use crate::phrases::melody::Note;
-    use crate::recipe::Recipe;
-    use graft_material::testing::TestFolder;
-    use model_runtime::lord::LordModel;
-    use model_runtime::model_file::Card;
-    use vocoder::conv::as_on_a_gpu;
-
-    /// Its adversary begins in the second stage, which has 4 steps after 3.
-    const RECIPE: &str = r#"
-        name = "tiny"
-        seed = 1
-        batch = 4
-        mel_mean = -6.0
-        mel_deviation = 2.0
-        [lord]
-        n_mels = 64
-        frames = 64
-        content_channels = 3
-        content_frames = 8
-        class_size = 4
-        channels = 6
-        kernel = 3
-        ups = [2, 4]
-        dense_blocks = 1
-        [lord.content_encoder]
-        bank = 2
-        bank_channels = 2
-        channels = 5
-        kernel = 3
-        strides = [4, 2]
-        [lord.class_encoder]
-        bank = 2
-        bank_channels = 2
-        channels = 4
-        kernel = 3
-        strides = [4]
-        [mel]
-        sample_rate_hz = 22050
-        n_fft = 2048
-        hop_length = 512
-        n_mels = 64
-        f_min_hz = 0.0
-        f_max_hz = 11025.0
-        [clips]
-        seed = 1
-        programs = [0, 40]
-        held_out_programs = [73]
-        melodies = 3
-        validation_melodies = 2
-        keys = [60, 72]
-        held_out_keys = []
-        chord_share = 0.0
-        [codes]
-        content = "table"
-        noise = "fixed"
-        decay = 1e-3
-        [classifier]
-        channels = 2
-        steps = 2
-        batch = 4
-        learning_rate = 1e-2
-        [loss]
-        l1 = 1.0
-        features = 1.0
-        frobenius = 0.1
-        [stage_1]
-        steps = 3
-        generator_rate = 1e-2
-        code_rate = 1e-1
-        rate_floor = 1e-4
-        betas = [0.5, 0.999]
-        [stage_2]
-        steps = 4
-        rate = 1e-2
-        rate_floor = 1e-4
-        betas = [0.9, 0.999]
-        content = 1.0
-        class = 1.0
-        adversary = 0.1
-        adversary_channels = 1
-        adversary_start = 1
-        adversary_rate = 1.0
-        confusion = 0.5
-        confusion_start = 1
-        confusion_rate = 2.0
-        noise = false
-        [intervals]
-        checkpoint_steps = 5
-        validation_steps = 10
-    "#;
-
-    /// Two colours of a band that moves with the melody.
-    fn set(programs: &[usize], melodies: usize) -> ClipSet {
-        let mut values = Vec::new();
-        for melody in 0..melodies {
-            for program in programs {
-                for band in 0..64 {
-                    values.extend((0..64).map(|frame| {
-                        let partial = (frame / 8 * (melody + 2) + 5) % 12 + 4;
-                        let colour = 1.0 + *program as f32 / 40.0;
-                        let level = -2.0 - colour * band as f32 / 10.0;
-                        if band % partial < 2 { level } else { -9.0 }
-                    }));
-                }
-            }
-        }
-        let note = Note {
-            start_s: 0.1,
-            end_s: 0.9,
-            key: 60,
-            velocity: 90,
-        };
-        let shape = (melodies * programs.len(), 64, 1, 64);
-        ClipSet {
-            programs: programs.iter().map(|number| &PROGRAMS[*number]).collect(),
-            melodies: vec![vec![note]; melodies],
-            log_mels: Tensor::from_vec(values, shape, &Device::Cpu).unwrap(),
-        }
-    }
-
-    fn trainee(recipe: &str, step: u64, weights: &Weights) -> (LordTrainee, CheckpointHeader) {
-        let recipe = Recipe::parse(recipe).unwrap();
-        let mut header = CheckpointHeader::new(recipe.clone(), None);
-        header.step = step;
-        let Recipe::Lord(recipe) = recipe else {
-            panic!("expected a recipe for clips");
-        };
-        let material = LordMaterial {
-            training: set(&[0, 40], 3),
-            validation: set(&[0, 40], 2),
-            unseen: set(&[73], 2),
-        };
-        let trainee = LordTrainee::new(*recipe, &header, weights, material, Device::Cpu);
-        (trainee.unwrap(), header)
-    }
-
-    /// The losses of some steps.
-    fn train((trainee, header): &mut (LordTrainee, CheckpointHeader), steps: u64) -> Vec<f64> {
-        (0..steps)
-            .map(|_| {
-                let batch = trainee.next_batch().unwrap();
-                let report = trainee.step(header, batch).unwrap();
-                header.step += 1;
-                report.figures["train"]["loss"].as_f64().unwrap()
-            })
-            .collect()
-    }
-
-    /// The recipes of all ablations.
-    fn recipes() -> [String; 6] {
-        let [content, noise, decay] = ["content = \"table\"", "noise = \"fixed\"", "decay = 1e-3"];
-        [
-            RECIPE.replace("noise = false", "noise = true"),
-            RECIPE.replace("confusion = 0.5", "confusion = 0.0"),
-            RECIPE.to_owned(),
-            RECIPE.replace(content, "content = \"encoder\""),
-            RECIPE.replace(noise, "noise = \"kl\""),
-            RECIPE.replace(decay, "decay = 0.0"),
-        ]
-    }
-
-    #[test]
-    fn a_resumed_run_goes_on_as_if_it_had_not_stopped_in_either_stage() {
-        let mut losses = Vec::new();
-        for recipe in recipes() {
-            let whole = train(&mut trainee(&recipe, 0, &Weights::Random), 7);
-            for stop in [2, 3, 4, 6] {
-                let mut first = trainee(&recipe, 0, &Weights::Random);
-                let begun = train(&mut first, stop);
-                // Through a file, as in a run.
-                let folder = TestFolder::new("lord-resume");
-                checkpoint::save(folder.path(), &first.1, &first.0.state().unwrap()).unwrap();
-                let (header, state) = checkpoint::load(folder.path()).unwrap();
-                assert_eq!(header.step, stop);
-                let resumed = &mut trainee(&recipe, stop, &Weights::Checkpoint(state));
-                assert_eq!([begun, train(resumed, 7 - stop)].concat(), whole, "{stop}");
-            }
-            losses.push(whole);
-        }
-        // Each ablation is one.
-        for (n, own) in losses.iter().enumerate() {
-            assert!(losses[..n].iter().all(|other| other != own), "{n}");
-        }
-    }
-
-    #[test]
-    fn steps_with_the_operations_of_a_gpu_are_those_of_the_cpu() {
-        let found = as_on_a_gpu(|| train(&mut trainee(RECIPE, 0, &Weights::Random), 6));
-        let expected = train(&mut trainee(RECIPE, 0, &Weights::Random), 6);
-        for (found, expected) in found.iter().zip(&expected) {
-            assert!((found / expected - 1.0).abs() < 1e-3, "{found} {expected}");
-        }
-    }
-
-    #[test]
-    fn both_stages_learn_and_end() {
-        let recipe = RECIPE
-            .replace("steps = 3", "steps = 150")
-            .replace("steps = 4", "steps = 150")
-            .replace("decay = 1e-3", "decay = 1e-4");
-        let mut run = trainee(&recipe, 0, &Weights::Random);
-        let l1 = |run: &mut (LordTrainee, CheckpointHeader)| {
-            let figures = run.0.validate(&run.1).unwrap().figures;
-            figures["validation"]["mel_l1"].as_f64().unwrap()
-        };
-        let first = l1(&mut run);
-        train(&mut run, 150);
-        let second = l1(&mut run);
-        assert!(second < 0.5 * first, "{first} {second}");
-        assert!(run.0.end(&run.1).is_none());
-        let losses = train(&mut run, 150);
-        let sum = |losses: &[f64]| losses.iter().sum::<f64>();
-        let (begun, done) = (sum(&losses[..10]), sum(&losses[140..]));
-        assert!(done < 0.7 * begun, "{begun} {done}");
-        assert!(run.0.end(&run.1).is_some());
-        let third = run.0.validate(&run.1).unwrap().figures;
-        assert!(third["validation"]["converted_from_unseen"]["mel_l1"].is_number());
-    }
-
-    #[test]
-    fn an_exported_model_translates_as_the_run_does() {
-        let mut run = trainee(RECIPE, 0, &Weights::Random);
-        train(&mut run, 3);
-        let bytes = |run: &(LordTrainee, CheckpointHeader)| {
-            let state = run.0.state().unwrap();
-            model_bytes(&run.0.recipe, run.1.step, &state, Card::default())
-        };
-        let error = bytes(&run).unwrap_err().to_string();
-        assert!(
-            error.contains("expected more than 3 steps, found 3"),
-            "{error}"
-        );
-        train(&mut run, 2);
-        let model = LordModel::from_bytes(&bytes(&run).unwrap()).unwrap();
-        assert_eq!(model.instruments(), ["Acoustic Grand Piano", "Violin"]);
-
-        let trainee = &run.0;
-        let [_, test] = trainee.judged(run.1.step);
-        let content = trainee.content(&test, &[2]).unwrap();
-        let mel = trainee
-            .generate(&content, &[1])
-            .unwrap()
-            .squeeze(2)
-            .unwrap();
-        let expected = mel.affine(2.0, -6.0).unwrap();
-        let log_mel = test
-            .set
-            .log_mels
-            .narrow(0, 2, 1)
-            .unwrap()
-            .squeeze(2)
-            .unwrap();
-        let content = model.encode_content(&log_mel).unwrap();
-        let found = model
-            .generate(&content, &model.class_of(1).unwrap())
-            .unwrap();
-        let values = |mel: &Tensor| mel.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        for (found, expected) in values(&found).iter().zip(values(&expected)) {
-            // 16-bit weights.
-            assert!((found - expected).abs() < 0.05, "{found}, {expected}");
-        }
-    }
-
-    #[test]
-    fn each_epoch_has_every_clip_once() {
-        let recipe = RECIPE.replace("batch = 4", "batch = 3");
-        let (mut trainee, _) = trainee(&recipe, 0, &Weights::Random);
-        let mut epoch = || -> Vec<u32> {
-            let batches = (0..2).flat_map(|_| trainee.next_batch().unwrap());
-            batches.collect()
-        };
-        let (first, second) = (epoch(), epoch());
-        assert_ne!(first, second);
-        for mut epoch in [first, second] {
-            epoch.sort_unstable();
-            assert_eq!(epoch, [0, 1, 2, 3, 4, 5]);
-        }
-    }
-
-    #[test]
-    fn a_preview_shows_translations_in_either_stage() {
-        let folder = TestFolder::new("lord-preview");
-        for step in [0, 4] {
-            let (trainee, header) = trainee(RECIPE, step, &state_after(step));
-            trainee.preview(&header, folder.path()).unwrap();
-            let name = format!("previews/step-{step:06}.png");
-            assert!(folder.path().join(name).exists());
-        }
-    }
-
-    fn state_after(step: u64) -> Weights {
-        let mut run = trainee(RECIPE, 0, &Weights::Random);
-        train(&mut run, step);
-        Weights::Checkpoint(run.0.state().unwrap())
     }
 }
