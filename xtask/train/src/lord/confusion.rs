@@ -1,5 +1,5 @@
-//! Takes the instrument out of the content codes that the encoder gives: a classifier looks for it, and the encoder is trained until
-//! the classifier cannot tell (domain confusion: Tzeng et al., "Simultaneous Deep Transfer Across Domains and Tasks", ICCV 2015; for
+//! Takes the instrument out of the content codes that the encoder gives: a classifier looks for it, and the encoder is trained to
+//! leave it uncertain (domain confusion: Tzeng et al., "Simultaneous Deep Transfer Across Domains and Tasks", ICCV 2015; for
 //! music Mor et al., "A Universal Music Translation Network", ICLR 2019).
 
 use std::collections::HashMap;

@@ -251,6 +251,10 @@ impl LordRecipe {
             self.stage_2.steps
         );
         ensure!(
+            confusion == 0.0 || confusion_rate > 0.0,
+            "stage_2.confusion needs a confusion_rate above 0, found {confusion_rate}"
+        );
+        ensure!(
             adversary == 0.0 || self.lord.n_mels.min(self.lord.frames) >= MIN_FRAMES,
             "an adversary needs {MIN_FRAMES} bands and frames, found {} and {}",
             self.lord.n_mels,
@@ -322,6 +326,7 @@ mod tests {
             ("checkpoint_steps = 250", "checkpoint_steps = 0"),
             ("mel_deviation = ", "mel_deviation = -"),
             ("channels = 12", "channels = 0"),
+            ("confusion_rate = 2.0", "confusion_rate = 0.0"),
         ] {
             assert!(text.contains(found), "{found}");
             assert!(
