@@ -33,8 +33,8 @@ const OVERLAP_LOSS: f64 = 0.09;
 /// asks for no correction.
 const PAUSE_SHARE: f64 = 0.01;
 
-/// Running levels of both sources and of the output.
-pub(super) struct Levels {
+/// What running levels need to know of the frames that they are levels of.
+struct Framing {
     /// Share of the past that is kept from frame to frame.
     keep: f64,
     /// The same for the correction.
@@ -44,6 +44,24 @@ pub(super) struct Levels {
     mean_square: f64,
     /// Loudness weights of the bins.
     weights: Vec<f32>,
+}
+
+impl Framing {
+    /// For frames of `n_fft` samples at `sample_rate_hz`, `hop_seconds` apart, in so many channels.
+    fn new(sample_rate_hz: f64, n_fft: usize, hop_seconds: f64, channels: usize) -> Self {
+        Self {
+            keep: (-hop_seconds / AVERAGING_SECONDS).exp(),
+            keep_corrected: (-hop_seconds / CORRECTION_SECONDS).exp(),
+            settling_frames: SETTLING_SECONDS / hop_seconds,
+            mean_square: mean_square(n_fft, channels),
+            weights: loudness_weights(sample_rate_hz, n_fft).collect(),
+        }
+    }
+}
+
+/// Running levels of both sources and of the output.
+pub(super) struct Levels {
+    framing: Framing,
     main: SourceLevel,
     sidechain: SourceLevel,
     correction: Correction,
@@ -73,11 +91,7 @@ impl Levels {
         channels: usize,
     ) -> Self {
         Self {
-            keep: (-hop_seconds / AVERAGING_SECONDS).exp(),
-            keep_corrected: (-hop_seconds / CORRECTION_SECONDS).exp(),
-            settling_frames: SETTLING_SECONDS / hop_seconds,
-            mean_square: mean_square(n_fft, channels),
-            weights: loudness_weights(sample_rate_hz, n_fft).collect(),
+            framing: Framing::new(sample_rate_hz, n_fft, hop_seconds, channels),
             main: SourceLevel::default(),
             sidechain: SourceLevel::default(),
             correction: Correction::default(),
@@ -106,13 +120,14 @@ impl Levels {
     ) -> SourceGains {
         let (harmony, rhythm) = (controls.harmony, controls.rhythm);
         for (level, frame) in [(&mut self.main, main), (&mut self.sidechain, sidechain)] {
-            let energies = energies(frame, &self.weights);
-            level.next_frame(energies, self.keep);
+            let energies = energies(frame, &self.framing.weights);
+            level.next_frame(energies, self.framing.keep);
         }
         self.target = self.loudness_of_mixture(main, sidechain, controls);
 
         let [main_gain, sidechain_gain] = match_gains(
-            [&self.main, &self.sidechain].map(|level| (level.energy() * self.mean_square).sqrt()),
+            [&self.main, &self.sidechain]
+                .map(|level| (level.energy() * self.framing.mean_square).sqrt()),
             rhythm.into(),
         );
 
@@ -136,20 +151,21 @@ impl Levels {
         strokes: &[Complex32],
         share: f32,
     ) -> f32 {
-        let mut found = loudness(mixture, &self.weights);
+        let mut found = loudness(mixture, &self.framing.weights);
         let mut taken = 0.0;
         if share > 0.0 {
             let share = f64::from(share);
-            let strokes = loudness(strokes, &self.weights);
+            let strokes = loudness(strokes, &self.framing.weights);
             found += share * (self.strokes.kept() - 1.0) * strokes;
             taken = share * share * strokes;
             found *= 1.0 - OVERLAP_LOSS * share;
         }
         let found = found.max(0.0) * self.unmatched.powi(2);
         self.correction
-            .next_frame(self.target, found, self.keep_corrected);
-        let gain = self.unmatched * self.correction.gain(self.settling_frames);
-        self.strokes.next_frame(gain * gain * taken, self.keep);
+            .next_frame(self.target, found, self.framing.keep_corrected);
+        let gain = self.unmatched * self.correction.gain(self.framing.settling_frames);
+        self.strokes
+            .next_frame(gain * gain * taken, self.framing.keep);
         gain as f32
     }
 
@@ -161,16 +177,16 @@ impl Levels {
     /// The gain of the current frame for a voice whose spectra are these, with each bin times its gain.
     pub(super) fn matched_gain(&mut self, spectra: &[Complex32], bin_gains: &[f32]) -> f32 {
         let mut energy = 0.0;
-        for spectrum in spectra.chunks_exact(self.weights.len()) {
-            let factors = [self.weights.as_slice(), bin_gains];
+        for spectrum in spectra.chunks_exact(self.framing.weights.len()) {
+            let factors = [self.framing.weights.as_slice(), bin_gains];
             energy += vectorized!(sum(spectrum, factors, |bin, [weight, gain]| {
                 weight * gain * gain * bin.norm_sqr()
             }));
         }
         let found = f64::from(energy) * self.unmatched.powi(2);
         self.matched_correction
-            .next_frame(self.target, found, self.keep_corrected);
-        (self.unmatched * self.matched_correction.gain(self.settling_frames)) as f32
+            .next_frame(self.target, found, self.framing.keep_corrected);
+        (self.unmatched * self.matched_correction.gain(self.framing.settling_frames)) as f32
     }
 
     /// Loudness of the harmonic and percussive parts, weighted by the knobs. With both knobs at one source, this is the
@@ -182,14 +198,14 @@ impl Levels {
         controls: &FrameControls,
     ) -> f64 {
         let (harmony, rhythm) = (controls.harmony, controls.rhythm);
-        let n_bins = self.weights.len();
+        let n_bins = self.framing.weights.len();
         let channels = main
             .spectra
             .chunks_exact(n_bins)
             .zip(sidechain.spectra.chunks_exact(n_bins));
         let mut loudness = 0.0;
         for (mains, sidechains) in channels {
-            let bins = mains.iter().zip(sidechains).zip(&self.weights);
+            let bins = mains.iter().zip(sidechains).zip(&self.framing.weights);
             let shares = main.steady_shares.iter().zip(sidechain.steady_shares);
             let mut sum = 0.0;
             for (((main, sidechain), weight), (main_share, sidechain_share)) in bins.zip(shares) {

@@ -51,37 +51,19 @@ pub struct CropSettings {
 
 impl CropSettings {
     fn check(&self) -> Result<()> {
-        ensure!(
-            self.batch > 0 && self.frames > 0,
-            "batch and frames must be at least 1, found {} and {}",
-            self.batch,
-            self.frames
-        );
-        ensure!(
-            self.max_shift <= 24,
-            "max_shift_semitones must be at most 24, found {}",
-            self.max_shift
-        );
-        ensure!(
-            (0.0..=1.0).contains(&self.unshifted_share),
-            "unshifted_share must be between 0 and 1, found {}",
-            self.unshifted_share
-        );
-        ensure!(
-            self.gain_nepers >= 0.0 && self.gain_nepers.is_finite(),
-            "gain_nepers must be at least 0, found {}",
-            self.gain_nepers
-        );
-        ensure!(
-            (0.0..=1.0).contains(&self.drums_share),
-            "drums_share must be between 0 and 1, found {}",
-            self.drums_share
-        );
-        ensure!(
-            (0.0..=1.0).contains(&self.live_share),
-            "analysis.live_share must be between 0 and 1, found {}",
-            self.live_share
-        );
+        CropLimits {
+            batch: self.batch,
+            frames: self.frames,
+            max_shift: self.max_shift,
+            gain_nepers: self.gain_nepers,
+            equaliser_db: self.equaliser_db,
+        }
+        .check()?;
+        check_shares(&[
+            ("unshifted_share", self.unshifted_share),
+            ("drums_share", self.drums_share),
+            ("analysis.live_share", self.live_share),
+        ])?;
         let Self {
             midi_share,
             swaps_share,
@@ -92,13 +74,61 @@ impl CropSettings {
             "midi.share and midi.swaps_share must be at least 0 and at most 1 in sum, found {midi_share} and {swaps_share}"
         );
         ensure!(
-            (0.0..=100.0).contains(&self.tuning_cents) && (0.0..=40.0).contains(&self.equaliser_db),
-            "tuning_cents must be between 0 and 100 and equaliser_db between 0 and 40, found {} and {}",
-            self.tuning_cents,
-            self.equaliser_db
+            (0.0..=100.0).contains(&self.tuning_cents),
+            "tuning_cents must be between 0 and 100, found {}",
+            self.tuning_cents
         );
         Ok(())
     }
+}
+
+/// What all settings of crops have in common, to be checked.
+pub(crate) struct CropLimits {
+    pub(crate) batch: usize,
+    pub(crate) frames: usize,
+    pub(crate) max_shift: u32,
+    pub(crate) gain_nepers: f32,
+    pub(crate) equaliser_db: f32,
+}
+
+impl CropLimits {
+    pub(crate) fn check(&self) -> Result<()> {
+        let Self {
+            batch,
+            frames,
+            max_shift,
+            gain_nepers,
+            equaliser_db,
+        } = *self;
+        ensure!(
+            batch > 0 && frames > 0,
+            "batch and frames must be at least 1, found {batch} and {frames}"
+        );
+        ensure!(
+            max_shift <= 24,
+            "max_shift_semitones must be at most 24, found {max_shift}"
+        );
+        ensure!(
+            gain_nepers >= 0.0 && gain_nepers.is_finite(),
+            "gain_nepers must be at least 0, found {gain_nepers}"
+        );
+        ensure!(
+            (0.0..=40.0).contains(&equaliser_db),
+            "equaliser_db must be between 0 and 40, found {equaliser_db}"
+        );
+        Ok(())
+    }
+}
+
+/// Rejects shares that are none, and names the first.
+pub(crate) fn check_shares(shares: &[(&str, f64)]) -> Result<()> {
+    for (name, share) in shares {
+        ensure!(
+            (0.0..=1.0).contains(share),
+            "{name} must be between 0 and 1, found {share}"
+        );
+    }
+    Ok(())
 }
 
 /// Training data that crops are drawn from.

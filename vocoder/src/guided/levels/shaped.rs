@@ -2,24 +2,13 @@
 
 use realfft::num_complex::Complex32;
 
-use super::{
-    AVERAGING_SECONDS, CORRECTION_SECONDS, Correction, Parts, SETTLING_SECONDS, SourceGains,
-    SourceLevel, loudness, loudness_weights, match_gains, mean_square,
-};
+use super::{Correction, Framing, Parts, SourceGains, SourceLevel, loudness, match_gains};
 use crate::simd::sum;
 use crate::vectorized;
 
 /// Running levels of both sources and of the output.
 pub(in crate::guided) struct ShapedLevels {
-    /// Share of the past that is kept from frame to frame.
-    keep: f64,
-    /// The same for the correction.
-    keep_corrected: f64,
-    settling_frames: f64,
-    /// Factor from the energy of a frame to the mean square of its samples.
-    mean_square: f64,
-    /// Loudness weights of the bins.
-    weights: Vec<f32>,
+    framing: Framing,
     main: SourceLevel,
     sidechain: SourceLevel,
     correction: Correction,
@@ -36,11 +25,7 @@ impl ShapedLevels {
         channels: usize,
     ) -> Self {
         Self {
-            keep: (-hop_seconds / AVERAGING_SECONDS).exp(),
-            keep_corrected: (-hop_seconds / CORRECTION_SECONDS).exp(),
-            settling_frames: SETTLING_SECONDS / hop_seconds,
-            mean_square: mean_square(n_fft, channels),
-            weights: loudness_weights(sample_rate_hz, n_fft).collect(),
+            framing: Framing::new(sample_rate_hz, n_fft, hop_seconds, channels),
             main: SourceLevel::default(),
             sidechain: SourceLevel::default(),
             correction: Correction::default(),
@@ -63,15 +48,15 @@ impl ShapedLevels {
     ) -> SourceGains {
         for (level, spectra) in [(&mut self.main, main), (&mut self.sidechain, sidechain)] {
             let energy = vectorized!(sum(spectra, [], |bin, []| bin.norm_sqr()));
-            level.next_frame((energy.into(), Parts::default()), self.keep);
+            level.next_frame((energy.into(), Parts::default()), self.framing.keep);
         }
         let variation = f64::from(variation);
         let [main_loudness, sidechain_loudness] =
-            [main, sidechain].map(|spectra| loudness(spectra, &self.weights));
+            [main, sidechain].map(|spectra| loudness(spectra, &self.framing.weights));
         self.target = (1.0 - variation) * main_loudness + variation * sidechain_loudness;
         let rms = [&self.main, &self.sidechain];
         let [main, sidechain] = match_gains(
-            rms.map(|level| (level.energy() * self.mean_square).sqrt()),
+            rms.map(|level| (level.energy() * self.framing.mean_square).sqrt()),
             variation,
         );
         SourceGains {
@@ -82,9 +67,9 @@ impl ShapedLevels {
 
     /// The gain of the output's current frame: it brings the loudness of the last second to that of the source of the variation.
     pub(in crate::guided) fn output_gain(&mut self, mixture: &[Complex32]) -> f32 {
-        let found = loudness(mixture, &self.weights);
+        let found = loudness(mixture, &self.framing.weights);
         self.correction
-            .next_frame(self.target, found, self.keep_corrected);
-        self.correction.gain(self.settling_frames) as f32
+            .next_frame(self.target, found, self.framing.keep_corrected);
+        self.correction.gain(self.framing.settling_frames) as f32
     }
 }

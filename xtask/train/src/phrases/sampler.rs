@@ -15,7 +15,7 @@ use super::{Conversion, Phrase};
 use crate::batches::{MakeBatch, random};
 use crate::dataset::Track;
 use crate::equaliser::Equaliser;
-use crate::sampler::{Batch, View, by_artist, draw_track};
+use crate::sampler::{Batch, CropLimits, View, by_artist, check_shares, draw_track};
 use crate::shifted_mel::{Layer, ShiftedMel};
 
 /// Sampling and augmentation of crops.
@@ -49,28 +49,15 @@ pub struct PhraseCropSettings {
 
 impl PhraseCropSettings {
     fn check(&self) -> Result<()> {
-        ensure!(
-            self.batch > 0 && self.frames > 0,
-            "batch and frames must be at least 1, found {} and {}",
-            self.batch,
-            self.frames
-        );
-        ensure!(
-            self.max_shift <= 24,
-            "max_shift_semitones must be at most 24, found {}",
-            self.max_shift
-        );
-        ensure!(
-            self.gain_nepers >= 0.0 && self.gain_nepers.is_finite(),
-            "gain_nepers must be at least 0, found {}",
-            self.gain_nepers
-        );
-        ensure!(
-            (0.0..=40.0).contains(&self.equaliser_db),
-            "equaliser_db must be between 0 and 40, found {}",
-            self.equaliser_db
-        );
-        for (name, share) in [
+        CropLimits {
+            batch: self.batch,
+            frames: self.frames,
+            max_shift: self.max_shift,
+            gain_nepers: self.gain_nepers,
+            equaliser_db: self.equaliser_db,
+        }
+        .check()?;
+        check_shares(&[
             ("unshifted_share", self.unshifted_share),
             ("own_variation_share", self.own_variation_share),
             ("unpaired_share", self.unpaired_share),
@@ -80,13 +67,7 @@ impl PhraseCropSettings {
                 "the sum of unpaired_share and music_share",
                 self.unpaired_share + self.music_share,
             ),
-        ] {
-            ensure!(
-                (0.0..=1.0).contains(&share),
-                "{name} must be between 0 and 1, found {share}"
-            );
-        }
-        Ok(())
+        ])
     }
 }
 
