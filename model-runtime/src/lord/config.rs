@@ -17,6 +17,9 @@ pub struct LordConfig {
     pub content_channels: usize,
     /// Frames of a content code.
     pub content_frames: usize,
+    /// Dimensions of the space that the content encoder's codes are projected to, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_rank: Option<usize>,
     /// Values of the code of an instrument.
     pub class_size: usize,
     /// Channels of the generator.
@@ -67,6 +70,10 @@ impl LordConfig {
         expect("n_mels", self.n_mels, mel.n_mels, mel.n_mels)?;
         expect("frames", self.frames, 1, MOST_FRAMES)?;
         expect("content_channels", self.content_channels, 1, MOST_CHANNELS)?;
+        if let Some(rank) = self.content_rank {
+            let values = self.content_channels * self.content_frames;
+            expect("content_rank", rank, 1, values)?;
+        }
         expect("class_size", self.class_size, 1, MOST_CHANNELS)?;
         expect("channels", self.channels, 1, MOST_CHANNELS)?;
         expect("dense_blocks", self.dense_blocks, 0, MOST_BLOCKS)?;

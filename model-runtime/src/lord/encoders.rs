@@ -15,6 +15,7 @@ pub struct ContentEncoder {
     bank: Bank,
     blocks: Vec<Block>,
     last: TimeConv,
+    subspace: Option<Subspace>,
 }
 
 /// Reads the code of the instrument of a clip.
@@ -24,6 +25,15 @@ pub struct ClassEncoder {
     blocks: Vec<Block>,
     dense: Vec<[Dense; 2]>,
     last: Dense,
+}
+
+/// The space that content codes are projected to. It has no gradients.
+#[derive(Clone, Debug)]
+struct Subspace {
+    /// Of the codes, (1, values of a code).
+    mean: Tensor,
+    /// Orthonormal directions, (rank, values of a code).
+    basis: Tensor,
 }
 
 /// Convolutions with kernels of all lengths, side by side, and one that mixes them with the input.
@@ -118,6 +128,26 @@ impl Block {
     }
 }
 
+impl Subspace {
+    fn new(config: &LordConfig, rank: usize, vb: &VarBuilder) -> Result<Self> {
+        let values = config.content_channels * config.content_frames;
+        Ok(Self {
+            mean: vb.get((1, values), "mean")?.detach(),
+            basis: vb.get((rank, values), "basis")?.detach(),
+        })
+    }
+
+    /// The nearest codes in the space.
+    fn project(&self, content: &Tensor) -> Result<Tensor> {
+        let centred = content.flatten_from(1)?.broadcast_sub(&self.mean)?;
+        let coordinates = centred.matmul(&self.basis.t()?)?;
+        let projected = coordinates.matmul(&self.basis)?;
+        projected
+            .broadcast_add(&self.mean)?
+            .reshape(content.shape())
+    }
+}
+
 fn through(blocks: &[Block], x: Tensor) -> Result<Tensor> {
     blocks.iter().try_fold(x, |x, block| block.forward(&x))
 }
@@ -135,6 +165,10 @@ impl ContentEncoder {
             bank: Bank::new(config.n_mels, encoder, Norm::Instance, vb)?,
             blocks: Block::all(encoder, Norm::Instance, vb)?,
             last: TimeConv::new(last, &vb.pp("last"))?,
+            subspace: match config.content_rank {
+                Some(rank) => Some(Subspace::new(config, rank, &vb.pp("subspace"))?),
+                None => None,
+            },
         })
     }
 
@@ -144,6 +178,19 @@ impl ContentEncoder {
     ///
     /// If the shape does not fit.
     pub fn forward(&self, mel: &Tensor) -> Result<Tensor> {
+        let content = self.forward_whole(mel)?;
+        match &self.subspace {
+            Some(subspace) => subspace.project(&content),
+            None => Ok(content),
+        }
+    }
+
+    /// The same without the projection, for a training that has not chosen the space yet.
+    ///
+    /// # Errors
+    ///
+    /// If the shape does not fit.
+    pub fn forward_whole(&self, mel: &Tensor) -> Result<Tensor> {
         let hidden = through(&self.blocks, self.bank.forward(mel)?)?;
         self.last.forward(&hidden)
     }

@@ -69,6 +69,7 @@ fn config() -> LordConfig {
         frames: 16,
         content_channels: 3,
         content_frames: 4,
+        content_rank: None,
         class_size: 5,
         channels: 4,
         kernel: 3,
@@ -112,7 +113,10 @@ fn assert_as_pytorch(
     for (input, expected) in inputs.iter().zip(by_inputs) {
         near(by(input), *expected);
     }
-    near(weights.vars().values().map(by).sum(), by_weights);
+    let vars = weights.vars().into_iter();
+    let (fixed, trained): (Vec<_>, Vec<_>) = vars.partition(|(name, _)| name.contains("subspace"));
+    near(trained.iter().map(|(_, var)| by(var)).sum(), by_weights);
+    assert!(fixed.iter().all(|(_, var)| gradients.get(var).is_none()));
 }
 
 #[test]
@@ -139,6 +143,24 @@ fn the_content_encoder_is_that_of_pytorch() {
         2.6001719713593046,
         &[-3.070860995577089][..],
         134.2452063426572,
+    );
+    assert_as_pytorch(&content, &[&mel], &weights, expected);
+}
+
+#[test]
+fn a_confined_content_encoder_is_that_of_pytorch() {
+    let weights = Waves::default();
+    let config = LordConfig {
+        content_rank: Some(2),
+        ..config()
+    };
+    let encoder = ContentEncoder::new(&config, &weights.builder(DType::F64)).unwrap();
+    let mel = Var::from_tensor(&wave(&[2, 6, 1, 16], 3.0)).unwrap();
+    let content = encoder.forward(&mel).unwrap();
+    let expected = (
+        -0.08836407483280045,
+        &[-0.016739134401814806][..],
+        -0.732867731200767,
     );
     assert_as_pytorch(&content, &[&mel], &weights, expected);
 }
@@ -245,6 +267,14 @@ fn damaged_files_are_rejected_with_the_reason() {
         (
             reason(&|header, _| header.lord.channels = 1 << 20),
             "channels: expected 1 to 4096, found 1048576",
+        ),
+        (
+            reason(&|header, _| header.lord.content_rank = Some(13)),
+            "content_rank: expected 1 to 12, found 13",
+        ),
+        (
+            reason(&|header, _| header.lord.content_rank = Some(2)),
+            "missing tensor content_encoder.subspace.mean",
         ),
         (
             reason(&|header, _| header.mel_deviation = 0.0),

@@ -193,6 +193,7 @@ pub fn small_lord_file() -> Vec<u8> {
             frames: 32,
             content_channels: 4,
             content_frames: 8,
+            content_rank: None,
             class_size: 6,
             channels: 8,
             kernel: 3,

@@ -131,7 +131,19 @@ class Class(Encoder):
         return self.last(x)
 
 
-networks = {"generator": Generator(), "content": Content(), "class": Class()}
+RANK, FRAMES = 2, 4
+
+
+class Confined(Content):
+    """With a projection that is not trained."""
+    def forward(self, x):
+        mean = 0.3 * wave(1, CONTENT * FRAMES, phase=phase("subspace.mean"))
+        basis = 0.3 * wave(RANK, CONTENT * FRAMES, phase=phase("subspace.basis"))
+        y = super().forward(x)
+        return ((y.flatten(1) - mean) @ basis.T @ basis + mean).reshape(y.shape)
+
+
+networks = {"generator": Generator(), "content": Content(), "confined": Confined(), "class": Class()}
 z = wave(2, CONTENT, 4, phase=1.0).requires_grad_()
 c = wave(2, CLASS, phase=2.0).requires_grad_()
 x = wave(2, N_MELS, 16, phase=3.0).requires_grad_()

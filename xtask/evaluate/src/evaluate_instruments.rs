@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use candle_core::{Device, Tensor};
 use clap::Args;
 use graft_material::plot::{self, HeatPanel, ScatterPanel};
 use graft_material::report::{Measured, Row, Table};
@@ -11,6 +12,7 @@ use graft_material::{whole_file, workspace};
 use graft_train::lord::material::ClipSettings;
 use graft_train::lord::probe::{self, Labelled};
 use graft_train::notes::programs::{PROGRAMS, Program};
+use graft_train::pca::Principal;
 use graft_train::recipe::Recipe;
 use model_runtime::Model;
 use model_runtime::lord::LordModel;
@@ -19,7 +21,6 @@ use vocoder::{LogMel, MelConfig};
 
 use crate::conversions::clip;
 use crate::instruments::Instruments;
-use crate::pca;
 use crate::translations::{
     Figures, Made, Melodies, MelodySettings, Pair, Rendering, Translate, decoded, draw_pairs,
     encoded_code, first_clips, measure, optimised_code, table, voiced,
@@ -470,10 +471,11 @@ fn draw_codes(path: &Path, programs: &Programs, codes: &Codes) -> Result<()> {
         ("Content codes", &codes.content),
         ("Class codes", &codes.class),
     ] {
-        let (points, shares) = pca::project(&labelled.rows);
+        let rows = Tensor::new(labelled.rows.clone(), &Device::Cpu)?;
+        let (points, shares) = Principal::of(&rows, 2)?.project(&rows)?;
         let mut groups = vec![Vec::new(); programs.seen];
-        for (point, class) in points.iter().zip(&labelled.classes) {
-            groups[*class].push(*point);
+        for (point, class) in points.to_vec2::<f32>()?.iter().zip(&labelled.classes) {
+            groups[*class].push([f64::from(point[0]), f64::from(point[1])]);
         }
         let axes = [0, 1].map(|axis| {
             format!(

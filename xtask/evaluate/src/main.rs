@@ -13,8 +13,8 @@
 //! - [`evaluate_notes`]: recipes on notes with the measures of their papers: [`luo`]; [`tanaka`], by [`neighbours`];
 //! - [`conversions`] of timbre compared with the truth, also by a classifier of [`instruments`], for `cargo xtask evaluate-timbre`
 //!   ([`evaluate_timbre`]);
-//! - [`translations`] to other instruments compared with the truth, and what content codes tell of the instrument, also as a picture
-//!   ([`pca`]), for `cargo xtask evaluate-instruments` ([`evaluate_instruments`]);
+//! - [`translations`] to other instruments compared with the truth, and what content codes tell of the instrument, also as a picture,
+//!   for `cargo xtask evaluate-instruments` ([`evaluate_instruments`]);
 //! - [`voices`]: accuracy of the voices, for `cargo xtask evaluate-voice`.
 
 mod baselines;
@@ -46,7 +46,6 @@ mod onsets;
 mod page;
 mod pairs;
 mod parallel;
-mod pca;
 mod pictures;
 mod preparation;
 mod probe;

@@ -23,6 +23,7 @@ pub mod noise;
 pub mod notes;
 pub mod optim;
 pub mod parameters;
+pub mod pca;
 pub mod perturbation;
 pub mod phrases;
 pub mod pitch_guide;

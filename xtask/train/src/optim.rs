@@ -136,6 +136,17 @@ impl Adam {
         Ok(norm)
     }
 
+    /// Takes over variables that were set from outside. Moments and averages stay.
+    pub fn take_over(&mut self) -> Result<()> {
+        let weights: Vec<Tensor> = self
+            .vars
+            .values()
+            .map(|var| var.as_detached_tensor())
+            .collect();
+        self.state.weight = flat(&weights)?;
+        Ok(())
+    }
+
     /// Number of steps taken.
     pub fn steps(&self) -> u64 {
         self.steps

@@ -138,6 +138,7 @@ mod tests {
             frames: FRAMES,
             content_channels: CHANNELS,
             content_frames: FRAMES,
+            content_rank: None,
             class_size: 1,
             channels: 1,
             kernel: 1,

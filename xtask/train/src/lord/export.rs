@@ -30,7 +30,7 @@ pub(crate) fn part(state: &HashMap<String, Tensor>, prefix: &str) -> HashMap<Str
 ///
 /// # Errors
 ///
-/// Returns an error if the run has not begun its second stage, or its state does not match the recipe.
+/// Returns an error if the run has not begun its second stage or not confined its codes yet, or its state does not match the recipe.
 pub fn model_bytes(
     recipe: &LordRecipe,
     step: u64,
@@ -41,6 +41,11 @@ pub fn model_bytes(
         step > recipe.stage_1.steps,
         "the encoders are trained in the second stage: expected more than {} steps, found {step}",
         recipe.stage_1.steps
+    );
+    let confined_after = recipe.confined_after();
+    ensure!(
+        recipe.lord.content_rank.is_none() || step > confined_after,
+        "the content codes are confined in the second stage: expected more than {confined_after} steps, found {step}"
     );
     let mut tensors = part(state, &format!("{GENERATOR}{WEIGHT}"));
     tensors.extend(part(state, &format!("{ENCODERS}{WEIGHT}")));

@@ -134,6 +134,10 @@ pub struct SecondStage {
     /// Learning rate of its classifier relative to that of the networks.
     #[serde(default)]
     pub confusion_rate: f64,
+    /// Step of this stage at which the content codes are confined to the directions in which they vary most then, if the networks
+    /// have a `content_rank`.
+    #[serde(default)]
+    pub rank_start: u64,
 }
 
 /// Falls from `first` to `last` like half a cosine.
@@ -182,6 +186,14 @@ impl LordRecipe {
     /// Steps of both stages.
     pub fn steps(&self) -> u64 {
         self.stage_1.steps + self.stage_2.steps
+    }
+
+    /// Steps before the content codes are confined; without a rank, they never are.
+    pub fn confined_after(&self) -> u64 {
+        match self.lord.content_rank {
+            Some(_) => self.stage_1.steps + self.stage_2.rank_start,
+            None => u64::MAX,
+        }
     }
 
     /// Sizes, codes and classifier, as text.
@@ -249,6 +261,15 @@ impl LordRecipe {
             "each stage must have a step at least, found {} and {}",
             self.stage_1.steps,
             self.stage_2.steps
+        );
+        let rank_starts = match self.lord.content_rank {
+            Some(_) => 1..self.stage_2.steps,
+            None => 0..1,
+        };
+        ensure!(
+            rank_starts.contains(&self.stage_2.rank_start),
+            "stage_2.rank_start: expected a step after the first of stage 2 with lord.content_rank, and none without, found {}",
+            self.stage_2.rank_start
         );
         ensure!(
             confusion == 0.0 || confusion_rate > 0.0,
@@ -327,6 +348,10 @@ mod tests {
             ("mel_deviation = ", "mel_deviation = -"),
             ("channels = 12", "channels = 0"),
             ("confusion_rate = 2.0", "confusion_rate = 0.0"),
+            ("content_rank = 96", "content_rank = 1025"),
+            ("rank_start = 3750", "rank_start = 5000"),
+            ("rank_start = 3750", "rank_start = 0"),
+            ("content_rank = 96\n", ""),
         ] {
             assert!(text.contains(found), "{found}");
             assert!(

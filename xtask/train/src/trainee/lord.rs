@@ -27,6 +27,7 @@ use crate::lord::material::{ClipSet, LordMaterial};
 use crate::noise::normal;
 use crate::optim::Adam;
 use crate::parameters::Parameters;
+use crate::pca::Principal;
 use crate::recipe::lord::{ContentCodes, LordRecipe, Noise};
 use crate::weights::Weights;
 
@@ -54,6 +55,7 @@ pub struct LordTrainee {
     class_encoder: ClassEncoder,
     codes: Codes,
     generator_parameters: Parameters,
+    encoder_parameters: Parameters,
     optimisers: Optimisers,
     adversary: Option<Adversary<Discriminator>>,
     confusion: Option<Confusion>,
@@ -219,6 +221,7 @@ impl LordTrainee {
             class_encoder,
             codes,
             generator_parameters,
+            encoder_parameters,
             optimisers,
         })
     }
@@ -254,7 +257,7 @@ impl LordTrainee {
         let classes = self.codes.classes.index_select(&self.programs(clips)?, 0)?;
         let content = match &self.codes.content {
             Some(table) => table.index_select(&places, 0)?,
-            None => self.content_encoder.forward(&target)?,
+            None => self.encode_content(&target, step + 1)?,
         };
         let [content, decay] = self.noisy(&content, &places, step)?;
         let generated = self.generator.forward(&content, &classes)?;
@@ -279,16 +282,61 @@ impl LordTrainee {
         Ok(Report { line, figures })
     }
 
+    /// Content codes of standardised mels, as the encoder gives them after `step` steps.
+    fn encode_content(&self, mels: &Tensor, step: u64) -> Result<Tensor> {
+        let encoder = &self.content_encoder;
+        let is_confined = step > self.recipe.confined_after();
+        Ok(match is_confined {
+            true => encoder.forward(mels)?,
+            false => encoder.forward_whole(mels)?,
+        })
+    }
+
+    /// Confines the content codes to the directions in which those of the training clips vary most.
+    fn confine_codes(&mut self) -> Result<()> {
+        let Some(rank) = self.recipe.lord.content_rank else {
+            return Ok(());
+        };
+        let clips: Vec<u32> = (0..self.material.training.len() as u32).collect();
+        let codes = self.in_parts(&clips, |places| {
+            let mels = self.mels.training.index_select(places, 0)?;
+            Ok(self.content_encoder.forward_whole(&mels)?)
+        })?;
+        let principal = Principal::of(&codes.flatten_from(1)?, rank)?;
+        let Optimisers {
+            generator,
+            encoders,
+            ..
+        } = &mut self.optimisers;
+        // Amortised from the start, the content encoder is trained as the generator is.
+        for (parameters, optimiser) in [
+            (&self.encoder_parameters, encoders),
+            (&self.generator_parameters, generator),
+        ] {
+            let vars = parameters.vars();
+            for (name, tensor) in [("mean", &principal.mean), ("basis", &principal.directions)] {
+                if let Some(var) = vars.get(&format!("content_encoder.subspace.{name}")) {
+                    var.set(tensor)?;
+                }
+            }
+            optimiser.take_over()?;
+        }
+        Ok(())
+    }
+
     fn second_stage(&mut self, step: u64, clips: &[u32]) -> Result<Report> {
         let own_step = step - self.recipe.stage_1.steps;
         if own_step == 0 {
             let config = self.recipe.stage_2.adam();
             self.optimisers.generator = Adam::new(&self.generator_parameters, config)?;
         }
+        if self.recipe.lord.content_rank.is_some() && own_step == self.recipe.stage_2.rank_start {
+            self.confine_codes()?;
+        }
         let settings = &self.recipe.stage_2;
         let places = Tensor::new(clips, &self.device)?;
         let target = self.mels.training.index_select(&places, 0)?;
-        let content = self.content_encoder.forward(&target)?;
+        let content = self.encode_content(&target, step + 1)?;
         let class = self.class_encoder.forward(&target)?;
         let [noisy, decay] = match settings.noise {
             true => self.noisy(&content, &places, step)?,

@@ -33,7 +33,8 @@ pub(super) struct Judged<'a> {
 #[derive(Clone, Copy)]
 pub(super) enum Content<'a> {
     Table(&'a Tensor),
-    Encoder,
+    /// As it is after so many steps.
+    Encoder(u64),
 }
 
 impl LordTrainee {
@@ -46,15 +47,19 @@ impl LordTrainee {
     pub(super) fn content(&self, judged: &Judged, clips: &[u32]) -> Result<Tensor> {
         self.in_parts(clips, |places| match judged.content {
             Content::Table(table) => Ok(table.index_select(places, 0)?),
-            Content::Encoder => {
+            Content::Encoder(step) => {
                 let mels = judged.mels.index_select(places, 0)?;
-                Ok(self.content_encoder.forward(&mels)?)
+                self.encode_content(&mels, step)
             }
         })
     }
 
     /// Runs `work` on as many clips at a time as a step has, and joins the results, detached.
-    fn in_parts(&self, clips: &[u32], work: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    pub(super) fn in_parts(
+        &self,
+        clips: &[u32],
+        work: impl Fn(&Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
         let parts = clips.chunks(self.recipe.batch).map(|clips| {
             let places = Tensor::new(clips, &self.device)?;
             Ok(work(&places)?.detach())
@@ -124,7 +129,7 @@ impl LordTrainee {
         let (material, mels) = (&self.material, &self.mels);
         let content = match &self.codes.content {
             Some(table) if !self.encodes(step) => Content::Table(table),
-            _ => Content::Encoder,
+            _ => Content::Encoder(step),
         };
         let training = Judged {
             set: &material.training,
@@ -134,7 +139,7 @@ impl LordTrainee {
         let test = match content {
             // There are no codes of other clips yet.
             Content::Table(_) => Judged { ..training },
-            Content::Encoder => Judged {
+            Content::Encoder(_) => Judged {
                 set: &material.validation,
                 mels: &mels.validation,
                 content,
@@ -157,7 +162,7 @@ impl LordTrainee {
                 self.labelled(&training, (0..melodies).step_by(2))?,
                 self.labelled(&training, (1..melodies).step_by(2))?,
             ),
-            Content::Encoder => (
+            Content::Encoder(_) => (
                 self.labelled(&training, 0..melodies)?,
                 self.labelled(&test, 0..test.set.melodies.len())?,
             ),
@@ -176,11 +181,11 @@ impl LordTrainee {
             converted.line(),
             1.0 / classes as f64
         );
-        if let Content::Encoder = test.content {
+        if let Content::Encoder(_) = test.content {
             let unseen = Judged {
                 set: &self.material.unseen,
                 mels: &self.mels.unseen,
-                content: Content::Encoder,
+                content: test.content,
             };
             let pairs = Pairs::draw(unseen.set, test.set, VALIDATION_PAIRS, seed);
             let converted = self.translate(&unseen, test.mels, &pairs)?;

@@ -153,16 +153,69 @@ fn train((trainee, header): &mut (LordTrainee, CheckpointHeader), steps: u64) ->
 }
 
 /// The recipes of all ablations.
-fn recipes() -> [String; 6] {
+fn recipes() -> [String; 7] {
     let [content, noise, decay] = ["content = \"table\"", "noise = \"fixed\"", "decay = 1e-3"];
     [
         RECIPE.replace("noise = false", "noise = true"),
+        confined(),
         RECIPE.replace("confusion = 0.5", "confusion = 0.0"),
         RECIPE.to_owned(),
         RECIPE.replace(content, "content = \"encoder\""),
         RECIPE.replace(noise, "noise = \"kl\""),
         RECIPE.replace(decay, "decay = 0.0"),
     ]
+}
+
+/// Of the 24 values of a content code. It is as much as the 6 training clips can span and less than all.
+const RANK: usize = 3;
+
+/// Codes are confined at the third step of the second stage.
+fn confined() -> String {
+    let [frames, rate] = ["content_frames = 8", "confusion_rate = 2.0"];
+    RECIPE
+        .replace(frames, &format!("{frames}\n    content_rank = {RANK}"))
+        .replace(rate, &format!("{rate}\n    rank_start = 2"))
+}
+
+/// How much content codes of all training clips vary, and how much of that is outside of their first `RANK` directions.
+fn variation((trainee, header): &(LordTrainee, CheckpointHeader)) -> [f64; 2] {
+    let [training, _] = trainee.judged(header.step);
+    let content = trainee.content(&training, &[0, 1, 2, 3, 4, 5]).unwrap();
+    let content = content.flatten_from(1).unwrap();
+    let principal = Principal::of(&content, RANK).unwrap();
+    let (points, _) = principal.project(&content).unwrap();
+    let centred = content.broadcast_sub(&principal.mean).unwrap();
+    let left = (&centred - points.matmul(&principal.directions).unwrap()).unwrap();
+    [centred, left].map(|rows| {
+        let sum = rows.sqr().unwrap().sum_all().unwrap();
+        f64::from(sum.to_scalar::<f32>().unwrap())
+    })
+}
+
+#[test]
+fn codes_keep_to_the_directions_in_which_they_varied_most() {
+    for recipe in [
+        confined(),
+        confined().replace("content = \"table\"", "content = \"encoder\""),
+    ] {
+        let mut run = trainee(&recipe, 0, &Weights::Random);
+        train(&mut run, 5);
+        let [all, outside] = variation(&run);
+        assert!(outside > 1e-4 * all, "{outside} of {all}");
+        let bytes = |run: &(LordTrainee, CheckpointHeader)| {
+            let state = run.0.state().unwrap();
+            model_bytes(&run.0.recipe, run.1.step, &state, Card::default())
+        };
+        let error = bytes(&run).unwrap_err().to_string();
+        assert!(error.contains("more than 5 steps, found 5"), "{error}");
+        for _ in 0..2 {
+            train(&mut run, 1);
+            let [now, outside] = variation(&run);
+            assert!(outside < 1e-6 * now, "{outside} of {now}");
+            assert!(now > 0.3 * all, "{now} of {all}");
+        }
+        bytes(&run).unwrap();
+    }
 }
 
 #[test]
