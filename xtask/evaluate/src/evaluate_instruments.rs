@@ -29,7 +29,7 @@ use crate::translations::{
 /// Melodies that the probes and the classifier of instruments are fitted to, and melodies that the probes are scored on; a clip
 /// each.
 const PROBE_MELODIES: usize = 48;
-const TEST_MELODIES: usize = 24;
+const TEST_MELODIES: usize = 128;
 
 /// Rows and columns of the picture of translations.
 const SHOWN: usize = 4;
