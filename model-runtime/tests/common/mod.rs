@@ -3,11 +3,13 @@
 
 pub mod whole;
 
+use std::collections::HashMap;
 use std::f32::consts::TAU;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use candle_core::{DType, Device, Tensor};
-use candle_nn::{VarBuilder, VarMap};
+use candle_core::{DType, Device, Shape, Tensor};
+use candle_nn::var_builder::SimpleBackend;
+use candle_nn::{Init, VarBuilder, VarMap};
 use model_runtime::hard::{HardConfig, HardDecoder};
 use model_runtime::lord::{self, EncoderConfig, LordConfig, LordHeader, LordModel};
 use model_runtime::model_file::{Card, FORMAT, Header, to_bytes};
@@ -65,10 +67,53 @@ pub fn log_mel(frames: usize) -> Tensor {
         .unwrap()
 }
 
+/// Makes weights on request as at the start of a training, but always the same.
+#[derive(Clone, Default)]
+struct Untrained(Arc<Mutex<HashMap<String, Tensor>>>);
+
+impl Untrained {
+    fn builder(&self) -> VarBuilder<'static> {
+        VarBuilder::from_backend(Box::new(self.clone()), DType::F32, Device::Cpu)
+    }
+}
+
+impl SimpleBackend for Untrained {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        init: Init,
+        _: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
+        let seed = name.bytes().fold(1u32, |seed, byte| {
+            seed.wrapping_mul(31).wrapping_add(byte.into())
+        });
+        let mut noise = Noise::new(seed);
+        let mut value = || match init {
+            Init::Const(value) => value as f32,
+            Init::Uniform { lo, up } => (lo + (up - lo) * f64::from(noise.sample() + 0.5)) as f32,
+            other => panic!("{name}: expected a constant or uniform start, found {other:?}"),
+        };
+        let values: Vec<f32> = (0..shape.elem_count()).map(|_| value()).collect();
+        let tensor = Tensor::from_vec(values, shape, device)?;
+        let mut tensors = self.0.lock().unwrap();
+        tensors.insert(name.to_owned(), tensor.clone());
+        Ok(tensor)
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
+        candle_core::bail!("{name}: expected a shape")
+    }
+
+    fn contains_tensor(&self, _: &str) -> bool {
+        true
+    }
+}
+
 /// An untrained network.
 pub fn network(architecture: &Architecture) -> Arc<dyn Network> {
-    let vars = VarMap::new();
-    let builder = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
+    let builder = Untrained::default().builder();
     let mel = MelConfig::default();
     architecture.build(&mel, true, &builder).unwrap()
 }
@@ -134,8 +179,8 @@ pub fn small_model_averaging(pool_frames: usize, mel: MelConfig) -> Arc<Model> {
 }
 
 fn untrained_model(architecture: Architecture, mel: MelConfig) -> Arc<Model> {
-    let vars = VarMap::new();
-    let builder = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu).pp("network");
+    let weights = Untrained::default();
+    let builder = weights.builder().pp("network");
     architecture.build(&mel, false, &builder).unwrap();
     let header = Header {
         format: FORMAT,
@@ -146,11 +191,7 @@ fn untrained_model(architecture: Architecture, mel: MelConfig) -> Arc<Model> {
         magnitudes: None,
         card: Card::default(),
     };
-    let vars = vars.data().lock().unwrap();
-    let tensors = vars
-        .iter()
-        .map(|(name, var)| (name.clone(), var.as_detached_tensor()));
-    let bytes = to_bytes(&header, &tensors.collect()).unwrap();
+    let bytes = to_bytes(&header, &weights.0.lock().unwrap()).unwrap();
     Arc::new(Model::from_bytes(&bytes).unwrap())
 }
 
