@@ -262,6 +262,12 @@ impl LordRecipe {
             self.stage_1.steps,
             self.stage_2.steps
         );
+        let clips = self.clips.programs.len() * self.clips.melodies;
+        let rank = self.lord.content_rank.unwrap_or(0);
+        ensure!(
+            rank < clips,
+            "lord.content_rank: expected less than the {clips} clips, found {rank}"
+        );
         let rank_starts = match self.lord.content_rank {
             Some(_) => 1..self.stage_2.steps,
             None => 0..1,
@@ -351,6 +357,7 @@ mod tests {
             ("content_rank = 96", "content_rank = 1025"),
             ("rank_start = 3750", "rank_start = 5000"),
             ("rank_start = 3750", "rank_start = 0"),
+            ("melodies = 128", "melodies = 6"),
             ("content_rank = 96\n", ""),
         ] {
             assert!(text.contains(found), "{found}");

@@ -166,7 +166,7 @@ fn recipes() -> [String; 7] {
     ]
 }
 
-/// Of the 24 values of a content code. It is as much as the 6 training clips can span and less than all.
+/// Of the 24 values of a content code. The 6 training clips span 5.
 const RANK: usize = 3;
 
 /// Codes are confined at the third step of the second stage.
