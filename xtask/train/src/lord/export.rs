@@ -42,11 +42,12 @@ pub fn model_bytes(
         "the encoders are trained in the second stage: expected more than {} steps, found {step}",
         recipe.stage_1.steps
     );
-    let confined_after = recipe.confined_after();
-    ensure!(
-        recipe.lord.content_rank.is_none() || step > confined_after,
-        "the content codes are confined in the second stage: expected more than {confined_after} steps, found {step}"
-    );
+    if let Some(steps) = recipe.confined_after() {
+        ensure!(
+            step > steps,
+            "the content codes are confined in the second stage: expected more than {steps} steps, found {step}"
+        );
+    }
     let mut tensors = part(state, &format!("{GENERATOR}{WEIGHT}"));
     tensors.extend(part(state, &format!("{ENCODERS}{WEIGHT}")));
     let classes = state.get(&format!("{CODES}{WEIGHT}classes"));

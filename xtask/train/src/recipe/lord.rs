@@ -188,15 +188,13 @@ impl LordRecipe {
         self.stage_1.steps + self.stage_2.steps
     }
 
-    /// Steps before the content codes are confined; without a rank, they never are.
-    pub fn confined_after(&self) -> u64 {
-        match self.lord.content_rank {
-            Some(_) => self.stage_1.steps + self.stage_2.rank_start,
-            None => u64::MAX,
-        }
+    /// Steps of both stages before the content codes are confined, if they are.
+    pub fn confined_after(&self) -> Option<u64> {
+        let rank = self.lord.content_rank;
+        rank.map(|_| self.stage_1.steps + self.stage_2.rank_start)
     }
 
-    /// Sizes, codes and classifier, as text.
+    /// Sizes, codes and classifier, and when codes are confined, as text.
     pub fn trained(&self) -> String {
         let Self {
             lord,
@@ -205,8 +203,13 @@ impl LordRecipe {
             ..
         } = self;
         let clips = self.clips.programs.len() * self.clips.melodies;
+        // With another step, a resumed run might have missed it.
+        let confined = match self.confined_after() {
+            Some(steps) => format!(", confined after {steps} steps"),
+            None => String::new(),
+        };
         format!(
-            "{lord:?}, {:?} and {:?} for {clips} clips, {classifier:?}",
+            "{lord:?}, {:?} and {:?} for {clips} clips{confined}, {classifier:?}",
             codes.content, codes.noise
         )
     }

@@ -285,8 +285,8 @@ impl LordTrainee {
     /// Content codes of standardised mels, as the encoder gives them after `step` steps.
     fn encode_content(&self, mels: &Tensor, step: u64) -> Result<Tensor> {
         let encoder = &self.content_encoder;
-        let is_confined = step > self.recipe.confined_after();
-        Ok(match is_confined {
+        let confined_after = self.recipe.confined_after();
+        Ok(match confined_after.is_some_and(|after| step > after) {
             true => encoder.forward(mels)?,
             false => encoder.forward_whole(mels)?,
         })
@@ -330,7 +330,7 @@ impl LordTrainee {
             let config = self.recipe.stage_2.adam();
             self.optimisers.generator = Adam::new(&self.generator_parameters, config)?;
         }
-        if self.recipe.lord.content_rank.is_some() && own_step == self.recipe.stage_2.rank_start {
+        if self.recipe.confined_after() == Some(step) {
             self.confine_codes()?;
         }
         let settings = &self.recipe.stage_2;

@@ -216,6 +216,9 @@ fn codes_keep_to_the_directions_in_which_they_varied_most() {
         }
         bytes(&run).unwrap();
     }
+    let other = confined().replace("rank_start = 2", "rank_start = 1");
+    let trained = |recipe: &str| trainee(recipe, 0, &Weights::Random).0.recipe.trained();
+    assert_ne!(trained(&other), trained(&confined()));
 }
 
 #[test]
